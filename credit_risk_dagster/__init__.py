@@ -1,0 +1,1 @@
+"""Credit risk monitoring on Dagster: streaming loan applications, scored exactly once."""

@@ -1,0 +1,151 @@
+"""All configuration, typed, from the environment (and a `.env` file in the working directory).
+
+Nothing else in the project reads the environment. `.env.example` lists every variable.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_POLICY = Path(__file__).parent / "domain" / "policies" / "lendingclub-v1.yaml"
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        extra="ignore",
+        env_ignore_empty=True,
+        frozen=True,
+        # A wrong secret must not be repeated in the error message about it.
+        hide_input_in_errors=True,
+    )
+
+
+class KafkaSettings(_Settings):
+    """Where the broker is and how to sign in (variables `KAFKA_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="KAFKA_")
+
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port[,host:port...]")
+    topic: str = Field("loan_applications", description="topic that carries the applications")
+    partitions: int = Field(4, ge=1, description="partitions when this project creates the topic")
+    replication_factor: int = Field(1, ge=1, description="replicas when this project creates it")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="transport security"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="required by the SASL protocols"
+    )
+    sasl_username: str | None = Field(None, description="SASL user")
+    sasl_password: SecretStr | None = Field(None, description="SASL password")
+    ssl_cafile: Path | None = Field(None, description="CA bundle that signs the brokers (PEM)")
+    ssl_certfile: Path | None = Field(None, description="client certificate for mutual TLS (PEM)")
+    ssl_keyfile: Path | None = Field(None, description="key of the client certificate (PEM)")
+    ssl_check_hostname: bool = Field(True, description="certificate must name the broker's host")
+    timeout_ms: int = Field(5_000, ge=500, description="how long a broker may take to answer")
+
+    @model_validator(mode="after")
+    def _sasl_is_complete(self) -> "KafkaSettings":
+        if self.security_protocol.startswith("SASL") and not (
+            self.sasl_mechanism and self.sasl_username and self.sasl_password
+        ):
+            raise ValueError(
+                f"KAFKA_SECURITY_PROTOCOL={self.security_protocol} needs KAFKA_SASL_MECHANISM, "
+                "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
+            )
+        return self
+
+    def client_options(self) -> dict[str, Any]:
+        """Keyword arguments that every kafka-python client takes."""
+        options: dict[str, Any] = {
+            "bootstrap_servers": self.bootstrap_servers.split(","),
+            "security_protocol": self.security_protocol,
+            "bootstrap_timeout_ms": self.timeout_ms,
+            "client_id": "credit-risk",
+        }
+        if self.security_protocol.startswith("SASL"):
+            assert self.sasl_password is not None  # noqa: S101 (validated above)
+            options |= {
+                "sasl_mechanism": self.sasl_mechanism,
+                "sasl_plain_username": self.sasl_username,
+                "sasl_plain_password": self.sasl_password.get_secret_value(),
+            }
+        if self.security_protocol.endswith("SSL"):
+            options |= {
+                "ssl_cafile": _text(self.ssl_cafile),
+                "ssl_certfile": _text(self.ssl_certfile),
+                "ssl_keyfile": _text(self.ssl_keyfile),
+                "ssl_check_hostname": self.ssl_check_hostname,
+            }
+        return options
+
+
+class WarehouseSettings(_Settings):
+    """Where Postgres is."""
+
+    database_url: SecretStr = Field(
+        SecretStr("postgresql://127.0.0.1:5432/credit_risk"),
+        alias="DATABASE_URL",
+        description="postgresql://user:password@host:port/database",
+    )
+    db_schema: str = Field(
+        "credit_risk",
+        alias="CREDIT_RISK_SCHEMA",
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="schema of the platform's tables",
+    )
+
+
+class LakeSettings(_Settings):
+    """Where the archive is; credentials and region come from the usual `AWS_*` variables."""
+
+    bucket: str = Field("credit-risk", alias="S3_BUCKET", description="bucket of the archive")
+    endpoint_url: str | None = Field(
+        None, alias="AWS_ENDPOINT_URL_S3", description="S3-compatible endpoint; empty means AWS"
+    )
+
+
+class DrainSettings(_Settings):
+    """How a drain run works (variables `CREDIT_RISK_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_")
+
+    lanes: int = Field(1, ge=1, le=64, description="concurrent runs the partitions are dealt over")
+    session_seconds: float = Field(
+        60, ge=0, description="how long a run stays; 0 means one batch per run"
+    )
+    idle_seconds: float = Field(15, ge=0, description="a run without events ends after this")
+    max_batch_events: int = Field(20_000, ge=1, description="most events in one transaction")
+    max_batch_bytes: int = Field(
+        16 * 2**20, ge=2**16, description="bytes of events after which a batch is closed"
+    )
+    poll_interval_ms: int = Field(200, ge=1, description="how long a batch collects events")
+    policy_file: Path = Field(DEFAULT_POLICY, description="credit policy (YAML)")
+
+
+class Settings:
+    """Every group of settings, each read from the environment when first used."""
+
+    @cached_property
+    def kafka(self) -> KafkaSettings:
+        return KafkaSettings()
+
+    @cached_property
+    def warehouse(self) -> WarehouseSettings:
+        return WarehouseSettings()
+
+    @cached_property
+    def lake(self) -> LakeSettings:
+        return LakeSettings()
+
+    @cached_property
+    def drain(self) -> DrainSettings:
+        return DrainSettings()
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
