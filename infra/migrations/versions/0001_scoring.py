@@ -12,6 +12,7 @@ CREATE TABLE sources (
     source_id   integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     cluster_id  text NOT NULL,
     topic       text NOT NULL,
+    topic_id    text,
     epoch       integer NOT NULL DEFAULT 0,
     created_at  timestamptz NOT NULL DEFAULT now(),
     UNIQUE (cluster_id, topic, epoch)
@@ -66,6 +67,7 @@ CREATE TABLE batches (
     decode_ms       real NOT NULL,
     score_ms        real NOT NULL,
     copy_ms         real NOT NULL,
+    commit_ms       real,
     latency_buckets integer[] NOT NULL,
     latency_sum_s   double precision NOT NULL,
     PRIMARY KEY (batch_id, committed_at)
@@ -73,6 +75,8 @@ CREATE TABLE batches (
 CREATE INDEX batches_by_time ON batches (committed_at);
 CREATE INDEX batches_by_run ON batches (run_id);
 COMMENT ON TABLE batches IS 'The ledger: one row for each committed micro-batch';
+COMMENT ON COLUMN batches.commit_ms IS
+    'The previous batch''s of the same run: a transaction cannot record its own commit';
 COMMENT ON COLUMN batches.latency_buckets IS
     'Events by seconds from broker timestamp to commit; bounds in credit_risk_dagster.domain.latency';
 
@@ -182,4 +186,4 @@ SELECT ensure_partitions();
 
 
 def upgrade() -> None:
-    op.execute(STATEMENTS)
+    op.get_bind().exec_driver_sql(STATEMENTS)

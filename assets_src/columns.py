@@ -1,0 +1,69 @@
+"""What the columns of the tables mean, for the asset catalog."""
+
+from dagster import TableColumn, TableColumnConstraints, TableSchema
+
+
+def _schema(table: str) -> TableSchema:
+    columns = []
+    for line in table.strip().splitlines():
+        name, kind, description = line.split(maxsplit=2)
+        columns.append(
+            TableColumn(
+                name,
+                kind.rstrip("?"),
+                description,
+                TableColumnConstraints(nullable=kind.endswith("?")),
+            )
+        )
+    return TableSchema(columns)
+
+
+_COORDINATES = """
+source_id  integer      topic and cluster (table sources)
+partition  integer      partition of the record
+offset     bigint       offset of the record
+batch_id   bigint       micro-batch that wrote the row (table batches): its run and timings
+recorded_at timestamptz timestamp of the record in the broker
+"""
+
+SCORED_APPLICATIONS = _schema(
+    _COORDINATES.strip()
+    + """
+scored_at            timestamptz  when the row was written
+policy_id            integer      policy that decided (table policies): name, content hash, document
+event_time           timestamptz? the event's own time
+loan_id              text?        LendingClub's loan id, or the record's key
+loan_amnt            float8       amount applied for, USD
+annual_inc           float8       annual income, USD
+dti                  float8       debt to income, percent, 0 to 100
+int_rate             float8       interest rate, percent
+revol_util           float8?      revolving utilization, percent
+delinq_2yrs          float8?      delinquencies of 30 days or more in the past two years
+inq_last_6mths       float8?      credit inquiries in the past six months
+credit_history_years float8       years from the earliest credit line to the application
+emp_length_yrs       float8?      years of employment; 10 means ten or more
+term_months          float8?      term, months
+issue_d              date?        month of issue
+purpose              text?        purpose of the loan
+grade                text?        LendingClub's grade, A to G
+addr_state           text?        state, two letters
+home_ownership       text?        RENT, OWN, MORTGAGE, ...
+loan_status          text?        outcome, where the event carries one
+dti_band             text         Low, Moderate, High or Very High
+util_band            text?        band of the utilization
+rate_band            text         band of the interest rate
+early_warning        boolean      stress and behaviour signals together
+risk_tier            text         Low, Elevated or Watchlist
+reasons              text[]       early-warning reasons that fired, in the policy's order
+"""
+)
+
+REJECTED_EVENTS = _schema(
+    _COORDINATES.strip()
+    + """
+rejected_at timestamptz when the row was written
+reason      text        stable reason code, e.g. missing_required:dti
+key         bytea?      key of the record
+value       bytea?      exact bytes of the event; null for a tombstone
+"""
+)

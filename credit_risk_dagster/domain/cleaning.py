@@ -1,0 +1,391 @@
+"""Cleaning: raw columns, as messy as LendingClub's are, to typed ones.
+
+Every value is judged alone, so one event gives the same result as a batch of a million. Columns of
+numbers are converted whole; strings, which repeat, are parsed once each and remembered.
+
+In a float column NaN means missing and infinity means "cannot be what this column means".
+"""
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from credit_risk_dagster.domain.events import (
+    ACCEPTED,
+    REQUIRED,
+    DecodedEvents,
+    reason_code,
+)
+
+Floats = npt.NDArray[np.float64]
+Texts = list[str | None]
+
+MISSING: Final = math.nan
+IMPOSSIBLE: Final = math.inf
+
+_NULLS = frozenset({"", "n/a", "na", "nan", "null", "none", "nat", "-", "--"})
+_MAX_TEXT = 64  # characters; longer is no value of any of these columns, and must not fill a cache
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+
+# Field -> (lowest, highest, whole numbers only). DTI has no limits here: outside 0..100 it counts
+# as missing, because LendingClub writes -1 and 999 for "unknown".
+_LIMITS: dict[str, tuple[float, float, bool]] = {
+    "loan_amnt": (0.01, 1e9, False),
+    "annual_inc": (0, 1e12, False),
+    "int_rate": (0, 100, False),
+    "revol_util": (0, 1e5, False),
+    "delinq_2yrs": (0, 1000, True),
+    "inq_last_6mths": (0, 1000, True),
+    "term": (1, 600, True),
+    "emp_length": (0, 100, False),
+}
+
+
+@dataclass(frozen=True)
+class CleanApplications:
+    """A cleaned batch: one entry for each decoded event, in order.
+
+    Attributes:
+        numbers: name to float64 array, NaN where missing: loan_amnt, annual_inc (USD), dti,
+            int_rate, revol_util (percent), delinq_2yrs, inq_last_6mths (counts),
+            credit_history_years, emp_length_yrs (years), term_months.
+        texts: name to strings: loan_id, purpose, grade, addr_state, home_ownership, loan_status.
+        event_time: datetime64[us], UTC, NaT where missing.
+        issue_d: datetime64[M], NaT where missing.
+        reasons: int16 code in `REASONS`, or `ACCEPTED` for an application that can be scored.
+    """
+
+    numbers: dict[str, Floats]
+    texts: dict[str, Texts]
+    event_time: npt.NDArray[np.datetime64]
+    issue_d: npt.NDArray[np.datetime64]
+    reasons: npt.NDArray[np.int16]
+
+
+def clean(events: DecodedEvents) -> CleanApplications:
+    """Clean a decoded batch. Never raises: what cannot be used gets a reason instead."""
+    raw = events.columns
+    reasons = events.reasons.copy()
+    impossible: dict[str, npt.NDArray[np.bool_]] = {}
+
+    numbers: dict[str, Floats] = {}
+    for field in ("loan_amnt", "annual_inc", "dti", "int_rate", "revol_util", "delinq_2yrs"):
+        numbers[field] = _floats(raw[field], _parse_number)
+    numbers["inq_last_6mths"] = _floats(raw["inq_last_6mths"], _parse_number)
+    numbers["term"] = _floats(raw["term"], _parse_term)
+    numbers["emp_length"] = _floats(raw["emp_length"], _parse_emp_length)
+    for field, values in numbers.items():
+        lowest, highest, whole = _LIMITS.get(field, (-IMPOSSIBLE, IMPOSSIBLE, False))
+        outside = np.isinf(values) | (values < lowest) | (values > highest)
+        if whole:
+            outside |= np.floor(values) < values
+        impossible[field] = outside
+    dti = numbers["dti"]
+    numbers["dti"] = np.where((dti >= 0) & (dti <= 100), dti, MISSING)
+
+    texts: dict[str, Texts] = {}
+    for field, parse in _TEXT_PARSERS.items():
+        name = "loan_id" if field == "id" else field
+        texts[name], impossible[field] = _texts(raw[field], parse)
+
+    event_time, impossible["event_time"] = _timestamps(raw["event_time"])
+    issue_month = _months(raw["issue_d"])
+    credit_month = _months(raw["earliest_cr_line"])
+    impossible["issue_d"] = np.isinf(issue_month)
+    issue_month = _century(issue_month, before=2069 * 12.0)  # the POSIX pivot
+    # Credit history is measured from the application's own date.
+    applied_month = np.where(np.isfinite(issue_month), issue_month, _month_number(event_time))
+    credit_month_known = _century(credit_month, before=applied_month + 1)
+    history = (applied_month - credit_month_known) / 12
+    impossible["earliest_cr_line"] = np.isinf(credit_month) | (history < 0)
+
+    numbers["credit_history"] = history
+    for field, found in impossible.items():
+        _assign(reasons, found, f"invalid_value:{field}")
+    for field in REQUIRED:
+        _assign(reasons, np.isnan(numbers[field]), f"missing_required:{field}")
+
+    numbers["credit_history_years"] = numbers.pop("credit_history")
+    numbers["emp_length_yrs"] = numbers.pop("emp_length")
+    numbers["term_months"] = numbers.pop("term")
+    issue_d = np.full(len(reasons), "NaT", dtype="datetime64[M]")
+    known = np.isfinite(issue_month)
+    issue_d[known] = (issue_month[known] - 1970 * 12).astype(np.int64).astype("datetime64[M]")
+    return CleanApplications(numbers, texts, event_time, issue_d, reasons)
+
+
+def _assign(reasons: npt.NDArray[np.int16], found: npt.NDArray[np.bool_], reason: str) -> None:
+    """Give `reason` to the events in which it was found, unless an earlier reason stands."""
+    code = reason_code(reason)
+    reasons[found & ((reasons == ACCEPTED) | (reasons > code))] = code
+
+
+# --- numbers ------------------------------------------------------------------------------------
+
+_PLAIN = frozenset({int, float, type(None)})
+
+
+def _floats(column: Sequence[Any], parse: Callable[[str], float]) -> Floats:
+    """Convert a column to float64; strings go through `parse`."""
+    if _PLAIN.issuperset(map(type, column)):
+        try:
+            return np.array(column, dtype=np.float64)  # None becomes NaN
+        except OverflowError:
+            pass  # an integer beyond float64: value by value, below
+    return _each(column, parse, _float)
+
+
+def _each(
+    column: Sequence[Any], parse: Callable[[str], float], other: Callable[[object], float]
+) -> Floats:
+    return np.fromiter(
+        (
+            (parse(value) if len(value) <= _MAX_TEXT else IMPOSSIBLE)
+            if type(value) is str
+            else other(value)
+            for value in column
+        ),
+        dtype=np.float64,
+        count=len(column),
+    )
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (type(value) is float and math.isnan(value))
+
+
+def _float(value: object) -> float:
+    if value is None:
+        return MISSING
+    if type(value) is float:
+        return value
+    if type(value) is int:
+        try:
+            return float(value)
+        except OverflowError:
+            return IMPOSSIBLE
+    return IMPOSSIBLE  # a boolean, a list, an object
+
+
+_NUMBER = re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d*)?([eE][-+]?\d{1,3})?", re.ASCII)
+
+
+@lru_cache(maxsize=2**16)
+def _parse_number(text: str) -> float:
+    """A number with an optional percent sign and thousands separators: "13.56%", "1,200.50"."""
+    text = text.strip()
+    if text.lower() in _NULLS:
+        return MISSING
+    text = text.removesuffix("%").rstrip()
+    if not _NUMBER.fullmatch(text):
+        return IMPOSSIBLE
+    try:
+        return float(text.replace(",", ""))
+    except ValueError:  # the pattern lets "." and "+" through
+        return IMPOSSIBLE
+
+
+_TERM = re.compile(r"(\d{1,3})(\.0+)?\s*(months?)?", re.ASCII | re.IGNORECASE)
+
+
+@lru_cache(maxsize=2**12)
+def _parse_term(text: str) -> float:
+    """A term in months: " 36 months"."""
+    text = text.strip()
+    if text.lower() in _NULLS:
+        return MISSING
+    match = _TERM.fullmatch(text)
+    return float(match[1]) if match else IMPOSSIBLE
+
+
+_EMP_LENGTH = re.compile(r"(<\s*)?(\d{1,2})(\.\d+)?\s*\+?\s*(years?)?", re.ASCII | re.IGNORECASE)
+
+
+@lru_cache(maxsize=2**12)
+def _parse_emp_length(text: str) -> float:
+    """Years of employment: "10+ years" is 10, "< 1 year" is 0."""
+    text = text.strip()
+    if text.lower() in _NULLS:
+        return MISSING
+    match = _EMP_LENGTH.fullmatch(text)
+    if not match:
+        return IMPOSSIBLE
+    return 0.0 if match[1] else float(match[2] + (match[3] or ""))
+
+
+# --- months and times ---------------------------------------------------------------------------
+#
+# A month is year * 12 + (month - 1). A year of two digits is stored as the year 0..99, and gets its
+# century when it is known what it must come before.
+
+_MON_YEAR = re.compile(r"([a-z]{3})[a-z]*[-\s/]+(\d{4}|\d{1,2})", re.ASCII | re.IGNORECASE)
+_YEAR_MON = re.compile(r"(\d{4}|\d{1,2})[-\s/]+([a-z]{3})[a-z]*", re.ASCII | re.IGNORECASE)
+_ISO_MONTH = re.compile(r"(\d{4})-(\d{2})(-\d{2}([T ].*)?)?", re.ASCII)
+
+
+def _months(column: Sequence[Any]) -> Floats:
+    """Month strings to month numbers; a bare number is no month."""
+    return _each(column, _parse_month, lambda value: MISSING if _is_missing(value) else IMPOSSIBLE)
+
+
+@lru_cache(maxsize=2**14)
+def _parse_month(text: str) -> float:
+    """A month: "Sep-2003", "Sep-03", "3-Sep" (a spreadsheet's idea of Sep-03) or "2003-09-01"."""
+    text = text.strip()
+    if text.lower() in _NULLS:
+        return MISSING
+    if match := _MON_YEAR.fullmatch(text):
+        name, year = match[1], match[2]
+    elif match := _YEAR_MON.fullmatch(text):
+        year, name = match[1], match[2]
+    elif match := _ISO_MONTH.fullmatch(text):
+        month = int(match[2]) - 1
+        return _month(match[1], month) if 0 <= month < 12 else IMPOSSIBLE
+    else:
+        return IMPOSSIBLE
+    if name.lower() not in _MONTHS:
+        return IMPOSSIBLE
+    return _month(year, _MONTHS.index(name.lower()))
+
+
+def _month(year: str, month: int) -> float:
+    known = len(year) <= 2 or 1900 <= int(year) <= 2100
+    return int(year) * 12.0 + month if known else IMPOSSIBLE
+
+
+def _century(months: Floats, before: Floats | float) -> Floats:
+    """Give years of two digits the latest century that puts the month before `before`."""
+    two_digits = months < 100 * 12
+    in_2000s = months + 2000 * 12
+    return np.where(two_digits, np.where(in_2000s < before, in_2000s, months + 1900 * 12), months)
+
+
+def _month_number(times: npt.NDArray[np.datetime64]) -> Floats:
+    months = times.astype("datetime64[M]")
+    return np.where(np.isnat(months), MISSING, months.astype(np.int64) + 1970 * 12.0)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NOT_A_TIME = np.iinfo(np.int64).min  # NumPy's NaT
+_TIME_RANGE = range(1900, 2101)
+
+
+def _timestamps(
+    column: Sequence[Any],
+) -> tuple[npt.NDArray[np.datetime64], npt.NDArray[np.bool_]]:
+    """ISO 8601 strings to UTC microseconds (no zone means UTC), and where that is impossible."""
+    impossible = np.zeros(len(column), dtype=np.bool_)
+    micros = np.full(len(column), _NOT_A_TIME, dtype=np.int64)
+    parse = datetime.fromisoformat
+    for position, value in enumerate(column):
+        if _is_missing(value):
+            continue
+        try:
+            time = parse(value)
+            if time.tzinfo is None:
+                time = time.replace(tzinfo=UTC)
+            if time.year not in _TIME_RANGE:
+                raise ValueError(value)
+            since = time - _EPOCH
+        except (TypeError, ValueError, OverflowError):
+            impossible[position] = not (isinstance(value, str) and value.strip().lower() in _NULLS)
+        else:
+            micros[position] = (since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds
+    return micros.view("datetime64[us]"), impossible
+
+
+# --- texts --------------------------------------------------------------------------------------
+
+_IMPOSSIBLE_TEXT: Final = "\0"  # not printable, so no parser returns it for a value
+
+
+def _texts(
+    column: Sequence[Any], parse: Callable[[str], str | None]
+) -> tuple[Texts, npt.NDArray[np.bool_]]:
+    """Parse strings; anything but a string or null is impossible."""
+    texts = [
+        (parse(value) if len(value) <= _MAX_TEXT else _IMPOSSIBLE_TEXT)
+        if type(value) is str
+        else _text(value, parse)
+        for value in column
+    ]
+    impossible = np.zeros(len(column), dtype=np.bool_)
+    if _IMPOSSIBLE_TEXT in texts:
+        for position, text in enumerate(texts):
+            if text == _IMPOSSIBLE_TEXT:
+                texts[position] = None
+                impossible[position] = True
+    return texts, impossible
+
+
+def _text(value: object, parse: Callable[[str], str | None]) -> str | None:
+    if _is_missing(value):
+        return None
+    if parse is not _parse_loan_id:
+        return _IMPOSSIBLE_TEXT
+    # LendingClub's ids come as integers, floats or strings, depending on who read the file.
+    if type(value) is float and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    if type(value) is int and abs(value) < 10**_MAX_TEXT:
+        return str(value)
+    return _IMPOSSIBLE_TEXT
+
+
+def _printable(text: str) -> str | None:
+    text = text.strip()
+    if text.lower() in _NULLS:
+        return None
+    # Postgres text takes neither NUL nor lone surrogates, and no value here has line breaks.
+    return text if text.isprintable() else _IMPOSSIBLE_TEXT
+
+
+_FLOAT_ID = re.compile(r"(\d+)\.0+", re.ASCII)
+
+
+def _parse_loan_id(text: str) -> str | None:
+    """A loan id: "68407277", also when it was a float once ("68407277.0")."""
+    match = _FLOAT_ID.fullmatch(text.strip())
+    return match[1] if match else _printable(text)
+
+
+@lru_cache(maxsize=2**12)
+def _parse_category(text: str) -> str | None:
+    return _printable(text)
+
+
+def _pattern(pattern: str) -> Callable[[str], str | None]:
+    """A parser of upper-case codes that match `pattern`."""
+    compiled = re.compile(pattern, re.ASCII)
+
+    @lru_cache(maxsize=2**12)
+    def parse(text: str) -> str | None:
+        code = _printable(text)
+        if code is None or code == _IMPOSSIBLE_TEXT:
+            return code
+        code = code.upper()
+        return code if compiled.fullmatch(code) else _IMPOSSIBLE_TEXT
+
+    return parse
+
+
+@lru_cache(maxsize=2**12)
+def _parse_purpose(text: str) -> str | None:
+    purpose = _printable(text)
+    return purpose.lower() if purpose else purpose
+
+
+_TEXT_PARSERS: dict[str, Callable[[str], str | None]] = {
+    "id": _parse_loan_id,
+    "purpose": _parse_purpose,
+    "grade": _pattern(r"[A-G]"),
+    "addr_state": _pattern(r"[A-Z]{2}"),
+    "home_ownership": _pattern(r"[A-Z_ ]+"),
+    "loan_status": _parse_category,
+}

@@ -1,0 +1,119 @@
+"""Decoding: raw record values to the columns of a loan application that the platform uses."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+
+class Event(msgspec.Struct, gc=False):
+    """The used fields of one LendingClub row, as they came. The other columns are skipped."""
+
+    id: Any = None
+    loan_amnt: Any = None
+    annual_inc: Any = None
+    dti: Any = None
+    int_rate: Any = None
+    revol_util: Any = None
+    delinq_2yrs: Any = None
+    inq_last_6mths: Any = None
+    earliest_cr_line: Any = None
+    issue_d: Any = None
+    event_time: Any = None
+    emp_length: Any = None
+    term: Any = None
+    purpose: Any = None
+    grade: Any = None
+    addr_state: Any = None
+    home_ownership: Any = None
+    loan_status: Any = None
+
+
+REQUIRED = ("loan_amnt", "annual_inc", "dti", "int_rate", "credit_history")
+
+# Every reason for which an event can be rejected. The codes are stored and alerted on: never rename
+# one. An event that has several gets the first in this order.
+REASONS: tuple[str, ...] = (
+    "tombstone",
+    "empty_value",
+    "invalid_json",
+    "not_an_object",
+    *(f"invalid_value:{field}" for field in Event.__struct_fields__),
+    *(f"missing_required:{field}" for field in REQUIRED),
+)
+ACCEPTED = -1
+_CODE = {reason: code for code, reason in enumerate(REASONS)}
+
+
+def reason_code(reason: str) -> int:
+    """Position of a reason in `REASONS`. Raises KeyError for a reason that does not exist."""
+    return _CODE[reason]
+
+
+@dataclass(frozen=True)
+class DecodedEvents:
+    """A decoded batch: one entry for each input value, in order.
+
+    Attributes:
+        columns: field name to its raw values (None where the event has none).
+        reasons: shape (n,), a code in `REASONS` for what is no event at all, else `ACCEPTED`.
+    """
+
+    columns: dict[str, Sequence[Any]]
+    reasons: npt.NDArray[np.int16]
+
+
+def decode(
+    values: Sequence[bytes | None], keys: Sequence[bytes | None] | None = None
+) -> DecodedEvents:
+    """Decode record values; whatever the bytes are, no exception is raised.
+
+    Args:
+        values: record values; None is a tombstone.
+        keys: record keys, which stand in for a missing `id`.
+    """
+    decode_one = _decoder.decode
+    events: list[Event] = []
+    reasons = np.full(len(values), ACCEPTED, dtype=np.int16)
+    for position, value in enumerate(values):
+        try:
+            events.append(decode_one(value))  # type: ignore[arg-type]  # None raises TypeError
+        except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
+            event, reasons[position] = _decode_leniently(value)
+            events.append(event)
+    rows = map(_used_fields, events)
+    columns: dict[str, Sequence[Any]] = dict(
+        zip(_FIELDS, zip(*rows, strict=True) if events else [()] * len(_FIELDS), strict=True)
+    )
+    if keys is not None and None in columns["id"]:
+        columns["id"] = [
+            key.decode("utf-8", "replace") if loan_id is None and key else loan_id
+            for loan_id, key in zip(columns["id"], keys, strict=True)
+        ]
+    return DecodedEvents(columns, reasons)
+
+
+_decoder = msgspec.json.Decoder(Event)
+_FIELDS = Event.__struct_fields__
+_used_fields = attrgetter(*_FIELDS)
+_NO_EVENT = Event()
+
+
+def _decode_leniently(value: bytes | None) -> tuple[Event, int]:
+    """Decode what strict JSON refuses but Python producers write: NaN, Infinity, a BOM, 1e999."""
+    if value is None:
+        return _NO_EVENT, _CODE["tombstone"]
+    if not value.strip():
+        return _NO_EVENT, _CODE["empty_value"]
+    try:
+        row = json.loads(value)
+    except (ValueError, RecursionError):
+        return _NO_EVENT, _CODE["invalid_json"]
+    if not isinstance(row, dict):
+        return _NO_EVENT, _CODE["not_an_object"]
+    return Event(**{field: row.get(field) for field in _FIELDS}), ACCEPTED

@@ -1,0 +1,165 @@
+"""Scoring: the credit policy applied to a cleaned batch, column by column."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress, product
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from credit_risk_dagster.domain.cleaning import CleanApplications, Floats, clean
+from credit_risk_dagster.domain.events import ACCEPTED, REASONS, DecodedEvents, decode
+from credit_risk_dagster.domain.policy import BANDS, TIERS, Policy
+
+Codes = npt.NDArray[np.int8]
+
+LOW, ELEVATED, WATCHLIST = range(len(TIERS))
+NO_BAND = -1
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What the policy says of n applications; every array has shape (n,).
+
+    Attributes:
+        dti_band, util_band, rate_band: position in `BANDS`, `NO_BAND` where the value is missing.
+        tier: position in `TIERS`.
+        reasons: bit i set when the policy's reason i fired; 0 without an early warning.
+    """
+
+    dti_band: Codes
+    util_band: Codes
+    rate_band: Codes
+    tier: Codes
+    reasons: Codes
+
+    @property
+    def early_warning(self) -> npt.NDArray[np.bool_]:
+        return self.tier == WATCHLIST
+
+
+def decide(
+    policy: Policy,
+    *,
+    dti: Floats,
+    revol_util: Floats,
+    int_rate: Floats,
+    delinq_2yrs: Floats,
+    inq_last_6mths: Floats,
+) -> Decisions:
+    """Apply a policy to columns of features (NaN is missing, and never fires a rule)."""
+    rule = policy.early_warning
+    fired = (
+        dti >= rule.dti_at_least,
+        revol_util >= rule.revol_util_at_least,
+        delinq_2yrs > rule.delinq_2yrs_above,
+        inq_last_6mths >= rule.inq_last_6mths_at_least,
+    )
+    early_warning = (fired[0] | fired[1]) & (fired[2] | fired[3])
+    reasons = sum((flag.astype(np.int8) << bit) for bit, flag in enumerate(fired))
+    dti_band = _bands(dti, policy.bands.dti)
+    util_band = _bands(revol_util, policy.bands.revol_util)
+    elevated = np.maximum(dti_band, util_band) >= BANDS.index(policy.elevated_from)
+    return Decisions(
+        dti_band=dti_band,
+        util_band=util_band,
+        rate_band=_bands(int_rate, policy.bands.int_rate),
+        tier=np.where(early_warning, WATCHLIST, np.where(elevated, ELEVATED, LOW)).astype(np.int8),
+        reasons=np.where(early_warning, reasons, 0).astype(np.int8),
+    )
+
+
+def _bands(values: Floats, edges: Sequence[float]) -> Codes:
+    codes = np.searchsorted(edges, values, side="left")  # left: the upper edge is inclusive
+    return np.where(np.isnan(values), NO_BAND, codes).astype(np.int8)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A batch after cleaning and scoring: every input event is either scored or rejected.
+
+    Attributes:
+        scored: one row for each scored event, in input order, with the columns that
+            `scored_applications` has beyond the record's coordinates.
+        scored_at: positions of those events in the input, ascending.
+        tiers: their positions in `TIERS`.
+        rejected_at: positions of the rejected events in the input, ascending.
+        reasons: their reasons, as positions in `REASONS`.
+    """
+
+    scored: pa.RecordBatch
+    scored_at: npt.NDArray[np.intp]
+    tiers: Codes
+    rejected_at: npt.NDArray[np.intp]
+    reasons: npt.NDArray[np.int16]
+
+    def tier_counts(self) -> dict[str, int]:
+        """Scored events by tier; a tier without any is there with 0."""
+        counts = np.bincount(self.tiers, minlength=len(TIERS))
+        return dict(zip(TIERS, counts.tolist(), strict=True))
+
+    def reason_counts(self) -> dict[str, int]:
+        """Rejected events by reason; only the reasons that occurred."""
+        codes, counts = np.unique(self.reasons, return_counts=True)
+        return {REASONS[code]: int(count) for code, count in zip(codes, counts, strict=True)}
+
+
+def assess(events: DecodedEvents, policy: Policy) -> Assessment:
+    """Clean and score a decoded batch."""
+    applications = clean(events)
+    numbers = applications.numbers
+    decisions = decide(
+        policy,
+        **{
+            name: numbers[name]
+            for name in ("dti", "revol_util", "int_rate", "delinq_2yrs", "inq_last_6mths")
+        },
+    )
+    accepted = applications.reasons == ACCEPTED
+    scored = _to_arrow(applications, decisions, policy)
+    tiers = decisions.tier
+    if not accepted.all():
+        scored = scored.filter(pa.array(accepted))
+        tiers = tiers[accepted]
+    rejected_at = np.flatnonzero(~accepted)
+    return Assessment(
+        scored=scored,
+        scored_at=np.flatnonzero(accepted),
+        tiers=tiers,
+        rejected_at=rejected_at,
+        reasons=applications.reasons[rejected_at],
+    )
+
+
+def assess_values(values: Sequence[bytes | None], policy: Policy) -> Assessment:
+    """Decode, clean and score raw values: what the stream does with them, without a stream."""
+    return assess(decode(values), policy)
+
+
+def _to_arrow(
+    applications: CleanApplications, decisions: Decisions, policy: Policy
+) -> pa.RecordBatch:
+    numbers, texts = applications.numbers, applications.texts
+    columns: dict[str, pa.Array] = {
+        "event_time": pa.array(applications.event_time, pa.timestamp("us")).cast(
+            pa.timestamp("us", "UTC")
+        ),
+        "issue_d": pa.array(applications.issue_d.astype("datetime64[D]")),
+    }
+    columns |= {name: pa.array(values, from_pandas=True) for name, values in numbers.items()}
+    columns |= {name: pa.array(values, pa.string()) for name, values in texts.items()}
+    bands = pa.array([*BANDS, None], pa.string())  # NO_BAND is -1: the last entry
+    for name in ("dti_band", "util_band", "rate_band"):
+        columns[name] = bands.take(pa.array(getattr(decisions, name) % len(bands)))
+    columns["early_warning"] = pa.array(decisions.early_warning)
+    columns["risk_tier"] = pa.array(TIERS, pa.string()).take(pa.array(decisions.tier))
+    columns["reasons"] = _reason_sets(policy).take(pa.array(decisions.reasons))
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _reason_sets(policy: Policy) -> pa.Array:
+    """The reasons of every possible bit set, so that a batch takes its own from 16 arrays."""
+    codes = policy.reason_codes
+    flags = product((False, True), repeat=len(codes))  # counts up, last position fastest
+    return pa.array([list(compress(codes, bits[::-1])) for bits in flags], pa.list_(pa.string()))

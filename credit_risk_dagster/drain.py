@@ -1,0 +1,283 @@
+"""The drain: one session of moving events from the broker to the warehouse, exactly once.
+
+fetch a bounded range -> decode -> clean and score -> one transaction. The next batch is fetched
+while this one is scored and written. Offsets move only by that transaction, so a session that dies
+anywhere, or runs beside another, loses and doubles nothing.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from kafka.errors import OffsetOutOfRangeError
+
+from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, percentile
+from credit_risk_dagster.domain.policy import Policy
+from credit_risk_dagster.domain.scoring import Assessment, assess
+from credit_risk_dagster.settings import DrainSettings
+from resources.broker import (
+    Broker,
+    Fetch,
+    OffsetRange,
+    Reader,
+    TopicReplaced,
+    TopicState,
+    truncated,
+)
+from resources.warehouse import Ledger, OffsetsMoved, Source, StageSeconds, Warehouse
+
+# A session that is over waits this long for its successor to stand in line, so that no event waits
+# for a run to start; without one it ends.
+HANDOVER_SECONDS = 10.0
+
+STAGES = ("fetch", "decode", "score", "write", "commit")
+
+
+class BoundsError(ValueError):
+    """Offset bounds that cannot be processed without skipping offsets."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Offsets that a run may process: from first_offset up to and without until_offset."""
+
+    partition: int
+    first_offset: int
+    until_offset: int
+
+
+@dataclass
+class DrainReport:
+    """What a session did.
+
+    Attributes:
+        ended: why it ended.
+        ranges: partition to (first, next) offset that it committed.
+        busy_seconds: stage to seconds of work.
+    """
+
+    policy: str
+    lane: int
+    source: Source | None = None
+    ended: str = ""
+    seconds: float = 0.0
+    batches: int = 0
+    gaps: int = 0
+    value_bytes: int = 0
+    tiers: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    ranges: dict[int, tuple[int, int]] = field(default_factory=dict)
+    latency_buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_SECONDS) + 1))
+    busy_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+    @property
+    def scored(self) -> int:
+        return self.tiers.total()
+
+    @property
+    def rejected(self) -> int:
+        return self.reasons.total()
+
+    def latency(self, q: float) -> float:
+        """Event-to-commit latency in seconds at percentile q; NaN without events."""
+        return percentile(self.latency_buckets, q)
+
+
+def lane_of(partition: int, lanes: int) -> int:
+    """The lane that a partition is dealt to."""
+    return partition % lanes
+
+
+def drain(
+    broker: Broker,
+    warehouse: Warehouse,
+    policy: Policy,
+    settings: DrainSettings,
+    *,
+    run_id: str,
+    lane: int = 0,
+    bounds: Sequence[Bound] = (),
+    log: logging.Logger,
+) -> DrainReport:
+    """Drain a lane for one session.
+
+    Args:
+        broker, warehouse, policy: where from, where to, and by which rules.
+        settings: lanes, session and batch limits.
+        run_id: recorded in the ledger, and the name of the database connection, by which the
+            sensor knows that the run is alive.
+        lane: which of `settings.lanes` to drain.
+        bounds: process at most these offsets, of these partitions of any lane.
+        log: progress of the session.
+
+    Raises:
+        BrokerUnavailable, TopicMissing, WarehouseUnavailable, NotMigrated: as their names say.
+        TopicReplaced: the topic is not the one whose offsets are committed.
+        LaneBusy: another run kept the partitions for longer than a session lasts.
+        BoundsError: the bounds begin after the committed offset.
+    """
+    report = DrainReport(policy.version, lane)
+    with ExitStack() as stack:
+        # Everything slow comes before the lock, while the predecessor still works.
+        pool = stack.enter_context(ThreadPoolExecutor(1, "fetch"))
+        reader = stack.enter_context(broker.reader(settings))
+        ledger = stack.enter_context(warehouse.ledger(run_id))
+        topic = broker.inspect()
+        ledger.prepare_storage()
+        policy_id = ledger.register_policy(policy)
+        source = report.source = ledger.register_source(topic)
+        partitions = _partitions(topic, settings.lanes, lane, bounds)
+        if not partitions:
+            report.ended = f"lane {lane} of {settings.lanes} has no partition"
+            return report
+        patience = settings.session_seconds + 2 * HANDOVER_SECONDS
+        ledger.lock(source.source_id, partitions, patience)
+        log.info("draining %s, partitions %s", topic.topic, partitions)
+        session = _Session(reader, ledger, policy, policy_id, source, run_id, lane, report)
+        session.seek(broker.inspect(), partitions, bounds)
+        started = time.monotonic()
+        last_event = started
+        pending = pool.submit(reader.fetch)
+        while not report.ended:
+            try:
+                fetch = pending.result()
+            except OffsetOutOfRangeError:
+                log.warning("the broker no longer has the next offset; looking at what it has")
+                session.seek(broker.inspect(), partitions, bounds)
+                fetch = Fetch()
+            pending = pool.submit(reader.fetch)
+            if fetch.ranges:
+                try:
+                    session.process(fetch)
+                except OffsetsMoved as moved:
+                    log.warning("%s; continuing from the committed offsets", moved)
+                    pending.result()
+                    session.seek(broker.inspect(), partitions, bounds)
+                    pending = pool.submit(reader.fetch)
+                last_event = time.monotonic()
+            now = time.monotonic()
+            report.seconds = now - started
+            if bounds and session.reached(bounds):
+                report.ended = "the bounds are reached"
+            elif now - last_event >= settings.idle_seconds and not fetch.ranges:
+                report.ended = f"no event for {settings.idle_seconds:g} s"
+            elif settings.session_seconds == 0:
+                report.ended = "one batch a run (session_seconds is 0)"
+            elif report.seconds >= settings.session_seconds:
+                if ledger.is_awaited(source.source_id, partitions):
+                    report.ended = "the session is over; the next run takes the lane"
+                elif report.seconds >= settings.session_seconds + HANDOVER_SECONDS:
+                    report.ended = "the session is over"
+    log.info("%s: %d scored, %d rejected", report.ended, report.scored, report.rejected)
+    return report
+
+
+def _partitions(topic: TopicState, lanes: int, lane: int, bounds: Sequence[Bound]) -> list[int]:
+    if not bounds:
+        return [partition for partition in topic.offsets if lane_of(partition, lanes) == lane]
+    for bound in bounds:
+        if bound.partition not in topic.offsets:
+            raise BoundsError(
+                f"bounds name partition {bound.partition}, but {topic.topic} has partitions "
+                f"{min(topic.offsets)} to {max(topic.offsets)}"
+            )
+        if bound.until_offset < bound.first_offset:
+            raise BoundsError(
+                f"bounds of partition {bound.partition} end at {bound.until_offset}, before they "
+                f"begin at {bound.first_offset}"
+            )
+    return sorted(bound.partition for bound in bounds)
+
+
+@dataclass
+class _Session:
+    """The state of a session that holds its lane."""
+
+    reader: Reader
+    ledger: Ledger
+    policy: Policy
+    policy_id: int
+    source: Source
+    run_id: str
+    lane: int
+    report: DrainReport
+    positions: dict[int, int] = field(default_factory=dict)
+    last_commit_seconds: float | None = None
+
+    def seek(self, topic: TopicState, partitions: Sequence[int], bounds: Sequence[Bound]) -> None:
+        """Read on from the committed offsets."""
+        committed = self.ledger.start_partitions(
+            self.source.source_id, {p: topic.offsets[p][0] for p in partitions}
+        )
+        lost = []
+        for partition, position in committed.items():
+            beginning, end = topic.offsets[partition]
+            if end < position:
+                raise TopicReplaced(truncated(topic.topic, partition, position, end))
+            if beginning > position:
+                lost.append(OffsetRange(partition, position, beginning))
+                committed[partition] = beginning
+        if lost:
+            self.ledger.record_lost(self.source.source_id, lost)
+            self.report.gaps += sum(map(len, lost))
+        for bound in bounds:
+            if bound.first_offset > committed[bound.partition]:
+                raise BoundsError(
+                    f"bounds of partition {bound.partition} begin at {bound.first_offset}, but "
+                    f"offsets from {committed[bound.partition]} on are not processed yet, and "
+                    "none may be skipped"
+                )
+        self.positions = committed
+        self.reader.seek(committed, {b.partition: b.until_offset for b in bounds})
+
+    def process(self, fetch: Fetch) -> None:
+        """Score a batch and commit it. Raises OffsetsMoved."""
+        clock = time.perf_counter()
+        events = decode(fetch.values, fetch.keys)
+        decoded = time.perf_counter()
+        assessment = assess(events, self.policy)
+        scored = time.perf_counter()
+        stages = StageSeconds(
+            fetch.seconds, decoded - clock, scored - decoded, self.last_commit_seconds
+        )
+        written = self.ledger.commit(
+            self.source.source_id,
+            self.policy_id,
+            self.run_id,
+            self.lane,
+            fetch,
+            assessment,
+            stages,
+        )
+        self.last_commit_seconds = written.commit_seconds
+        self.positions |= {r.partition: r.next for r in fetch.ranges}
+        self._add(fetch, assessment, written.latency_buckets)
+        busy = (
+            *(stages.fetch, stages.decode, stages.score),
+            *(written.write_seconds, written.commit_seconds),
+        )
+        for stage, seconds in zip(STAGES, busy, strict=True):
+            self.report.busy_seconds[stage] += seconds
+
+    def reached(self, bounds: Sequence[Bound]) -> bool:
+        return all(self.positions[bound.partition] >= bound.until_offset for bound in bounds)
+
+    def _add(self, fetch: Fetch, assessment: Assessment, latency_buckets: Sequence[int]) -> None:
+        report = self.report
+        report.batches += 1
+        report.gaps += sum(map(len, fetch.gaps))
+        report.value_bytes += fetch.value_bytes
+        report.tiers.update(assessment.tier_counts())
+        report.reasons.update(assessment.reason_counts())
+        report.ranges |= {
+            r.partition: (report.ranges.get(r.partition, (r.first, r.next))[0], r.next)
+            for r in fetch.ranges
+        }
+        report.latency_buckets = [
+            total + new for total, new in zip(report.latency_buckets, latency_buckets, strict=True)
+        ]

@@ -1,0 +1,340 @@
+"""The broker: what a topic holds, and reading bounded batches of it from exact offsets.
+
+Progress is not kept here: no consumer group, no committed offsets. See `resources.warehouse`.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from credit_risk_dagster.settings import DrainSettings, KafkaSettings
+
+# A batch is closed after `max_batch_bytes`; one fetch response more may be in memory beside it.
+_PARTITION_FETCH_BYTES = 4 * 2**20
+
+
+class BrokerUnavailable(RuntimeError):
+    """The broker does not answer, or refuses the client."""
+
+    def __init__(self, bootstrap_servers: str, cause: BaseException) -> None:
+        reason = " ".join(str(cause).split()) or type(cause).__name__
+        super().__init__(f"Kafka broker at {bootstrap_servers} does not answer: {reason}")
+
+
+class TopicMissing(RuntimeError):
+    """The topic does not exist."""
+
+
+class TopicReplaced(RuntimeError):
+    """The topic is not the one whose offsets were committed: recreated, truncated, or elsewhere."""
+
+
+@dataclass(frozen=True)
+class TopicState:
+    """A topic as the broker has it now.
+
+    Attributes:
+        topic_id: changes when a topic is deleted and created again; None from brokers before 2.8.
+        offsets: partition to (first offset that the broker still has, high watermark).
+    """
+
+    cluster_id: str
+    topic: str
+    topic_id: str | None
+    offsets: Mapping[int, tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class OffsetRange:
+    """Offsets first <= offset < next of one partition."""
+
+    partition: int
+    first: int
+    next: int
+
+    def __len__(self) -> int:
+        return self.next - self.first
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """A batch of records: everything that the broker had in some offset ranges.
+
+    Attributes:
+        ranges: one for each partition that moved, by partition.
+        gaps: ranges within them that hold no record (compaction, transaction markers, aborted
+            transactions).
+        partitions, offsets, timestamps: int32, int64 and int64 (broker's milliseconds since the
+            epoch) arrays of shape (n,).
+        keys, values: n raw byte strings or None.
+        value_bytes: size of the values together.
+        seconds: processor time of receiving, which leaves out the waiting for events.
+    """
+
+    ranges: list[OffsetRange] = field(default_factory=list)
+    gaps: list[OffsetRange] = field(default_factory=list)
+    partitions: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    offsets: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    timestamps: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    keys: list[bytes | None] = field(default_factory=list)
+    values: list[bytes | None] = field(default_factory=list)
+    value_bytes: int = 0
+    seconds: float = 0.0
+
+
+class Broker:
+    """A topic of a Kafka-API broker."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self.topic = settings.topic
+
+    def inspect(self) -> TopicState:
+        """Ask for the topic's identity and offsets.
+
+        Raises:
+            BrokerUnavailable: no answer within the configured time, or access is refused.
+            TopicMissing: the topic does not exist.
+        """
+        with self.errors(), self.identity() as identity, self._consumer() as consumer:
+            cluster_id, topic_id, partitions = identity.ask()
+            timeout_ms = self._settings.timeout_ms
+            tps = [TopicPartition(self.topic, partition) for partition in partitions]
+            beginnings = consumer.beginning_offsets(tps, timeout_ms=timeout_ms)
+            latest = consumer.end_offsets(tps, timeout_ms=timeout_ms)
+            # Not every broker's ListOffsets counts the records inside its last batch (Tansu's does
+            # not). The high watermark of a fetch does, everywhere; it starts where that left off.
+            consumer.assign(tps)
+            for tp in tps:
+                consumer.seek(tp, latest[tp])
+            deadline = time.monotonic() + timeout_ms / 1000
+            while any(consumer.highwater(tp) is None for tp in tps):
+                if time.monotonic() > deadline:
+                    raise KafkaError(f"no high watermark of {self.topic} within {timeout_ms} ms")
+                consumer.poll(timeout_ms=20)
+            offsets = {
+                tp.partition: (beginnings[tp], max(latest[tp], consumer.highwater(tp)))
+                for tp in tps
+            }
+        return TopicState(cluster_id, self.topic, topic_id, offsets)
+
+    @contextmanager
+    def reader(self, limits: DrainSettings) -> Iterator["Reader"]:
+        """Open a reader; it is bound to the topic that it first sees."""
+        with (
+            self.errors(),
+            self.identity() as identity,
+            self._consumer(
+                fetch_max_bytes=limits.max_batch_bytes,
+                max_partition_fetch_bytes=min(limits.max_batch_bytes, _PARTITION_FETCH_BYTES),
+            ) as consumer,
+        ):
+            yield Reader(self.topic, consumer, identity, limits)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn the client's errors into BrokerUnavailable."""
+        try:
+            yield
+        except (KafkaError, OSError) as error:
+            raise BrokerUnavailable(self._settings.bootstrap_servers, error) from error
+
+    @contextmanager
+    def identity(self) -> Iterator["Identity"]:
+        admin = KafkaAdminClient(
+            **self._settings.client_options(), request_timeout_ms=self._settings.timeout_ms
+        )
+        try:
+            yield Identity(self.topic, admin)
+        finally:
+            admin.close()
+
+    @contextmanager
+    def _consumer(self, **options: Any) -> Iterator[KafkaConsumer]:
+        consumer = KafkaConsumer(
+            **self._settings.client_options(),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",  # an aborted transaction's events never happened
+            fetch_max_wait_ms=100,
+            metrics_enabled=False,
+            **options,
+        )
+        try:
+            yield consumer
+        finally:
+            consumer.close(autocommit=False)
+
+
+class Identity:
+    """Who the broker says it is; one or two milliseconds a question."""
+
+    def __init__(self, topic: str, admin: KafkaAdminClient) -> None:
+        self._topic = topic
+        self._admin = admin
+
+    def ask(self) -> tuple[str, str | None, list[int]]:
+        """Cluster id, topic id and partitions. Raises TopicMissing."""
+        cluster_id = self._admin.describe_cluster()["cluster_id"]
+        (described,) = self._admin.describe_topics([self._topic])
+        if described["error_code"]:
+            raise TopicMissing(
+                f"topic {self._topic} does not exist on cluster {cluster_id}: "
+                "`credit-risk produce` or `credit-risk topic reset` creates it"
+            )
+        partitions = sorted(p["partition_index"] for p in described["partitions"])
+        topic_id = str(described["topic_id"] or "") or None
+        return cluster_id, topic_id, partitions
+
+
+class Reader:
+    """Reads the assigned partitions in order, in batches of bounded size. Not thread-safe."""
+
+    def __init__(
+        self, topic: str, consumer: KafkaConsumer, identity: Identity, limits: DrainSettings
+    ) -> None:
+        self._topic = topic
+        self._consumer = consumer
+        self._identity = identity
+        self._bound_to = identity.ask()[:2]
+        self._limits = limits
+        self._until: Mapping[int, int] = {}
+        self._next_fetch = 0.0
+
+    def seek(self, positions: Mapping[int, int], until: Mapping[int, int] | None = None) -> None:
+        """Read from these offsets (partition to offset), up to and without those in `until`."""
+        tps = {TopicPartition(self._topic, partition): at for partition, at in positions.items()}
+        self._until = until or {}
+        self._consumer.assign(list(tps))
+        for tp, at in tps.items():
+            self._consumer.seek(tp, at)
+            self._stop_at_bound(tp, at)
+
+    def fetch(self) -> Fetch:
+        """Collect records for one poll interval, or until a batch is full; empty when idle.
+
+        The first record after a quiet interval is returned at once.
+
+        Raises:
+            TopicReplaced: the records are not from the topic that the reader was opened on, or the
+                topic ends before the position.
+            kafka.errors.OffsetOutOfRangeError: the broker no longer has the position (retention).
+        """
+        limits = self._limits
+        interval = limits.poll_interval_ms / 1000
+        started = time.monotonic()
+        deadline = max(self._next_fetch, started)
+        columns: dict[TopicPartition, list[Any]] = {}
+        before = {tp: self._consumer.position(tp) for tp in self._consumer.assignment()}
+        count = size = 0
+        busy = time.thread_time()
+        while count < limits.max_batch_events and size < limits.max_batch_bytes:
+            now = time.monotonic()
+            # Until something is here, wait a whole interval for it; then only to the deadline.
+            wait = (deadline if count else max(deadline, started + interval)) - now
+            if wait <= 0 and (count or now - started >= interval):
+                break
+            polled = self._consumer.poll(
+                timeout_ms=max(0, round(wait * 1000)),
+                max_records=limits.max_batch_events - count,
+            )
+            if not polled:
+                continue
+            for tp, records in polled.items():
+                columns.setdefault(tp, []).extend(records)
+                count += len(records)
+                size += sum(record.serialized_value_size for record in records)
+        self._next_fetch = time.monotonic() + interval
+        after = {tp: self._consumer.position(tp) for tp in before}
+        self._check_identity(after)
+        fetched = self._to_fetch(columns, before, after)
+        return replace(fetched, seconds=time.thread_time() - busy)
+
+    def _check_identity(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Fence: what was fetched belongs to the source only if the broker is still the same.
+
+        A client reconnects silently, also to another cluster behind the same address. Asked after
+        the fetch and before anything of it is committed, so nothing foreign gets through.
+        """
+        cluster_id, topic_id, _ = self._identity.ask()
+        if (cluster_id, topic_id) != self._bound_to:
+            raise TopicReplaced(
+                f"topic {self._topic} changed under the run: cluster {self._bound_to[0]} topic id "
+                f"{self._bound_to[1]} is now cluster {cluster_id} topic id {topic_id}"
+            )
+        for tp, position in positions.items():
+            end = self._consumer.highwater(tp)
+            if end is not None and end < position:
+                raise TopicReplaced(truncated(self._topic, tp.partition, position, end))
+
+    def _to_fetch(
+        self,
+        columns: Mapping[TopicPartition, list[Any]],
+        before: Mapping[TopicPartition, int],
+        after: Mapping[TopicPartition, int],
+    ) -> Fetch:
+        ranges: list[OffsetRange] = []
+        gaps: list[OffsetRange] = []
+        parts: list[tuple[Any, ...]] = []
+        for tp in sorted(before):
+            first, end = before[tp], after[tp]
+            bound = self._until.get(tp.partition)
+            records = columns.get(tp, [])
+            if bound is not None and end > bound:
+                records = [record for record in records if record.offset < bound]
+                end = bound
+            if bound is not None:
+                self._stop_at_bound(tp, end)
+            if end == first:
+                continue
+            ranges.append(OffsetRange(tp.partition, first, end))
+            offsets = np.fromiter((r.offset for r in records), np.int64, count=len(records))
+            gaps.extend(_gaps(tp.partition, first, end, offsets))
+            if records:
+                # A record is a tuple: one zip takes all the columns apart.
+                _, _, _, _, timestamps, _, keys, values, *_, sizes, _ = zip(*records, strict=True)
+                parts.append((tp.partition, offsets, timestamps, keys, values, sizes))
+        if not parts:
+            return Fetch(ranges=ranges, gaps=gaps)
+        return Fetch(
+            ranges=ranges,
+            gaps=gaps,
+            partitions=np.concatenate([np.full(len(p[1]), p[0], np.int32) for p in parts]),
+            offsets=np.concatenate([p[1] for p in parts]),
+            timestamps=np.concatenate([np.array(p[2], np.int64) for p in parts]),
+            keys=[key for p in parts for key in p[3]],
+            values=[value for p in parts for value in p[4]],
+            value_bytes=sum(max(size, 0) for p in parts for size in p[5]),
+        )
+
+    def _stop_at_bound(self, tp: TopicPartition, position: int) -> None:
+        if position >= self._until.get(tp.partition, position + 1):
+            self._consumer.pause(tp)
+
+
+def truncated(topic: str, partition: int, committed: int, end: int) -> str:
+    """The message for a topic that ends before what was committed of it."""
+    return (
+        f"topic {topic} partition {partition} ends at offset {end}, before the committed offset "
+        f"{committed}: it was recreated or truncated. Nothing was skipped. When that is intended, "
+        "`credit-risk topic new-epoch` starts over with the topic as it is now"
+    )
+
+
+def _gaps(
+    partition: int, first: int, end: int, offsets: npt.NDArray[np.int64]
+) -> Iterator[OffsetRange]:
+    """The ranges of first..end that are not among the (ascending) offsets."""
+    if len(offsets) == end - first:
+        return
+    edges = np.concatenate(([first - 1], offsets, [end]))
+    for at in np.flatnonzero(np.diff(edges) > 1):
+        yield OffsetRange(partition, int(edges[at]) + 1, int(edges[at + 1]))

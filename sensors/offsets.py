@@ -1,0 +1,221 @@
+"""The offset sensor: compares the broker's offsets with the committed ones, and keeps a run on
+every lane that has a backlog. It holds no state that matters.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import dagster as dg
+
+from assets_src.scoring import LANE_TAG, RECONCILIATION, score_applications
+from credit_risk_dagster.drain import lane_of
+from credit_risk_dagster.settings import DrainSettings
+from resources.broker import BrokerUnavailable, TopicMissing, TopicReplaced, TopicState, truncated
+from resources.configurable import BrokerResource, WarehouseResource
+from resources.warehouse import Ledger, NotMigrated, Progress, WarehouseUnavailable
+
+# A run takes two to three seconds from request to work, and a tick comes every five.
+HANDOVER_LEAD_SECONDS = 8.0
+START_SECONDS = 15.0
+# Runs that fail before they commit anything are started again less and less often.
+FRUITLESS_RUNS = 3
+LONGEST_PAUSE_SECONDS = 300.0
+
+
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+FINISHED = [
+    dg.DagsterRunStatus.SUCCESS,
+    dg.DagsterRunStatus.FAILURE,
+    dg.DagsterRunStatus.CANCELED,
+]
+
+
+class RunState(Enum):
+    """What a lane's unfinished run is doing, by its database connection and the ledger."""
+
+    STARTING = "is starting"
+    LIVE = "drains"
+    GONE = "is gone"
+
+
+@dataclass(frozen=True)
+class LaneRun:
+    """An unfinished run of a lane; session_seconds since its first commit, None before that."""
+
+    run_id: str
+    state: RunState
+    session_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Whether to request a run for a lane, and why (not)."""
+
+    request: bool
+    why: str
+
+
+def plan_lane(backlog: int, runs: Iterable[LaneRun], session_seconds: float) -> Plan:
+    """Decide for one lane. A run that is gone does not count: its connection, and with it its
+    lock on the lane, ended, whatever Dagster knows of it yet.
+    """
+    present = [run for run in runs if run.state is not RunState.GONE]
+    if len(present) > 1:
+        names = " and ".join(f"run {run.run_id[:8]}" for run in present)
+        return Plan(False, f"{names} share it")
+    if not present:
+        if backlog > 0:
+            return Plan(True, f"{backlog:,} new events")
+        return Plan(False, "no new events")
+    (run,) = present
+    if run.session_seconds is None or session_seconds == 0:
+        return Plan(False, f"run {run.run_id[:8]} {run.state.value}")
+    left = session_seconds - run.session_seconds
+    if left <= HANDOVER_LEAD_SECONDS:
+        return Plan(True, f"successor of run {run.run_id[:8]}, which has {max(left, 0):.0f} s left")
+    return Plan(False, f"run {run.run_id[:8]} drains, {left:.0f} s left, {backlog:,} events behind")
+
+
+def backlog_by_lane(topic: TopicState, progress: Sequence[Progress], lanes: int) -> dict[int, int]:
+    """Offsets that are not committed, by lane.
+
+    Raises:
+        TopicReplaced: the topic ends before a committed offset.
+    """
+    committed = {p.partition: p.next_offset for p in progress}
+    backlog = dict.fromkeys(range(lanes), 0)
+    for partition, (beginning, end) in topic.offsets.items():
+        position = committed.get(partition, beginning)
+        if end < position:
+            raise TopicReplaced(truncated(topic.topic, partition, position, end))
+        backlog[lane_of(partition, lanes)] += end - position
+    return backlog
+
+
+def pause_after_failures(fruitless: int, seconds_since: float) -> float:
+    """Seconds still to wait after so many fruitless runs in a row, the last one so long ago."""
+    if fruitless < FRUITLESS_RUNS:
+        return 0.0
+    pause = min(10.0 * 2 ** (fruitless - FRUITLESS_RUNS), LONGEST_PAUSE_SECONDS)
+    return max(0.0, pause - seconds_since)
+
+
+@dg.sensor(
+    name="loan_applications_offsets",
+    job=score_applications,
+    minimum_interval_seconds=1,  # every round of the daemon, which makes one every five seconds
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Requests a drain run for each lane with new events, and its successor before its "
+    "session ends.",
+)
+def loan_applications_offsets(
+    context: dg.SensorEvaluationContext, broker: BrokerResource, warehouse: WarehouseResource
+) -> dg.SensorResult | dg.SkipReason:
+    """One tick: a run request for each lane that needs a run, or the reason why none does."""
+    try:
+        topic = broker.client().inspect()
+        with warehouse.client().ledger() as ledger:
+            plans = _plan_lanes(context.instance, topic, ledger, DrainSettings())
+    except (BrokerUnavailable, TopicMissing, WarehouseUnavailable, NotMigrated) as error:
+        return dg.SkipReason(str(error))
+    except TopicReplaced as error:
+        return _report_replaced(context, error)
+    requests = [
+        dg.RunRequest(
+            run_config={"ops": {"score_stream": {"config": {"lane": lane}}}},
+            tags={LANE_TAG: str(lane), "credit_risk/why": plan.why},
+        )
+        for lane, plan in plans.items()
+        if plan.request
+    ]
+    if not requests:
+        return dg.SkipReason("; ".join(f"lane {lane}: {plan.why}" for lane, plan in plans.items()))
+    for lane, plan in plans.items():
+        context.log.info("lane %d: %s", lane, plan.why)
+    return dg.SensorResult(run_requests=requests, cursor="")
+
+
+def _plan_lanes(
+    instance: dg.DagsterInstance, topic: TopicState, ledger: Ledger, settings: DrainSettings
+) -> dict[int, Plan]:
+    source = ledger.find_source(topic)
+    progress = ledger.progress(source.source_id) if source else []
+    backlog = backlog_by_lane(topic, progress, settings.lanes)
+    unfinished = instance.get_run_records(
+        dg.RunsFilter(job_name=score_applications.name, statuses=UNFINISHED)
+    )
+    connected = ledger.connected_runs()
+    worked = ledger.session_seconds([record.dagster_run.run_id for record in unfinished])
+    plans = {}
+    for lane in range(settings.lanes):
+        runs = [
+            _lane_run(record, connected, worked)
+            for record in unfinished
+            if record.dagster_run.tags.get(LANE_TAG, "0") == str(lane)
+        ]
+        plan = plan_lane(backlog[lane], runs, settings.session_seconds)
+        if plan.request and (pause := _pause(instance, ledger, lane)):
+            plan = Plan(
+                False,
+                f"{plan.why}, but the last runs failed before they committed anything: see their "
+                f"errors. Next try in {pause:.0f} s",
+            )
+        plans[lane] = plan
+    return plans
+
+
+def _lane_run(record: dg.RunRecord, connected: set[str], worked: dict[str, float]) -> LaneRun:
+    run_id = record.dagster_run.run_id
+    session_seconds = worked.get(run_id)
+    age = time.time() - record.create_timestamp.timestamp()
+    if run_id in connected:
+        state = RunState.LIVE
+    elif session_seconds is None and age < START_SECONDS:
+        state = RunState.STARTING
+    else:
+        state = RunState.GONE
+    return LaneRun(run_id, state, session_seconds)
+
+
+def _pause(instance: dg.DagsterInstance, ledger: Ledger, lane: int) -> float:
+    """Seconds to wait because the lane's last runs failed without committing anything."""
+    finished = instance.get_run_records(
+        dg.RunsFilter(
+            job_name=score_applications.name, statuses=FINISHED, tags={LANE_TAG: str(lane)}
+        ),
+        limit=FRUITLESS_RUNS + 6,
+    )
+    worked = ledger.session_seconds([record.dagster_run.run_id for record in finished])
+    fruitless = 0
+    for record in finished:
+        run = record.dagster_run
+        if run.status is not dg.DagsterRunStatus.FAILURE or run.run_id in worked:
+            break
+        fruitless += 1
+    if not fruitless:
+        return 0.0
+    return pause_after_failures(fruitless, time.time() - (finished[0].end_time or 0.0))
+
+
+def _report_replaced(
+    context: dg.SensorEvaluationContext, error: TopicReplaced
+) -> dg.SensorResult | dg.SkipReason:
+    """Fail the reconciliation check, once for each incident, and request nothing."""
+    message = str(error)
+    if context.cursor == message:
+        return dg.SkipReason(message)
+    evaluation = dg.AssetCheckEvaluation(
+        asset_key=RECONCILIATION.asset_key,
+        check_name=RECONCILIATION.name,
+        passed=False,
+        description=message,
+    )
+    return dg.SensorResult(skip_reason=message, asset_events=[evaluation], cursor=message)
