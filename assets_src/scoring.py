@@ -8,12 +8,12 @@ import dagster as dg
 from pydantic import Field
 
 from assets_src.columns import REJECTED_EVENTS, SCORED_APPLICATIONS
-from credit_risk_dagster.domain.policy import PolicyError, load_policy
-from credit_risk_dagster.drain import Bound, BoundsError, DrainReport, drain
+from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.drain import Bound, DrainReport, drain
+from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DrainSettings, KafkaSettings
-from resources.broker import BrokerUnavailable, TopicMissing, TopicReplaced
+from resources.broker import TopicReplaced
 from resources.configurable import BrokerResource, WarehouseResource
-from resources.warehouse import LaneBusy, NotMigrated, WarehouseUnavailable
 
 OWNERS = ["team:credit-risk"]
 LANE_TAG = "credit_risk/lane"
@@ -126,10 +126,7 @@ def score_stream(
             description=str(error),
         )
         raise dg.Failure(str(error), allow_retries=False) from error
-    except (
-        *(BrokerUnavailable, TopicMissing, WarehouseUnavailable, NotMigrated),
-        *(LaneBusy, BoundsError, PolicyError),
-    ) as error:
+    except PlatformError as error:
         # The sensor starts the next run; a retry of this one would only compete with it.
         raise dg.Failure(str(error), allow_retries=False) from error
 

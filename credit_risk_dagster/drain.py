@@ -19,6 +19,7 @@ from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, percentile
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import Assessment, assess
+from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DrainSettings
 from resources.broker import (
     Broker,
@@ -38,7 +39,7 @@ HANDOVER_SECONDS = 10.0
 STAGES = ("fetch", "decode", "score", "write", "commit")
 
 
-class BoundsError(ValueError):
+class BoundsError(PlatformError):
     """Offset bounds that cannot be processed without skipping offsets."""
 
 

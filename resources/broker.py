@@ -14,13 +14,14 @@ import numpy.typing as npt
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DrainSettings, KafkaSettings
 
 # A batch is closed after `max_batch_bytes`; one fetch response more may be in memory beside it.
 _PARTITION_FETCH_BYTES = 4 * 2**20
 
 
-class BrokerUnavailable(RuntimeError):
+class BrokerUnavailable(PlatformError):
     """The broker does not answer, or refuses the client."""
 
     def __init__(self, bootstrap_servers: str, cause: BaseException) -> None:
@@ -28,11 +29,11 @@ class BrokerUnavailable(RuntimeError):
         super().__init__(f"Kafka broker at {bootstrap_servers} does not answer: {reason}")
 
 
-class TopicMissing(RuntimeError):
+class TopicMissing(PlatformError):
     """The topic does not exist."""
 
 
-class TopicReplaced(RuntimeError):
+class TopicReplaced(PlatformError):
     """The topic is not the one whose offsets were committed: recreated, truncated, or elsewhere."""
 
 

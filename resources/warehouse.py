@@ -22,25 +22,26 @@ from credit_risk_dagster.domain.events import REASONS
 from credit_risk_dagster.domain.latency import histogram
 from credit_risk_dagster.domain.policy import TIERS, Policy
 from credit_risk_dagster.domain.scoring import Assessment
+from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 from resources.broker import Fetch, OffsetRange, TopicReplaced, TopicState
 
 APPLICATION_NAME = "credit-risk"  # a drain's connection is "credit-risk <Dagster run id>"
 
 
-class WarehouseUnavailable(RuntimeError):
+class WarehouseUnavailable(PlatformError):
     """Postgres does not answer, or refuses the client."""
 
 
-class NotMigrated(RuntimeError):
+class NotMigrated(PlatformError):
     """The schema has no tables, or older ones than this code needs."""
 
 
-class OffsetsMoved(RuntimeError):
+class OffsetsMoved(Exception):
     """Another run committed these offsets first; nothing of the batch was written."""
 
 
-class LaneBusy(RuntimeError):
+class LaneBusy(PlatformError):
     """Another run holds the lane's partitions and did not hand them over in time."""
 
 
@@ -458,7 +459,7 @@ class Ledger:
             return
         rows = pa.RecordBatch.from_pydict(
             {
-                "reason": _REASONS.take(pa.array(assessment.reasons)),
+                "reason": pa.array([REASONS[code] for code in assessment.reasons], pa.string()),
                 "key": pa.array([fetch.keys[i] for i in at], pa.binary()),
                 "value": pa.array([fetch.values[i] for i in at], pa.binary()),
             }
@@ -599,9 +600,6 @@ WITH scope AS (
 SELECT *, next_offset - first_offset - scored - rejected - gaps AS difference
 FROM counted ORDER BY partition
 """
-
-_REASONS = pa.array(REASONS, pa.string())
-
 
 def _with_coordinates(
     rows: pa.RecordBatch, source_id: int, batch_id: int, fetch: Fetch, at: Any

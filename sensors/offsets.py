@@ -11,10 +11,11 @@ import dagster as dg
 
 from assets_src.scoring import LANE_TAG, RECONCILIATION, score_applications
 from credit_risk_dagster.drain import lane_of
+from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DrainSettings
-from resources.broker import BrokerUnavailable, TopicMissing, TopicReplaced, TopicState, truncated
+from resources.broker import TopicReplaced, TopicState, truncated
 from resources.configurable import BrokerResource, WarehouseResource
-from resources.warehouse import Ledger, NotMigrated, Progress, WarehouseUnavailable
+from resources.warehouse import Ledger, Progress
 
 # A run takes two to three seconds from request to work, and a tick comes every five.
 HANDOVER_LEAD_SECONDS = 8.0
@@ -124,10 +125,10 @@ def loan_applications_offsets(
         topic = broker.client().inspect()
         with warehouse.client().ledger() as ledger:
             plans = _plan_lanes(context.instance, topic, ledger, DrainSettings())
-    except (BrokerUnavailable, TopicMissing, WarehouseUnavailable, NotMigrated) as error:
-        return dg.SkipReason(str(error))
     except TopicReplaced as error:
         return _report_replaced(context, error)
+    except PlatformError as error:
+        return dg.SkipReason(str(error))
     requests = [
         dg.RunRequest(
             run_config={"ops": {"score_stream": {"config": {"lane": lane}}}},

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from credit_risk_dagster.errors import PlatformError
+
 BANDS = ("Low", "Moderate", "High", "Very High")
 TIERS = ("Low", "Elevated", "Watchlist")
 
@@ -15,7 +17,7 @@ Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Edges = tuple[Threshold, Threshold, Threshold]
 
 
-class PolicyError(ValueError):
+class PolicyError(PlatformError):
     """A policy document that cannot be used; the message names the file, the field and the fix."""
 
 

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress, product
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from credit_risk_dagster.domain.cleaning import CleanApplications, Floats, clean
+from credit_risk_dagster.domain.cleaning import CleanApplications, Floats, Texts, clean
 from credit_risk_dagster.domain.events import ACCEPTED, REASONS, DecodedEvents, decode
 from credit_risk_dagster.domain.policy import BANDS, TIERS, Policy
 
@@ -80,6 +81,7 @@ class Assessment:
     """A batch after cleaning and scoring: every input event is either scored or rejected.
 
     Attributes:
+        loan_ids: the loan id of every input event, where it has one.
         scored: one row for each scored event, in input order, with the columns that
             `scored_applications` has beyond the record's coordinates.
         scored_at: positions of those events in the input, ascending.
@@ -88,6 +90,7 @@ class Assessment:
         reasons: their reasons, as positions in `REASONS`.
     """
 
+    loan_ids: Texts
     scored: pa.RecordBatch
     scored_at: npt.NDArray[np.intp]
     tiers: Codes
@@ -124,6 +127,7 @@ def assess(events: DecodedEvents, policy: Policy) -> Assessment:
         tiers = tiers[accepted]
     rejected_at = np.flatnonzero(~accepted)
     return Assessment(
+        loan_ids=applications.texts["loan_id"],
         scored=scored,
         scored_at=np.flatnonzero(accepted),
         tiers=tiers,
@@ -132,9 +136,42 @@ def assess(events: DecodedEvents, policy: Policy) -> Assessment:
     )
 
 
-def assess_values(values: Sequence[bytes | None], policy: Policy) -> Assessment:
-    """Decode, clean and score raw values: what the stream does with them, without a stream."""
-    return assess(decode(values), policy)
+FEATURES = (
+    *("loan_amnt", "annual_inc", "dti", "int_rate", "revol_util", "delinq_2yrs"),
+    *("inq_last_6mths", "credit_history_years", "emp_length_yrs", "term_months"),
+    *("purpose", "grade", "addr_state", "home_ownership"),
+)
+_DECISION = ("risk_tier", "early_warning", "reasons", "dti_band", "util_band", "rate_band")
+
+
+def answers(values: Sequence[bytes | None], policy: Policy) -> list[dict[str, Any]]:
+    """What the stream would make of raw values, one answer for each, in order, ready for JSON.
+
+    An answer has loan_id, outcome (scored or rejected), the decision (nulls when rejected), the
+    policy's version, reject_reason (null when scored) and features (empty when rejected).
+    """
+    assessment = assess(decode(values), policy)
+    nothing: dict[str, Any] = dict.fromkeys(_DECISION)
+    replies: list[dict[str, Any]] = [{}] * len(values)
+    for at, row in zip(assessment.scored_at, assessment.scored.to_pylist(), strict=True):
+        replies[at] = {
+            "loan_id": row["loan_id"],
+            "outcome": "scored",
+            **{name: row[name] for name in _DECISION},
+            "policy": policy.version,
+            "reject_reason": None,
+            "features": {name: row[name] for name in FEATURES},
+        }
+    for at, code in zip(assessment.rejected_at, assessment.reasons, strict=True):
+        replies[at] = {
+            "loan_id": assessment.loan_ids[at],
+            "outcome": "rejected",
+            **nothing,
+            "policy": policy.version,
+            "reject_reason": REASONS[code],
+            "features": {},
+        }
+    return replies
 
 
 def _to_arrow(

@@ -186,4 +186,5 @@ SELECT ensure_partitions();
 
 
 def upgrade() -> None:
-    op.get_bind().exec_driver_sql(STATEMENTS)
+    # The driver's own cursor: SQLAlchemy would take the % signs for placeholders.
+    op.get_bind().connection.cursor().execute(STATEMENTS)
