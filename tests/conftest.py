@@ -1,0 +1,160 @@
+"""Real servers for the tests, started when a test first asks for them and stopped at the end.
+
+Isolation is by content, not by servers: each test has databases, a topic and a bucket of its own.
+A test that breaks a server starts one for itself: `with Broker() as broker: ...`.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import boto3
+import pytest
+from kafka import KafkaAdminClient
+from pydantic import SecretStr
+
+from credit_risk_dagster.settings import (
+    PROJECT_ROOT,
+    DrainSettings,
+    KafkaSettings,
+    LakeSettings,
+    WarehouseSettings,
+)
+from infra.embedded.stack import S3, Broker, Postgres
+from resources.warehouse import migrate
+
+_SETTINGS = (KafkaSettings, WarehouseSettings, LakeSettings, DrainSettings)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_developer_settings() -> Iterator[None]:
+    """Hide the developer's own servers and credentials: variables, and the `.env` file."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(
+                ("KAFKA_", "DATABASE_URL", "CREDIT_RISK_", "S3_", "AWS_", "DAGSTER_", "PG")
+            ):
+                patch.delenv(name)
+        for settings in _SETTINGS:
+            patch.setitem(settings.model_config, "env_file", None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A Postgres server."""
+    with TemporaryDirectory(prefix="credit-risk-") as folder, Postgres(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """A Kafka-API broker."""
+    with Broker() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """An S3 server."""
+    with S3() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _template(postgres: Postgres) -> str:
+    """A migrated database to copy: ten times faster than to migrate each."""
+    name = "template_credit_risk"
+    postgres.create_database(name)
+    migrate(WarehouseSettings(DATABASE_URL=SecretStr(postgres.uri(name))))
+    return name
+
+
+@pytest.fixture
+def database_url(postgres: Postgres) -> Iterator[str]:
+    """An empty database."""
+    name = f"test_{uuid.uuid4().hex}"
+    postgres.create_database(name)
+    yield postgres.uri(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def warehouse_settings(postgres: Postgres, _template: str) -> Iterator[WarehouseSettings]:
+    """A migrated database without rows."""
+    name = f"test_{uuid.uuid4().hex}"
+    postgres.create_database(name, _template)
+    yield WarehouseSettings(DATABASE_URL=SecretStr(postgres.uri(name)))
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def kafka_settings(broker: Broker, request: pytest.FixtureRequest) -> KafkaSettings:
+    """An empty topic; `parametrize("kafka_settings", [1], indirect=True)` sets its partitions."""
+    settings = KafkaSettings(
+        bootstrap_servers=broker.bootstrap_servers,
+        topic=f"applications_{uuid.uuid4().hex}",
+        partitions=getattr(request, "param", 4),
+    )
+    create_topic(settings)
+    return settings
+
+
+def create_topic(settings: KafkaSettings) -> None:
+    """Create the settings' topic and wait until the broker serves it."""
+    admin = KafkaAdminClient(**settings.client_options())
+    try:
+        admin.create_topics(
+            {settings.topic: {"num_partitions": settings.partitions, "replication_factor": 1}},
+            wait_for_metadata=True,
+        )
+    finally:
+        admin.close()
+
+
+@pytest.fixture
+def lake_settings(s3: S3, monkeypatch: pytest.MonkeyPatch) -> LakeSettings:
+    """An empty bucket, and the credentials for it in the environment."""
+    bucket = f"test-{uuid.uuid4().hex}"
+    for name, value in s3.variables().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("S3_BUCKET", bucket)
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    return LakeSettings(S3_BUCKET=bucket, AWS_ENDPOINT_URL_S3=s3.endpoint_url)
+
+
+@pytest.fixture
+def environment(
+    kafka_settings: KafkaSettings,
+    warehouse_settings: WarehouseSettings,
+    lake_settings: LakeSettings,
+    database_url: str,
+    tmp_path: Path,
+) -> dict[str, str]:
+    """The whole environment of a test's subprocess (CLI, Dagster): this test's topic, databases
+    and bucket, a DAGSTER_HOME, and every other setting at its default, whatever `.env` says."""
+    dagster_home = tmp_path / "dagster_home"
+    dagster_home.mkdir()
+    shutil.copy(PROJECT_ROOT / "infra" / "dagster.yaml", dagster_home)
+    settings = (kafka_settings, warehouse_settings, lake_settings, DrainSettings())
+    return {
+        **os.environ,
+        **{name: value for group in settings for name, value in _variables(group)},
+        "DAGSTER_POSTGRES_URL": database_url,
+        "DAGSTER_HOME": str(dagster_home),
+    }
+
+
+def _variables(
+    settings: KafkaSettings | WarehouseSettings | LakeSettings | DrainSettings,
+) -> Iterator[tuple[str, str]]:
+    prefix = settings.model_config.get("env_prefix", "")
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if value is not None:
+            secret = isinstance(value, SecretStr)
+            text = value.get_secret_value() if secret else str(value)
+            yield field.alias or f"{prefix}{name}".upper(), text
