@@ -1,17 +1,20 @@
 """The drain: one session of moving events from the broker to the warehouse, exactly once.
 
-fetch a bounded range -> decode -> clean and score -> one transaction. The next batch is fetched
-while this one is scored and written. Offsets move only by that transaction, so a session that dies
-anywhere, or runs beside another, loses and doubles nothing.
+fetch a bounded range -> decode -> clean and score -> one transaction. Postgres works on a batch
+while the next one is fetched and scored. Offsets move only by that transaction, so a session that
+dies anywhere, or runs beside another, loses and doubles nothing.
 """
 
+import gc
 import logging
+import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from kafka.errors import OffsetOutOfRangeError
 
@@ -30,7 +33,7 @@ from resources.broker import (
     TopicState,
     truncated,
 )
-from resources.warehouse import Ledger, OffsetsMoved, Source, StageSeconds, Warehouse
+from resources.warehouse import Committed, Ledger, OffsetsMoved, Source, StageSeconds, Warehouse
 
 # A session that is over waits this long for its successor to stand in line, so that no event waits
 # for a run to start; without one it ends.
@@ -59,7 +62,7 @@ class DrainReport:
     Attributes:
         ended: why it ended.
         ranges: partition to (first, next) offset that it committed.
-        busy_seconds: stage to seconds of work.
+        busy_seconds: stage to seconds; write and commit overlap with the others.
     """
 
     policy: str
@@ -124,8 +127,8 @@ def drain(
     """
     report = DrainReport(policy.version, lane)
     with ExitStack() as stack:
+        stack.enter_context(_tuned_interpreter())
         # Everything slow comes before the lock, while the predecessor still works.
-        pool = stack.enter_context(ThreadPoolExecutor(1, "fetch"))
         reader = stack.enter_context(broker.reader(settings))
         ledger = stack.enter_context(warehouse.ledger(run_id))
         topic = broker.inspect()
@@ -140,42 +143,66 @@ def drain(
         ledger.lock(source.source_id, partitions, patience)
         log.info("draining %s, partitions %s", topic.topic, partitions)
         session = _Session(reader, ledger, policy, policy_id, source, run_id, lane, report)
-        session.seek(broker.inspect(), partitions, bounds)
-        started = time.monotonic()
-        last_event = started
-        pending = pool.submit(reader.fetch)
+        stack.callback(session.writer.shutdown)
+
+        def seek() -> None:
+            session.seek(broker.inspect(), partitions, bounds)
+
+        seek()
+        started = last_event = time.monotonic()
         while not report.ended:
             try:
-                fetch = pending.result()
+                scored = session.fetch_and_score()
+                session.settle()
             except OffsetOutOfRangeError:
                 log.warning("the broker no longer has the next offset; looking at what it has")
-                session.seek(broker.inspect(), partitions, bounds)
-                fetch = Fetch()
-            pending = pool.submit(reader.fetch)
-            if fetch.ranges:
-                try:
-                    session.process(fetch)
-                except OffsetsMoved as moved:
-                    log.warning("%s; continuing from the committed offsets", moved)
-                    pending.result()
-                    session.seek(broker.inspect(), partitions, bounds)
-                    pending = pool.submit(reader.fetch)
+                session.settle()
+                seek()
+                continue
+            except OffsetsMoved as moved:
+                log.warning("%s; continuing from the committed offsets", moved)
+                seek()
+                continue
+            if scored:
+                session.commit_behind(*scored)
                 last_event = time.monotonic()
-            now = time.monotonic()
-            report.seconds = now - started
+            report.seconds = time.monotonic() - started
             if bounds and session.reached(bounds):
                 report.ended = "the bounds are reached"
-            elif now - last_event >= settings.idle_seconds and not fetch.ranges:
-                report.ended = f"no event for {settings.idle_seconds:g} s"
             elif settings.session_seconds == 0:
                 report.ended = "one batch a run (session_seconds is 0)"
+            elif time.monotonic() - last_event >= settings.idle_seconds:
+                report.ended = f"no event for {settings.idle_seconds:g} s"
             elif report.seconds >= settings.session_seconds:
+                session.settle()
                 if ledger.is_awaited(source.source_id, partitions):
                     report.ended = "the session is over; the next run takes the lane"
                 elif report.seconds >= settings.session_seconds + HANDOVER_SECONDS:
                     report.ended = "the session is over"
+        session.settle()
     log.info("%s: %d scored, %d rejected", report.ended, report.scored, report.rejected)
     return report
+
+
+@contextmanager
+def _tuned_interpreter() -> Iterator[None]:
+    """Settings of the interpreter that suit a session; the old ones return with its end.
+
+    A batch makes a hundred thousand containers and hardly a cycle. By default the garbage collector
+    walks all of them, and everything that was imported, dozens of times: half of decoding's time.
+    And the thread that writes needs Python's lock for microseconds at a time: by default it waits
+    5 ms for each of them while the other one works.
+    """
+    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+    gc.freeze()
+    gc.set_threshold(100_000, 10, 10)
+    sys.setswitchinterval(0.0005)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 def _partitions(topic: TopicState, lanes: int, lane: int, bounds: Sequence[Bound]) -> list[int]:
@@ -209,6 +236,8 @@ class _Session:
     report: DrainReport
     positions: dict[int, int] = field(default_factory=dict)
     last_commit_seconds: float | None = None
+    writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "commit"))
+    in_flight: tuple[Future[Committed], Fetch, Assessment, StageSeconds] | None = None
 
     def seek(self, topic: TopicState, partitions: Sequence[int], bounds: Sequence[Bound]) -> None:
         """Read on from the committed offsets."""
@@ -236,34 +265,48 @@ class _Session:
         self.positions = committed
         self.reader.seek(committed, {b.partition: b.until_offset for b in bounds})
 
-    def process(self, fetch: Fetch) -> None:
-        """Score a batch and commit it. Raises OffsetsMoved."""
+    def fetch_and_score(self) -> tuple[Fetch, Assessment, StageSeconds] | None:
+        """The next batch, scored; None when no event came."""
+        fetch = self.reader.fetch()
+        if not fetch.ranges:
+            return None
         clock = time.perf_counter()
         events = decode(fetch.values, fetch.keys)
         decoded = time.perf_counter()
         assessment = assess(events, self.policy)
-        scored = time.perf_counter()
-        stages = StageSeconds(
-            fetch.seconds, decoded - clock, scored - decoded, self.last_commit_seconds
+        seconds = StageSeconds(
+            fetch.seconds,
+            decoded - clock,
+            time.perf_counter() - decoded,
+            self.last_commit_seconds,
         )
-        written = self.ledger.commit(
-            self.source.source_id,
-            self.policy_id,
-            self.run_id,
-            self.lane,
-            fetch,
-            assessment,
-            stages,
+        return fetch, assessment, seconds
+
+    def commit_behind(self, fetch: Fetch, assessment: Assessment, seconds: StageSeconds) -> None:
+        """Start to commit a batch. Postgres works on it while the next one is fetched and scored,
+        which needs Python's lock; waiting for Postgres does not."""
+        commit = partial(
+            self.ledger.commit,
+            *(self.source.source_id, self.policy_id, self.run_id, self.lane),
+            *(fetch, assessment, seconds),
         )
-        self.last_commit_seconds = written.commit_seconds
+        self.in_flight = (self.writer.submit(commit), fetch, assessment, seconds)
+
+    def settle(self) -> None:
+        """Wait for the batch that is being committed. Raises OffsetsMoved."""
+        if self.in_flight is None:
+            return
+        (pending, fetch, assessment, seconds), self.in_flight = self.in_flight, None
+        committed = pending.result()
+        self.last_commit_seconds = committed.commit_seconds
         self.positions |= {r.partition: r.next for r in fetch.ranges}
-        self._add(fetch, assessment, written.latency_buckets)
+        self._add(fetch, assessment, committed.latency_buckets)
         busy = (
-            *(stages.fetch, stages.decode, stages.score),
-            *(written.write_seconds, written.commit_seconds),
+            *(seconds.fetch, seconds.decode, seconds.score),
+            *(committed.write_seconds, committed.commit_seconds),
         )
-        for stage, seconds in zip(STAGES, busy, strict=True):
-            self.report.busy_seconds[stage] += seconds
+        for stage, spent in zip(STAGES, busy, strict=True):
+            self.report.busy_seconds[stage] += spent
 
     def reached(self, bounds: Sequence[Bound]) -> bool:
         return all(self.positions[bound.partition] >= bound.until_offset for bound in bounds)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 
 from credit_risk_dagster.errors import PlatformError
@@ -238,16 +239,16 @@ class Reader:
         count = size = 0
         busy = time.thread_time()
         while count < limits.max_batch_events and size < limits.max_batch_bytes:
-            now = time.monotonic()
-            # Until something is here, wait a whole interval for it; then only to the deadline.
-            wait = (deadline if count else max(deadline, started + interval)) - now
-            if wait <= 0 and (count or now - started >= interval):
-                break
+            # Until something is here, wait a whole interval for it; then only to the deadline, and
+            # after that take what has already arrived.
+            until = deadline if count else max(deadline, started + interval)
+            wait = max(0.0, until - time.monotonic())
             polled = self._consumer.poll(
-                timeout_ms=max(0, round(wait * 1000)),
-                max_records=limits.max_batch_events - count,
+                timeout_ms=round(wait * 1000), max_records=limits.max_batch_events - count
             )
             if not polled:
+                if time.monotonic() >= until:
+                    break
                 continue
             for tp, records in polled.items():
                 columns.setdefault(tp, []).extend(records)
@@ -284,7 +285,7 @@ class Reader:
     ) -> Fetch:
         ranges: list[OffsetRange] = []
         gaps: list[OffsetRange] = []
-        parts: list[tuple[Any, ...]] = []
+        parts: list[tuple[int, npt.NDArray[np.int64], ConsumerRecord]] = []
         for tp in sorted(before):
             first, end = before[tp], after[tp]
             bound = self._until.get(tp.partition)
@@ -297,23 +298,24 @@ class Reader:
             if end == first:
                 continue
             ranges.append(OffsetRange(tp.partition, first, end))
-            offsets = np.fromiter((r.offset for r in records), np.int64, count=len(records))
-            gaps.extend(_gaps(tp.partition, first, end, offsets))
+            offsets = np.empty(0, np.int64)
             if records:
                 # A record is a tuple: one zip takes all the columns apart.
-                _, _, _, _, timestamps, _, keys, values, *_, sizes, _ = zip(*records, strict=True)
-                parts.append((tp.partition, offsets, timestamps, keys, values, sizes))
+                record = ConsumerRecord(*zip(*records, strict=True))
+                offsets = np.array(record.offset, np.int64)
+                parts.append((tp.partition, offsets, record))
+            gaps.extend(_gaps(tp.partition, first, end, offsets))
         if not parts:
             return Fetch(ranges=ranges, gaps=gaps)
         return Fetch(
             ranges=ranges,
             gaps=gaps,
-            partitions=np.concatenate([np.full(len(p[1]), p[0], np.int32) for p in parts]),
-            offsets=np.concatenate([p[1] for p in parts]),
-            timestamps=np.concatenate([np.array(p[2], np.int64) for p in parts]),
-            keys=[key for p in parts for key in p[3]],
-            values=[value for p in parts for value in p[4]],
-            value_bytes=sum(max(size, 0) for p in parts for size in p[5]),
+            partitions=np.concatenate([np.full(len(at), p, np.int32) for p, at, _ in parts]),
+            offsets=np.concatenate([at for _, at, _ in parts]),
+            timestamps=np.concatenate([np.array(r.timestamp, np.int64) for _, _, r in parts]),
+            keys=[key for _, _, r in parts for key in r.key],
+            values=[value for _, _, r in parts for value in r.value],
+            value_bytes=sum(max(n, 0) for _, _, r in parts for n in r.serialized_value_size),
         )
 
     def _stop_at_bound(self, tp: TopicPartition, position: int) -> None:

@@ -601,6 +601,7 @@ SELECT *, next_offset - first_offset - scored - rejected - gaps AS difference
 FROM counted ORDER BY partition
 """
 
+
 def _with_coordinates(
     rows: pa.RecordBatch, source_id: int, batch_id: int, fetch: Fetch, at: Any
 ) -> pa.RecordBatch:

@@ -1,18 +1,17 @@
 """Cleaning: raw columns, as messy as LendingClub's are, to typed ones.
 
 Every value is judged alone, so one event gives the same result as a batch of a million. Columns of
-numbers are converted whole; strings, which repeat, are parsed once each and remembered.
+numbers are converted whole; a column of strings, which repeat, parses each distinct string once.
 
 In a float column NaN means missing and infinity means "cannot be what this column means".
 """
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +30,7 @@ MISSING: Final = math.nan
 IMPOSSIBLE: Final = math.inf
 
 _NULLS = frozenset({"", "n/a", "na", "nan", "null", "none", "nat", "-", "--"})
-_MAX_TEXT = 64  # characters; longer is no value of any of these columns, and must not fill a cache
+_MAX_TEXT = 64  # characters; longer is no value of any of these columns
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 # Field -> (lowest, highest, whole numbers only). DTI has no limits here: outside 0..100 it counts
@@ -130,6 +129,8 @@ def _assign(reasons: npt.NDArray[np.int16], found: npt.NDArray[np.bool_], reason
 # --- numbers ------------------------------------------------------------------------------------
 
 _PLAIN = frozenset({int, float, type(None)})
+_TEXT = frozenset({str, type(None)})
+T = TypeVar("T")
 
 
 def _floats(column: Sequence[Any], parse: Callable[[str], float]) -> Floats:
@@ -145,16 +146,22 @@ def _floats(column: Sequence[Any], parse: Callable[[str], float]) -> Floats:
 def _each(
     column: Sequence[Any], parse: Callable[[str], float], other: Callable[[object], float]
 ) -> Floats:
-    return np.fromiter(
-        (
-            (parse(value) if len(value) <= _MAX_TEXT else IMPOSSIBLE)
-            if type(value) is str
-            else other(value)
-            for value in column
-        ),
-        dtype=np.float64,
-        count=len(column),
-    )
+    def convert(value: object) -> float:
+        if type(value) is not str:
+            return other(value)
+        return parse(value) if len(value) <= _MAX_TEXT else IMPOSSIBLE
+
+    return np.fromiter(_convert(column, convert)[0], np.float64, count=len(column))
+
+
+def _convert(column: Sequence[Any], convert: Callable[[Any], T]) -> tuple[Iterable[T], Iterable[T]]:
+    """The converted column, and its values without most of the repetitions."""
+    if _TEXT.issuperset(map(type, column)):
+        # Not with other types: 1, 1.0 and True are one key, but not one value.
+        table = {value: convert(value) for value in set(column)}
+        return map(table.__getitem__, column), table.values()
+    converted = [convert(value) for value in column]
+    return converted, converted
 
 
 def _is_missing(value: object) -> bool:
@@ -177,7 +184,6 @@ def _float(value: object) -> float:
 _NUMBER = re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d*)?([eE][-+]?\d{1,3})?", re.ASCII)
 
 
-@lru_cache(maxsize=2**16)
 def _parse_number(text: str) -> float:
     """A number with an optional percent sign and thousands separators: "13.56%", "1,200.50"."""
     text = text.strip()
@@ -195,7 +201,6 @@ def _parse_number(text: str) -> float:
 _TERM = re.compile(r"(\d{1,3})(\.0+)?\s*(months?)?", re.ASCII | re.IGNORECASE)
 
 
-@lru_cache(maxsize=2**12)
 def _parse_term(text: str) -> float:
     """A term in months: " 36 months"."""
     text = text.strip()
@@ -208,7 +213,6 @@ def _parse_term(text: str) -> float:
 _EMP_LENGTH = re.compile(r"(<\s*)?(\d{1,2})(\.\d+)?\s*\+?\s*(years?)?", re.ASCII | re.IGNORECASE)
 
 
-@lru_cache(maxsize=2**12)
 def _parse_emp_length(text: str) -> float:
     """Years of employment: "10+ years" is 10, "< 1 year" is 0."""
     text = text.strip()
@@ -235,7 +239,6 @@ def _months(column: Sequence[Any]) -> Floats:
     return _each(column, _parse_month, lambda value: MISSING if _is_missing(value) else IMPOSSIBLE)
 
 
-@lru_cache(maxsize=2**14)
 def _parse_month(text: str) -> float:
     """A month: "Sep-2003", "Sep-03", "3-Sep" (a spreadsheet's idea of Sep-03) or "2003-09-01"."""
     text = text.strip()
@@ -310,14 +313,16 @@ def _texts(
     column: Sequence[Any], parse: Callable[[str], str | None]
 ) -> tuple[Texts, npt.NDArray[np.bool_]]:
     """Parse strings; anything but a string or null is impossible."""
-    texts = [
-        (parse(value) if len(value) <= _MAX_TEXT else _IMPOSSIBLE_TEXT)
-        if type(value) is str
-        else _text(value, parse)
-        for value in column
-    ]
+
+    def convert(value: object) -> str | None:
+        if type(value) is not str:
+            return _text(value, parse)
+        return parse(value) if len(value) <= _MAX_TEXT else _IMPOSSIBLE_TEXT
+
+    converted, distinct = _convert(column, convert)
+    texts = list(converted)
     impossible = np.zeros(len(column), dtype=np.bool_)
-    if _IMPOSSIBLE_TEXT in texts:
+    if _IMPOSSIBLE_TEXT in distinct:
         for position, text in enumerate(texts):
             if text == _IMPOSSIBLE_TEXT:
                 texts[position] = None
@@ -351,11 +356,12 @@ _FLOAT_ID = re.compile(r"(\d+)\.0+", re.ASCII)
 
 def _parse_loan_id(text: str) -> str | None:
     """A loan id: "68407277", also when it was a float once ("68407277.0")."""
+    if text.isascii() and text.isdigit():
+        return text
     match = _FLOAT_ID.fullmatch(text.strip())
     return match[1] if match else _printable(text)
 
 
-@lru_cache(maxsize=2**12)
 def _parse_category(text: str) -> str | None:
     return _printable(text)
 
@@ -364,7 +370,6 @@ def _pattern(pattern: str) -> Callable[[str], str | None]:
     """A parser of upper-case codes that match `pattern`."""
     compiled = re.compile(pattern, re.ASCII)
 
-    @lru_cache(maxsize=2**12)
     def parse(text: str) -> str | None:
         code = _printable(text)
         if code is None or code == _IMPOSSIBLE_TEXT:
@@ -375,7 +380,6 @@ def _pattern(pattern: str) -> Callable[[str], str | None]:
     return parse
 
 
-@lru_cache(maxsize=2**12)
 def _parse_purpose(text: str) -> str | None:
     purpose = _printable(text)
     return purpose.lower() if purpose else purpose
