@@ -1,0 +1,62 @@
+"""Numbers and codes as a reader wants them; what is not known is a dash."""
+
+import math
+import re
+
+UNKNOWN = "–"
+
+_UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+_REASON = re.compile(r"([A-Z0-9_]+)(>=|>)([0-9.]+)")
+_RELATIONS = {">=": "≥", ">": ">"}
+_FEATURES = {
+    "DTI": ("DTI", " %"),
+    "REVOL_UTIL": ("Utilization", " %"),
+    "DELINQ_2YRS": ("Delinquencies", ""),
+    "INQ_LAST_6MTHS": ("Inquiries", ""),
+}
+
+
+def count(number: float) -> str:
+    """`1,234`."""
+    return f"{number:,.0f}"
+
+
+def share(part: float, whole: float) -> str:
+    """`12.3 %`."""
+    return f"{100 * part / whole:.1f} %" if whole else UNKNOWN
+
+
+def rate(per_second: float) -> str:
+    """`9.8`, `1,234`: a decimal where it still says something."""
+    return f"{per_second:,.1f}" if per_second < 100 else count(per_second)
+
+
+def duration(seconds: float) -> str:
+    """`143 ms`, `1.4 s`, `12 min`, `5 h`, `3 d`."""
+    if math.isnan(seconds):
+        return UNKNOWN
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    unit, size = next((unit, size) for unit, size in _UNITS if seconds >= 2 * size)
+    return f"{seconds / size:.0f} {unit}"
+
+
+def age(seconds: float) -> str:
+    """`just now`, `12 s ago`."""
+    return "just now" if seconds < 3 else f"{duration(math.floor(seconds))} ago"
+
+
+def reason(code: str) -> str:
+    """`REVOL_UTIL>=80` as `Utilization ≥ 80 %`; a code of another kind as it is."""
+    match = _REASON.fullmatch(code)
+    if match is None or match[1] not in _FEATURES:
+        return code
+    feature, unit = _FEATURES[match[1]]
+    return f"{feature} {_RELATIONS[match[2]]} {match[3]}{unit}"
+
+
+def words(code: str | None) -> str:
+    """`debt_consolidation` as `Debt consolidation`."""
+    return code.replace("_", " ").capitalize() if code else UNKNOWN

@@ -1,0 +1,103 @@
+"""Parts of a page that redraw themselves, and what they say when the warehouse cannot answer."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import wraps
+from typing import ParamSpec
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import streamlit as st
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from credit_risk_dagster.errors import PlatformError
+
+REFRESH_EVERY = timedelta(seconds=2)
+
+_logger = logging.getLogger(__name__)
+_Arguments = ParamSpec("_Arguments")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What keeps a page from showing anything, in words for the person in front of it."""
+
+    title: str
+    remedy: str
+    detail: str
+
+
+def live(draw: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
+    """Redraw a part of a page every two seconds; a problem takes its place until it is over.
+
+    The part should ask for all its data before it draws anything.
+    """
+
+    @st.fragment(run_every=REFRESH_EVERY)
+    @wraps(draw)
+    def redraw(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
+        try:
+            draw(*args, **kwargs)
+        except (PlatformError, SQLAlchemyError, ValidationError) as error:
+            problem = explain(error)
+            _logger.warning("%s: %s", problem.title, problem.detail)
+            _show(problem)
+
+    return redraw
+
+
+def viewer_zone() -> str:
+    """The time zone of the viewer's browser, UTC where it tells none that is known here."""
+    name = st.context.timezone or "UTC"
+    try:
+        return ZoneInfo(name).key
+    except (ZoneInfoNotFoundError, ValueError):
+        return "UTC"
+
+
+def explain(error: PlatformError | SQLAlchemyError | ValidationError) -> Problem:
+    """Say what is wrong and what to do about it."""
+    cause = getattr(error, "orig", None) or error
+    state = getattr(cause, "sqlstate", None) or ""
+    # The further lines of a driver's message repeat the statement or guess at the reason.
+    detail = str(cause).partition("\n")[0]
+    if isinstance(error, ValidationError):
+        return Problem(
+            "The configuration is not valid",
+            "Correct it: `.env.example` explains each variable.",
+            "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()),
+        )
+    if state == "42501":
+        return Problem(
+            "The dashboard's database user may not read the warehouse",
+            "Grant it `USAGE` on the schema and `SELECT` on its tables.",
+            detail,
+        )
+    if state.startswith("42"):  # an undefined table, column or function
+        return Problem(
+            "The warehouse has no tables yet, or older ones than this page needs",
+            "Run `credit-risk migrate`, or start everything at once with `make demo`.",
+            detail,
+        )
+    if state == "57014":
+        return Problem(
+            "The warehouse takes too long to answer",
+            "It may be busy: look at its load and its locks.",
+            detail,
+        )
+    return Problem(
+        "The warehouse does not answer",
+        "Start Postgres, or point `DATABASE_URL` at the right server. "
+        "`make demo` starts everything at once.",
+        detail,
+    )
+
+
+def _show(problem: Problem) -> None:
+    st.warning(
+        f"**{problem.title}.** {problem.remedy} This page comes back by itself.",
+        icon=":material/database_off:",
+    )
+    st.code(problem.detail, language=None, wrap_lines=True)
