@@ -124,7 +124,9 @@ class Postgres:
     def create_database(self, name: str, template: str = "template1") -> None:
         """Create the database, if there is none of that name."""
         with psycopg.connect(self.uri("postgres"), autocommit=True) as connection:
-            if connection.execute("SELECT FROM pg_database WHERE datname = %s", (name,)).fetchone():
+            if connection.execute(
+                "SELECT 1 FROM pg_database WHERE datname = %s", (name,)
+            ).fetchone():
                 return
             connection.execute(
                 sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
@@ -376,7 +378,9 @@ class Stack:
             shutil.rmtree(self.logs, ignore_errors=True)
             self.logs.mkdir()
 
-            self.postgres = started.enter_context(Postgres(self.state / "postgres"))
+            self.postgres = Postgres(self.state / "postgres")
+            started.callback(self.postgres.stop)  # also when the start is interrupted
+            self.postgres.start()
             (self.logs / "postgres.log").symlink_to(self.postgres.log)
             for database in ("credit_risk", "dagster"):
                 self.postgres.create_database(database)
