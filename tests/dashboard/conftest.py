@@ -1,0 +1,102 @@
+"""A warehouse that the dashboard reads, filled as the pipeline fills it."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+import streamlit as st
+
+from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.domain.scoring import assess
+from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
+from resources.broker import Fetch, OffsetRange, TopicState
+from resources.warehouse import StageSeconds, Warehouse
+
+LATENCY_SECONDS = 0.19
+
+LOW = {
+    "loan_amnt": 10_000,
+    "annual_inc": 60_000,
+    "dti": 12.5,
+    "int_rate": "7.5%",
+    "revol_util": "20%",
+    "delinq_2yrs": 0,
+    "inq_last_6mths": 0,
+    "earliest_cr_line": "Aug-2003",
+    "issue_d": "Jan-2018",
+    "term": " 36 months",
+    "purpose": "credit_card",
+    "grade": "A",
+    "addr_state": "CA",
+}
+ELEVATED = LOW | {"revol_util": "70%"}
+WATCHLIST = LOW | {"dti": 35, "revol_util": None, "delinq_2yrs": 1, "purpose": "small_business"}
+REJECTED: dict[str, Any] = {}
+
+Commit = Callable[..., None]
+
+
+def point_at(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the dashboard of this process read a database, as after a restart with other settings."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    st.cache_data.clear()
+    st.cache_resource.clear()
+
+
+@pytest.fixture
+def warehouse(
+    warehouse_settings: WarehouseSettings, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[psycopg.Connection[Any]]:
+    """The migrated and empty database that the dashboard reads."""
+    point_at(warehouse_settings.database_url.get_secret_value(), monkeypatch)
+    with Warehouse(warehouse_settings).connect() as connection:
+        yield connection
+
+
+@pytest.fixture
+def commit(warehouse: psycopg.Connection[Any], warehouse_settings: WarehouseSettings) -> Commit:
+    """Scores and commits applications, in one batch, as a drain does."""
+    policy = load_policy(DEFAULT_POLICY)
+    topic = TopicState("cluster", "loan_applications", None, {0: (0, 0)})
+
+    def run(*applications: dict[str, Any]) -> None:
+        with Warehouse(warehouse_settings).ledger() as ledger:
+            source = ledger.register_source(topic)
+            start = ledger.start_partitions(source.source_id, {0: 0})[0]
+            count = len(applications)
+            offsets = np.arange(start, start + count)
+            values: list[bytes | None] = [
+                json.dumps({"id": 1_000 + int(offset), **application}).encode()
+                for offset, application in zip(offsets, applications, strict=True)
+            ]
+            recorded = int((time.time() - LATENCY_SECONDS) * 1000)
+            ledger.commit(
+                source.source_id,
+                ledger.register_policy(policy),
+                "run",
+                0,
+                Fetch(
+                    ranges=[OffsetRange(0, start, start + count)],
+                    partitions=np.zeros(count, np.int32),
+                    offsets=offsets,
+                    timestamps=np.full(count, recorded),
+                    keys=[None] * count,
+                    values=values,
+                ),
+                assess(decode(values), policy),
+                StageSeconds(0, 0, 0, None),
+            )
+        st.cache_data.clear()
+
+    return run
+
+
+@pytest.fixture
+def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that does not exist."""
+    point_at("postgresql://user:secret@127.0.0.1:1/credit_risk", monkeypatch)

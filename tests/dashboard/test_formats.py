@@ -1,0 +1,56 @@
+"""How numbers and codes are written."""
+
+import math
+
+import pytest
+
+from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.settings import DEFAULT_POLICY
+from dashboard import formats
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.1434, "143 ms"),
+        (1.44, "1.4 s"),
+        (59, "59 s"),
+        (119, "119 s"),
+        (720, "12 min"),
+        (5 * 3_600, "5 h"),
+        (3 * 86_400, "3 d"),
+        (math.nan, "–"),
+    ],
+)
+def test_a_duration_has_the_unit_that_fits(seconds: float, text: str) -> None:
+    assert formats.duration(seconds) == text
+
+
+def test_an_age_of_moments_is_not_counted() -> None:
+    assert formats.age(0.2) == "just now"
+    assert formats.age(12.9) == "12 s ago"
+
+
+def test_shares_and_rates() -> None:
+    assert formats.share(1, 8) == "12.5 %"
+    assert formats.share(0, 0) == "–"
+    assert formats.rate(9.83) == "9.8"
+    assert formats.rate(12_345.6) == "12,346"
+
+
+def test_every_reason_of_the_policy_can_be_read() -> None:
+    assert [formats.reason(code) for code in load_policy(DEFAULT_POLICY).reason_codes] == [
+        "DTI ≥ 30 %",
+        "Utilization ≥ 80 %",
+        "Delinquencies > 0",
+        "Inquiries ≥ 2",
+    ]
+
+
+def test_an_unknown_reason_is_shown_as_it_is() -> None:
+    assert formats.reason("FICO<600") == "FICO<600"
+
+
+def test_words() -> None:
+    assert formats.words("debt_consolidation") == "Debt consolidation"
+    assert formats.words(None) == "–"

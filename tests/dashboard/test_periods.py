@@ -1,0 +1,50 @@
+"""Periods cut into buckets, in zones whose clocks change."""
+
+import pandas as pd
+import pytest
+
+from dashboard.periods import MAX_BUCKETS, PERIODS, buckets
+
+ZONES = (
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "Asia/Kolkata",  # half an hour off
+    "Australia/Lord_Howe",  # its clocks change by half an hour
+    "Africa/Cairo",  # its clocks change at midnight
+)
+DAYS = ("2026-01-01", "2026-03-29", "2026-04-05", "2026-04-24", "2026-10-25", "2026-11-01")
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("day", DAYS)
+def test_buckets_cover_the_period_and_hold_now(zone: str, day: str) -> None:
+    for now in pd.date_range(day, periods=12, freq="137min", tz="UTC").tz_convert(zone):
+        for period in PERIODS.values():
+            for age in (None, "3min", "50D", "900D"):
+                first = None if age is None else now - pd.Timedelta(age)
+                edges = buckets(period, now, first).edges
+                assert edges.is_monotonic_increasing
+                assert edges[-2] <= now < edges[-1]
+                assert period.length is None or edges[0] <= now - period.length
+                assert period.length is not None or first is None or edges[0] <= first
+                assert 15 <= len(edges) - 1 <= MAX_BUCKETS + 2
+
+
+@pytest.mark.parametrize(
+    ("period", "name"),
+    [("15 min", "minute"), ("1 h", "minute"), ("24 h", "30 minutes"), ("7 d", "3 hours")],
+)
+def test_the_width_fits_the_period(period: str, name: str) -> None:
+    now = pd.Timestamp("2026-06-15 10:07:42", tz="Europe/Berlin")
+    assert buckets(PERIODS[period], now, None).name == name
+
+
+def test_days_are_the_calendars() -> None:
+    now = pd.Timestamp("2026-04-10 10:00", tz="Europe/Berlin")
+    cut = buckets(PERIODS["All"], now, now - pd.Timedelta("55D"))
+    assert cut.name == "day"
+    assert {edge.hour for edge in cut.edges} == {0}
+    lengths = pd.Series(cut.edges).diff().value_counts()
+    assert lengths[pd.Timedelta("23h")] == 1
+    assert lengths[pd.Timedelta("24h")] == len(cut.edges) - 2

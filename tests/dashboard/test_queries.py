@@ -1,0 +1,109 @@
+"""The dashboard's SQL on a real Postgres."""
+
+from typing import Any
+
+import pandas as pd
+import psycopg
+import pytest
+import streamlit as st
+from sqlalchemy import text
+from sqlalchemy.exc import InternalError
+
+from dashboard import queries
+from dashboard.periods import PERIODS
+from tests.dashboard.conftest import ELEVATED, LOW, REJECTED, WATCHLIST, Commit
+
+pytestmark = pytest.mark.integration
+
+
+def test_an_empty_database_has_zeros_and_unknowns(warehouse: psycopg.Connection[Any]) -> None:
+    for period in PERIODS:
+        data = queries.overview(period, "Europe/Berlin")
+        assert data.scored == {"Watchlist": 0, "Elevated": 0, "Low": 0}
+        assert list(data.scored) == ["Watchlist", "Elevated", "Low"]
+        assert (data.progress.scored, data.progress.rejected) == (0, 0)
+        assert data.progress.last_commit is None
+        assert pd.isna(data.progress.silence_seconds)
+        assert pd.isna(data.latency.p50)
+        assert data.watchlist.empty
+        assert len(data.volume) >= 15
+
+
+def test_what_the_pipeline_commits_is_what_the_page_gets(commit: Commit) -> None:
+    commit(LOW, LOW, ELEVATED, WATCHLIST, REJECTED)
+    commit(LOW)
+    for period in PERIODS:
+        data = queries.overview(period, "America/New_York")
+        assert data.scored == {"Watchlist": 1, "Elevated": 1, "Low": 3}
+        assert (data.progress.scored, data.progress.rejected) == (5, 1)
+        assert data.progress.events_per_second == pytest.approx(6 / 60)
+        assert data.progress.silence_seconds < 30
+        assert 0.15 < data.latency.p50 <= data.latency.p95
+        assert data.volume["Rejected"].sum() == 1
+        assert data.volume.index[-1] <= data.progress.as_of < data.volume["end"].iloc[-1]
+
+
+def test_the_watchlist_is_newest_first_and_complete(commit: Commit) -> None:
+    commit(LOW, WATCHLIST)
+    commit(WATCHLIST | {"loan_amnt": 12_000, "revol_util": "85%", "inq_last_6mths": 3})
+    watchlist = queries.overview("24 h", "Asia/Tokyo").watchlist
+    assert watchlist["loan_id"].tolist() == ["1002", "1001"]
+    assert str(watchlist["scored_at"].dt.tz) == "Asia/Tokyo"
+    newest, oldest = watchlist.to_dict("records")
+    assert newest["reasons"] == ["DTI>=30", "REVOL_UTIL>=80", "DELINQ_2YRS>0", "INQ_LAST_6MTHS>=2"]
+    assert oldest["reasons"] == ["DTI>=30", "DELINQ_2YRS>0"]
+    assert (newest["loan_amnt"], newest["revol_util"]) == (12_000, 85)
+    assert pd.isna(oldest["revol_util"])
+    assert (newest["grade"], newest["purpose"], newest["addr_state"]) == (
+        "A",
+        "small_business",
+        "CA",
+    )
+
+
+def test_a_period_leaves_out_what_is_older(
+    warehouse: psycopg.Connection[Any], commit: Commit
+) -> None:
+    commit(LOW)
+    warehouse.execute(
+        "INSERT INTO risk_by_minute"
+        " SELECT date_trunc('minute', now()) - age::interval, 1, 'Elevated', 10, 0"
+        " FROM unnest(%s::text[]) AS age",
+        (["30 minutes", "5 hours", "3 days", "40 days"],),
+    )
+    st.cache_data.clear()
+    elevated = {p: queries.overview(p, "UTC").scored["Elevated"] for p in PERIODS}
+    assert elevated == {"15 min": 0, "1 h": 10, "24 h": 20, "7 d": 30, "All": 40}
+
+
+def test_each_minute_is_counted_in_its_bucket(warehouse: psycopg.Connection[Any]) -> None:
+    warehouse.execute("INSERT INTO sources (cluster_id, topic) VALUES ('cluster', 'topic')")
+    warehouse.execute(
+        "INSERT INTO risk_by_minute SELECT minute, 1, 'Low', extract(minute FROM minute) + 1, 0"
+        " FROM generate_series(date_trunc('minute', now()) - interval '3 hours',"
+        " date_trunc('minute', now()), interval '1 minute') AS minute"
+    )
+    volume = queries.overview("1 h", "Asia/Kolkata").volume
+    assert set(volume["end"] - volume.index) == {pd.Timedelta("1min")}
+    utc = pd.DatetimeIndex(volume.index[:-1]).tz_convert("UTC")
+    assert volume["Low"].iloc[:-1].tolist() == [minute + 1 for minute in utc.minute]
+
+
+def test_counts_of_the_past_are_kept_and_those_of_now_are_not(
+    warehouse: psycopg.Connection[Any], commit: Commit
+) -> None:
+    commit(LOW)
+    assert queries.overview("7 d", "UTC").scored["Low"] == 1
+    warehouse.execute(
+        "INSERT INTO risk_by_minute SELECT date_trunc('minute', now()) - age::interval, 1,"
+        " 'Watchlist', 1, 0 FROM unnest(%s::text[]) AS age",
+        (["0 minutes", "3 days"],),
+    )
+    queries.overview.clear()
+    assert queries.overview("7 d", "UTC").scored["Watchlist"] == 1
+
+
+def test_the_dashboard_cannot_write(warehouse: psycopg.Connection[Any]) -> None:
+    pool = st.connection("warehouse", type=queries.WarehousePool)
+    with pool.snapshot() as db, pytest.raises(InternalError, match="read-only transaction"):
+        db.execute(text("DELETE FROM sources"))
