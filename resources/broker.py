@@ -3,6 +3,7 @@
 Progress is not kept here: no consumer group, no committed offsets. See `resources.warehouse`.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,9 @@ from kafka.errors import KafkaError
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DrainSettings, KafkaSettings
+
+# What goes wrong arrives as an exception; the client also logs it, with each of its attempts.
+logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 # A batch is closed after `max_batch_bytes`; one fetch response more may be in memory beside it.
 _PARTITION_FETCH_BYTES = 4 * 2**20
@@ -292,7 +296,8 @@ class Reader:
             records = columns.get(tp, [])
             if bound is not None and end > bound:
                 records = [record for record in records if record.offset < bound]
-                end = bound
+                end = max(first, bound)
+                self._consumer.seek(tp, end)
             if bound is not None:
                 self._stop_at_bound(tp, end)
             if end == first:

@@ -505,7 +505,7 @@ class Ledger:
                 source_id,
                 [*counts, "Rejected"],
                 [*counts.values(), len(assessment.rejected_at)],
-                [*amounts.tolist(), 0.0],
+                [*amounts.astype(np.float64).tolist(), 0.0],  # of no rows, bincount makes integers
             ),
         )
 
