@@ -1,0 +1,106 @@
+"""Settings come from the environment, and `.env.example` tells all of them."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings
+
+from credit_risk_dagster.settings import (
+    PROJECT_ROOT,
+    DrainSettings,
+    KafkaSettings,
+    LakeSettings,
+    WarehouseSettings,
+)
+
+EXAMPLE = PROJECT_ROOT / ".env.example"
+GROUPS = (KafkaSettings, WarehouseSettings, LakeSettings, DrainSettings)
+
+
+def variables(group: type[BaseSettings]) -> dict[str, str | None]:
+    """The group's variables with their descriptions."""
+    prefix = group.model_config.get("env_prefix", "")
+    return {
+        field.alias or f"{prefix}{name}".upper(): field.description
+        for name, field in group.model_fields.items()
+    }
+
+
+def test_the_example_lists_every_variable_with_its_description() -> None:
+    listed = re.findall(r"^# (.+)\n([A-Z0-9_]+)=", EXAMPLE.read_text(), re.MULTILINE)
+    expected = [
+        (description, name) for group in GROUPS for name, description in variables(group).items()
+    ]
+    assert listed == expected
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_example_says_the_defaults(group: type[BaseSettings]) -> None:
+    assert group(_env_file=EXAMPLE) == group(_env_file=None)
+
+
+def test_the_environment_wins_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / ".env"
+    file.write_text("KAFKA_TOPIC=from_file\nKAFKA_PARTITIONS=8\nDATABASE_URL=postgresql://file/x\n")
+    monkeypatch.setenv("KAFKA_TOPIC", "from_environment")
+    settings = KafkaSettings(_env_file=file)
+    assert (settings.topic, settings.partitions) == ("from_environment", 8)
+    warehouse = WarehouseSettings(_env_file=file)
+    assert warehouse.database_url.get_secret_value() == "postgresql://file/x"
+
+
+def test_tests_do_not_see_the_developers_env_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("KAFKA_TOPIC=production\n")
+    monkeypatch.chdir(tmp_path)
+    assert KafkaSettings().topic == "loan_applications"
+
+
+def test_sasl_without_a_password_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("KAFKA_SASL_MECHANISM", "SCRAM-SHA-512")
+    monkeypatch.setenv("KAFKA_SASL_USERNAME", "user")
+    with pytest.raises(ValidationError, match="KAFKA_SECURITY_PROTOCOL=SASL_SSL needs"):
+        KafkaSettings()
+
+
+def test_security_settings_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "KAFKA_BOOTSTRAP_SERVERS": "one:9093,two:9093",
+        "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "KAFKA_SASL_MECHANISM": "PLAIN",
+        "KAFKA_SASL_USERNAME": "user",
+        "KAFKA_SASL_PASSWORD": "secret",
+        "KAFKA_SSL_CAFILE": "/ca.pem",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = KafkaSettings()
+    options = settings.client_options()
+    assert options["bootstrap_servers"] == ["one:9093", "two:9093"]
+    assert options["sasl_plain_password"] == "secret"
+    assert options["ssl_cafile"] == "/ca.pem"
+    assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("group", "variable", "value"),
+    [
+        (KafkaSettings, "KAFKA_PARTITIONS", "0"),
+        (KafkaSettings, "KAFKA_SECURITY_PROTOCOL", "TLS"),
+        (WarehouseSettings, "CREDIT_RISK_SCHEMA", 'x"; DROP SCHEMA public'),
+        (DrainSettings, "CREDIT_RISK_LANES", "many"),
+        (DrainSettings, "CREDIT_RISK_SESSION_SECONDS", "-1"),
+    ],
+)
+def test_a_wrong_value_is_refused_and_not_repeated(
+    group: type[BaseSettings], variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValidationError) as refused:
+        group()
+    assert f"input_value={value!r}" not in str(refused.value)
