@@ -32,25 +32,36 @@ from kafka.errors import (
 )
 from kafka.partitioner.default import murmur2
 
+from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import KafkaSettings
 from resources.broker import Broker, BrokerUnavailable, TopicMissing
 
 Row = Mapping[str, Any]
 
+BUILTIN_LOANS = 10_000
 REQUIRED_COLUMNS = ("id", "loan_amnt", "annual_inc", "dti", "int_rate", "earliest_cr_line")
 _HEADER_WITHIN_LINES = 5
-_UNREADABLE = (OSError, EOFError, ValueError, csv.Error, zipfile.BadZipFile, zlib.error)
+# RuntimeError is what an encrypted .zip raises.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    csv.Error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
-class LoansUnavailable(RuntimeError):
+class LoansUnavailable(PlatformError):
     """The loans to send cannot be read; the message says which file and why."""
 
 
-class TopicRefused(RuntimeError):
+class TopicRefused(PlatformError):
     """The broker answers, but does not create or delete the topic."""
 
 
-class DeliveryFailed(RuntimeError):
+class DeliveryFailed(PlatformError):
     """The broker did not take an event; the message says which one, where and why."""
 
 
@@ -69,10 +80,10 @@ def builtin_loans() -> list[Row]:
     - `earliest_cr_line` has the true year; its month is made up from the row number.
     - `revol_util` is total_credit_utilized / total_credit_limit, so over all credit lines.
     - `inq_last_6mths` is an estimate. OpenIntro has the inquiries of 12 months (passed on as
-      `inq_last_12m`) and the months since the last one. None in the last six months gives 0,
-      which is exact; otherwise it is a quarter of the 12 months' inquiries, rounded up, which is
-      what LendingClub's rows that have both columns show (the 6 months' count leaves out
-      inquiries for cars and mortgages).
+      `inq_last_12m`) and the months since the last one. If that is more than six, the estimate is
+      0; otherwise a quarter of the 12 months' inquiries, rounded up. It is so few because
+      LendingClub's 6 months' count leaves out inquiries for cars and mortgages; rows of its own
+      files that have both counts are close to this on average.
 
     Joint applications without the first applicant's `dti` stay without it.
 
@@ -93,7 +104,7 @@ def builtin_loans() -> list[Row]:
     row = loans["rownames"]
     limit = loans["total_credit_limit"]
     utilization = 100 * loans["total_credit_utilized"] / limit.where(limit > 0)
-    recent_inquiry = loans["months_since_last_credit_inquiry"] < 6
+    recent_inquiry = loans["months_since_last_credit_inquiry"] <= 6
     inquiries = np.where(recent_inquiry, np.ceil(loans["inquiries_last_12m"] / 4), 0.0)
     frame = pd.DataFrame(
         {
@@ -191,9 +202,10 @@ class _CsvLoans:
         try:
             with ExitStack() as stack:
                 file: IO[bytes] = stack.enter_context(self._path.open("rb"))
-                if self._path.suffix == ".gz":
+                suffix = self._path.suffix.lower()
+                if suffix == ".gz":
                     file = stack.enter_context(cast(IO[bytes], gzip.GzipFile(fileobj=file)))
-                elif self._path.suffix == ".zip":
+                elif suffix == ".zip":
                     file = stack.enter_context(_only_member(zipfile.ZipFile(file)))
                 # A strange byte in a job title must not end the replay.
                 yield io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")
