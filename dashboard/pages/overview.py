@@ -17,10 +17,7 @@ WORST_FIRST = tuple(reversed(TIERS))
 TIER_SCALE = alt.Scale(domain=WORST_FIRST, range=[TIER_COLOURS[tier] for tier in WORST_FIRST])
 
 TIME_FORMAT = "%-d %b %H:%M"
-TIME_LABEL = (
-    "hours(datum.value) || minutes(datum.value)"
-    " ? timeFormat(datum.value, '%H:%M') : timeFormat(datum.value, '%-d %b')"
-)
+AXIS_FORMATS = ((pd.Timedelta("25h"), "%H:%M"), (pd.Timedelta("10D"), TIME_FORMAT))
 CHART_HEIGHT = 300
 SILENT_AFTER_SECONDS = 60
 
@@ -55,7 +52,7 @@ def _body(period: str) -> None:
     elif data.progress.last_commit is not None:
         st.info(f"Nothing was scored {when}. Choose a longer period.", icon=":material/schedule:")
     with st.container(border=True):
-        st.subheader("Latest on the Watchlist", anchor=False)
+        st.header("Latest on the Watchlist", anchor=False)
         _watchlist(data.watchlist, when)
         st.caption(f"The newest {queries.WATCHLIST_ROWS} at most. {caption}")
 
@@ -95,7 +92,7 @@ def _key_figures(scored: dict[str, int], when: str, events_per_second: float) ->
 def _charts(data: queries.Overview, when: str, caption: str) -> None:
     left, right = st.columns([2, 1])
     with left.container(border=True):
-        st.subheader("Volume by risk tier", anchor=False)
+        st.header("Volume by risk tier", anchor=False)
         st.altair_chart(
             readable(volume_chart(data.volume, data.buckets.name)),
             height=CHART_HEIGHT,
@@ -103,7 +100,7 @@ def _charts(data: queries.Overview, when: str, caption: str) -> None:
         )
         st.caption(caption)
     with right.container(border=True):
-        st.subheader("Risk distribution", anchor=False)
+        st.header("Risk distribution", anchor=False)
         st.altair_chart(
             readable(distribution_chart(data.scored)),
             height=CHART_HEIGHT,
@@ -131,12 +128,16 @@ def volume_chart(volume: pd.DataFrame, bucket: str) -> alt.Chart:
         },
         names=["tier"],
     ).reset_index()
+    span = volume["end"].iloc[-1] - volume.index[0]
+    axis_format = next((known for up_to, known in AXIS_FORMATS if span <= up_to), "%-d %b %Y")
     # Rectangles with their own edges, as a bar has no width in time.
     return (
         alt.Chart(bars)
         .mark_rect()
         .encode(
-            x=alt.X("start:T", title="Time of scoring", axis=alt.Axis(labelExpr=TIME_LABEL)),
+            x=alt.X(
+                "start:T", title="Time of scoring", axis=alt.Axis(format=axis_format, tickCount=8)
+            ),
             x2="end:T",
             y=alt.Y(
                 "bottom:Q",
