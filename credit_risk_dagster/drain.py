@@ -67,7 +67,7 @@ class DrainReport:
 
     policy: str
     lane: int
-    source: Source | None = None
+    source: Source
     ended: str = ""
     seconds: float = 0.0
     batches: int = 0
@@ -125,7 +125,6 @@ def drain(
         LaneBusy: another run kept the partitions for longer than a session lasts.
         BoundsError: the bounds begin after the committed offset.
     """
-    report = DrainReport(policy.version, lane)
     with ExitStack() as stack:
         stack.enter_context(_tuned_interpreter())
         # Everything slow comes before the lock, while the predecessor still works.
@@ -134,7 +133,8 @@ def drain(
         topic = broker.inspect()
         ledger.prepare_storage()
         policy_id = ledger.register_policy(policy)
-        source = report.source = ledger.register_source(topic)
+        source = ledger.register_source(topic)
+        report = DrainReport(policy.version, lane, source)
         partitions = _partitions(topic, settings.lanes, lane, bounds)
         if not partitions:
             report.ended = f"lane {lane} of {settings.lanes} has no partition"
