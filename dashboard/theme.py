@@ -18,13 +18,17 @@ CHART_TEXT = {"light": "#45556A", "dark": "#B4C1D0"}
 _Chart = TypeVar("_Chart", alt.Chart, alt.LayerChart)
 
 
-def readable(chart: _Chart) -> _Chart:
-    """The chart with its text in a colour that has contrast in the viewer's theme."""
-    colour = CHART_TEXT[st.context.theme.type or "light"]
+def chart_text() -> str:
+    """The colour of a chart's text that has contrast in the viewer's theme."""
+    return CHART_TEXT[st.context.theme.type or "light"]
+
+
+def coloured(chart: _Chart, text: str) -> _Chart:
+    """The chart with all its text in a colour."""
     return (
-        chart.configure_axis(labelColor=colour, titleColor=colour)
-        .configure_legend(labelColor=colour, titleColor=colour)
-        .configure_text(color=colour)
+        chart.configure_axis(labelColor=text, titleColor=text)
+        .configure_legend(labelColor=text, titleColor=text)
+        .configure_text(color=text)
     )
 
 

@@ -1,6 +1,7 @@
 """Overview: how many applications came, how risky they are, and who is on the Watchlist."""
 
-from functools import partial
+from functools import lru_cache, partial
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -10,7 +11,7 @@ from credit_risk_dagster.domain.policy import TIERS
 from dashboard import formats, queries
 from dashboard.live import live, viewer_zone
 from dashboard.periods import DEFAULT_PERIOD, PERIODS
-from dashboard.theme import TIER_COLOURS, readable, swatch
+from dashboard.theme import TIER_COLOURS, chart_text, coloured, swatch
 
 # The tier to act on comes first: in the cards, the legend and the tables, and at the charts' axis.
 WORST_FIRST = tuple(reversed(TIERS))
@@ -18,6 +19,7 @@ TIER_SCALE = alt.Scale(domain=WORST_FIRST, range=[TIER_COLOURS[tier] for tier in
 
 TIME_FORMAT = "%-d %b %H:%M"
 AXIS_FORMATS = ((pd.Timedelta("25h"), "%H:%M"), (pd.Timedelta("10D"), TIME_FORMAT))
+DATASET = "bars"
 CHART_HEIGHT = 300
 SILENT_AFTER_SECONDS = 60
 
@@ -93,33 +95,35 @@ def _charts(data: queries.Overview, when: str, caption: str) -> None:
     left, right = st.columns([2, 1])
     with left.container(border=True):
         st.header("Volume by risk tier", anchor=False)
-        st.altair_chart(
-            readable(volume_chart(data.volume, data.buckets.name)),
+        st.vega_lite_chart(
+            volume_chart(data.buckets.name, _time_format(data.buckets.edges), chart_text())
+            | {"datasets": {DATASET: _stacked(data.volume)}},
             height=CHART_HEIGHT,
             alt=f"Stacked bars: applications by risk tier and {data.buckets.name}, {when}",
         )
         st.caption(caption)
     with right.container(border=True):
         st.header("Risk distribution", anchor=False)
-        st.altair_chart(
-            readable(distribution_chart(data.scored)),
+        st.vega_lite_chart(
+            distribution_chart(chart_text()) | {"datasets": {DATASET: _shares(data.scored)}},
             height=CHART_HEIGHT,
             alt=f"Bars: share of each risk tier in the applications scored {when}",
         )
         st.caption(caption)
 
 
-def volume_chart(volume: pd.DataFrame, bucket: str) -> alt.Chart:
-    """Applications by tier and bucket, stacked; for `queries.Overview.volume`."""
+def _stacked(volume: pd.DataFrame) -> pd.DataFrame:
+    """A row for each tier in each bucket, with where its part of the stack begins and ends."""
     counts = volume[list(WORST_FIRST)]
     tops = counts.cumsum(axis=1)
-    bars = pd.concat(
+    total = counts.sum(axis=1)
+    return pd.concat(
         {
             tier: pd.DataFrame(
                 {
                     "end": volume["end"],
                     "applications": counts[tier],
-                    "share": counts[tier] / tops[WORST_FIRST[-1]],
+                    "share": counts[tier] / total,
                     "bottom": tops[tier] - counts[tier],
                     "top": tops[tier],
                 }
@@ -128,15 +132,37 @@ def volume_chart(volume: pd.DataFrame, bucket: str) -> alt.Chart:
         },
         names=["tier"],
     ).reset_index()
-    span = volume["end"].iloc[-1] - volume.index[0]
-    axis_format = next((known for up_to, known in AXIS_FORMATS if span <= up_to), "%-d %b %Y")
-    # Rectangles with their own edges, as a bar has no width in time.
-    return (
-        alt.Chart(bars)
-        .mark_rect()
+
+
+def _shares(scored: dict[str, int]) -> pd.DataFrame:
+    total = sum(scored.values())
+    bars = pd.DataFrame(scored.items(), columns=["tier", "applications"])
+    return bars.assign(
+        share=bars["applications"] / total,
+        label=bars["applications"].map(lambda number: formats.share(number, total)),
+    )
+
+
+def _time_format(edges: pd.DatetimeIndex) -> str:
+    span = edges[-1] - edges[0]
+    return next((known for up_to, known in AXIS_FORMATS if span <= up_to), "%-d %b %Y")
+
+
+# The charts are built once, without data: to build and check one takes Altair longer than all the
+# rest of the page takes. A refresh hands the new data over under a name that stays the same.
+
+
+@lru_cache
+def volume_chart(bucket: str, time_format: str, text_colour: str) -> dict[str, Any]:
+    """Applications by tier and bucket, stacked."""
+    chart = (
+        alt.Chart(alt.NamedData(DATASET))
+        .mark_rect()  # with its own edges, as a bar has no width in time
         .encode(
             x=alt.X(
-                "start:T", title="Time of scoring", axis=alt.Axis(format=axis_format, tickCount=8)
+                "start:T",
+                title="Time of scoring",
+                axis=alt.Axis(format=time_format, tickCount=8),
             ),
             x2="end:T",
             y=alt.Y(
@@ -157,15 +183,13 @@ def volume_chart(volume: pd.DataFrame, bucket: str) -> alt.Chart:
             ],
         )
     )
+    return coloured(chart, text_colour).to_dict()
 
 
-def distribution_chart(scored: dict[str, int]) -> alt.LayerChart:
-    """Share of each tier; for `queries.Overview.scored`."""
-    bars = pd.DataFrame(scored.items(), columns=["tier", "applications"])
-    total = bars["applications"].sum()
-    bars["share"] = bars["applications"] / max(total, 1)
-    bars["label"] = [formats.share(number, total) for number in scored.values()]
-    base = alt.Chart(bars).encode(
+@lru_cache
+def distribution_chart(text_colour: str) -> dict[str, Any]:
+    """Share of each tier."""
+    base = alt.Chart(alt.NamedData(DATASET)).encode(
         x=alt.X(
             "share:Q",
             title="Share of scored applications",
@@ -179,8 +203,9 @@ def distribution_chart(scored: dict[str, int]) -> alt.LayerChart:
             alt.Tooltip("label:N", title="Share"),
         ],
     )
-    bar = base.mark_bar(height=36).encode(color=alt.Color("tier:N", scale=TIER_SCALE, legend=None))
-    return bar + base.mark_text(align="left", dx=6, fontSize=14).encode(text="label:N")
+    bars = base.mark_bar(height=36).encode(color=alt.Color("tier:N", scale=TIER_SCALE, legend=None))
+    labels = base.mark_text(align="left", dx=6, fontSize=14).encode(text="label:N")
+    return coloured(bars + labels, text_colour).to_dict()
 
 
 def _watchlist(watchlist: pd.DataFrame, when: str) -> None:
