@@ -8,6 +8,7 @@ INSTALLED := .venv/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
+export UV_SYSTEM_CERTS := true
 # A uv project or environment around this one is not meant.
 unexport VIRTUAL_ENV UV_PROJECT
 

@@ -16,6 +16,7 @@ import sys
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -97,14 +98,13 @@ class Postgres:
 
         One that an earlier process left running is restarted: it may have other settings.
         """
-        try:
-            # initdb refuses a LANG that is not installed, as is common in containers and over SSH.
-            with _environment_variable("LC_ALL", "C"):
-                self._server.ensure_pgdata_inited()
-            self._configure()
-            self._pg_ctl("restart" if self._is_running() else "start", "-l", str(self.log))
-        except subprocess.CalledProcessError as error:
-            raise ServerFailed(f"Postgres did not start; its log is {self.log}") from error
+        # In a thread, so that Ctrl-C is raised only when it is done: it must not end pg_ctl between
+        # starting the server and knowing that it did.
+        with ThreadPoolExecutor(1) as thread:
+            try:
+                thread.submit(self._start).result()
+            except subprocess.CalledProcessError as error:
+                raise ServerFailed(f"Postgres did not start; its log is {self.log}") from error
 
     def stop(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """Stop the server; "immediate" is a crash, which the next start recovers from."""
@@ -141,6 +141,19 @@ class Postgres:
                 sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
             )
 
+    def _start(self) -> None:
+        if not (self.data_dir / "PG_VERSION").exists():
+            # Whole or not at all: half a data directory would be taken for one the next time.
+            fresh = Path(f"{self.data_dir}.new")
+            shutil.rmtree(fresh, ignore_errors=True)
+            # initdb refuses a LANG that is not installed, as is common in containers and over SSH.
+            with _environment_variable("LC_ALL", "C"):
+                get_server(fresh, start=False).ensure_pgdata_inited()
+            fresh.rename(self.data_dir)
+        self._server.ensure_pgdata_inited()  # root: lets the server's own user reach its files
+        self._configure()
+        self._pg_ctl("restart" if self._is_running() else "start", "-l", str(self.log))
+
     def _configure(self) -> None:
         """Write postgresql.conf anew; `ALTER SYSTEM` still has the last word."""
         self._socket_dir = find_suitable_socket_dir(self.data_dir, PostgresServer.runtime_path)
@@ -153,9 +166,9 @@ class Postgres:
             "# Written at every start. Change settings with ALTER SYSTEM.\n"
             "# fsync, full_page_writes and synchronous_commit keep their default, on: what is\n"
             "# measured on this server was as durable as on a real one.\n"
-            f"listen_addresses = ''\n"
+            "listen_addresses = ''\n"
             f"unix_socket_directories = '\"{directory}\"'\n"
-            f"port = 5432\n"
+            "port = 5432\n"
             "shared_buffers = 256MB\n"
             "max_connections = 200  # Dagster's processes keep a pool each\n"
             "track_commit_timestamp = on  # tells when a batch became visible\n"
@@ -164,14 +177,14 @@ class Postgres:
         )
 
     def _is_running(self) -> bool:
-        """Whether the postmaster runs; removes a pid file whose id now is some other process's."""
+        """Whether the server runs; removes a pid file whose id now is some other process's."""
         pid_file = self.data_dir / "postmaster.pid"
         try:
-            pid = int(pid_file.read_text().splitlines()[0])
-            if str(self.data_dir) in psutil.Process(pid).cmdline():
-                return True
+            process = psutil.Process(int(pid_file.read_text().splitlines()[0]))
         except (FileNotFoundError, psutil.NoSuchProcess):
             return False
+        if str(self.data_dir) in process.cmdline():
+            return True
         pid_file.unlink()
         return False
 
