@@ -129,9 +129,9 @@ def produce(
     chunks = producer.csv_loans(csv) if csv else producer.builtin_loans()
     producer.ensure_topic(settings)
     total = None if loop else (max_ if csv or max_ else producer.BUILTIN_LOANS)
-    with _progress("sent", total) as advance:
+    with _progress("sent", total) as show:
         produced = producer.produce(
-            settings, chunks, rate=rate, max_events=max_, loop=loop, on_progress=advance
+            settings, chunks, rate=rate, max_events=max_, loop=loop, on_progress=show
         )
     out.print(
         f"{produced.acknowledged:,} events in topic {settings.topic}, "
@@ -182,10 +182,12 @@ def score(
 
     rules = load_policy(policy)
     encoder = msgspec.json.Encoder()
-    with _open_lines(file) as lines, _progress("scored", None) as advance:
+    with _open_lines(file) as lines, _progress("scored", None) as show:
+        done = 0
         while chunk := [line.rstrip(b"\r\n") for line in islice(lines, SCORE_CHUNK_EVENTS)]:
             sys.stdout.buffer.write(encoder.encode_lines(answers(chunk, rules)))
-            advance(len(chunk))
+            done += len(chunk)
+            show(done)
     sys.stdout.buffer.flush()
 
 
@@ -235,7 +237,7 @@ def _broker(settings: KafkaSettings) -> "Broker":
 
 
 def _kafka(bootstrap: str | None, topic: str | None) -> KafkaSettings:
-    given = {"bootstrap_servers": bootstrap, "topic": topic}
+    given: dict[str, Any] = {"bootstrap_servers": bootstrap, "topic": topic}
     return KafkaSettings(**{name: value for name, value in given.items() if value})
 
 
@@ -254,7 +256,7 @@ def _open_lines(file: str) -> Iterator[Iterator[bytes]]:
 
 @contextmanager
 def _progress(verb: str, total: int | None) -> Iterator[Any]:
-    """A progress bar on stderr; yields the function that takes how many more are done."""
+    """A progress bar on stderr; yields the function that takes how many are done."""
     with Progress(
         TextColumn(verb),
         BarColumn(),
@@ -267,11 +269,11 @@ def _progress(verb: str, total: int | None) -> Iterator[Any]:
     ) as progress:
         task = progress.add_task(verb, total=total, rate="")
 
-        def advance(count: int) -> None:
+        def show(done: int) -> None:
             speed = progress.tasks[0].speed
-            progress.update(task, advance=count, rate=f"{speed:,.0f}/s" if speed else "")
+            progress.update(task, completed=done, rate=f"{speed:,.0f}/s" if speed else "")
 
-        yield advance
+        yield show
 
 
 def _print_json(value: Any) -> None:

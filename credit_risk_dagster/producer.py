@@ -34,7 +34,7 @@ from kafka.partitioner.default import murmur2
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import KafkaSettings
-from resources.broker import Broker, BrokerUnavailable, TopicMissing
+from resources.broker import Broker, BrokerUnavailable, TopicMissing, open_client
 
 Row = Mapping[str, Any]
 
@@ -314,13 +314,10 @@ def _create(admin: KafkaAdminClient, settings: KafkaSettings) -> None:
 @contextmanager
 def _admin(settings: KafkaSettings) -> Iterator[KafkaAdminClient]:
     try:
-        admin = KafkaAdminClient(
-            **settings.client_options(), request_timeout_ms=settings.timeout_ms
-        )
-        try:
+        with open_client(
+            KafkaAdminClient, settings, request_timeout_ms=settings.timeout_ms
+        ) as admin:
             yield admin
-        finally:
-            admin.close()
     except BrokerResponseError as error:
         raise TopicRefused(
             f"Kafka broker at {settings.bootstrap_servers} refuses topic {settings.topic}: {error}"

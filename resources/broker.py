@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
+from kafka.net.compat import KafkaNetClient
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DrainSettings, KafkaSettings
@@ -95,6 +96,35 @@ class Fetch:
     seconds: float = 0.0
 
 
+Client = TypeVar("Client", KafkaAdminClient, KafkaConsumer)
+
+
+@contextmanager
+def open_client(kind: type[Client], settings: KafkaSettings, **options: Any) -> Iterator[Client]:
+    """A client of kafka-python with the settings' options, closed at the end.
+
+    A client that cannot reach its broker raises in its constructor and leaves its network thread
+    and sockets behind; the sensor makes one every few seconds. So the network is held here.
+    """
+    networks: list[KafkaNetClient] = []
+
+    def make_network(**configs: Any) -> KafkaNetClient:
+        networks.append(KafkaNetClient(**configs))
+        return networks[-1]
+
+    try:
+        client = kind(**settings.client_options(), **options, kafka_client=make_network)
+    except BaseException:
+        for network in networks:
+            network._net.stop()
+            network.close()
+        raise
+    try:
+        yield client
+    finally:
+        client.close()
+
+
 class Broker:
     """A topic of a Kafka-API broker."""
 
@@ -154,18 +184,16 @@ class Broker:
 
     @contextmanager
     def identity(self) -> Iterator["Identity"]:
-        admin = KafkaAdminClient(
-            **self._settings.client_options(), request_timeout_ms=self._settings.timeout_ms
-        )
-        try:
+        """A connection for asking who the broker is."""
+        timeout_ms = self._settings.timeout_ms
+        with open_client(KafkaAdminClient, self._settings, request_timeout_ms=timeout_ms) as admin:
             yield Identity(self.topic, admin)
-        finally:
-            admin.close()
 
     @contextmanager
     def _consumer(self, **options: Any) -> Iterator[KafkaConsumer]:
-        consumer = KafkaConsumer(
-            **self._settings.client_options(),
+        with open_client(
+            KafkaConsumer,
+            self._settings,
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",
@@ -173,11 +201,8 @@ class Broker:
             fetch_max_wait_ms=100,
             metrics_enabled=False,
             **options,
-        )
-        try:
+        ) as consumer:
             yield consumer
-        finally:
-            consumer.close(autocommit=False)
 
 
 class Identity:
