@@ -15,6 +15,15 @@ TIER_COLOURS = dict(zip(TIERS, ("#2F7DBD", "#C28400", "#C6303E"), strict=True))
 # Streamlit writes the text of light charts at 3.7:1.
 CHART_TEXT = {"light": "#45556A", "dark": "#B4C1D0"}
 
+# Streamlit announces each run: it shows a running figure and fades what is not redrawn yet. On a
+# page that refreshes every two seconds that is flicker.
+QUIET_REFRESH = """
+<style>
+[data-testid="stStatusWidget"] { display: none; }
+[data-stale="true"] { opacity: 1 !important; transition: none !important; }
+</style>
+"""
+
 _Chart = TypeVar("_Chart", alt.Chart, alt.LayerChart)
 
 
