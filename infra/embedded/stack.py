@@ -238,8 +238,10 @@ class Server:
     @property
     def pid(self) -> int | None:
         """The process id; None when it is not running."""
-        process = self._executor and self._executor.process
-        return process.pid if process else None
+        executor = self._executor
+        return (
+            executor.process.pid if executor and executor.process and executor.running() else None
+        )
 
     def start(self) -> None:
         """Start the server and wait until it answers.
