@@ -239,9 +239,9 @@ class Server:
     def pid(self) -> int | None:
         """The process id; None when it is not running."""
         executor = self._executor
-        return (
-            executor.process.pid if executor and executor.process and executor.running() else None
-        )
+        if executor is None or executor.process is None or not executor.running():
+            return None
+        return executor.process.pid
 
     def start(self) -> None:
         """Start the server and wait until it answers.

@@ -14,7 +14,8 @@ import boto3
 import psutil
 import psycopg
 import pytest
-from dagster import DagsterInstance, DefaultRunCoordinator
+from dagster import DagsterInstance
+from dagster._core.run_coordinator import DefaultRunCoordinator
 from kafka import KafkaAdminClient
 
 from credit_risk_dagster.settings import (
