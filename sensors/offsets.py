@@ -74,7 +74,7 @@ def plan_lane(backlog: int, runs: Iterable[LaneRun], session_seconds: float) -> 
         return Plan(False, f"{names} share it")
     if not present:
         if backlog > 0:
-            return Plan(True, f"{backlog:,} new events")
+            return Plan(True, f"{backlog:,} new event{'' if backlog == 1 else 's'}")
         return Plan(False, "no new events")
     (run,) = present
     if run.session_seconds is None or session_seconds == 0:

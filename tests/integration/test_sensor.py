@@ -146,7 +146,7 @@ def test_a_connected_run_holds_its_lane_and_a_gone_one_does_not(
     pipeline.drain(run.run_id)
     pipeline.send([good_event(2)])
     (request,) = tick(instance).run_requests or []
-    assert request.tags["credit_risk/why"] == "1 new events"
+    assert request.tags["credit_risk/why"] == "1 new event"
 
 
 @pytest.mark.integration
