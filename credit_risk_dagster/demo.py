@@ -31,6 +31,7 @@ from resources.warehouse import Ledger, Source, Warehouse, migrate
 _REFRESH_SECONDS = 0.5
 _PLAIN_REFRESH_SECONDS = 10.0  # without a terminal, a line of its own each time
 _STALL_SECONDS = 90.0
+_END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class NothingHappens(PlatformError):
@@ -290,13 +291,14 @@ def _summary_table(summary: Summary) -> Table:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let SIGTERM end the program as Ctrl-C does, through every `finally`."""
+    """Let SIGTERM, and the end of the terminal, do what Ctrl-C does: run every `finally`."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in _END_SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

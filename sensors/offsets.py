@@ -121,10 +121,11 @@ def loan_applications_offsets(
     context: dg.SensorEvaluationContext, broker: BrokerResource, warehouse: WarehouseResource
 ) -> dg.SensorResult | dg.SkipReason:
     """One tick: a run request for each lane that needs a run, or the reason why none does."""
+    settings = DrainSettings()
     try:
         topic = broker.client().inspect()
         with warehouse.client().ledger() as ledger:
-            plans = _plan_lanes(context.instance, topic, ledger, DrainSettings())
+            plans = _plan_lanes(context.instance, topic, ledger, settings)
     except TopicReplaced as error:
         return _report_replaced(context, error)
     except PlatformError as error:
@@ -132,7 +133,12 @@ def loan_applications_offsets(
     requests = [
         dg.RunRequest(
             run_config={"ops": {"score_stream": {"config": {"lane": lane}}}},
-            tags={LANE_TAG: str(lane), "credit_risk/why": plan.why},
+            tags={
+                LANE_TAG: str(lane),
+                "credit_risk/why": plan.why,
+                # Run monitoring ends a run that hangs; a healthy one is far below this.
+                "dagster/max_runtime": str(round(3 * settings.session_seconds + 300)),
+            },
         )
         for lane, plan in plans.items()
         if plan.request

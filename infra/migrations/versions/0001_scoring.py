@@ -78,7 +78,7 @@ COMMENT ON TABLE batches IS 'The ledger: one row for each committed micro-batch'
 COMMENT ON COLUMN batches.commit_ms IS
     'The previous batch''s of the same run: a transaction cannot record its own commit';
 COMMENT ON COLUMN batches.latency_buckets IS
-    'Events by seconds from broker timestamp to commit; bounds in credit_risk_dagster.domain.latency';
+    'Events by seconds from broker timestamp to commit; bounds in domain/latency.py';
 
 CREATE TABLE scored_applications (
     source_id            integer NOT NULL,
@@ -175,8 +175,10 @@ BEGIN
             child := format('%s_%s', parent, to_char(month AT TIME ZONE 'UTC', 'YYYY_MM'));
             CONTINUE WHEN to_regclass(child) IS NOT NULL;
             PERFORM pg_advisory_xact_lock(hashtextextended(schema || '.ensure_partitions', 0));
-            EXECUTE format('CREATE TABLE IF NOT EXISTS %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
-                child, parent, month, month + interval '1 month');
+            EXECUTE format(
+                'CREATE TABLE IF NOT EXISTS %I PARTITION OF %I FOR VALUES FROM (%L) TO (%L)',
+                child, parent, month, month + interval '1 month'
+            );
         END LOOP;
     END LOOP;
 END $$;
