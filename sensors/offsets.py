@@ -19,7 +19,9 @@ from resources.warehouse import Ledger, Progress
 
 # A run takes two to three seconds from request to work, and a tick comes every five.
 HANDOVER_LEAD_SECONDS = 8.0
-START_SECONDS = 15.0
+# On a busy machine it takes longer, and runs that are requested meanwhile make it busier. One that
+# dies while it starts is failed by its code server at once.
+START_SECONDS = 30.0
 # Runs that fail before they commit anything are started again less and less often.
 FRUITLESS_RUNS = 3
 LONGEST_PAUSE_SECONDS = 300.0
