@@ -199,7 +199,7 @@ class _View:
                 if self._console.is_terminal:
                     live.update(self._line(totals), refresh=True)
                 elif now - printed >= _PLAIN_REFRESH_SECONDS:
-                    self._console.print(self._line(totals))
+                    self._console.print(self._line(totals), soft_wrap=True)
                     printed = now
                 if producing.done() and until is not None and totals.accounted >= until:
                     return
