@@ -1,0 +1,144 @@
+"""The command line of the benchmarks: `python -m tests.benchmarks --help`."""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import psutil
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import PROJECT_ROOT
+from tests.benchmarks import latency, memory, throughput
+from tests.benchmarks.lab import drain_settings, open_lab
+from tests.benchmarks.report import Section, bars_table
+
+out = Console()
+err = Console(stderr=True)
+
+
+class Name(StrEnum):
+    """The sections."""
+
+    THROUGHPUT = "throughput"
+    MEMORY = "memory"
+    LATENCY = "latency"
+
+
+def main(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Less of everything: 4 minutes instead of 15.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write everything that was measured to this file.")
+    ] = None,
+    only: Annotated[Name | None, typer.Option(help="Measure only this.")] = None,
+) -> None:
+    """Measure the platform on servers that this starts itself, and compare with its bars.
+
+    THROUGHPUT: events a second of a bare poll, of poll + COPY of ready-made rows, of the drain, and
+    of a row-at-a-time pandas consumer; and where the drain's time goes.
+
+    MEMORY: the peak of a drain run over few and over many events.
+
+    LATENCY: from event to commit at 10, 100 and 1,000 events a second, through Dagster's daemon and
+    the sensor, with handovers from run to run; and of the first event after an idle spell.
+
+    Nothing else should run on the machine meanwhile. The drain has its default settings, and those
+    that CREDIT_RISK_... variables change. Exits with 1 when a bar is missed.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    if json_file:
+        json_file.touch()  # better refused now than after a quarter of an hour
+    _forget_other_servers()
+    started_at, started = datetime.now(UTC), time.monotonic()
+    load = os.getloadavg()[0]
+    sections = []
+    with out.status("", refresh_per_second=2) as status:
+
+        def say(text: str) -> None:
+            if out.is_terminal:
+                status.update(text)
+            else:
+                out.print(text)
+
+        for name in Name if only is None else [only]:
+            section = _measure(name, quick, say)
+            sections.append(section)
+            out.print(section.table)
+    out.print(bars_table(sections))
+    if json_file:
+        report = {
+            "benchmark": "credit-risk platform",
+            "quick": quick,
+            "started_at": started_at.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - started, 1),
+            "revision": _revision(),
+            "machine": {**_machine(), "load_average_before": load},
+            "drain_settings": drain_settings().model_dump(mode="json"),
+            "sections": {section.name: section.results for section in sections},
+            "bars": [bar.to_json() for section in sections for bar in section.bars],
+        }
+        json_file.write_text(json.dumps(report, indent=2) + "\n")
+    if not all(bar.met for section in sections for bar in section.bars):
+        raise typer.Exit(1)
+
+
+def _measure(name: Name, quick: bool, say: Any) -> Section:
+    if name is Name.MEMORY:
+        return memory.measure(open_lab, memory.QUICK if quick else memory.FULL, say)
+    if name is Name.LATENCY:
+        return latency.measure(latency.QUICK if quick else latency.FULL, say)
+    with open_lab() as lab:
+        return throughput.measure(lab, throughput.QUICK if quick else throughput.FULL, say)
+
+
+def _forget_other_servers() -> None:
+    """Remove the variables that say where the user's own servers are."""
+    for name in list(os.environ):
+        if name.startswith(("KAFKA_", "DATABASE_URL", "S3_", "AWS_", "DAGSTER_", "PG")):
+            del os.environ[name]
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "processors": os.cpu_count(),
+        "memory_mb": round(psutil.virtual_memory().total / 1e6),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+
+
+def _revision() -> str | None:
+    """The commit that is measured, where this is a git checkout."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    try:
+        app()
+    except PlatformError as error:
+        err.print("[red]error:[/red]", escape(str(error)), highlight=False, soft_wrap=True)
+        sys.exit(1)

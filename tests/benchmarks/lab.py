@@ -1,0 +1,147 @@
+"""What is measured on: real servers, filled topics, fresh databases, processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psycopg
+from pydantic import SecretStr
+
+from credit_risk_dagster import producer
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import (
+    PROJECT_ROOT,
+    DrainSettings,
+    KafkaSettings,
+    WarehouseSettings,
+)
+from infra.embedded.stack import Broker, Postgres
+from resources.warehouse import migrate
+
+_TIMEOUT_SECONDS = 1800
+_TEMPLATE = "benchmark_template"
+
+
+class BenchmarkFailed(PlatformError):
+    """Something could not be measured."""
+
+
+class Lab:
+    """A Postgres and a broker to measure on."""
+
+    def __init__(self, postgres: Postgres, broker: Broker) -> None:
+        self._postgres = postgres
+        self._broker = broker
+        postgres.create_database(_TEMPLATE)
+        migrate(warehouse_settings(postgres.uri(_TEMPLATE)))
+
+    def topic(self, loans: Iterable[producer.Row], events: int) -> KafkaSettings:
+        """A new topic with so many events: the loans, over and over."""
+        kafka = kafka_settings(self._broker, f"loans_{uuid.uuid4().hex}")
+        producer.ensure_topic(kafka)
+        producer.produce(kafka, loans, max_events=events, loop=True)
+        return kafka
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """A migrated database without rows."""
+        name = f"benchmark_{uuid.uuid4().hex}"
+        self._postgres.create_database(name, _TEMPLATE)
+        # What others wrote must not be flushed at this one's expense.
+        with psycopg.connect(self._postgres.uri("postgres"), autocommit=True) as connection:
+            connection.execute("CHECKPOINT")
+        try:
+            yield self._postgres.uri(name)
+        finally:
+            self._postgres.drop_database(name)
+
+    def run(
+        self, process: str, kafka: KafkaSettings, database_url: str = "", **options: Any
+    ) -> dict[str, Any]:
+        """Run a function of `tests.benchmarks.processes` in a process of its own.
+
+        Args:
+            process: name of the function.
+            kafka: the topic that it reads.
+            database_url: the database that it writes.
+            options: its arguments; those with the name of a drain setting change that setting.
+
+        Raises:
+            BenchmarkFailed: it failed; the message ends with its last words.
+        """
+        changed = {name: options.pop(name) for name in DrainSettings.model_fields & options.keys()}
+        variables = {
+            "KAFKA_BOOTSTRAP_SERVERS": self._broker.bootstrap_servers,
+            "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
+            "KAFKA_TOPIC": kafka.topic,
+            "DATABASE_URL": database_url,
+            **drain_variables(drain_settings().model_copy(update=changed)),
+        }
+        command = [sys.executable, "-m", "tests.benchmarks.processes", process, json.dumps(options)]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=PROJECT_ROOT,
+                env={**os.environ, **variables},
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT_SECONDS,
+                check=True,
+                start_new_session=True,  # Ctrl-C is for this process, which then ends that one
+            )
+        except subprocess.CalledProcessError as error:
+            last_words = "\n".join(error.stderr.splitlines()[-20:])
+            raise BenchmarkFailed(f"the process `{process}` failed:\n{last_words}") from error
+        except subprocess.TimeoutExpired as error:
+            raise BenchmarkFailed(
+                f"the process `{process}` did not end within {_TIMEOUT_SECONDS} s"
+            ) from error
+        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return result
+
+
+@contextmanager
+def open_lab() -> Iterator[Lab]:
+    """A lab with servers of its own, which are gone afterwards."""
+    with (
+        TemporaryDirectory(prefix="credit-risk-bench-") as folder,
+        Postgres(Path(folder) / "postgres") as postgres,
+        Broker() as broker,
+    ):
+        yield Lab(postgres, broker)
+
+
+# The developer's own `.env` is for other servers, and would make figures incomparable. A drain
+# setting in the environment is honoured: that is how one tries another value.
+
+
+def kafka_settings(broker: Broker, topic: str) -> KafkaSettings:
+    return KafkaSettings(
+        _env_file=None,
+        bootstrap_servers=broker.bootstrap_servers,
+        topic=topic,
+        security_protocol="PLAINTEXT",
+        replication_factor=1,
+    )
+
+
+def warehouse_settings(database_url: str) -> WarehouseSettings:
+    return WarehouseSettings(_env_file=None, DATABASE_URL=SecretStr(database_url))
+
+
+def drain_settings() -> DrainSettings:
+    return DrainSettings(_env_file=None)
+
+
+def drain_variables(settings: DrainSettings) -> Mapping[str, str]:
+    """The settings as environment variables."""
+    return {
+        f"CREDIT_RISK_{name}".upper(): str(value) for name, value in settings.model_dump().items()
+    }

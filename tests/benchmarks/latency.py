@@ -1,0 +1,187 @@
+"""Event-to-commit latency through the real daemon and sensor."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from credit_risk_dagster import producer
+from credit_risk_dagster.domain.latency import percentile
+from credit_risk_dagster.settings import KafkaSettings
+from infra.embedded.stack import Stack
+from resources.broker import Broker
+from resources.warehouse import Ledger, Warehouse, migrate
+from tests.benchmarks.lab import (
+    BenchmarkFailed,
+    drain_settings,
+    drain_variables,
+    kafka_settings,
+    warehouse_settings,
+)
+from tests.benchmarks.report import Bar, Section, table
+
+OBJECTIVE_RATE = 100  # events a second, that the bars are about
+_PATIENCE_SECONDS = 90.0
+_TICK_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much to measure: events a second to seconds, and how often to let the drain go idle."""
+
+    seconds_by_rate: Mapping[int, int]
+    idle_spells: int
+
+
+FULL = Size({10: 60, OBJECTIVE_RATE: 300, 1_000: 60}, idle_spells=3)
+QUICK = Size({10: 10, OBJECTIVE_RATE: 90, 1_000: 10}, idle_spells=1)
+
+# The truth: when Postgres committed the row, less when the event came to be, by the same machine's
+# clock. (Postgres takes the time just before it flushes the commit to disk.) The few rejected
+# events keep no time of their own, but go through the same transactions.
+_LATENCIES = """
+SELECT extract(epoch FROM pg_xact_commit_timestamp(xmin) - event_time)::float8 AS seconds
+FROM scored_applications WHERE event_time >= %(since)s
+"""
+# What the ledger itself says of the same micro-batches.
+_BATCHES = """
+SELECT run_id, latency_buckets FROM batches
+WHERE batch_id IN (SELECT batch_id FROM scored_applications WHERE event_time >= %(since)s)
+"""
+
+
+def measure(size: Size, say: Callable[[str], None]) -> Section:
+    """Start the platform as `credit-risk demo` does, and stream at each of the rates."""
+    settings = drain_settings()
+    with ExitStack() as exit_stack:
+        folder = exit_stack.enter_context(TemporaryDirectory(prefix="credit-risk-bench-"))
+        say("latency: starting the platform")
+        stack = exit_stack.enter_context(Stack(Path(folder)))
+        environment = stack.environment()
+        kafka = kafka_settings(stack.broker, environment["KAFKA_TOPIC"])
+        warehouse = warehouse_settings(environment["DATABASE_URL"])
+        migrate(warehouse)
+        producer.ensure_topic(kafka)
+        stack.start_services(drain_variables(settings))
+        ledger = exit_stack.enter_context(Warehouse(warehouse).ledger())
+        stream = _Stream(kafka, ledger)
+        try:
+            idle = []
+            for number in range(1, size.idle_spells + 1):
+                say(f"latency: first event after an idle spell, {number} of {size.idle_spells}")
+                idle.append(stream.first_event())
+            rates = []
+            for rate, seconds in size.seconds_by_rate.items():
+                say(f"latency: {rate:,} events/s for {seconds} s")
+                rates.append(stream.phase(rate, seconds))
+        except BenchmarkFailed as error:
+            last_words = (stack.logs / "dagster.log").read_text().splitlines()[-20:]
+            raise BenchmarkFailed("\n".join([str(error), *last_words])) from error
+    return _section(rates, idle)
+
+
+class _Stream:
+    """Sends events, and finds in Postgres what became of them."""
+
+    def __init__(self, kafka: KafkaSettings, ledger: Ledger) -> None:
+        self._kafka = kafka
+        self._ledger = ledger
+        self._source_id = ledger.register_source(Broker(kafka).inspect()).source_id
+        self._loans = producer.builtin_loans()
+        self._sent = 0
+
+    def first_event(self) -> float:
+        """Seconds from an event that comes when no drain runs to its commit."""
+        self._wait(lambda: not self._ledger.connected_runs(), "a drain run does not end")
+        since = datetime.now(UTC)
+        self._send(1)
+        (seconds,) = self._latencies(since)
+        return float(seconds)
+
+    def phase(self, rate: int, seconds: int) -> dict[str, Any]:
+        """Stream for so long, into a drain that runs."""
+        if not self._ledger.connected_runs():
+            self._send(1)
+        since = datetime.now(UTC)
+        produced = self._send(rate * seconds, rate)
+        latencies = self._latencies(since)
+        batches = self._ledger.execute(_BATCHES, {"since": since})
+        buckets = np.sum([batch["latency_buckets"] for batch in batches], axis=0).tolist()
+        runs = len({batch["run_id"] for batch in batches})
+        return {
+            "rate_per_second": rate,
+            "sent_per_second": produced.rate,
+            "events": produced.acknowledged,
+            "micro_batches": len(batches),
+            "runs": runs,
+            "handovers": runs - 1,
+            "latency_ms": {
+                **{f"p{q}": 1000 * float(np.percentile(latencies, q)) for q in (50, 95, 99)},
+                "max": 1000 * float(latencies.max()),
+            },
+            "ledger_latency_ms": {f"p{q}": 1000 * percentile(buckets, q) for q in (50, 95, 99)},
+        }
+
+    def _send(self, events: int, rate: float = 0.0) -> producer.Produced:
+        """Send events, and wait until all that were ever sent are committed."""
+        produced = producer.produce(
+            self._kafka, self._loans, rate=rate, max_events=events, loop=True
+        )
+        self._sent += produced.acknowledged
+        self._wait(lambda: self._processed() == self._sent, "not every event is processed")
+        return produced
+
+    def _processed(self) -> int:
+        return sum(p.scored + p.rejected for p in self._ledger.progress(self._source_id))
+
+    def _latencies(self, since: datetime) -> np.ndarray:
+        rows = self._ledger.execute(_LATENCIES, {"since": since})
+        return np.array([row["seconds"] for row in rows])
+
+    def _wait(self, done: Callable[[], bool], otherwise: str) -> None:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not done():
+            if time.monotonic() > deadline:
+                raise BenchmarkFailed(f"{otherwise} within {_PATIENCE_SECONDS:.0f} s")
+            time.sleep(_TICK_SECONDS)
+
+
+def _section(rates: list[dict[str, Any]], idle: list[float]) -> Section:
+    worst = max(idle)
+    (objective,) = (r["latency_ms"] for r in rates if r["rate_per_second"] == OBJECTIVE_RATE)
+    results = {
+        "rates": rates,
+        "first_event_after_idle_seconds": idle,
+        "note": "latency_ms is Postgres' commit timestamp of each row less the event's own time; "
+        "ledger_latency_ms is what the platform's own histogram of the same micro-batches says",
+    }
+    bars = [
+        Bar(f"p50 at {OBJECTIVE_RATE} events/s", objective["p50"], 200, "ms", at_most=True),
+        Bar(f"p95 at {OBJECTIVE_RATE} events/s", objective["p95"], 400, "ms", at_most=True),
+        Bar(f"first event after idle, worst of {len(idle)}", worst, 10, "s", at_most=True),
+    ]
+    return Section("latency", results, _table(rates, idle), bars)
+
+
+def _table(rates: list[dict[str, Any]], idle: list[float]) -> Table:
+    grid = table(
+        "Latency from event to commit, ms",
+        *("events", "p50", "p95", "p99", "max", "handovers"),
+    )
+    for found in rates:
+        grid.add_row(
+            f"{found['rate_per_second']:,} events/s",
+            f"{found['events']:,}",
+            *(f"{found['latency_ms'][q]:,.0f}" for q in ("p50", "p95", "p99", "max")),
+            f"{found['handovers']}",
+        )
+    median, worst = (f"{1000 * float(value):,.0f}" for value in (np.median(idle), max(idle)))
+    grid.add_row("first event after idle", f"{len(idle)}", median, "", "", worst)
+    return grid

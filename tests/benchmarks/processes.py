@@ -1,0 +1,204 @@
+"""What is measured, each in a process of its own: `python -m tests.benchmarks.processes NAME JSON`.
+
+A process reads the topic and writes the database that its environment names, and prints what it
+measured as one line of JSON. Start of the interpreter, imports and connecting are not measured.
+"""
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pgpq
+import psycopg
+import pyarrow as pa
+from kafka import KafkaConsumer
+from psycopg import sql
+
+from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.domain.scoring import assess
+from credit_risk_dagster.settings import DrainSettings, KafkaSettings, WarehouseSettings
+from resources.broker import Broker, Reader
+from resources.warehouse import Warehouse
+
+Measured = dict[str, Any]
+
+
+def poll(events: int) -> Measured:
+    """(a) Receive the events, and nothing else."""
+    with _consumer() as consumer:
+        started = time.time()
+        seen = sum(len(records) for polled in _batches(consumer, events) for _, records in polled)
+        return {"events": seen, "seconds": time.time() - started}
+
+
+def prepare(events: int, folder: str) -> Measured:
+    """Write the rows that the drain makes of the events, as one Arrow file for each partition."""
+    policy = load_policy(DrainSettings().policy_file)
+    parts: dict[int, list[pa.RecordBatch]] = {}
+    with _consumer() as consumer:
+        for polled in _batches(consumer, events):
+            for partition, records in polled:
+                assessment = assess(decode([record.value for record in records]), policy)
+                scored = [records[at] for at in assessment.scored_at]
+                rows = len(scored)
+                micros = pa.array([record.timestamp * 1000 for record in scored], pa.int64())
+                columns = {
+                    "source_id": pa.array([1] * rows, pa.int32()),
+                    "partition": pa.array([partition] * rows, pa.int32()),
+                    "offset": pa.array([record.offset for record in scored], pa.int64()),
+                    "batch_id": pa.array([1] * rows, pa.int64()),
+                    "recorded_at": micros.cast(pa.timestamp("us", "UTC")),
+                    "policy_id": pa.array([1] * rows, pa.int32()),
+                }
+                columns |= {
+                    name: assessment.scored[name] for name in assessment.scored.schema.names
+                }
+                parts.setdefault(partition, []).append(pa.RecordBatch.from_pydict(columns))
+    for partition, batches in parts.items():
+        with pa.ipc.new_file(Path(folder) / f"{partition}.arrow", batches[0].schema) as file:
+            file.write_table(pa.Table.from_batches(batches))
+    return {"rows": sum(batch.num_rows for batches in parts.values() for batch in batches)}
+
+
+def copy(events: int, folder: str) -> Measured:
+    """(b) Receive the events, and COPY the rows that were made of them before: what no drain that
+    works in this order can be faster than. Transactions are as large as the drain's."""
+    ready = {}
+    for file in Path(folder).glob("*.arrow"):
+        with pa.ipc.open_file(file) as reader:
+            ready[int(file.stem)] = reader.read_all()
+    offsets = {partition: rows["offset"].to_numpy() for partition, rows in ready.items()}
+    written = 0
+    with _consumer() as consumer, Warehouse(WarehouseSettings()).connect() as connection:
+        started = time.time()
+        for polled in _batches(consumer, events):
+            slices = []
+            for partition, records in polled:
+                first, last = records[0].offset, records[-1].offset
+                low, high = offsets[partition].searchsorted([first, last + 1])
+                slices.append(ready[partition].slice(low, high - low))
+            written += _copy(connection, pa.concat_tables(slices))
+        return {"events": events, "rows": written, "seconds": time.time() - started}
+
+
+def _copy(connection: psycopg.Connection[Any], rows: pa.Table) -> int:
+    """COPY rows in one transaction."""
+    (batch,) = rows.combine_chunks().to_batches()
+    encoder = pgpq.ArrowToPostgresBinaryEncoder(batch.schema)
+    statement = sql.SQL("COPY scored_applications ({}) FROM STDIN (FORMAT binary)").format(
+        sql.SQL(", ").join(map(sql.Identifier, batch.schema.names))
+    )
+    with connection.transaction(), connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(encoder.write_header())
+        copy.write(encoder.write_batch(batch))
+        copy.write(encoder.finish())
+    return int(batch.num_rows)
+
+
+def drain() -> Measured:
+    """(c) The drain as a run executes it: from its first fetch to its last commit. The wait of
+    `idle_seconds` that ends a session is after that, and taking the lane is before it."""
+    # A run has all of these modules, for the garbage collector to walk through.
+    from credit_risk_dagster import definitions  # noqa: F401
+    from credit_risk_dagster.drain import drain
+
+    settings = DrainSettings()
+    warehouse = Warehouse(WarehouseSettings())
+    fetch, fetched_at = Reader.fetch, []
+
+    def timed_fetch(reader: Reader) -> Any:
+        fetched_at.append(time.time())
+        return fetch(reader)
+
+    with patch.object(Reader, "fetch", timed_fetch):
+        report = drain(
+            Broker(KafkaSettings()),
+            warehouse,
+            load_policy(settings.policy_file),
+            settings,
+            run_id="benchmark",
+            log=logging.getLogger("benchmark"),
+        )
+    with warehouse.ledger() as ledger:
+        (last,) = ledger.execute(
+            "SELECT extract(epoch FROM max(pg_xact_commit_timestamp(xmin)))::float8 AS at"
+            " FROM batches"
+        )
+    return {
+        "events": report.scored + report.rejected,
+        "rows": report.scored,
+        "batches": report.batches,
+        "seconds": last["at"] - fetched_at[0],
+        "busy_seconds": report.busy_seconds,
+    }
+
+
+def row_at_a_time(events: int) -> Measured:
+    """(d) The usual design."""
+    from tests.benchmarks import row_at_a_time
+
+    return row_at_a_time.consume(events)
+
+
+def job() -> Measured:
+    """The memory of a run: the job, executed in this process as a run's own process does it."""
+    import dagster as dg
+
+    from credit_risk_dagster.definitions import defs
+
+    before = _peak_mb()
+    started = time.time()
+    with dg.DagsterInstance.ephemeral() as instance:
+        defs.get_job_def("score_applications").execute_in_process(instance=instance)
+    seconds = time.time() - started
+    peak = _peak_mb()
+    with Warehouse(WarehouseSettings()).ledger() as ledger:
+        (done,) = ledger.execute(
+            "SELECT sum(scored + rejected)::int AS events, count(*) AS batches FROM batches"
+        )
+    return {**done, "peak_mb": peak, "before_mb": before, "seconds": seconds}
+
+
+def _peak_mb() -> float:
+    """The most memory that this process ever had, in millions of bytes.
+
+    Not `ru_maxrss`: that begins with the memory of the process that started this one.
+    """
+    (kib,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(kib) * 1024 / 1e6
+
+
+@contextmanager
+def _consumer() -> Iterator[KafkaConsumer]:
+    """The drain's own consumer, with all its options, at the beginning of the topic."""
+    broker = Broker(KafkaSettings())
+    offsets = broker.inspect().offsets
+    with broker.reader(DrainSettings()) as reader:
+        reader.seek({partition: first for partition, (first, _) in offsets.items()})
+        yield reader._consumer
+
+
+def _batches(consumer: KafkaConsumer, events: int) -> Iterator[list[tuple[int, list[Any]]]]:
+    """Receive so many events, in batches of the drain's size: partitions and their records."""
+    size = DrainSettings().max_batch_events
+    while events > 0:
+        batch: list[tuple[int, list[Any]]] = []
+        room = min(size, events)
+        while room > 0:
+            for tp, records in consumer.poll(timeout_ms=1000, max_records=room).items():
+                batch.append((tp.partition, records))
+                room -= len(records)
+                events -= len(records)
+        yield batch
+
+
+if __name__ == "__main__":
+    print(json.dumps(globals()[sys.argv[1]](**json.loads(sys.argv[2]))))
