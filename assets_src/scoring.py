@@ -116,6 +116,7 @@ def score_stream(
             run_id=context.run_id,
             lane=config.lane,
             bounds=[Bound(b.partition, b.first_offset, b.until_offset) for b in config.bounds],
+            interrupts=(dg.DagsterExecutionInterruptedError,),
             log=context.log,
         )
     except TopicReplaced as error:

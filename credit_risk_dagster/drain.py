@@ -10,8 +10,8 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -106,6 +106,7 @@ def drain(
     run_id: str,
     lane: int = 0,
     bounds: Sequence[Bound] = (),
+    interrupts: tuple[type[BaseException], ...] = (),
     log: logging.Logger,
 ) -> DrainReport:
     """Drain a lane for one session.
@@ -117,6 +118,8 @@ def drain(
             sensor knows that the run is alive.
         lane: which of `settings.lanes` to drain.
         bounds: process at most these offsets, of these partitions of any lane.
+        interrupts: what a signal raises to end the session; the batch that is being committed is
+            finished, and the report is of a session that ended well.
         log: progress of the session.
 
     Raises:
@@ -149,39 +152,53 @@ def drain(
             session.seek(broker.inspect(), partitions, bounds)
 
         seek()
-        started = last_event = time.monotonic()
-        while not report.ended:
-            try:
-                scored = session.fetch_and_score()
-                session.settle()
-            except OffsetOutOfRangeError:
-                log.warning("the broker no longer has the next offset; looking at what it has")
-                session.settle()
-                seek()
-                continue
-            except OffsetsMoved as moved:
-                log.warning("%s; continuing from the committed offsets", moved)
-                seek()
-                continue
-            if scored:
-                session.commit_behind(*scored)
-                last_event = time.monotonic()
-            report.seconds = time.monotonic() - started
-            if bounds and session.reached(bounds):
-                report.ended = "the bounds are reached"
-            elif settings.session_seconds == 0:
-                report.ended = "one batch a run (session_seconds is 0)"
-            elif time.monotonic() - last_event >= settings.idle_seconds:
-                report.ended = f"no event for {settings.idle_seconds:g} s"
-            elif report.seconds >= settings.session_seconds:
-                session.settle()
-                if ledger.is_awaited(source.source_id, partitions):
-                    report.ended = "the session is over; the next run takes the lane"
-                elif report.seconds >= settings.session_seconds + HANDOVER_SECONDS:
-                    report.ended = "the session is over"
+        try:
+            _drain_until_over(session, seek, settings, bounds, log)
+        except interrupts:
+            report.ended = "the run was asked to stop"
         session.settle()
     log.info("%s: %d scored, %d rejected", report.ended, report.scored, report.rejected)
     return report
+
+
+def _drain_until_over(
+    session: "_Session",
+    seek: Callable[[], None],
+    settings: DrainSettings,
+    bounds: Sequence[Bound],
+    log: logging.Logger,
+) -> None:
+    """Fetch, score and commit until there is a reason to end, which goes into the report."""
+    report = session.report
+    started = last_event = time.monotonic()
+    while not report.ended:
+        try:
+            scored = session.fetch_and_score()
+        except OffsetOutOfRangeError:
+            log.warning("the broker no longer has the next offset; looking at what it has")
+            session.settle()
+            seek()
+            continue
+        if not session.settle():
+            log.warning("another run was here first; continuing from the committed offsets")
+            seek()
+            continue
+        if scored:
+            session.commit_behind(*scored)
+            last_event = time.monotonic()
+        report.seconds = time.monotonic() - started
+        if bounds and session.reached(bounds):
+            report.ended = "the bounds are reached"
+        elif settings.session_seconds == 0:
+            report.ended = "one batch a run (session_seconds is 0)"
+        elif time.monotonic() - last_event >= settings.idle_seconds:
+            report.ended = f"no event for {settings.idle_seconds:g} s"
+        elif report.seconds >= settings.session_seconds:
+            session.settle()
+            if session.ledger.is_awaited(session.source.source_id, list(session.positions)):
+                report.ended = "the session is over; the next run takes the lane"
+            elif report.seconds >= settings.session_seconds + HANDOVER_SECONDS:
+                report.ended = "the session is over"
 
 
 @contextmanager
@@ -292,12 +309,18 @@ class _Session:
         )
         self.in_flight = (self.writer.submit(commit), fetch, assessment, seconds)
 
-    def settle(self) -> None:
-        """Wait for the batch that is being committed. Raises OffsetsMoved."""
+    def settle(self) -> bool:
+        """Wait for the batch that is being committed; False when another run had moved the offsets,
+        and so nothing of it was written."""
         if self.in_flight is None:
-            return
-        (pending, fetch, assessment, seconds), self.in_flight = self.in_flight, None
-        committed = pending.result()
+            return True
+        pending, fetch, assessment, seconds = self.in_flight
+        wait([pending])  # an interrupt here leaves it in flight, for a later call
+        self.in_flight = None
+        try:
+            committed = pending.result()
+        except OffsetsMoved:
+            return False
         self.last_commit_seconds = committed.commit_seconds
         self.positions |= {r.partition: r.next for r in fetch.ranges}
         self._add(fetch, assessment, committed.latency_buckets)
@@ -307,6 +330,7 @@ class _Session:
         )
         for stage, spent in zip(STAGES, busy, strict=True):
             self.report.busy_seconds[stage] += spent
+        return True
 
     def reached(self, bounds: Sequence[Bound]) -> bool:
         return all(self.positions[bound.partition] >= bound.until_offset for bound in bounds)
