@@ -113,7 +113,7 @@ def score_stream(
             store,
             load_policy(settings.policy_file),
             settings,
-            run_id=context.run_id,
+            run_id=context.run.run_id,
             lane=config.lane,
             bounds=[Bound(b.partition, b.first_offset, b.until_offset) for b in config.bounds],
             interrupts=(dg.DagsterExecutionInterruptedError,),
@@ -153,7 +153,7 @@ def score_stream(
             },
         )
     with store.ledger() as ledger:
-        counted = ledger.reconcile(report.source.source_id, context.run_id)
+        counted = ledger.reconcile(report.source.source_id, context.run.run_id)
     committed = sum(row["next_offset"] - row["first_offset"] for row in counted)
     wrong = sum(abs(row["difference"]) for row in counted)
     yield dg.AssetCheckResult(
