@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from credit_risk_dagster.domain.events import (
     ACCEPTED,
@@ -31,7 +32,11 @@ IMPOSSIBLE: Final = math.inf
 
 _NULLS = frozenset({"", "n/a", "na", "nan", "null", "none", "nat", "-", "--"})
 _MAX_TEXT = 64  # characters; longer is no value of any of these columns
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS = (
+    *("january", "february", "march", "april", "may", "june"),
+    *("july", "august", "september", "october", "november", "december"),
+)
+_YEARS = range(1900, 2101)
 
 # Field -> (lowest, highest, whole numbers only). DTI has no limits here: outside 0..100 it counts
 # as missing, because LendingClub writes -1 and 999 for "unknown".
@@ -69,18 +74,18 @@ class CleanApplications:
 
 
 def clean(events: DecodedEvents) -> CleanApplications:
-    """Clean a decoded batch. Never raises: what cannot be used gets a reason instead."""
+    """Clean a decoded batch. Never raises: what cannot be used gets a reason instead.
+
+    A value that cannot be what its column means rejects the event, in an optional column too: it
+    says that the producer is broken, and then the other values are not to be trusted either.
+    """
     raw = events.columns
     reasons = events.reasons.copy()
     impossible: dict[str, npt.NDArray[np.bool_]] = {}
 
     numbers: dict[str, Floats] = {}
-    for field in ("loan_amnt", "annual_inc", "dti", "int_rate", "revol_util", "delinq_2yrs"):
-        numbers[field] = _floats(raw[field], _parse_number)
-    numbers["inq_last_6mths"] = _floats(raw["inq_last_6mths"], _parse_number)
-    numbers["term"] = _floats(raw["term"], _parse_term)
-    numbers["emp_length"] = _floats(raw["emp_length"], _parse_emp_length)
-    for field, values in numbers.items():
+    for field, parse_number in _NUMBER_PARSERS.items():
+        numbers[field] = values = _floats(raw[field], parse_number)
         lowest, highest, whole = _LIMITS.get(field, (-IMPOSSIBLE, IMPOSSIBLE, False))
         outside = np.isinf(values) | (values < lowest) | (values > highest)
         if whole:
@@ -93,6 +98,11 @@ def clean(events: DecodedEvents) -> CleanApplications:
     for field, parse in _TEXT_PARSERS.items():
         name = "loan_id" if field == "id" else field
         texts[name], impossible[field] = _texts(raw[field], parse)
+    if events.keys is not None and None in texts["loan_id"]:
+        texts["loan_id"] = [
+            _loan_id_of_key(key) if loan_id is None else loan_id
+            for loan_id, key in zip(texts["loan_id"], events.keys, strict=True)
+        ]
 
     event_time, impossible["event_time"] = _timestamps(raw["event_time"])
     issue_month = _months(raw["issue_d"])
@@ -181,21 +191,25 @@ def _float(value: object) -> float:
     return IMPOSSIBLE  # a boolean, a list, an object
 
 
-_NUMBER = re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d*)?([eE][-+]?\d{1,3})?", re.ASCII)
+_NUMBER = re.compile(r"[-+]?([1-9]\d{0,2}(,\d{3})+|\d+)?(\.\d*)?([eE][-+]?\d{1,3})?", re.ASCII)
 
 
 def _parse_number(text: str) -> float:
-    """A number with an optional percent sign and thousands separators: "13.56%", "1,200.50"."""
+    """A number, with or without thousands separators: "1,200.50"."""
     text = text.strip()
     if text.lower() in _NULLS:
         return MISSING
-    text = text.removesuffix("%").rstrip()
     if not _NUMBER.fullmatch(text):
         return IMPOSSIBLE
     try:
         return float(text.replace(",", ""))
     except ValueError:  # the pattern lets "." and "+" through
         return IMPOSSIBLE
+
+
+def _parse_percent(text: str) -> float:
+    """A number with or without a percent sign: "13.56%" and "13.56" are the same."""
+    return _parse_number(text.rstrip().removesuffix("%"))
 
 
 _TERM = re.compile(r"(\d{1,3})(\.0+)?\s*(months?)?", re.ASCII | re.IGNORECASE)
@@ -210,7 +224,7 @@ def _parse_term(text: str) -> float:
     return float(match[1]) if match else IMPOSSIBLE
 
 
-_EMP_LENGTH = re.compile(r"(<\s*)?(\d{1,2})(\.\d+)?\s*\+?\s*(years?)?", re.ASCII | re.IGNORECASE)
+_EMP_LENGTH = re.compile(r"(<\s*1|(\d{1,2}(\.\d+)?)\s*\+?)\s*(years?)?", re.ASCII | re.IGNORECASE)
 
 
 def _parse_emp_length(text: str) -> float:
@@ -221,7 +235,20 @@ def _parse_emp_length(text: str) -> float:
     match = _EMP_LENGTH.fullmatch(text)
     if not match:
         return IMPOSSIBLE
-    return 0.0 if match[1] else float(match[2] + (match[3] or ""))
+    return float(match[2] or 0)
+
+
+_NUMBER_PARSERS: dict[str, Callable[[str], float]] = {
+    "loan_amnt": _parse_number,
+    "annual_inc": _parse_number,
+    "dti": _parse_percent,
+    "int_rate": _parse_percent,
+    "revol_util": _parse_percent,
+    "delinq_2yrs": _parse_number,
+    "inq_last_6mths": _parse_number,
+    "term": _parse_term,
+    "emp_length": _parse_emp_length,
+}
 
 
 # --- months and times ---------------------------------------------------------------------------
@@ -229,9 +256,9 @@ def _parse_emp_length(text: str) -> float:
 # A month is year * 12 + (month - 1). A year of two digits is stored as the year 0..99, and gets its
 # century when it is known what it must come before.
 
-_MON_YEAR = re.compile(r"([a-z]{3})[a-z]*[-\s/]+(\d{4}|\d{1,2})", re.ASCII | re.IGNORECASE)
-_YEAR_MON = re.compile(r"(\d{4}|\d{1,2})[-\s/]+([a-z]{3})[a-z]*", re.ASCII | re.IGNORECASE)
-_ISO_MONTH = re.compile(r"(\d{4})-(\d{2})(-\d{2}([T ].*)?)?", re.ASCII)
+_MON_YEAR = re.compile(r"([a-z]{3,9})[-\s/]+(\d{4}|\d{1,2})", re.ASCII | re.IGNORECASE)
+_YEAR_MON = re.compile(r"(\d{4}|\d{1,2})[-\s/]+([a-z]{3,9})", re.ASCII | re.IGNORECASE)
+_ISO_MONTH = re.compile(r"\d{4}-\d{2}", re.ASCII)
 
 
 def _months(column: Sequence[Any]) -> Floats:
@@ -240,27 +267,27 @@ def _months(column: Sequence[Any]) -> Floats:
 
 
 def _parse_month(text: str) -> float:
-    """A month: "Sep-2003", "Sep-03", "3-Sep" (a spreadsheet's idea of Sep-03) or "2003-09-01"."""
+    """A month: "Sep-2003", "Sep-03", "3-Sep" (a spreadsheet's idea of Sep-03), "2003-09" or an
+    ISO 8601 date or time. "01/09/2003" is none: it has two meanings."""
     text = text.strip()
     if text.lower() in _NULLS:
         return MISSING
     if match := _MON_YEAR.fullmatch(text):
-        name, year = match[1], match[2]
+        name, year = match.groups()
     elif match := _YEAR_MON.fullmatch(text):
-        year, name = match[1], match[2]
-    elif match := _ISO_MONTH.fullmatch(text):
-        month = int(match[2]) - 1
-        return _month(match[1], month) if 0 <= month < 12 else IMPOSSIBLE
+        year, name = match.groups()
     else:
+        try:
+            date = datetime.fromisoformat(f"{text}-01" if _ISO_MONTH.fullmatch(text) else text)
+        except ValueError:
+            return IMPOSSIBLE
+        return date.year * 12.0 + date.month - 1 if date.year in _YEARS else IMPOSSIBLE
+    if len(year) == 4 and int(year) not in _YEARS:
         return IMPOSSIBLE
-    if name.lower() not in _MONTHS:
-        return IMPOSSIBLE
-    return _month(year, _MONTHS.index(name.lower()))
-
-
-def _month(year: str, month: int) -> float:
-    known = len(year) <= 2 or 1900 <= int(year) <= 2100
-    return int(year) * 12.0 + month if known else IMPOSSIBLE
+    for month, full_name in enumerate(_MONTHS):
+        if full_name.startswith(name.lower()):
+            return int(year) * 12.0 + month
+    return IMPOSSIBLE
 
 
 def _century(months: Floats, before: Floats | float) -> Floats:
@@ -275,33 +302,36 @@ def _month_number(times: npt.NDArray[np.datetime64]) -> Floats:
     return np.where(np.isnat(months), MISSING, months.astype(np.int64) + 1970 * 12.0)
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NOT_A_TIME = np.iinfo(np.int64).min  # NumPy's NaT
-_TIME_RANGE = range(1900, 2101)
+_IMPOSSIBLE_TIME: Final = datetime.max.replace(tzinfo=UTC)  # like infinity: beyond every limit
 
 
 def _timestamps(
     column: Sequence[Any],
 ) -> tuple[npt.NDArray[np.datetime64], npt.NDArray[np.bool_]]:
     """ISO 8601 strings to UTC microseconds (no zone means UTC), and where that is impossible."""
-    impossible = np.zeros(len(column), dtype=np.bool_)
-    micros = np.full(len(column), _NOT_A_TIME, dtype=np.int64)
-    parse = datetime.fromisoformat
-    for position, value in enumerate(column):
-        if _is_missing(value):
-            continue
-        try:
-            time = parse(value)
-            if time.tzinfo is None:
-                time = time.replace(tzinfo=UTC)
-            if time.year not in _TIME_RANGE:
-                raise ValueError(value)
-            since = time - _EPOCH
-        except (TypeError, ValueError, OverflowError):
-            impossible[position] = not (isinstance(value, str) and value.strip().lower() in _NULLS)
-        else:
-            micros[position] = (since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds
-    return micros.view("datetime64[us]"), impossible
+    times: list[datetime | None]
+    try:
+        times = list(map(datetime.fromisoformat, column))
+    except (TypeError, ValueError):  # something else is among them
+        times = list(map(_time, column))
+    utc = pa.array(times, pa.timestamp("us", "UTC")).to_numpy(zero_copy_only=False)
+    first, end = (np.datetime64(f"{year}", "us") for year in (_YEARS.start, _YEARS.stop))
+    impossible = (utc < first) | (utc >= end)
+    return np.where(impossible, np.datetime64("NaT", "us"), utc), impossible
+
+
+def _time(value: object) -> datetime | None:
+    if _is_missing(value):
+        return None
+    if type(value) is not str:
+        return _IMPOSSIBLE_TIME
+    text = value.strip()
+    if text.lower() in _NULLS:
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return _IMPOSSIBLE_TIME
 
 
 # --- texts --------------------------------------------------------------------------------------
@@ -362,20 +392,22 @@ def _parse_loan_id(text: str) -> str | None:
     return match[1] if match else _printable(text)
 
 
-def _parse_category(text: str) -> str | None:
-    return _printable(text)
+def _loan_id_of_key(key: bytes | None) -> str | None:
+    """The loan id in a record's key. A key is no column: one that is no id rejects nothing."""
+    text = (key or b"").decode("utf-8", "surrogateescape")
+    loan_id = _parse_loan_id(text) if len(text) <= _MAX_TEXT else None
+    return None if loan_id == _IMPOSSIBLE_TEXT else loan_id
 
 
 def _pattern(pattern: str) -> Callable[[str], str | None]:
-    """A parser of upper-case codes that match `pattern`."""
-    compiled = re.compile(pattern, re.ASCII)
+    """A parser of codes that match `pattern`, in either case, to upper case."""
+    compiled = re.compile(pattern, re.ASCII | re.IGNORECASE)
 
     def parse(text: str) -> str | None:
         code = _printable(text)
         if code is None or code == _IMPOSSIBLE_TEXT:
             return code
-        code = code.upper()
-        return code if compiled.fullmatch(code) else _IMPOSSIBLE_TEXT
+        return code.upper() if compiled.fullmatch(code) else _IMPOSSIBLE_TEXT
 
     return parse
 
@@ -391,5 +423,5 @@ _TEXT_PARSERS: dict[str, Callable[[str], str | None]] = {
     "grade": _pattern(r"[A-G]"),
     "addr_state": _pattern(r"[A-Z]{2}"),
     "home_ownership": _pattern(r"[A-Z_ ]+"),
-    "loan_status": _parse_category,
+    "loan_status": _printable,
 }

@@ -61,10 +61,12 @@ class DecodedEvents:
 
     Attributes:
         columns: field name to its raw values (None where the event has none).
+        keys: the records' keys, where known.
         reasons: shape (n,), a code in `REASONS` for what is no event at all, else `ACCEPTED`.
     """
 
     columns: dict[str, Sequence[Any]]
+    keys: Sequence[bytes | None] | None
     reasons: npt.NDArray[np.int16]
 
 
@@ -76,6 +78,10 @@ def decode(
     Args:
         values: record values; None is a tombstone.
         keys: record keys, which stand in for a missing `id`.
+
+    An event is JSON in UTF-8, also with NaN and Infinity in it, or with a BOM before it. Columns
+    that are not used must be JSON, and may hold anything else. Nesting beyond the interpreter's
+    recursion limit (about a thousand levels) counts as invalid JSON.
     """
     decode_one = _decoder.decode
     events: list[Event] = []
@@ -90,12 +96,7 @@ def decode(
     columns: dict[str, Sequence[Any]] = dict(
         zip(_FIELDS, zip(*rows, strict=True) if events else [()] * len(_FIELDS), strict=True)
     )
-    if keys is not None and None in columns["id"]:
-        columns["id"] = [
-            key.decode("utf-8", "replace") if loan_id is None and key else loan_id
-            for loan_id, key in zip(columns["id"], keys, strict=True)
-        ]
-    return DecodedEvents(columns, reasons)
+    return DecodedEvents(columns, keys, reasons)
 
 
 _decoder = msgspec.json.Decoder(Event)
@@ -105,15 +106,22 @@ _NO_EVENT = Event()
 
 
 def _decode_leniently(value: bytes | None) -> tuple[Event, int]:
-    """Decode what strict JSON refuses but Python producers write: NaN, Infinity, a BOM, 1e999."""
+    """Decode what the strict decoder refuses although it has columns: NaN, Infinity, 1e999, a BOM,
+    characters that are none (the column that has them is refused, when it is used)."""
     if value is None:
         return _NO_EVENT, _CODE["tombstone"]
     if not value.strip():
         return _NO_EVENT, _CODE["empty_value"]
     try:
-        row = json.loads(value)
+        row = json.loads(value.decode("utf-8-sig", "surrogateescape"), parse_int=_integer)
     except (ValueError, RecursionError):
         return _NO_EVENT, _CODE["invalid_json"]
     if not isinstance(row, dict):
         return _NO_EVENT, _CODE["not_an_object"]
     return Event(**{field: row.get(field) for field in _FIELDS}), ACCEPTED
+
+
+def _integer(digits: str) -> int | float:
+    """An integer, or the infinity that float makes of one beyond its range: Python refuses to
+    convert more than 4,300 digits."""
+    return int(digits) if len(digits) <= 400 else float(digits)

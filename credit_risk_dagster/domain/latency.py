@@ -32,7 +32,7 @@ def percentile(buckets: Sequence[int], q: float) -> float:
         return float("nan")
     cumulative = np.concatenate(([0.0], np.cumsum(counts)))
     edges = np.array([0.0, *BOUNDS_SECONDS, BOUNDS_SECONDS[-1]])
-    rank = total * q / 100
+    rank = max(total * q / 100, np.finfo(np.float64).tiny)  # the 0th is in the first used bucket
     # The first bucket whose cumulative count reaches the rank, then the position inside it.
     bucket = int(np.searchsorted(cumulative[1:], rank, side="left"))
     bucket = min(bucket, len(counts) - 1)

@@ -7,13 +7,15 @@ from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 
 from credit_risk_dagster.errors import PlatformError
 
 BANDS = ("Low", "Moderate", "High", "Very High")
 TIERS = ("Low", "Elevated", "Watchlist")
 
-Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# Strict: `on`, which YAML reads as true, and "30" are no thresholds.
+Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Edges = tuple[Threshold, Threshold, Threshold]
 
 
@@ -77,10 +79,10 @@ class Policy(_Document):
         """The early-warning reasons in their fixed order, with this policy's thresholds."""
         rule = self.early_warning
         return (
-            f"DTI>={rule.dti_at_least:g}",
-            f"REVOL_UTIL>={rule.revol_util_at_least:g}",
-            f"DELINQ_2YRS>{rule.delinq_2yrs_above:g}",
-            f"INQ_LAST_6MTHS>={rule.inq_last_6mths_at_least:g}",
+            f"DTI>={rule.dti_at_least:.15g}",
+            f"REVOL_UTIL>={rule.revol_util_at_least:.15g}",
+            f"DELINQ_2YRS>{rule.delinq_2yrs_above:.15g}",
+            f"INQ_LAST_6MTHS>={rule.inq_last_6mths_at_least:.15g}",
         )
 
 
@@ -94,13 +96,26 @@ def load_policy(path: Path) -> Policy:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"policy {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2026-13-45
         raise PolicyError(f"policy {path} is not YAML: {error}") from error
     try:
         return Policy.model_validate(content)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'document'}: {problem['msg']}"
+            f"{'.'.join(map(str, problem['loc'])) or 'document'}: {_advice(problem)}"
             for problem in error.errors()
         )
         raise PolicyError(f"policy {path} is not valid: {problems}") from error
+
+
+_ADVICE = {
+    "missing": "is missing, add it",
+    "extra_forbidden": "is no field of a policy, correct its name or remove it",
+    "model_type": "must be a mapping of fields to values",
+    "tuple_type": "must be a list of three numbers",
+    "too_long": "must be a list of three numbers",
+}
+
+
+def _advice(problem: ErrorDetails) -> str:
+    return _ADVICE.get(problem["type"], problem["msg"].removeprefix("Value error, "))

@@ -152,13 +152,14 @@ def answers(values: Sequence[bytes | None], policy: Policy) -> list[dict[str, An
     """
     assessment = assess(decode(values), policy)
     nothing: dict[str, Any] = dict.fromkeys(_DECISION)
+    version = policy.version
     replies: list[dict[str, Any]] = [{}] * len(values)
     for at, row in zip(assessment.scored_at, assessment.scored.to_pylist(), strict=True):
         replies[at] = {
             "loan_id": row["loan_id"],
             "outcome": "scored",
             **{name: row[name] for name in _DECISION},
-            "policy": policy.version,
+            "policy": version,
             "reject_reason": None,
             "features": {name: row[name] for name in FEATURES},
         }
@@ -167,7 +168,7 @@ def answers(values: Sequence[bytes | None], policy: Policy) -> list[dict[str, An
             "loan_id": assessment.loan_ids[at],
             "outcome": "rejected",
             **nothing,
-            "policy": policy.version,
+            "policy": version,
             "reject_reason": REASONS[code],
             "features": {},
         }
