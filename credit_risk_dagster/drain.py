@@ -183,6 +183,7 @@ def _drain_until_over(
             log.warning("another run was here first; continuing from the committed offsets")
             seek()
             continue
+        gc.collect()
         if scored:
             session.commit_behind(*scored)
             last_event = time.monotonic()
@@ -207,18 +208,19 @@ def _tuned_interpreter() -> Iterator[None]:
 
     A batch makes a hundred thousand containers and hardly a cycle. By default the garbage collector
     walks all of them, and everything that was imported, dozens of times: half of decoding's time.
-    And the thread that writes needs Python's lock for microseconds at a time: by default it waits
-    5 ms for each of them while the other one works.
+    So it is called between batches instead, when few are alive; the Kafka client's cycles hold
+    megabytes. And the thread that writes needs Python's lock for microseconds at a time: by default
+    it waits 5 ms for each of them while the other one works.
     """
-    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+    interval = sys.getswitchinterval()
     gc.freeze()
-    gc.set_threshold(100_000, 10, 10)
+    gc.disable()
     sys.setswitchinterval(0.0005)
     try:
         yield
     finally:
         sys.setswitchinterval(interval)
-        gc.set_threshold(*thresholds)
+        gc.enable()
         gc.unfreeze()
 
 
