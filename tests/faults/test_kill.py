@@ -1,0 +1,107 @@
+"""kill -9 of the run, of the daemon and of the code server, while events flow."""
+
+import random
+import statistics
+import time
+from collections.abc import Container
+
+import psutil
+import pytest
+
+from resources.warehouse import APPLICATION_NAME
+from tests.e2e.conftest import StartPlatform
+from tests.e2e.platform import PATIENCE_SECONDS, Platform
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.e2e
+
+KILLS = 10
+EVENTS = 20_000
+TAKEOVER_SECONDS = 15.0
+
+
+@pytest.mark.timeout(900)
+def test_a_killed_run_loses_and_doubles_nothing(start_platform: StartPlatform) -> None:
+    moments = random.Random(20_000)
+    # Small batches: more of them are in the middle of something at any moment.
+    platform = start_platform(CREDIT_RISK_POLL_INTERVAL_MS=50, CREDIT_RISK_MAX_BATCH_EVENTS=500)
+    killed: dict[str, float] = {}
+    with platform.streaming(rate=200):
+        for number in range(KILLS):
+            run_id = next_run(platform, killed)
+            time.sleep(moments.uniform(0, 1))
+            process = platform.run_process(run_id)
+            if number % 2:
+                stop_in_a_transaction(platform, run_id, process)
+            killed[run_id] = time.time()
+            process.kill()
+        next_run(platform, killed)
+    platform.send(max(0, EVENTS - platform.sent))
+    platform.wait_for_commits(platform.sent)
+    platform.check_exactly_once()
+
+    # From each kill to the first batch of the run after it.
+    times = platform.run_times()
+    assert list(times)[:KILLS] == list(killed)
+    takeovers = [
+        after.first_commit - kill
+        for kill, after in zip(killed.values(), list(times.values())[1:], strict=False)
+    ]
+    print(
+        f"taken over after {', '.join(f'{seconds:.1f}' for seconds in takeovers)} s;"
+        f" median {statistics.median(takeovers):.1f} s, slowness {platform.slowness():.1f}"
+    )
+    assert max(takeovers) < TAKEOVER_SECONDS * platform.slowness()
+
+
+def next_run(platform: Platform, before: Container[str]) -> str:
+    """The run that commits batches and is none of those."""
+
+    def working_run() -> str | None:
+        run_id = platform.working_run()
+        return None if run_id in before else run_id
+
+    run_id = wait_until(working_run, PATIENCE_SECONDS, "the next run commits", every=0.02)
+    assert run_id is not None
+    return run_id
+
+
+def stop_in_a_transaction(platform: Platform, run_id: str, process: psutil.Process) -> None:
+    """Stop the run's process at a moment when its transaction is open."""
+
+    def stopped_inside() -> bool:
+        process.suspend()
+        open_transactions = platform.pipeline.query(
+            "SELECT FROM pg_stat_activity WHERE application_name = %(name)s"
+            " AND state IN ('active', 'idle in transaction') AND backend_xid IS NOT NULL",
+            name=f"{APPLICATION_NAME} {run_id}",
+        )
+        if not open_transactions:
+            process.resume()
+        return bool(open_transactions)
+
+    wait_until(stopped_inside, PATIENCE_SECONDS, "a transaction of the run", every=0.005)
+
+
+@pytest.mark.timeout(600)
+def test_killed_services_lose_nothing(start_platform: StartPlatform) -> None:
+    platform = start_platform(CREDIT_RISK_SESSION_SECONDS=15)
+    with platform.streaming(rate=100):
+        first = next_run(platform, ())
+
+        # Without its code server the run goes on, and `dagster dev` starts another server.
+        platform.service("code-server").kill()
+        platform.wait_for_commits(platform.committed() + 100)
+        assert platform.working_run() == first
+        second = next_run(platform, {first})
+
+        # Without its daemon `dagster dev` ends, until a supervisor starts it; the run goes on.
+        dagster_dev = psutil.Process(platform.dagster.pid)
+        platform.service("dagster._daemon").kill()
+        dagster_dev.wait(PATIENCE_SECONDS)
+        platform.wait_for_commits(platform.committed() + 100)
+        assert platform.working_run() == second
+        platform.start_dagster()
+        next_run(platform, {first, second})
+    platform.wait_for_commits(platform.sent)
+    platform.check_exactly_once()
