@@ -14,12 +14,13 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DEFAULT_POLICY, KafkaSettings, WarehouseSettings
 
 if TYPE_CHECKING:
-    from resources.broker import Broker
+    from resources.warehouse import Ledger
 
 app = typer.Typer(
     help="Credit risk monitoring: loan applications from a Kafka topic, scored exactly once into "
@@ -32,8 +33,9 @@ app = typer.Typer(
 topic_app = typer.Typer(help="The topic that carries the applications.", no_args_is_help=True)
 app.add_typer(topic_app, name="topic")
 
-out = Console()
-err = Console(stderr=True)
+# What is printed has paths and messages in it: a [ in them is no markup.
+out = Console(markup=False, highlight=False)
+err = Console(stderr=True, markup=False, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Bootstrap = Annotated[
@@ -41,8 +43,10 @@ Bootstrap = Annotated[
 ]
 Topic = Annotated[str | None, typer.Option(help="Topic; default KAFKA_TOPIC.")]
 StateDir = Annotated[
-    Path | None, typer.Option(help="Where the servers keep their data; default .credit-risk.")
+    Path | None,
+    typer.Option(file_okay=False, help="Where the servers keep their data; default .credit-risk."),
 ]
+Rate = Annotated[float, typer.Option(min=0, max=1e6, help="Events a second; 0 is no limit.")]
 CsvFile = Annotated[
     Path | None,
     typer.Option(
@@ -59,19 +63,20 @@ def main() -> None:
     try:
         app()
     except PlatformError as error:
-        err.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        _print_error(str(error))
         sys.exit(1)
     except ValidationError as error:
         for problem in error.errors(include_input=False):
-            name = ".".join(map(str, problem["loc"]))
-            err.print(f"[red]error:[/red] {_variable(error.title, name)}: {problem['msg']}")
+            variable = _variable(error.title, ".".join(map(str, problem["loc"])))
+            message = problem["msg"].removeprefix("Value error, ")
+            _print_error(f"{variable}: {message}" if variable else message)
         sys.exit(1)
 
 
 @app.command()
 def demo(
     events: Annotated[int, typer.Option(min=1, help="Events before the summary.")] = 2_000,
-    rate: Annotated[float, typer.Option(min=0, help="Events a second; 0 is no limit.")] = 10,
+    rate: Rate = 10,
     exit_: Annotated[
         bool, typer.Option("--exit", help="Stop after the summary, also on a terminal.")
     ] = False,
@@ -116,7 +121,7 @@ def up(state_dir: StateDir = None) -> None:
 @app.command()
 def produce(
     csv: CsvFile = None,
-    rate: Annotated[float, typer.Option(min=0, help="Events a second; 0 is no limit.")] = 10,
+    rate: Rate = 10,
     max_: Annotated[int | None, typer.Option("--max", min=1, help="Stop after so many.")] = None,
     loop: Annotated[bool, typer.Option("--loop", help="Start over at the end.")] = False,
     bootstrap: Bootstrap = None,
@@ -135,7 +140,8 @@ def produce(
         )
     out.print(
         f"{produced.acknowledged:,} events in topic {settings.topic}, "
-        f"{produced.acknowledged / max(produced.seconds, 1e-9):,.0f} a second"
+        f"{produced.acknowledged / max(produced.seconds, 1e-9):,.0f} a second",
+        soft_wrap=True,
     )
 
 
@@ -146,7 +152,7 @@ def migrate() -> None:
 
     settings = WarehouseSettings()
     version = migrate_schema(settings)
-    out.print(f"schema {settings.db_schema} is at version {version}")
+    out.print(f"schema {settings.db_schema} is at version {version}", soft_wrap=True)
 
 
 @app.command()
@@ -206,10 +212,10 @@ def topic_reset(
             f"Delete topic {settings.topic} on {settings.bootstrap_servers} with all its events?",
             abort=True,
         )
-    broker = _broker(settings)
-    reset_topic(settings)
-    out.print(f"topic {settings.topic} is empty, with {settings.partitions} partitions")
-    _new_epoch(broker)
+    with _ledger() as ledger:  # if that fails, the topic stays as it is
+        partitions = reset_topic(settings)
+        out.print(f"topic {settings.topic} is empty, with {partitions} partitions", soft_wrap=True)
+        _new_epoch(ledger, settings)
 
 
 @topic_app.command("new-epoch")
@@ -218,22 +224,27 @@ def topic_new_epoch(bootstrap: Bootstrap = None, topic: Topic = None) -> None:
 
     What was scored stays; the topic counts as a new source, from its first offset.
     """
-    _new_epoch(_broker(_kafka(bootstrap, topic)))
+    settings = _kafka(bootstrap, topic)
+    with _ledger() as ledger:
+        _new_epoch(ledger, settings)
 
 
-def _new_epoch(broker: "Broker") -> None:
-    from resources.warehouse import Warehouse
-
-    state = broker.inspect()
-    with Warehouse(WarehouseSettings()).ledger() as ledger:
-        epoch = ledger.new_epoch(state)
-    out.print(f"topic {state.topic} on cluster {state.cluster_id}: epoch {epoch}")
-
-
-def _broker(settings: KafkaSettings) -> "Broker":
+def _new_epoch(ledger: "Ledger", settings: KafkaSettings) -> None:
     from resources.broker import Broker
 
-    return Broker(settings)
+    state = Broker(settings).inspect()
+    epoch = ledger.new_epoch(state)
+    out.print(f"topic {state.topic} on cluster {state.cluster_id}: epoch {epoch}", soft_wrap=True)
+
+
+@contextmanager
+def _ledger() -> Iterator["Ledger"]:
+    """The ledger, of which it is sure that it has its tables."""
+    from resources.warehouse import Warehouse
+
+    with Warehouse(WarehouseSettings()).ledger() as ledger:
+        ledger.progress(0)
+        yield ledger
 
 
 def _kafka(bootstrap: str | None, topic: str | None) -> KafkaSettings:
@@ -282,7 +293,11 @@ def _print_json(value: Any) -> None:
     sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
 
 
+def _print_error(message: str) -> None:
+    err.print(Text("error: ", "red").append(message, ""), soft_wrap=True)
+
+
 def _variable(title: str, name: str) -> str:
-    """The environment variable of a settings field, for the error message about it."""
+    """The environment variable of a settings field; empty for an error about several."""
     prefixes = {"KafkaSettings": "KAFKA_", "DrainSettings": "CREDIT_RISK_"}
-    return (prefixes.get(title, "") + name).upper() if name else title
+    return (prefixes.get(title, "") + name).upper() if name else ""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
+from shlex import quote
 from types import FrameType
 from typing import Any
 
@@ -31,7 +32,7 @@ from resources.warehouse import Ledger, Source, Warehouse, migrate
 _REFRESH_SECONDS = 0.5
 _PLAIN_REFRESH_SECONDS = 10.0  # without a terminal, a line of its own each time
 _STALL_SECONDS = 90.0
-_END_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class NothingHappens(PlatformError):
@@ -90,6 +91,8 @@ def run_demo(
         state_dir: directory of the servers' state.
         console: where to print.
     """
+    if json_file and (json_file.is_dir() or not os.access(json_file.parent, os.W_OK)):
+        raise PlatformError(f"cannot write {json_file}")
     loans = producer.endless(producer.csv_loans(csv) if csv else producer.builtin_loans())
     stop = threading.Event()
     reconciled = False
@@ -103,7 +106,7 @@ def run_demo(
         services = stack.start_services()
         console.print(f"  Dagster    {services.dagster_url}")
         console.print(f"  Dashboard  {services.dashboard_url}")
-        console.print(f"  Logs       {stack.logs}\n")
+        console.print(f"  Logs       {stack.logs}\n", soft_wrap=True)
         with (
             Warehouse(WarehouseSettings()).ledger("demo") as ledger,
             ThreadPoolExecutor(1, "produce") as pool,
@@ -153,10 +156,11 @@ def run_up(*, state_dir: Path | None, console: Console) -> None:
     """Start the servers alone, print how to reach them, and wait for Ctrl-C."""
     with _interruptible(), Stack(state_dir or DEFAULT_STATE) as stack:
         for name, value in stack.environment().items():
-            console.print(f"export {name}='{value}'", highlight=False, soft_wrap=True)
+            console.print(f"export {name}={quote(value)}", soft_wrap=True)
         console.print(
             "\n# Then, in another terminal: credit-risk migrate; dagster dev; credit-risk produce."
             "\n# Ctrl-C here stops the servers.",
+            soft_wrap=True,
         )
         try:
             threading.Event().wait()
@@ -291,9 +295,11 @@ def _summary_table(summary: Summary) -> Table:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let SIGTERM, and the end of the terminal, do what Ctrl-C does: run every `finally`."""
+    """Let SIGTERM, and the end of the terminal, do what Ctrl-C does: run every `finally`, once."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        for number in _END_SIGNALS:  # a second one would end the ending
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in _END_SIGNALS}

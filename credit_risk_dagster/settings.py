@@ -3,11 +3,12 @@
 Nothing else in the project reads the environment. `.env.example` lists every variable.
 """
 
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +32,11 @@ class KafkaSettings(_Settings):
     model_config = SettingsConfigDict(env_prefix="KAFKA_")
 
     bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port[,host:port...]")
-    topic: str = Field("loan_applications", description="topic that carries the applications")
+    topic: str = Field(
+        "loan_applications",
+        pattern=r"^[A-Za-z0-9._-]{1,249}$",
+        description="topic that carries the applications",
+    )
     partitions: int = Field(4, ge=1, description="partitions when this project creates the topic")
     replication_factor: int = Field(1, ge=1, description="replicas when this project creates it")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
@@ -42,11 +47,21 @@ class KafkaSettings(_Settings):
     )
     sasl_username: str | None = Field(None, description="SASL user")
     sasl_password: SecretStr | None = Field(None, description="SASL password")
-    ssl_cafile: Path | None = Field(None, description="CA bundle that signs the brokers (PEM)")
-    ssl_certfile: Path | None = Field(None, description="client certificate for mutual TLS (PEM)")
-    ssl_keyfile: Path | None = Field(None, description="key of the client certificate (PEM)")
+    ssl_cafile: FilePath | None = Field(None, description="CA bundle that signs the brokers (PEM)")
+    ssl_certfile: FilePath | None = Field(
+        None, description="client certificate for mutual TLS (PEM)"
+    )
+    ssl_keyfile: FilePath | None = Field(None, description="key of the client certificate (PEM)")
     ssl_check_hostname: bool = Field(True, description="certificate must name the broker's host")
     timeout_ms: int = Field(5_000, ge=500, description="how long a broker may take to answer")
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _servers_have_ports(cls, value: str) -> str:
+        for server in value.split(","):
+            if not re.fullmatch(r"[^\s]+:[0-9]{1,5}", server):
+                raise ValueError(f"{server!r} is not host:port")
+        return value
 
     @model_validator(mode="after")
     def _sasl_is_complete(self) -> "KafkaSettings":
@@ -123,7 +138,7 @@ class DrainSettings(_Settings):
     max_batch_bytes: int = Field(
         16 * 2**20, ge=2**16, description="bytes of events after which a batch is closed"
     )
-    poll_interval_ms: int = Field(200, ge=1, description="how long a batch collects events")
+    poll_interval_ms: int = Field(150, ge=1, description="how long a batch collects events")
     policy_file: Path = Field(DEFAULT_POLICY, description="credit policy (YAML)")
 
 

@@ -4,6 +4,7 @@ Progress is not kept here: no consumer group, no committed offsets. See `resourc
 """
 
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
 
 from credit_risk_dagster.errors import PlatformError
@@ -105,20 +106,34 @@ def open_client(kind: type[Client], settings: KafkaSettings, **options: Any) -> 
 
     A client that cannot reach its broker raises in its constructor and leaves its network thread
     and sockets behind; the sensor makes one every few seconds. So the network is held here.
+    A server that hangs keeps it waiting for ever in a TLS handshake, which no timeout of the
+    client covers.
     """
     networks: list[KafkaNetClient] = []
+    gave_up = threading.Event()
 
     def make_network(**configs: Any) -> KafkaNetClient:
         networks.append(KafkaNetClient(**configs))
         return networks[-1]
 
+    def give_up() -> None:
+        gave_up.set()
+        for network in networks:
+            network._net.stop()
+
+    patience = threading.Timer(2 * settings.timeout_ms / 1000, give_up)
+    patience.start()
     try:
         client = kind(**settings.client_options(), **options, kafka_client=make_network)
-    except BaseException:
+    except BaseException as error:
         for network in networks:
             network._net.stop()
             network.close()
+        if gave_up.is_set():
+            raise KafkaTimeoutError(f"no answer within {patience.interval:g} s") from error
         raise
+    finally:
+        patience.cancel()
     try:
         yield client
     finally:

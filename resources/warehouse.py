@@ -3,9 +3,10 @@
 All SQL that writes these tables is here. The schema is on the connection's search_path.
 """
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, LiteralString, cast
@@ -130,6 +131,7 @@ class Warehouse:
         Raises:
             WarehouseUnavailable: the message names host and database, never the password.
         """
+        location = self.location
         try:
             connection = psycopg.connect(
                 self._settings.database_url.get_secret_value(),
@@ -149,20 +151,28 @@ class Warehouse:
             if not autocommit:
                 connection.commit()
         except psycopg.Error as error:
-            raise WarehouseUnavailable(f"Postgres at {self.location} {_reason(error)}") from error
+            raise WarehouseUnavailable(f"Postgres at {location} {_reason(error)}") from error
         return connection
 
     @property
     def location(self) -> str:
-        """Host, port and database, without user and password."""
-        try:
-            parts = psycopg.conninfo.conninfo_to_dict(
-                self._settings.database_url.get_secret_value()
-            )
-        except psycopg.Error:
-            return "DATABASE_URL"
-        host = parts.get("host") or "the local socket"
-        return f"{host}:{parts.get('port') or 5432}/{parts.get('dbname') or ''}"
+        """Host, port and database, without user and password.
+
+        Raises:
+            WarehouseUnavailable: DATABASE_URL is no address. Nothing of it is repeated: a password
+                with a special character in it is taken for another part.
+        """
+        url = self._settings.database_url.get_secret_value()
+        with suppress(psycopg.Error):
+            parts = psycopg.conninfo.conninfo_to_dict(url)
+            host, port = parts.get("host") or "the local socket", parts.get("port") or "5432"
+            database = parts.get("dbname") or ""
+            if re.fullmatch(r"[0-9,]+", str(port)) and "@" not in f"{host}{database}":
+                return f"{host}:{port}/{database}"
+        raise WarehouseUnavailable(
+            "DATABASE_URL is not like postgresql://user:password@host:port/database (in user and "
+            "password, write % @ / : as %25 %40 %2F %3A)"
+        )
 
     @contextmanager
     def ledger(self, name: str = "") -> Iterator["Ledger"]:

@@ -69,21 +69,25 @@ def test_sasl_without_a_password_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         KafkaSettings()
 
 
-def test_security_settings_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_security_settings_reach_the_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cafile = tmp_path / "ca.pem"
+    cafile.touch()
     for name, value in {
         "KAFKA_BOOTSTRAP_SERVERS": "one:9093,two:9093",
         "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
         "KAFKA_SASL_MECHANISM": "PLAIN",
         "KAFKA_SASL_USERNAME": "user",
         "KAFKA_SASL_PASSWORD": "secret",
-        "KAFKA_SSL_CAFILE": "/ca.pem",
+        "KAFKA_SSL_CAFILE": str(cafile),
     }.items():
         monkeypatch.setenv(name, value)
     settings = KafkaSettings()
     options = settings.client_options()
     assert options["bootstrap_servers"] == ["one:9093", "two:9093"]
     assert options["sasl_plain_password"] == "secret"
-    assert options["ssl_cafile"] == "/ca.pem"
+    assert options["ssl_cafile"] == str(cafile)
     assert "secret" not in repr(settings)
 
 
@@ -92,6 +96,10 @@ def test_security_settings_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> 
     [
         (KafkaSettings, "KAFKA_PARTITIONS", "0"),
         (KafkaSettings, "KAFKA_SECURITY_PROTOCOL", "TLS"),
+        (KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS", "broker"),
+        (KafkaSettings, "KAFKA_BOOTSTRAP_SERVERS", "broker:9092, other:kafka"),
+        (KafkaSettings, "KAFKA_TOPIC", "loan applications"),
+        (KafkaSettings, "KAFKA_SSL_CAFILE", "/no/such/file"),
         (WarehouseSettings, "CREDIT_RISK_SCHEMA", 'x"; DROP SCHEMA public'),
         (DrainSettings, "CREDIT_RISK_LANES", "many"),
         (DrainSettings, "CREDIT_RISK_SESSION_SECONDS", "-1"),
