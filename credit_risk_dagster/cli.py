@@ -6,6 +6,7 @@ Every command imports what it needs when it runs: `--help` and `score` answer at
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,9 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DEFAULT_POLICY, KafkaSettings, WarehouseSettings
 
 if TYPE_CHECKING:
+    from resources.archive_ledger import ArchivedObject
     from resources.broker import Broker
+    from resources.lake import Lake
 
 app = typer.Typer(
     help="Credit risk monitoring: loan applications from a Kafka topic, scored exactly once into "
@@ -31,6 +34,8 @@ app = typer.Typer(
 )
 topic_app = typer.Typer(help="The topic that carries the applications.", no_args_is_help=True)
 app.add_typer(topic_app, name="topic")
+archive_app = typer.Typer(help="The raw events on S3.", no_args_is_help=True)
+app.add_typer(archive_app, name="archive")
 
 out = Console()
 err = Console(stderr=True)
@@ -50,6 +55,12 @@ CsvFile = Annotated[
         help="A LendingClub CSV (plain, .gz or .zip), streamed; without it, the 10,000 built-in "
         "real loans of 2018.",
     ),
+]
+Since = Annotated[
+    datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day (dt) of the archive.")
+]
+Until = Annotated[
+    datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day (dt) of the archive.")
 ]
 SCORE_CHUNK_EVENTS = 5_000
 
@@ -219,6 +230,110 @@ def topic_new_epoch(bootstrap: Bootstrap = None, topic: Topic = None) -> None:
     What was scored stays; the topic counts as a new source, from its first offset.
     """
     _new_epoch(_broker(_kafka(bootstrap, topic)))
+
+
+@archive_app.command("run")
+def archive_run() -> None:
+    """Archive what is committed and not archived yet, as the scheduled run does."""
+    import logging
+    import uuid
+
+    from credit_risk_dagster.archive import archive
+    from credit_risk_dagster.settings import ArchiveSettings
+    from resources.warehouse import Warehouse
+
+    report = archive(
+        _broker(KafkaSettings()),
+        Warehouse(WarehouseSettings()),
+        _lake(),
+        ArchiveSettings(),
+        run_id=uuid.uuid4().hex,
+        log=logging.getLogger(__name__),
+    )
+    out.print(
+        f"{report.rows:,} events in {len(report.objects):,} objects, {report.bytes:,} bytes"
+        + "".join(f"; partition {p} is archived by another run" for p in report.busy)
+    )
+
+
+@archive_app.command("ls")
+def archive_ls(since: Since = None, until: Until = None, json_: Json = False) -> None:
+    """List the archived objects."""
+    objects = _archived(since, until)
+    if json_:
+        _print_json([vars(o) for o in objects])
+        return
+    table = Table("key", "events", "lost", "bytes", "archived at", "verified at")
+    for o in objects:
+        nothing = f"partition {o.partition}, offsets {o.first_offset} to {o.next_offset - 1}: none"
+        table.add_row(
+            o.key or nothing,
+            *(f"{o.rows:,}", f"{o.lost:,}", f"{o.bytes or 0:,}"),
+            *(f"{at:%Y-%m-%d %H:%M:%S}" if at else "" for at in (o.archived_at, o.verified_at)),
+        )
+    out.print(table)
+
+
+@archive_app.command("verify")
+def archive_verify(since: Since = None, until: Until = None) -> None:
+    """Read objects back and compare their checksums; exits with 1 if one differs."""
+    from credit_risk_dagster.archive import verify_archive
+    from resources.warehouse import Warehouse
+
+    done = verify_archive(
+        Warehouse(WarehouseSettings()), _lake(), since=_day(since), until=_day(until)
+    )
+    for key, wrong in done.broken.items():
+        err.print(f"[red]error:[/red] {key} {wrong}", highlight=False, soft_wrap=True)
+    out.print(
+        f"{done.objects - len(done.broken):,} of {done.objects:,} objects are what was stored "
+        f"({done.bytes:,} bytes)"
+    )
+    raise typer.Exit(1 if done.broken else 0)
+
+
+@archive_app.command("get")
+def archive_get(
+    directory: Annotated[Path, typer.Argument(help="Where to; keys become paths below it.")],
+    since: Since = None,
+    until: Until = None,
+) -> None:
+    """Download objects under their keys, each compared with its checksum."""
+    from shutil import copyfileobj
+
+    from credit_risk_dagster.archive import fetched
+
+    lake = _lake()
+    objects = [o for o in _archived(since, until) if o.key]
+    with _progress("downloaded", len(objects)) as show:
+        for done, recorded in enumerate(objects, 1):
+            path = directory / (recorded.key or "")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.part")
+            with fetched(lake, recorded) as content, partial.open("wb") as file:
+                copyfileobj(content, file)
+            partial.replace(path)
+            show(done)
+    out.print(f"{len(objects):,} objects in {directory}")
+
+
+def _archived(since: datetime | None, until: datetime | None) -> "list[ArchivedObject]":
+    from resources.archive_ledger import ArchiveLedger
+    from resources.warehouse import Warehouse
+
+    with Warehouse(WarehouseSettings()).session() as connection:
+        return ArchiveLedger(connection).objects(since=_day(since), until=_day(until))
+
+
+def _day(moment: datetime | None) -> date | None:
+    return moment.date() if moment else None
+
+
+def _lake() -> "Lake":
+    from credit_risk_dagster.settings import LakeSettings
+    from resources.lake import Lake
+
+    return Lake(LakeSettings())
 
 
 def _new_epoch(broker: "Broker") -> None:

@@ -2,13 +2,27 @@
 
 import dagster as dg
 
+from assets_src.archive import (
+    archive_checksums,
+    archive_raw_events,
+    archive_schedule,
+    raw_event_archive,
+    verify_archive_job,
+    verify_schedule,
+)
 from assets_src.scoring import loan_applications, score_applications, score_stream
-from resources.configurable import BrokerResource, WarehouseResource
+from resources.configurable import BrokerResource, LakeResource, WarehouseResource
 from sensors.offsets import loan_applications_offsets
 
 defs = dg.Definitions(
-    assets=[loan_applications, score_stream],
-    jobs=[score_applications],
+    assets=[loan_applications, score_stream, raw_event_archive],
+    asset_checks=[archive_checksums],
+    jobs=[score_applications, archive_raw_events, verify_archive_job],
+    schedules=[archive_schedule, verify_schedule],
     sensors=[loan_applications_offsets],
-    resources={"broker": BrokerResource(), "warehouse": WarehouseResource()},
+    resources={
+        "broker": BrokerResource(),
+        "warehouse": WarehouseResource(),
+        "lake": LakeResource(),
+    },
 )

@@ -245,6 +245,7 @@ class Reader:
         tps = {TopicPartition(self._topic, partition): at for partition, at in positions.items()}
         self._until = until or {}
         self._consumer.assign(list(tps))
+        self._consumer.resume(*tps)  # the client keeps a partition paused that is assigned again
         for tp, at in tps.items():
             self._consumer.seek(tp, at)
             self._stop_at_bound(tp, at)

@@ -166,7 +166,16 @@ class Warehouse:
 
     @contextmanager
     def ledger(self, name: str = "") -> Iterator["Ledger"]:
-        """Open a connection for reading and moving progress.
+        """Open a connection for reading and moving the progress of the stream.
+
+        Raises: as `session`.
+        """
+        with self.session(name) as connection:
+            yield Ledger(connection)
+
+    @contextmanager
+    def session(self, name: str = "") -> Iterator[psycopg.Connection[Any]]:
+        """Open a connection whose errors are the platform's.
 
         Raises:
             WarehouseUnavailable: Postgres does not answer, or went away.
@@ -174,7 +183,7 @@ class Warehouse:
         """
         connection = self.connect(name)
         try:
-            yield Ledger(connection)
+            yield connection
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction) as error:
             raise NotMigrated(
                 f"schema {self._settings.db_schema} in Postgres at {self.location} is not "
@@ -399,15 +408,20 @@ class Ledger:
             written = time.perf_counter()
         return Committed(buckets, written - started, time.perf_counter() - written)
 
-    def record_lost(self, source_id: int, lost: Sequence[OffsetRange]) -> None:
-        """Record committed-to-beginning ranges that the broker's retention removed unprocessed.
+    def record_lost(
+        self,
+        source_id: int,
+        lost: Sequence[OffsetRange],
+        reason: str = "removed by the broker's retention",
+    ) -> None:
+        """Move on over ranges whose events cannot be had, and record them as gaps.
 
         Raises:
             OffsetsMoved: the offsets are no longer where the ranges start.
         """
         with self._connection.transaction():
             batch_id = self._move_offsets(source_id, Fetch(ranges=[*lost], gaps=[*lost]), None)
-            self._insert_gaps(source_id, batch_id, lost, "removed by the broker's retention")
+            self._insert_gaps(source_id, batch_id, lost, reason)
 
     def _move_offsets(self, source_id: int, fetch: Fetch, assessment: Assessment | None) -> int:
         """Compare-and-set the offsets of the batch's partitions; returns the new batch's id."""

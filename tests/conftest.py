@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from credit_risk_dagster.settings import (
     PROJECT_ROOT,
+    ArchiveSettings,
     DrainSettings,
     KafkaSettings,
     LakeSettings,
@@ -26,7 +27,7 @@ from credit_risk_dagster.settings import (
 from infra.embedded.stack import S3, Broker, Postgres
 from resources.warehouse import migrate
 
-_SETTINGS = (KafkaSettings, WarehouseSettings, LakeSettings, DrainSettings)
+_SETTINGS = (KafkaSettings, WarehouseSettings, LakeSettings, ArchiveSettings, DrainSettings)
 
 
 @pytest.fixture(scope="session", autouse=True)

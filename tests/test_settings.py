@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings
 
 from credit_risk_dagster.settings import (
     PROJECT_ROOT,
+    ArchiveSettings,
     DrainSettings,
     KafkaSettings,
     LakeSettings,
@@ -16,7 +17,7 @@ from credit_risk_dagster.settings import (
 )
 
 EXAMPLE = PROJECT_ROOT / ".env.example"
-GROUPS = (KafkaSettings, WarehouseSettings, LakeSettings, DrainSettings)
+GROUPS = (KafkaSettings, WarehouseSettings, LakeSettings, ArchiveSettings, DrainSettings)
 
 
 def variables(group: type[BaseSettings]) -> dict[str, str | None]:
@@ -93,6 +94,8 @@ def test_security_settings_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> 
         (KafkaSettings, "KAFKA_PARTITIONS", "0"),
         (KafkaSettings, "KAFKA_SECURITY_PROTOCOL", "TLS"),
         (WarehouseSettings, "CREDIT_RISK_SCHEMA", 'x"; DROP SCHEMA public'),
+        (LakeSettings, "S3_KMS_KEY_ID", "a-key-without-encryption"),
+        (ArchiveSettings, "CREDIT_RISK_ARCHIVE_MAX_OBJECT_BYTES", "1000"),
         (DrainSettings, "CREDIT_RISK_LANES", "many"),
         (DrainSettings, "CREDIT_RISK_SESSION_SECONDS", "-1"),
     ],
