@@ -10,14 +10,22 @@ from assets_src.archive import (
     verify_archive_job,
     verify_schedule,
 )
+from assets_src.rebuild import rebuild_from_archive, rebuilt_applications
+from assets_src.redrive import redrive_rejected
 from assets_src.scoring import loan_applications, score_applications, score_stream
 from resources.configurable import BrokerResource, LakeResource, WarehouseResource
 from sensors.offsets import loan_applications_offsets
 
 defs = dg.Definitions(
-    assets=[loan_applications, score_stream, raw_event_archive],
+    assets=[loan_applications, score_stream, raw_event_archive, rebuilt_applications],
     asset_checks=[archive_checksums],
-    jobs=[score_applications, archive_raw_events, verify_archive_job],
+    jobs=[
+        score_applications,
+        archive_raw_events,
+        verify_archive_job,
+        rebuild_from_archive,
+        redrive_rejected,
+    ],
     schedules=[archive_schedule, verify_schedule],
     sensors=[loan_applications_offsets],
     resources={

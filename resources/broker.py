@@ -335,7 +335,7 @@ class Reader:
                 record = ConsumerRecord(*zip(*records, strict=True))
                 offsets = np.array(record.offset, np.int64)
                 parts.append((tp.partition, offsets, record))
-            gaps.extend(_gaps(tp.partition, first, end, offsets))
+            gaps.extend(offsets_missing(tp.partition, first, end, offsets))
         if not parts:
             return Fetch(ranges=ranges, gaps=gaps)
         return Fetch(
@@ -363,7 +363,7 @@ def truncated(topic: str, partition: int, committed: int, end: int) -> str:
     )
 
 
-def _gaps(
+def offsets_missing(
     partition: int, first: int, end: int, offsets: npt.NDArray[np.int64]
 ) -> Iterator[OffsetRange]:
     """The ranges of first..end that are not among the (ascending) offsets."""

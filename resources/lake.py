@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from typing import Any, BinaryIO
 
 from credit_risk_dagster.errors import PlatformError
@@ -93,7 +93,7 @@ class Lake:
         """Bytes and hexadecimal SHA-256 of a file, which is then at its beginning."""
         content.seek(0)
         digest = hashlib.file_digest(content, "sha256")  # type: ignore[arg-type]
-        size = content.tell()
+        size = content.seek(0, SEEK_END)  # of a buffer, the digest leaves the position as it was
         content.seek(0)
         return size, digest.hexdigest()
 
