@@ -63,7 +63,7 @@ def raw_event_archive(
             store,
             bucket,
             ArchiveSettings(),
-            run_id=context.run_id,
+            run_id=context.run.run_id,
             log=context.log,
         )
         if report.objects or report.lost:

@@ -58,7 +58,7 @@ def rebuilt_applications(
             lake.client(),
             load_policy(Path(config.policy_file) if config.policy_file else settings.policy_file),
             into=config.into,
-            run_id=context.run_id,
+            run_id=context.run.run_id,
             since=first.date(),
             until=(following - timedelta(days=1)).date(),
             log=context.log,
