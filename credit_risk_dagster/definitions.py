@@ -12,6 +12,7 @@ from assets_src.archive import (
 )
 from assets_src.rebuild import rebuild_from_archive, rebuilt_applications
 from assets_src.redrive import redrive_rejected
+from assets_src.retention import apply_retention, retention_schedule
 from assets_src.scoring import loan_applications, score_applications, score_stream
 from resources.configurable import BrokerResource, LakeResource, WarehouseResource
 from sensors.offsets import loan_applications_offsets
@@ -25,8 +26,9 @@ defs = dg.Definitions(
         verify_archive_job,
         rebuild_from_archive,
         redrive_rejected,
+        apply_retention,
     ],
-    schedules=[archive_schedule, verify_schedule],
+    schedules=[archive_schedule, verify_schedule, retention_schedule],
     sensors=[loan_applications_offsets],
     resources={
         "broker": BrokerResource(),

@@ -142,6 +142,21 @@ class ArchiveSettings(_Settings):
     max_object_bytes: int = Field(64 * 2**20, ge=2**20, description="most bytes of one object")
 
 
+class RetentionSettings(_Settings):
+    """What is kept for how long (variables `CREDIT_RISK_RETENTION_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_RETENTION_")
+
+    days: int | None = Field(
+        None,
+        ge=0,
+        description="days after its end that a month's rows stay in Postgres; empty keeps all",
+    )
+    run_days: int | None = Field(
+        None, ge=0, description="days that Dagster remembers a finished run; empty keeps all"
+    )
+
+
 class DrainSettings(_Settings):
     """How a drain run works (variables `CREDIT_RISK_*`)."""
 
@@ -178,6 +193,10 @@ class Settings:
     @cached_property
     def archive(self) -> ArchiveSettings:
         return ArchiveSettings()
+
+    @cached_property
+    def retention(self) -> RetentionSettings:
+        return RetentionSettings()
 
     @cached_property
     def drain(self) -> DrainSettings:

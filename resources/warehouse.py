@@ -697,7 +697,8 @@ class Ledger:
 
         Returns:
             partition, first_offset, next_offset, and the rows actually stored in that range:
-            scored, rejected, gaps, and difference = next - first - scored - rejected - gaps.
+            scored, rejected, gaps, dropped (by retention; only when everything is counted), and
+            difference = next - first - scored - rejected - gaps - dropped.
         """
         with self._connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(_RECONCILE, {"source_id": source_id, "run_id": run_id}).fetchall()
@@ -822,10 +823,13 @@ WITH scope AS (
                              - greatest(t.first_offset, scope.first_offset)), 0)::bigint
             FROM offset_gaps t WHERE t.source_id = %(source_id)s
             AND t.partition = scope.partition AND t.first_offset < scope.next_offset
-            AND t.next_offset > scope.first_offset) AS gaps
+            AND t.next_offset > scope.first_offset) AS gaps,
+        (SELECT coalesce(sum(t.scored + t.rejected), 0)::bigint FROM dropped_rows t
+            WHERE %(run_id)s::text IS NULL AND t.source_id = %(source_id)s
+            AND t.partition = scope.partition) AS dropped
     FROM scope
 )
-SELECT *, next_offset - first_offset - scored - rejected - gaps AS difference
+SELECT *, next_offset - first_offset - scored - rejected - gaps - dropped AS difference
 FROM counted ORDER BY partition
 """
 

@@ -22,12 +22,20 @@ from credit_risk_dagster.settings import (
     DrainSettings,
     KafkaSettings,
     LakeSettings,
+    RetentionSettings,
     WarehouseSettings,
 )
 from infra.embedded.stack import S3, Broker, Postgres
 from resources.warehouse import migrate
 
-_SETTINGS = (KafkaSettings, WarehouseSettings, LakeSettings, ArchiveSettings, DrainSettings)
+_SETTINGS = (
+    KafkaSettings,
+    WarehouseSettings,
+    LakeSettings,
+    ArchiveSettings,
+    RetentionSettings,
+    DrainSettings,
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -13,11 +13,19 @@ from credit_risk_dagster.settings import (
     DrainSettings,
     KafkaSettings,
     LakeSettings,
+    RetentionSettings,
     WarehouseSettings,
 )
 
 EXAMPLE = PROJECT_ROOT / ".env.example"
-GROUPS = (KafkaSettings, WarehouseSettings, LakeSettings, ArchiveSettings, DrainSettings)
+GROUPS = (
+    KafkaSettings,
+    WarehouseSettings,
+    LakeSettings,
+    ArchiveSettings,
+    RetentionSettings,
+    DrainSettings,
+)
 
 
 def variables(group: type[BaseSettings]) -> dict[str, str | None]:
