@@ -6,6 +6,7 @@ Every command imports what it needs when it runs: `--help` and `score` answer at
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,8 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DEFAULT_POLICY, KafkaSettings, WarehouseSettings
 
 if TYPE_CHECKING:
+    from resources.archive_ledger import ArchivedObject
+    from resources.lake import Lake
     from resources.warehouse import Ledger
 
 app = typer.Typer(
@@ -32,6 +35,10 @@ app = typer.Typer(
 )
 topic_app = typer.Typer(help="The topic that carries the applications.", no_args_is_help=True)
 app.add_typer(topic_app, name="topic")
+archive_app = typer.Typer(help="The raw events on S3.", no_args_is_help=True)
+app.add_typer(archive_app, name="archive")
+rejected_app = typer.Typer(help="Events that could not be scored.", no_args_is_help=True)
+app.add_typer(rejected_app, name="rejected")
 
 # What is printed has paths and messages in it: a [ in them is no markup.
 out = Console(markup=False, highlight=False)
@@ -54,6 +61,15 @@ CsvFile = Annotated[
         help="A LendingClub CSV (plain, .gz or .zip), streamed; without it, the 10,000 built-in "
         "real loans of 2018.",
     ),
+]
+Since = Annotated[
+    datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day (dt) of the archive.")
+]
+Until = Annotated[
+    datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day (dt) of the archive.")
+]
+Reason = Annotated[
+    str | None, typer.Option(help="Only with this reason code, e.g. missing_required:dti.")
 ]
 SCORE_CHUNK_EVENTS = 5_000
 
@@ -197,6 +213,48 @@ def score(
     sys.stdout.buffer.flush()
 
 
+@app.command()
+def rebuild(
+    into: Annotated[str, typer.Option(help="Schema to write; created when it is missing.")],
+    from_archive: Annotated[
+        bool, typer.Option("--from-archive", help="Read the events from S3, the only source.")
+    ] = False,
+    since: Since = None,
+    until: Until = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Credit policy (YAML); default CREDIT_RISK_POLICY_FILE.")
+    ] = None,
+) -> None:
+    """Score the archived events again, without the broker, into another schema.
+
+    Partitions and offsets stay what they were. One that was interrupted goes on where it ended.
+    """
+    import logging
+    import uuid
+
+    from credit_risk_dagster.domain.policy import load_policy
+    from credit_risk_dagster.rebuild import rebuild as rebuild_schema
+    from credit_risk_dagster.settings import DrainSettings
+
+    if not from_archive:
+        raise PlatformError("say --from-archive: there is nothing else to rebuild from")
+    report = rebuild_schema(
+        WarehouseSettings(),
+        _lake(),
+        load_policy(policy or DrainSettings().policy_file),
+        into=into,
+        run_id=f"rebuild-{uuid.uuid4()}",
+        since=_day(since),
+        until=_day(until),
+        log=logging.getLogger(__name__),
+    )
+    out.print(
+        f"schema {report.schema}: {report.scored:,} scored, {report.rejected:,} rejected, "
+        f"{report.gaps:,} gaps by {report.policy}, "
+        f"{(report.scored + report.rejected) / max(report.seconds, 1e-9):,.0f} events a second"
+    )
+
+
 @topic_app.command("reset")
 def topic_reset(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
@@ -227,6 +285,194 @@ def topic_new_epoch(bootstrap: Bootstrap = None, topic: Topic = None) -> None:
     settings = _kafka(bootstrap, topic)
     with _ledger() as ledger:
         _new_epoch(ledger, settings)
+
+
+@archive_app.command("run")
+def archive_run() -> None:
+    """Archive what is committed and not archived yet, as the scheduled run does."""
+    import logging
+    import uuid
+
+    from credit_risk_dagster.archive import archive
+    from credit_risk_dagster.settings import ArchiveSettings
+    from resources.broker import Broker
+    from resources.warehouse import Warehouse
+
+    report = archive(
+        Broker(KafkaSettings()),
+        Warehouse(WarehouseSettings()),
+        _lake(),
+        ArchiveSettings(),
+        run_id=uuid.uuid4().hex,
+        log=logging.getLogger(__name__),
+    )
+    out.print(
+        f"{report.rows:,} events in {len(report.objects):,} objects, {report.bytes:,} bytes"
+        + "".join(f"; partition {p} is archived by another run" for p in report.busy)
+    )
+
+
+@archive_app.command("ls")
+def archive_ls(since: Since = None, until: Until = None, json_: Json = False) -> None:
+    """List the archived objects."""
+    objects = _archived(since, until)
+    if json_:
+        _print_json([vars(o) for o in objects])
+        return
+    table = Table("key", "events", "lost", "bytes", "archived at", "verified at")
+    for o in objects:
+        nothing = f"partition {o.partition}, offsets {o.first_offset} to {o.next_offset - 1}: none"
+        table.add_row(
+            o.key or nothing,
+            *(f"{o.rows:,}", f"{o.lost:,}", f"{o.bytes or 0:,}"),
+            *(f"{at:%Y-%m-%d %H:%M:%S}" if at else "" for at in (o.archived_at, o.verified_at)),
+        )
+    out.print(table)
+
+
+@archive_app.command("verify")
+def archive_verify(since: Since = None, until: Until = None) -> None:
+    """Read objects back and compare their checksums; exits with 1 if one differs."""
+    from credit_risk_dagster.archive import verify_archive
+    from resources.warehouse import Warehouse
+
+    done = verify_archive(
+        Warehouse(WarehouseSettings()), _lake(), since=_day(since), until=_day(until)
+    )
+    for key, wrong in done.broken.items():
+        _print_error(f"{key} {wrong}")
+    out.print(
+        f"{done.objects - len(done.broken):,} of {done.objects:,} objects are what was stored "
+        f"({done.bytes:,} bytes)"
+    )
+    raise typer.Exit(1 if done.broken else 0)
+
+
+@archive_app.command("get")
+def archive_get(
+    directory: Annotated[Path, typer.Argument(help="Where to; keys become paths below it.")],
+    since: Since = None,
+    until: Until = None,
+) -> None:
+    """Download objects under their keys, each compared with its checksum."""
+    from shutil import copyfileobj
+
+    from credit_risk_dagster.archive import fetched
+
+    lake = _lake()
+    objects = [o for o in _archived(since, until) if o.key]
+    with _progress("downloaded", len(objects)) as show:
+        for done, recorded in enumerate(objects, 1):
+            path = directory / (recorded.key or "")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.part")
+            with fetched(lake, recorded) as content, partial.open("wb") as file:
+                copyfileobj(content, file)
+            partial.replace(path)
+            show(done)
+    out.print(f"{len(objects):,} objects in {directory}")
+
+
+def _archived(since: datetime | None, until: datetime | None) -> "list[ArchivedObject]":
+    from resources.archive_ledger import ArchiveLedger
+    from resources.warehouse import Warehouse
+
+    with Warehouse(WarehouseSettings()).session() as connection:
+        return ArchiveLedger(connection).objects(since=_day(since), until=_day(until))
+
+
+def _day(moment: datetime | None) -> date | None:
+    return moment.date() if moment else None
+
+
+def _lake() -> "Lake":
+    from credit_risk_dagster.settings import LakeSettings
+    from resources.lake import Lake
+
+    return Lake(LakeSettings())
+
+
+@rejected_app.command("ls")
+def rejected_ls(
+    reason: Reason = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most events.")] = 20,
+) -> None:
+    """Count the rejected events by reason, and list the first of them."""
+    from resources.warehouse import Warehouse
+
+    with Warehouse(WarehouseSettings()).ledger() as ledger:
+        counts = ledger.execute(
+            "SELECT reason, count(*) AS events, max(rejected_at) AS last FROM rejected_events"
+            " GROUP BY reason ORDER BY 2 DESC"
+        )
+        events = ledger.rejected(reason=reason, limit=limit)
+    totals = Table("reason", "events", "last")
+    for row in counts:
+        totals.add_row(row["reason"], f"{row['events']:,}", f"{row['last']:%Y-%m-%d %H:%M:%S}")
+    out.print(totals)
+    table = Table("source", "partition", "offset", "rejected at", "reason", "value")
+    for event in events:
+        table.add_row(
+            *(str(event.source_id), str(event.partition), str(event.offset)),
+            *(f"{event.rejected_at:%Y-%m-%d %H:%M:%S}", event.reason, _preview(event.value)),
+        )
+    out.print(table)
+
+
+@rejected_app.command("show")
+def rejected_show(
+    partition: Annotated[int, typer.Argument(help="Partition of the event.")],
+    offset: Annotated[int, typer.Argument(help="Offset of the event.")],
+) -> None:
+    """Write an event's exact bytes to stdout, and where it came from to stderr."""
+    from resources.warehouse import Warehouse
+
+    with Warehouse(WarehouseSettings()).ledger() as ledger:
+        events = ledger.rejected(partition=partition, offset=offset)
+    if not events:
+        raise PlatformError(f"no rejected event has partition {partition} and offset {offset}")
+    event = events[-1]  # of several sources, the newest
+    err.print(
+        f"source {event.source_id}, partition {partition}, offset {offset}: {event.reason}, "
+        f"rejected at {event.rejected_at:%Y-%m-%d %H:%M:%S}, batch {event.batch_id}, "
+        f"key {_preview(event.key)}",
+        highlight=False,
+        markup=False,
+    )
+    sys.stdout.buffer.write(event.value or b"")
+    sys.stdout.buffer.flush()
+
+
+@rejected_app.command("redrive")
+def rejected_redrive(
+    reason: Reason = None,
+    partition: Annotated[int | None, typer.Option(help="Only of this partition.")] = None,
+    offset: Annotated[int | None, typer.Option(help="Only at this offset.")] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="Credit policy (YAML); default CREDIT_RISK_POLICY_FILE.")
+    ] = None,
+) -> None:
+    """Score rejected events again; those that can be scored now move to the scored ones."""
+    import uuid
+
+    from credit_risk_dagster.domain.policy import load_policy
+    from credit_risk_dagster.redrive import redrive
+    from credit_risk_dagster.settings import DrainSettings
+    from resources.warehouse import Warehouse
+
+    report = redrive(
+        Warehouse(WarehouseSettings()),
+        load_policy(policy or DrainSettings().policy_file),
+        run_id=f"redrive-{uuid.uuid4()}",
+        reason=reason,
+        partition=partition,
+        offset=offset,
+    )
+    out.print(f"{report.moved.total():,} of {report.examined:,} rejected events are now scored")
+
+
+def _preview(value: bytes | None) -> str:
+    return "" if value is None else repr(value[:60])[2:-1] + ("..." if len(value) > 60 else "")
 
 
 def _new_epoch(ledger: "Ledger", settings: KafkaSettings) -> None:

@@ -2,13 +2,37 @@
 
 import dagster as dg
 
+from assets_src.archive import (
+    archive_checksums,
+    archive_raw_events,
+    archive_schedule,
+    raw_event_archive,
+    verify_archive_job,
+    verify_schedule,
+)
+from assets_src.rebuild import rebuild_from_archive, rebuilt_applications
+from assets_src.redrive import redrive_rejected
+from assets_src.retention import apply_retention, retention_schedule
 from assets_src.scoring import loan_applications, score_applications, score_stream
-from resources.configurable import BrokerResource, WarehouseResource
+from resources.configurable import BrokerResource, LakeResource, WarehouseResource
 from sensors.offsets import loan_applications_offsets
 
 defs = dg.Definitions(
-    assets=[loan_applications, score_stream],
-    jobs=[score_applications],
+    assets=[loan_applications, score_stream, raw_event_archive, rebuilt_applications],
+    asset_checks=[archive_checksums],
+    jobs=[
+        score_applications,
+        archive_raw_events,
+        verify_archive_job,
+        rebuild_from_archive,
+        redrive_rejected,
+        apply_retention,
+    ],
+    schedules=[archive_schedule, verify_schedule, retention_schedule],
     sensors=[loan_applications_offsets],
-    resources={"broker": BrokerResource(), "warehouse": WarehouseResource()},
+    resources={
+        "broker": BrokerResource(),
+        "warehouse": WarehouseResource(),
+        "lake": LakeResource(),
+    },
 )

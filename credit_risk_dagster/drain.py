@@ -129,7 +129,7 @@ def drain(
         BoundsError: the bounds begin after the committed offset.
     """
     with ExitStack() as stack:
-        stack.enter_context(_tuned_interpreter())
+        stack.enter_context(tuned_interpreter())
         # Everything slow comes before the lock, while the predecessor still works.
         reader = stack.enter_context(broker.reader(settings))
         ledger = stack.enter_context(warehouse.ledger(run_id))
@@ -203,7 +203,7 @@ def _drain_until_over(
 
 
 @contextmanager
-def _tuned_interpreter() -> Iterator[None]:
+def tuned_interpreter() -> Iterator[None]:
     """Settings of the interpreter that suit a session; the old ones return with its end.
 
     A batch makes a hundred thousand containers and hardly a cycle. By default the garbage collector

@@ -122,6 +122,54 @@ class LakeSettings(_Settings):
     endpoint_url: str | None = Field(
         None, alias="AWS_ENDPOINT_URL_S3", description="S3-compatible endpoint; empty means AWS"
     )
+    create_bucket: bool = Field(
+        False, alias="S3_CREATE_BUCKET", description="create the bucket when it is missing"
+    )
+    encryption: Literal["AES256", "aws:kms"] | None = Field(
+        None,
+        alias="S3_SERVER_SIDE_ENCRYPTION",
+        description="AES256 or aws:kms; empty means what the bucket does by default",
+    )
+    kms_key_id: str | None = Field(
+        None, alias="S3_KMS_KEY_ID", description="key of aws:kms; empty means the account's own"
+    )
+    max_attempts: int = Field(
+        5, ge=1, alias="S3_MAX_ATTEMPTS", description="tries of a request, with growing pauses"
+    )
+    timeout_seconds: float = Field(
+        30, gt=0, alias="S3_TIMEOUT_SECONDS", description="how long one answer may take"
+    )
+
+    @model_validator(mode="after")
+    def _key_is_used(self) -> "LakeSettings":
+        if self.kms_key_id and self.encryption != "aws:kms":
+            raise ValueError("S3_KMS_KEY_ID needs S3_SERVER_SIDE_ENCRYPTION=aws:kms")
+        return self
+
+
+class ArchiveSettings(_Settings):
+    """How raw events are archived (variables `CREDIT_RISK_ARCHIVE_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_ARCHIVE_")
+
+    cron: str = Field("*/5 * * * *", description="when a run archives (cron, UTC)")
+    max_object_events: int = Field(250_000, ge=1, description="most events in one object")
+    max_object_bytes: int = Field(64 * 2**20, ge=2**20, description="most bytes of one object")
+
+
+class RetentionSettings(_Settings):
+    """What is kept for how long (variables `CREDIT_RISK_RETENTION_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_RETENTION_")
+
+    days: int | None = Field(
+        None,
+        ge=0,
+        description="days after its end that a month's rows stay in Postgres; empty keeps all",
+    )
+    run_days: int | None = Field(
+        None, ge=0, description="days that Dagster remembers a finished run; empty keeps all"
+    )
 
 
 class DrainSettings(_Settings):
@@ -156,6 +204,14 @@ class Settings:
     @cached_property
     def lake(self) -> LakeSettings:
         return LakeSettings()
+
+    @cached_property
+    def archive(self) -> ArchiveSettings:
+        return ArchiveSettings()
+
+    @cached_property
+    def retention(self) -> RetentionSettings:
+        return RetentionSettings()
 
     @cached_property
     def drain(self) -> DrainSettings:

@@ -260,6 +260,7 @@ class Reader:
         tps = {TopicPartition(self._topic, partition): at for partition, at in positions.items()}
         self._until = until or {}
         self._consumer.assign(list(tps))
+        self._consumer.resume(*tps)  # the client keeps a partition paused that is assigned again
         for tp, at in tps.items():
             self._consumer.seek(tp, at)
             self._stop_at_bound(tp, at)
@@ -349,7 +350,7 @@ class Reader:
                 record = ConsumerRecord(*zip(*records, strict=True))
                 offsets = np.array(record.offset, np.int64)
                 parts.append((tp.partition, offsets, record))
-            gaps.extend(_gaps(tp.partition, first, end, offsets))
+            gaps.extend(offsets_missing(tp.partition, first, end, offsets))
         if not parts:
             return Fetch(ranges=ranges, gaps=gaps)
         return Fetch(
@@ -377,7 +378,7 @@ def truncated(topic: str, partition: int, committed: int, end: int) -> str:
     )
 
 
-def _gaps(
+def offsets_missing(
     partition: int, first: int, end: int, offsets: npt.NDArray[np.int64]
 ) -> Iterator[OffsetRange]:
     """The ranges of first..end that are not among the (ascending) offsets."""

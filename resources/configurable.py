@@ -7,8 +7,9 @@ process that uses them, and never appear in Dagster's run config or UI.
 
 from dagster import ConfigurableResource
 
-from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
+from credit_risk_dagster.settings import KafkaSettings, LakeSettings, WarehouseSettings
 from resources.broker import Broker
+from resources.lake import Lake
 from resources.warehouse import Warehouse
 
 
@@ -24,3 +25,10 @@ class WarehouseResource(ConfigurableResource):
 
     def client(self) -> Warehouse:
         return Warehouse(WarehouseSettings())
+
+
+class LakeResource(ConfigurableResource):
+    """The bucket of `S3_*` and `AWS_*`."""
+
+    def client(self) -> Lake:
+        return Lake(LakeSettings())

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, LiteralString, cast
 
@@ -46,6 +47,14 @@ class LaneBusy(PlatformError):
     """Another run holds the lane's partitions and did not hand them over in time."""
 
 
+class RedriveRaced(PlatformError):
+    """Rejected events are not there any more, or somebody else scores them again."""
+
+
+class SourceMismatch(PlatformError):
+    """Two schemas mean different topics by the same source id."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A topic of a cluster, in one of its epochs."""
@@ -68,6 +77,21 @@ class Progress:
     rejected: int
     gaps: int
     idle_seconds: float
+
+
+@dataclass(frozen=True)
+class RejectedEvent:
+    """A rejected event; key and value are its exact bytes."""
+
+    source_id: int
+    partition: int
+    offset: int
+    rejected_at: datetime
+    recorded_at: datetime
+    batch_id: int
+    reason: str
+    key: bytes | None
+    value: bytes | None
 
 
 @dataclass(frozen=True)
@@ -176,7 +200,16 @@ class Warehouse:
 
     @contextmanager
     def ledger(self, name: str = "") -> Iterator["Ledger"]:
-        """Open a connection for reading and moving progress.
+        """Open a connection for reading and moving the progress of the stream.
+
+        Raises: as `session`.
+        """
+        with self.session(name) as connection:
+            yield Ledger(connection)
+
+    @contextmanager
+    def session(self, name: str = "") -> Iterator[psycopg.Connection[Any]]:
+        """Open a connection whose errors are the platform's.
 
         Raises:
             WarehouseUnavailable: Postgres does not answer, or went away.
@@ -184,7 +217,7 @@ class Warehouse:
         """
         connection = self.connect(name)
         try:
-            yield Ledger(connection)
+            yield connection
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction) as error:
             raise NotMigrated(
                 f"schema {self._settings.db_schema} in Postgres at {self.location} is not "
@@ -246,6 +279,32 @@ class Ledger:
             source = self.find_source(topic)
             assert source is not None  # noqa: S101 (just inserted, and sources are never deleted)
         return source
+
+    def adopt_source(self, source: Source) -> None:
+        """Register another schema's source under the same id.
+
+        Raises:
+            SourceMismatch: this schema has another source of that id.
+        """
+        self._connection.execute(
+            "INSERT INTO sources (source_id, cluster_id, topic, topic_id, epoch)"
+            " OVERRIDING SYSTEM VALUE VALUES (%(source_id)s, %(cluster_id)s, %(topic)s,"
+            " %(topic_id)s, %(epoch)s) ON CONFLICT DO NOTHING",
+            vars(source),
+        )
+        if source not in self.sources():
+            raise SourceMismatch(
+                f"source {source.source_id} is another one here than topic {source.topic} of "
+                f"cluster {source.cluster_id}, epoch {source.epoch}: name a fresh schema"
+            )
+
+    def sources(self) -> list[Source]:
+        """Every source of which something was committed."""
+        with self._connection.cursor(row_factory=class_row(Source)) as cursor:
+            return cursor.execute(
+                "SELECT source_id, cluster_id, topic, topic_id, epoch FROM sources"
+                " ORDER BY source_id"
+            ).fetchall()
 
     def new_epoch(self, topic: TopicState) -> int:
         """Start over with the topic as the broker has it now; returns the new epoch's number."""
@@ -409,15 +468,20 @@ class Ledger:
             written = time.perf_counter()
         return Committed(buckets, written - started, time.perf_counter() - written)
 
-    def record_lost(self, source_id: int, lost: Sequence[OffsetRange]) -> None:
-        """Record committed-to-beginning ranges that the broker's retention removed unprocessed.
+    def record_lost(
+        self,
+        source_id: int,
+        lost: Sequence[OffsetRange],
+        reason: str = "removed by the broker's retention",
+    ) -> None:
+        """Move on over ranges whose events cannot be had, and record them as gaps.
 
         Raises:
             OffsetsMoved: the offsets are no longer where the ranges start.
         """
         with self._connection.transaction():
             batch_id = self._move_offsets(source_id, Fetch(ranges=[*lost], gaps=[*lost]), None)
-            self._insert_gaps(source_id, batch_id, lost, "removed by the broker's retention")
+            self._insert_gaps(source_id, batch_id, lost, reason)
 
     def _move_offsets(self, source_id: int, fetch: Fetch, assessment: Assessment | None) -> int:
         """Compare-and-set the offsets of the batch's partitions; returns the new batch's id."""
@@ -503,11 +567,6 @@ class Ledger:
             )
 
     def _roll_up(self, source_id: int, assessment: Assessment) -> None:
-        amounts = np.bincount(
-            assessment.tiers,
-            weights=assessment.scored["loan_amnt"].to_numpy(zero_copy_only=False),
-            minlength=len(TIERS),
-        )
         counts = assessment.tier_counts()
         self._connection.execute(
             _ROLL_UP,
@@ -515,9 +574,126 @@ class Ledger:
                 source_id,
                 [*counts, "Rejected"],
                 [*counts.values(), len(assessment.rejected_at)],
-                [*amounts.astype(np.float64).tolist(), 0.0],  # of no rows, bincount makes integers
+                [*_amounts(assessment), 0.0],
             ),
         )
+
+    # --- rejected events ------------------------------------------------------------------------
+
+    def rejected(
+        self,
+        *,
+        reason: str | None = None,
+        partition: int | None = None,
+        offset: int | None = None,
+        after: tuple[int, int, int] = (-1, -1, -1),
+        limit: int = 5_000,
+    ) -> list[RejectedEvent]:
+        """Rejected events by source, partition and offset.
+
+        Args:
+            reason, partition, offset: only those.
+            after: (source, partition, offset) of the last one that was seen.
+            limit: most events.
+        """
+        with self._connection.cursor(row_factory=class_row(RejectedEvent)) as cursor:
+            return cursor.execute(
+                _REJECTED,
+                {
+                    "reason": reason,
+                    "partition": partition,
+                    "offset": offset,
+                    "after_source": after[0],
+                    "after_partition": after[1],
+                    "after_offset": after[2],
+                    "limit": limit,
+                },
+            ).fetchall()
+
+    def lock_redrive(self) -> None:
+        """Be the only one that scores rejected events again, for as long as the connection lives.
+
+        Raises:
+            RedriveRaced: another one does.
+        """
+        row = self._connection.execute(
+            "SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '.redrive', 0))"
+        ).fetchone()
+        if not (row and row[0]):
+            raise RedriveRaced("another run re-drives rejected events: wait until it is done")
+
+    def redrive(
+        self,
+        events: Sequence[RejectedEvent],
+        assessment: Assessment,
+        policy_id: int,
+        run_id: str,
+    ) -> int:
+        """Move those of one partition's rejected events that are now scored, in one transaction.
+
+        They keep their offset and the batch that rejected them, and leave a row of audit.
+
+        Args:
+            events: of one source and partition.
+            assessment: of the same events, in the same order.
+
+        Returns:
+            How many were moved.
+
+        Raises:
+            RedriveRaced: some of them are no longer there. Nothing is written.
+        """
+        moved = [events[at] for at in assessment.scored_at]
+        if not moved:
+            return 0
+        which: dict[str, Any] = {
+            "source_id": moved[0].source_id,
+            "partition": moved[0].partition,
+            "offsets": [event.offset for event in moved],
+            "rejected_at": [event.rejected_at for event in moved],
+            "reasons": [event.reason for event in moved],
+            "policy_id": policy_id,
+            "run_id": run_id,
+            "count": len(moved),
+        }
+        rows = assessment.scored
+        coordinates: dict[str, pa.Array] = {
+            "source_id": _constant(moved[0].source_id, len(moved), pa.int32()),
+            "partition": _constant(moved[0].partition, len(moved), pa.int32()),
+            "offset": pa.array(which["offsets"], pa.int64()),
+            "batch_id": pa.array([event.batch_id for event in moved], pa.int64()),
+            "recorded_at": pa.array(
+                [event.recorded_at for event in moved], pa.timestamp("us", "UTC")
+            ),
+            "policy_id": _constant(policy_id, len(moved), pa.int32()),
+        }
+        with self._connection.transaction():
+            # First the row that a drain's transaction takes first, too: so none waits in a circle.
+            self._connection.execute(_REDRIVE_OFFSETS, which)
+            found = self._connection.execute(_REDRIVE_DELETE, which).rowcount
+            if found != len(moved):
+                raise RedriveRaced(
+                    f"{len(moved) - found} of {len(moved)} rejected events of partition "
+                    f"{moved[0].partition} are gone meanwhile: start again"
+                )
+            self._copy(
+                "scored_applications",
+                pa.RecordBatch.from_pydict(
+                    coordinates | {name: rows[name] for name in rows.schema.names}
+                ),
+            )
+            self._connection.execute(_REDRIVE_AUDIT, which)
+            tiers = assessment.tier_counts()
+            self._connection.execute(
+                _REDRIVE_ROLL_UP,
+                which
+                | {
+                    "tiers": list(tiers),
+                    "counts": list(tiers.values()),
+                    "amounts": _amounts(assessment),
+                },
+            )
+        return len(moved)
 
     # --- reconciliation -------------------------------------------------------------------------
 
@@ -531,7 +707,8 @@ class Ledger:
 
         Returns:
             partition, first_offset, next_offset, and the rows actually stored in that range:
-            scored, rejected, gaps, and difference = next - first - scored - rejected - gaps.
+            scored, rejected, gaps, dropped (by retention; only when everything is counted), and
+            difference = next - first - scored - rejected - gaps - dropped.
         """
         with self._connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(_RECONCILE, {"source_id": source_id, "run_id": run_id}).fetchall()
@@ -582,6 +759,58 @@ SET applications = total.applications + excluded.applications,
     loan_amnt = total.loan_amnt + excluded.loan_amnt
 """
 
+_REJECTED: LiteralString = """
+SELECT source_id, partition, "offset", rejected_at, recorded_at, batch_id, reason, key, value
+FROM rejected_events
+WHERE (%(reason)s::text IS NULL OR reason = %(reason)s)
+    AND (%(partition)s::int IS NULL OR partition = %(partition)s)
+    AND (%(offset)s::bigint IS NULL OR "offset" = %(offset)s)
+    AND (source_id, partition, "offset")
+        > (%(after_source)s::int, %(after_partition)s::int, %(after_offset)s::bigint)
+ORDER BY source_id, partition, "offset" LIMIT %(limit)s
+"""
+
+_REDRIVE_OFFSETS: LiteralString = """
+UPDATE stream_offsets SET scored = scored + %(count)s, rejected = rejected - %(count)s
+WHERE source_id = %(source_id)s AND partition = %(partition)s
+"""
+
+_REDRIVE_AUDIT: LiteralString = """
+INSERT INTO redriven_events
+    (source_id, partition, "offset", reason, rejected_at, policy_id, run_id)
+SELECT %(source_id)s, %(partition)s, o, r, t, %(policy_id)s, %(run_id)s
+FROM unnest(%(offsets)s::bigint[], %(reasons)s::text[], %(rejected_at)s::timestamptz[])
+    AS moved (o, r, t)
+"""
+
+_REDRIVE_DELETE: LiteralString = """
+DELETE FROM rejected_events USING
+    unnest(%(offsets)s::bigint[], %(rejected_at)s::timestamptz[]) AS moved (o, t)
+WHERE source_id = %(source_id)s AND partition = %(partition)s
+    AND "offset" = moved.o AND rejected_at = moved.t
+"""
+
+# In the order of the key, as in _ROLL_UP. A minute that retention removed is not brought back.
+_REDRIVE_ROLL_UP: LiteralString = """
+WITH change AS (
+    SELECT r.minute, r.risk_tier AS tier, -count(*) AS n, 0.0 AS amount
+    FROM unnest(%(rejected_at)s::timestamptz[]) AS t
+    JOIN risk_by_minute r ON r.source_id = %(source_id)s AND r.risk_tier = 'Rejected'
+        AND r.minute = date_trunc('minute', t)
+    GROUP BY 1, 2
+    UNION ALL
+    SELECT date_trunc('minute', now()), tier, n, amount
+    FROM unnest(%(tiers)s::text[], %(counts)s::bigint[], %(amounts)s::float8[])
+        AS b (tier, n, amount)
+    WHERE n > 0
+)
+INSERT INTO risk_by_minute AS total (minute, source_id, risk_tier, applications, loan_amnt)
+SELECT minute, %(source_id)s, tier, n, amount FROM change ORDER BY minute, tier
+ON CONFLICT (minute, source_id, risk_tier) DO UPDATE
+SET applications = total.applications + excluded.applications,
+    loan_amnt = total.loan_amnt + excluded.loan_amnt
+"""
+
 _RECONCILE: LiteralString = """
 WITH scope AS (
     SELECT partition, first_offset, next_offset FROM stream_offsets
@@ -604,10 +833,13 @@ WITH scope AS (
                              - greatest(t.first_offset, scope.first_offset)), 0)::bigint
             FROM offset_gaps t WHERE t.source_id = %(source_id)s
             AND t.partition = scope.partition AND t.first_offset < scope.next_offset
-            AND t.next_offset > scope.first_offset) AS gaps
+            AND t.next_offset > scope.first_offset) AS gaps,
+        (SELECT coalesce(sum(t.scored + t.rejected), 0)::bigint FROM dropped_rows t
+            WHERE %(run_id)s::text IS NULL AND t.source_id = %(source_id)s
+            AND t.partition = scope.partition) AS dropped
     FROM scope
 )
-SELECT *, next_offset - first_offset - scored - rejected - gaps AS difference
+SELECT *, next_offset - first_offset - scored - rejected - gaps - dropped AS difference
 FROM counted ORDER BY partition
 """
 
@@ -627,6 +859,16 @@ def _with_coordinates(
     }
     columns |= {name: rows[name] for name in rows.schema.names}
     return pa.RecordBatch.from_pydict(columns)
+
+
+def _amounts(assessment: Assessment) -> list[float]:
+    """USD applied for, by tier."""
+    amounts = np.bincount(
+        assessment.tiers,
+        weights=assessment.scored["loan_amnt"].to_numpy(zero_copy_only=False),
+        minlength=len(TIERS),
+    )
+    return amounts.astype(np.float64).tolist()  # of no rows, bincount makes integers
 
 
 def _constant(value: int, length: int, kind: pa.DataType) -> pa.Array:

@@ -18,15 +18,24 @@ from pydantic import SecretStr
 
 from credit_risk_dagster.settings import (
     PROJECT_ROOT,
+    ArchiveSettings,
     DrainSettings,
     KafkaSettings,
     LakeSettings,
+    RetentionSettings,
     WarehouseSettings,
 )
 from infra.embedded.stack import S3, Broker, Postgres
 from resources.warehouse import migrate
 
-_SETTINGS = (KafkaSettings, WarehouseSettings, LakeSettings, DrainSettings)
+_SETTINGS = (
+    KafkaSettings,
+    WarehouseSettings,
+    LakeSettings,
+    ArchiveSettings,
+    RetentionSettings,
+    DrainSettings,
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

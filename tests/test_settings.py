@@ -9,14 +9,23 @@ from pydantic_settings import BaseSettings
 
 from credit_risk_dagster.settings import (
     PROJECT_ROOT,
+    ArchiveSettings,
     DrainSettings,
     KafkaSettings,
     LakeSettings,
+    RetentionSettings,
     WarehouseSettings,
 )
 
 EXAMPLE = PROJECT_ROOT / ".env.example"
-GROUPS = (KafkaSettings, WarehouseSettings, LakeSettings, DrainSettings)
+GROUPS = (
+    KafkaSettings,
+    WarehouseSettings,
+    LakeSettings,
+    ArchiveSettings,
+    RetentionSettings,
+    DrainSettings,
+)
 
 
 def variables(group: type[BaseSettings]) -> dict[str, str | None]:
@@ -101,6 +110,8 @@ def test_security_settings_reach_the_client(
         (KafkaSettings, "KAFKA_TOPIC", "loan applications"),
         (KafkaSettings, "KAFKA_SSL_CAFILE", "/no/such/file"),
         (WarehouseSettings, "CREDIT_RISK_SCHEMA", 'x"; DROP SCHEMA public'),
+        (LakeSettings, "S3_KMS_KEY_ID", "a-key-without-encryption"),
+        (ArchiveSettings, "CREDIT_RISK_ARCHIVE_MAX_OBJECT_BYTES", "1000"),
         (DrainSettings, "CREDIT_RISK_LANES", "many"),
         (DrainSettings, "CREDIT_RISK_SESSION_SECONDS", "-1"),
     ],

@@ -1,0 +1,185 @@
+"""The asset of the archive, its checks, and the jobs that keep both up to date."""
+
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import Any
+
+import dagster as dg
+
+from assets_src.scoring import OWNERS
+from credit_risk_dagster.archive import ArchiveReport, archive, check_archive, verify_archive
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import ArchiveSettings
+from resources.configurable import BrokerResource, LakeResource, WarehouseResource
+from resources.warehouse import Ledger
+
+ARCHIVE = dg.AssetKey("raw_event_archive")
+ARCHIVE_COMPLETE = dg.AssetCheckSpec(
+    "archive_complete",
+    asset=ARCHIVE,
+    description=(
+        "Every committed offset is archived or waits to be: archived + pending = committed in each "
+        "partition, without holes and overlaps, nothing lost, and the objects of the last day are "
+        "on S3 with their sizes. If it fails, its message says what to do."
+    ),
+)
+
+
+@dg.asset(
+    key=ARCHIVE,
+    group_name="lake",
+    deps=["scored_applications", "rejected_events"],
+    description="Every committed event as the broker gave it, on S3 as Parquet by day: "
+    "raw_events/<topic>/dt=<day>/p<partition>/<offsets>.parquet.",
+    kinds={"s3", "parquet"},
+    owners=OWNERS,
+    code_version=version("credit-risk-platform"),
+    output_required=False,
+    check_specs=[ARCHIVE_COMPLETE],
+    metadata={
+        "dagster/column_schema": dg.TableSchema(
+            [
+                dg.TableColumn("dt", "date", "day of the object, from its path"),
+                dg.TableColumn("partition", "int32", "partition of the record"),
+                dg.TableColumn("offset", "int64", "offset of the record"),
+                dg.TableColumn("timestamp", "timestamp", "the record's, in the broker"),
+                dg.TableColumn("key", "binary", "exact bytes of the record's key"),
+                dg.TableColumn("value", "binary", "exact bytes of the event; null: a tombstone"),
+            ]
+        )
+    },
+)
+def raw_event_archive(
+    context: dg.AssetExecutionContext,
+    broker: BrokerResource,
+    warehouse: WarehouseResource,
+    lake: LakeResource,
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    """Archive what is committed and not archived yet."""
+    store, bucket = warehouse.client(), lake.client()
+    try:
+        report = archive(
+            broker.client(),
+            store,
+            bucket,
+            ArchiveSettings(),
+            run_id=context.run.run_id,
+            log=context.log,
+        )
+        if report.objects or report.lost:
+            yield dg.MaterializeResult(asset_key=ARCHIVE, metadata=_metadata(report))
+        account = (
+            check_archive(store, bucket, report.source, recent=True) if report.source else None
+        )
+    except PlatformError as error:
+        yield _complete(False, str(error))
+        # The next run resumes; a retry of this one would only come sooner than S3 recovers.
+        raise dg.Failure(str(error), allow_retries=False) from error
+    if account is None:
+        yield _complete(True, "nothing of the topic is committed yet")
+        return
+    archived = sum(p["archived"] for p in account.partitions)
+    pending = sum(p["pending"] for p in account.partitions)
+    yield _complete(
+        not account.problems,
+        "; ".join(account.problems)
+        or f"{archived:,} offsets archived, {pending:,} committed since and pending",
+        {"offsets and events by partition": _table(account.partitions)},
+    )
+
+
+def _complete(
+    passed: bool, description: str, metadata: dict[str, Any] | None = None
+) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=ARCHIVE_COMPLETE.name,
+        asset_key=ARCHIVE,
+        passed=passed,
+        description=description,
+        metadata=metadata or {},
+    )
+
+
+def _metadata(report: ArchiveReport) -> dict[str, Any]:
+    return {
+        "dagster/row_count": report.rows,
+        "objects": _table(
+            [
+                {"key": plan.key, "events": plan.rows, "bytes": plan.bytes}
+                for plan in report.objects[:50]  # of the first archiving of an old topic, enough
+            ]
+        ),
+        "object count": len(report.objects),
+        "bytes": report.bytes,
+        "compression ratio": round(report.value_bytes / max(report.bytes, 1), 1),
+        "events lost": sum(lost for _, lost in report.lost),
+        "partitions left to another run": str(report.busy or "none"),
+        "seconds": round(report.seconds, 1),
+        "throughput (events/s)": round(report.rows / max(report.seconds, 1e-9)),
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows])
+
+
+@dg.asset_check(
+    asset=ARCHIVE,
+    name="archive_checksums",
+    description="Every object of the archive, read back, has the size and SHA-256 that were "
+    "stored. If it fails, restore the named objects from a version or a replica of the bucket.",
+)
+def archive_checksums(
+    broker: BrokerResource, warehouse: WarehouseResource, lake: LakeResource
+) -> dg.AssetCheckResult:
+    """Read the whole archive of the topic back, and compare it in full with what is committed."""
+    store, bucket = warehouse.client(), lake.client()
+    try:
+        topic = broker.client().inspect()
+        with store.session() as connection:
+            source = Ledger(connection).find_source(topic)
+        if source is None:
+            return dg.AssetCheckResult(passed=True, description="nothing is archived yet")
+        account = check_archive(store, bucket, source)
+        verified = verify_archive(store, bucket, source_id=source.source_id)
+    except PlatformError as error:
+        return dg.AssetCheckResult(passed=False, description=str(error))
+    problems = [*account.problems, *(f"{k} {wrong}" for k, wrong in verified.broken.items())]
+    return dg.AssetCheckResult(
+        passed=not problems,
+        description="; ".join(problems[:20])
+        or f"{verified.objects:,} objects, {verified.bytes:,} bytes, are what was stored",
+        metadata={"objects": verified.objects, "bytes": verified.bytes},
+    )
+
+
+archive_raw_events = dg.define_asset_job(
+    "archive_raw_events",
+    selection=dg.AssetSelection.assets(ARCHIVE)
+    - dg.AssetSelection.checks(dg.AssetCheckKey(ARCHIVE, "archive_checksums")),
+    description="Copy what is committed and not archived yet to S3. Launch it at any time; two at "
+    "once share the partitions.",
+    executor_def=dg.in_process_executor,
+    tags={"dagster/max_runtime": str(6 * 3600)},
+)
+verify_archive_job = dg.define_asset_job(
+    "verify_archive",
+    selection=dg.AssetSelection.checks(dg.AssetCheckKey(ARCHIVE, "archive_checksums")),
+    description="Read every archived object back and compare its checksum.",
+    executor_def=dg.in_process_executor,
+    tags={"dagster/max_runtime": str(12 * 3600)},
+)
+archive_schedule = dg.ScheduleDefinition(
+    name="archive_raw_events_schedule",
+    job=archive_raw_events,
+    cron_schedule=ArchiveSettings().cron,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Archives what was committed since the last time (CREDIT_RISK_ARCHIVE_CRON).",
+)
+verify_schedule = dg.ScheduleDefinition(
+    name="verify_archive_schedule",
+    job=verify_archive_job,
+    cron_schedule="17 3 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Once a day, the checksums of the whole archive.",
+)

@@ -1,0 +1,56 @@
+"""The re-drive as a job of the UI."""
+
+import dagster as dg
+from pydantic import Field
+
+from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.redrive import redrive
+from credit_risk_dagster.settings import DrainSettings
+from resources.configurable import WarehouseResource
+
+
+class RedriveConfig(dg.Config):
+    """Which rejected events to score again; without any of it, all of them."""
+
+    reason: str | None = Field(default=None, description="reason code, e.g. missing_required:dti")
+    partition: int | None = Field(default=None, ge=0)
+    offset: int | None = Field(default=None, ge=0)
+
+
+@dg.op(description="Score rejected events again, and move those that now can be scored.")
+def redrive_events(
+    context: dg.OpExecutionContext, config: RedriveConfig, warehouse: WarehouseResource
+) -> None:
+    """Re-drive, and report what moved to the asset of the scored rows."""
+    try:
+        report = redrive(
+            warehouse.client(),
+            load_policy(DrainSettings().policy_file),
+            run_id=context.run_id,
+            reason=config.reason,
+            partition=config.partition,
+            offset=config.offset,
+        )
+    except PlatformError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    moved = report.moved.total()
+    context.log.info("%d of %d rejected events are now scored", moved, report.examined)
+    if moved:
+        context.log_event(
+            dg.AssetMaterialization(
+                "scored_applications",
+                description="re-driven",
+                metadata={"re-driven": moved, "policy": report.policy, **report.moved},
+            )
+        )
+
+
+@dg.job(
+    description="Score rejected events again after a fix; those that pass move to "
+    "scored_applications, keep their offset, and leave a row in redriven_events.",
+    executor_def=dg.in_process_executor,
+)
+def redrive_rejected() -> None:
+    """One op."""
+    redrive_events()

@@ -1,0 +1,166 @@
+"""The archive's format: which events make an object, its key and its Parquet columns.
+
+An object holds a range of one partition's offsets. Everything about it follows from the events
+themselves and never from how they arrived, so that a second try makes the same object.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+PREFIX = "raw_events"
+CONTENT_TYPE = "application/vnd.apache.parquet"
+
+COLUMNS = pa.schema(
+    [
+        pa.field("partition", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("timestamp", pa.timestamp("ms", "UTC")),
+        pa.field("key", pa.binary()),
+        pa.field("value", pa.binary()),
+    ]
+)
+_NO_TIMESTAMP = -1  # the broker's, for a record that has none
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one object: events, bytes of the file, and bytes of events in a row group."""
+
+    events: int
+    bytes: int
+    row_group_bytes: int = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive rows of a batch; `opens` a new object, or goes on with the one before.
+
+    Attributes:
+        start, stop: positions in the batch.
+        opens: day of the object that begins here, None when none does.
+        flush: the row group is full after it.
+    """
+
+    start: int
+    stop: int
+    opens: date | None
+    flush: bool
+
+
+def source_tag(cluster_id: str, topic: str, epoch: int) -> str:
+    """Eight hexadecimal digits that tell sources apart which share a topic's name.
+
+    A topic that was recreated, or one of another cluster, has the same offsets on the same days.
+    """
+    return hashlib.sha256(f"{cluster_id}\0{topic}\0{epoch}".encode()).hexdigest()[:8]
+
+
+def prefix(topic: str, day: date | None = None) -> str:
+    """Where the keys of a topic begin, or those of one of its days."""
+    return f"{PREFIX}/{topic}/" + (f"dt={day.isoformat()}/" if day else "")
+
+
+def object_key(topic: str, tag: str, day: date, partition: int, first: int, following: int) -> str:
+    """Key of the object with offsets first <= offset < following."""
+    return f"{prefix(topic, day)}p{partition}/{first}-{following - 1}.{tag}.parquet"
+
+
+def to_arrow(
+    partition: int,
+    offsets: npt.NDArray[np.int64],
+    timestamps: npt.NDArray[np.int64],
+    keys: list[bytes | None],
+    values: list[bytes | None],
+) -> pa.RecordBatch:
+    """The columns of records; timestamps are the broker's milliseconds, -1 without."""
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(np.full(len(offsets), partition, np.int32)),
+            pa.array(offsets),
+            pa.array(timestamps, mask=timestamps == _NO_TIMESTAMP).cast(COLUMNS.types[2]),
+            pa.array(keys, pa.binary()),
+            pa.array(values, pa.binary()),
+        ],
+        schema=COLUMNS,
+    )
+
+
+def from_arrow(batch: pa.RecordBatch) -> dict[str, Any]:
+    """The reverse of `to_arrow`: offsets, timestamps, keys and values."""
+    timestamps = batch["timestamp"].cast(pa.int64()).fill_null(_NO_TIMESTAMP)
+    return {
+        "offsets": batch["offset"].to_numpy(),
+        "timestamps": timestamps.to_numpy(),
+        "keys": batch["key"].to_pylist(),
+        "values": batch["value"].to_pylist(),
+    }
+
+
+class Cutter:
+    """Deals consecutive batches of one partition out to objects and row groups.
+
+    The day of an object is that of its first event. An event of a later day begins a new object;
+    one of an earlier day, which came late, stays where it was read: a stream whose timestamps go
+    back and forth would otherwise be cut into as many objects as events.
+
+    Args:
+        limits: bounds of objects and row groups.
+        day: everything belongs to one object of this day, whatever the limits.
+    """
+
+    def __init__(self, limits: Limits, day: date | None = None) -> None:
+        self._limits = limits
+        self._fixed = day is not None
+        self._day: np.datetime64 | None = None
+        self._given = day
+        self._events = self._group_bytes = 0
+        self._full = False
+
+    def close_object(self) -> None:
+        """The object is big enough; the next event begins another one."""
+        self._full = not self._fixed
+
+    def spans(self, batch: pa.RecordBatch) -> Iterator[Span]:
+        """Cut a batch. `close_object` may be called between two of its spans."""
+        timestamps = batch["timestamp"].cast(pa.int64()).fill_null(0).to_numpy()
+        days = timestamps.view("datetime64[ms]").astype("datetime64[D]")
+        ends = np.cumsum(_sizes(batch))
+        position = 0
+        while position < len(batch):
+            opens: date | None = None
+            later = not self._fixed and self._day is not None and days[position] > self._day
+            if self._day is None or self._full or later:
+                self._day, self._events, self._group_bytes = days[position], 0, 0
+                self._full = False
+                opens = self._given or self._day.astype(object)
+            stop = len(batch)
+            if not self._fixed:
+                following = np.flatnonzero(days[position:] > self._day)
+                stop = position + int(following[0]) if len(following) else stop
+                stop = min(stop, position + self._limits.events - self._events)
+            # The row group ends with the event that fills it.
+            before = ends[position - 1] if position else 0
+            room = self._limits.row_group_bytes - self._group_bytes
+            filled = int(np.searchsorted(ends, before + room)) + 1
+            flush = filled <= stop
+            stop = min(stop, filled)
+            self._events += stop - position
+            self._group_bytes = 0 if flush else self._group_bytes + int(ends[stop - 1] - before)
+            if self._events >= self._limits.events:
+                self.close_object()
+            yield Span(position, stop, opens, flush)
+            position = stop
+
+
+def _sizes(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
+    """Bytes of key and value of each row, and a few for the rest of it."""
+    lengths = [pc.binary_length(batch[name]).fill_null(0).to_numpy() for name in ("key", "value")]
+    return np.add(*lengths, dtype=np.int64) + 24
