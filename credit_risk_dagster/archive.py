@@ -39,8 +39,8 @@ from resources.lake import Lake, ObjectMissing
 from resources.warehouse import Ledger, Source, Warehouse
 
 # Measured over real loans (tests/benchmarks/archive.py): level 3 packs 10.7 to 1 at 350 MB/s; 6 and
-# 9 gain a fifth and take five times as long. Row groups of 1, 8 and 32 MiB differ by a hundredth, so
-# they are as small as keeps memory low and Parquet's readers fast.
+# 9 gain a fifth and take five times as long. Row groups of 1, 8 and 32 MiB differ by a hundredth,
+# so they are small, for the memory's sake.
 COMPRESSION_LEVEL = 3
 _READ = DrainSettings.model_construct(
     max_batch_events=10_000, max_batch_bytes=2 * 2**20, poll_interval_ms=20
@@ -321,9 +321,12 @@ class _Writer:
 
     def _flush(self) -> None:
         if self._group:
-            table = pa.Table.from_batches(self._group, COLUMNS)
+            # Whole, because Parquet's pages would otherwise follow how the events arrived.
+            table = pa.Table.from_batches(self._group, COLUMNS).combine_chunks()
             self._parquet.write_table(table, row_group_size=len(table))
             self._group = []
+            del table
+            pa.default_memory_pool().release_unused()
 
 
 class _Writers:

@@ -36,7 +36,7 @@ class Limits:
 
     events: int
     bytes: int
-    row_group_bytes: int = 8 * 2**20
+    row_group_bytes: int = 4 * 2**20
 
 
 @dataclass(frozen=True)
