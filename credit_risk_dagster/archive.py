@@ -43,7 +43,7 @@ from resources.warehouse import Ledger, Source, Warehouse
 # so they are small, for the memory's sake.
 COMPRESSION_LEVEL = 3
 _READ = DrainSettings.model_construct(
-    max_batch_events=10_000, max_batch_bytes=2 * 2**20, poll_interval_ms=20
+    max_batch_events=10_000, max_batch_bytes=2**19, poll_interval_ms=20
 )
 # Everything that is read here is already on the broker; silence for so long is a failure.
 _PATIENCE_SECONDS = 30.0

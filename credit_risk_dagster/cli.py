@@ -191,7 +191,9 @@ def status(json_: Json = False) -> None:
 
 @app.command()
 def score(
-    file: Annotated[str, typer.Argument(help="JSON lines, one application a line; - is stdin.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="JSON lines, one application a line; - is stdin.")
+    ],
     policy: Annotated[Path, typer.Option(help="Credit policy (YAML).")] = DEFAULT_POLICY,
 ) -> None:
     """Score applications from a file: one JSON answer for each line, in order. Needs no server."""

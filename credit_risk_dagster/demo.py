@@ -299,7 +299,7 @@ def _interruptible() -> Iterator[None]:
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         for number in _END_SIGNALS:  # a second one would end the ending
-            signal.signal(number, signal.SIG_IGN)
+            signal.signal(number, lambda *_: None)
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in _END_SIGNALS}

@@ -97,7 +97,7 @@ def load_policy(path: Path) -> Policy:
     except (OSError, UnicodeDecodeError) as error:
         raise PolicyError(f"policy {path} cannot be read: {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2026-13-45
-        raise PolicyError(f"policy {path} is not YAML: {error}") from error
+        raise PolicyError(f"policy {path} is not YAML: {' '.join(str(error).split())}") from error
     try:
         return Policy.model_validate(content)
     except ValidationError as error:
