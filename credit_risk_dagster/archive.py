@@ -7,6 +7,7 @@ run finishes exactly that object: the end of the backlog has moved by then, and 
 would leave the first one's object behind.
 """
 
+import gc
 import logging
 import time
 from collections.abc import Iterator
@@ -326,6 +327,7 @@ class _Writer:
             self._parquet.write_table(table, row_group_size=len(table))
             self._group = []
             del table
+            gc.collect()  # little, as everything imported is frozen; the records' cycles go
             pa.default_memory_pool().release_unused()
 
 

@@ -5,6 +5,7 @@ events had. Like the drain it goes on where it ended, so that one that was inter
 started again.
 """
 
+import gc
 import logging
 import time
 from collections import Counter
@@ -205,6 +206,7 @@ class _Rebuild:
         self.report.tiers.update(assessment.tier_counts())
         self.report.reasons.update(assessment.reason_counts())
         self.report.gaps += sum(map(len, fetch.gaps))
+        gc.collect()  # little, as everything imported is frozen
 
     def _settle(self) -> None:
         if self.in_flight is not None:
