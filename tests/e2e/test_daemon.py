@@ -161,7 +161,10 @@ def test_sessions_hand_over_without_a_gap(start_platform: StartPlatform) -> None
 
     times = list(platform.run_times().values())
     pauses = [after.first_commit - before.last_commit for before, after in pairwise(times)]
-    print(f"pauses at {len(pauses)} handovers: {', '.join(f'{pause:.2f} s' for pause in pauses)}")
+    print(
+        f"pauses at handovers: {', '.join(f'{pause:.2f}' for pause in pauses)} s;"
+        f" slowness {platform.slowness():.1f}"
+    )
     # Requesting and starting a run takes five seconds at least; a successor that waits, none.
     assert max(pauses) < 2 * platform.slowness()
     successors = [run.tags["credit_risk/why"] for run in platform.runs()[1:]]
