@@ -9,7 +9,7 @@ from tests.benchmarks.lab import BenchmarkFailed, Lab
 from tests.benchmarks.report import Bar, Section, table
 
 FULL = (50_000, 1_000_000)
-QUICK = (20_000, 100_000)
+QUICK = (50_000, 200_000)
 
 
 def measure(

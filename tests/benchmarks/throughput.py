@@ -12,9 +12,9 @@ from tests.benchmarks.report import Bar, Section, table
 
 NAMES = {
     "a": "bare kafka-python poll",
-    "b": "poll + COPY of ready-made rows",
+    "b": "poll + COPY of ready rows",
     "c": "the drain",
-    "d": "row at a time (pandas, INSERT)",
+    "d": "row at a time, pandas",
 }
 STAGES = {
     "fetch": "fetch",
@@ -78,7 +78,7 @@ def _section(size: Size, runs: dict[str, list[dict[str, Any]]]) -> Section:
     work = sum(micros.values())
     grid = table(
         f"Throughput: {size.events:,} events, median of {size.rounds}",
-        *("events/s", "lowest", "highest", "µs/event", "share"),
+        *("events/s", "lowest", "highest", "µs each", "share"),
     )
     for name, label in NAMES.items():
         grid.add_row(
