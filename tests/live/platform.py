@@ -1,0 +1,146 @@
+"""One real run of the platform for tests that look at it from outside: servers, Dagster, the
+dashboard, and a stream of loans, some of them malformed.
+
+The fixture `live` (tests/conftest.py) starts it when a test first asks for it, and keeps it for the
+session. It is shared: a test that uses it only reads, or adds rows of its own.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, LiteralString
+from urllib.parse import urlsplit
+
+from dagster import DagsterRunStatus
+from dagster_graphql import DagsterGraphQLClient
+from pydantic import SecretStr
+
+from credit_risk_dagster.producer import builtin_loans, endless, ensure_topic, produce
+from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
+from infra.embedded.stack import Services, Stack
+from resources.warehouse import Warehouse, migrate
+from tests.integration.conftest import send
+from tests.malformed import event, without
+from tests.waiting import wait_until
+
+RATE = 20.0
+# Events before the platform counts as running: as a rule each kind of decision is among them.
+ENOUGH_EVENTS = 300
+PATIENCE_SECONDS = 240.0
+_MALFORMED: tuple[bytes, ...] = (b"not JSON", b"[1, 2]", without("dti"), event(int_rate="high"))
+_MALFORMED_EVERY_SECONDS = 1.0
+# What runs once while the stream goes on, so that everything that is shown has something to show.
+_JOBS = ("archive_raw_events",)
+
+
+@dataclass(frozen=True)
+class Live:
+    """The running platform.
+
+    Attributes:
+        stack: its servers.
+        services: where Dagster and the dashboard are.
+        environment: the variables of a client: another process, or `monkeypatch.setenv`.
+        kafka, warehouse: the same, as settings.
+        stream: the loans that are being sent; it ends with the session.
+    """
+
+    stack: Stack
+    services: Services
+    environment: dict[str, str]
+    kafka: KafkaSettings
+    warehouse: WarehouseSettings
+    stream: "Stream" = field(repr=False)
+
+    def query(self, query: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
+        """Rows of the platform's schema."""
+        with Warehouse(self.warehouse).ledger("live") as ledger:
+            rows: list[dict[str, Any]] = ledger.execute(query, parameters)
+            return rows
+
+    def committed(self) -> int:
+        """Offsets that are committed. Raises what sending raised."""
+        self.stream.check()
+        (row,) = self.query(
+            "SELECT coalesce(sum(next_offset - first_offset), 0)::int AS n FROM stream_offsets"
+        )
+        return int(row["n"])
+
+    def run_jobs(self, jobs: Sequence[str]) -> None:
+        """Launch jobs in Dagster, as a user does, and wait until all have succeeded."""
+        dagster = urlsplit(self.services.dagster_url)
+        client = DagsterGraphQLClient(str(dagster.hostname), port_number=dagster.port)
+        runs = {job: client.submit_job_execution(job) for job in jobs}
+
+        def statuses() -> dict[str, DagsterRunStatus]:
+            return {job: client.get_run_status(run) for job, run in runs.items()}
+
+        def ended() -> dict[str, DagsterRunStatus] | None:
+            found = statuses()
+            over = (DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
+            return found if all(status in over for status in found.values()) else None
+
+        log = self.stack.logs / "dagster.log"
+        found = wait_until(ended, PATIENCE_SECONDS, f"{', '.join(jobs)} end; see {log}", every=0.5)
+        assert set(found.values()) == {DagsterRunStatus.SUCCESS}, f"{found}; see {log}"
+
+
+class Stream:
+    """Loans, and now and then a malformed event, into the topic in the background."""
+
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self._kafka = kafka
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(2, "stream")
+        self._sending: list[Future[None]] = []
+
+    def __enter__(self) -> "Stream":
+        self._sending = [self._pool.submit(self._loans), self._pool.submit(self._broken)]
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop.set()
+        self._pool.shutdown()
+
+    def check(self) -> None:
+        """Raise what sending raised."""
+        for sending in self._sending:
+            if sending.done():
+                sending.result()
+
+    def _loans(self) -> None:
+        produce(self._kafka, endless(builtin_loans()), rate=RATE, stop=self._stop)
+
+    def _broken(self) -> None:
+        partition = 0
+        while not self._stop.wait(_MALFORMED_EVERY_SECONDS):
+            partition = (partition + 1) % self._kafka.partitions
+            send(self._kafka, [_MALFORMED[partition % len(_MALFORMED)]], partition)
+
+
+@contextmanager
+def run_platform(state: Path) -> Iterator[Live]:
+    """Start the platform in an empty directory, and end it afterwards whatever happens."""
+    with ExitStack() as exits:
+        stack = exits.enter_context(Stack(state))
+        environment = stack.environment()
+        kafka = KafkaSettings(
+            bootstrap_servers=stack.broker.bootstrap_servers, topic=environment["KAFKA_TOPIC"]
+        )
+        warehouse = WarehouseSettings(DATABASE_URL=SecretStr(environment["DATABASE_URL"]))
+        migrate(warehouse)
+        ensure_topic(kafka)
+        services = stack.start_services()
+        stream = exits.enter_context(Stream(kafka))
+        live = Live(stack, services, environment, kafka, warehouse, stream)
+        wait_until(
+            lambda: live.committed() >= ENOUGH_EVENTS,
+            PATIENCE_SECONDS,
+            f"{ENOUGH_EVENTS} events are committed; see {stack.logs}",
+            every=0.2,
+        )
+        live.run_jobs(_JOBS)
+        yield live

@@ -1,0 +1,18 @@
+"""The shared run is what it says: everything that tests look at is there."""
+
+import urllib.request
+
+import pytest
+
+from tests.live.platform import ENOUGH_EVENTS, Live
+
+pytestmark = pytest.mark.e2e
+
+
+def test_everything_is_there(live: Live) -> None:
+    assert live.committed() >= ENOUGH_EVENTS
+    assert live.query("SELECT reason FROM rejected_events WHERE reason = 'invalid_json'")
+    assert live.query("SELECT key FROM archive_objects WHERE key IS NOT NULL")
+    for url in live.services:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            assert answer.status == 200
