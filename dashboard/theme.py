@@ -17,7 +17,7 @@ CHART_TEXT = {"light": "#45556A", "dark": "#B4C1D0"}
 
 # Streamlit announces each run: it shows a running figure and fades what is not redrawn yet. On a
 # page that refreshes every two seconds that is flicker.
-QUIET_REFRESH = """
+PAGE_STYLE = """
 <style>
 [data-testid="stStatusWidget"] { display: none; }
 [data-stale="true"] { opacity: 1 !important; transition: none !important; }
