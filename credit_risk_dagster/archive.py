@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import cached_property
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
@@ -26,9 +27,10 @@ from credit_risk_dagster.domain.archive import (
     CONTENT_TYPE,
     Cutter,
     Limits,
+    day_prefix,
     object_key,
+    other_folder,
     prefix,
-    source_tag,
     to_arrow,
 )
 from credit_risk_dagster.drain import tuned_interpreter
@@ -192,17 +194,13 @@ class _Run:
         if draft.file is None or draft.dt is None:
             self._record_absent(draft.range)
             return
-        key = object_key(
-            self.source.topic,
-            source_tag(self.source.cluster_id, self.source.topic, self.source.epoch),
-            draft.dt,
-            *(draft.range.partition, draft.range.first, draft.range.next),
-        )
+        covered = draft.range
+        key = object_key(self._folder, draft.dt, covered.partition, covered.first, covered.next)
         size, sha256 = Lake.measure(draft.file)
         plan = Plan(
-            partition=draft.range.partition,
-            first_offset=draft.range.first,
-            next_offset=draft.range.next,
+            partition=covered.partition,
+            first_offset=covered.first,
+            next_offset=covered.next,
             rows=draft.rows,
             dt=draft.dt,
             key=key,
@@ -213,6 +211,17 @@ class _Run:
         self.lake.put(key, draft.file, CONTENT_TYPE)
         self.report.value_bytes += draft.value_bytes
         self._confirm(plan)
+
+    @cached_property
+    def _folder(self) -> str:
+        """The topic's own folder, unless another source is or was archived there."""
+        source = self.source
+        known = self.ledger.folder(source.source_id)
+        return known or self.ledger.choose_folder(
+            source.source_id,
+            source.topic if self.lake.is_empty(prefix(source.topic)) else None,
+            other_folder(source.cluster_id, source.topic, source.epoch),
+        )
 
     def _confirm(self, plan: Plan) -> None:
         lost = self.ledger.confirm(self.source.source_id, plan)
@@ -420,10 +429,9 @@ def check_archive(
         ledger = ArchiveLedger(connection)
         partitions = ledger.account(source.source_id)
         objects = [o for o in ledger.objects(source.source_id, recent=recent) if o.key]
-    days = {o.dt for o in objects if o.dt} if recent else {None}
     sizes: dict[str, int] = {}
-    for day in days:
-        sizes |= lake.sizes(prefix(source.topic, day))
+    for days_objects in sorted({day_prefix(o.key) for o in objects if o.key}):
+        sizes |= lake.sizes(days_objects)
     missing = [o.key for o in objects if o.key and o.key not in sizes]
     resized = [o.key for o in objects if o.key and o.key in sizes and sizes[o.key] != o.bytes]
     return Account(partitions, missing, resized)

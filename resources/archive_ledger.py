@@ -76,6 +76,26 @@ class ArchiveLedger:
         ).fetchone()
         return bool(row and row[0])
 
+    def folder(self, source_id: int) -> str | None:
+        """Where the source's objects go; None before it was first archived."""
+        row = self._connection.execute(
+            "SELECT archive_folder FROM sources WHERE source_id = %s", (source_id,)
+        ).fetchone()
+        return row[0] if row else None
+
+    def choose_folder(self, source_id: int, wanted: str | None, otherwise: str) -> str:
+        """Give the source a folder of its own, once: `wanted`, unless another source has it."""
+        self._connection.execute(
+            "UPDATE sources SET archive_folder = CASE WHEN EXISTS"
+            " (SELECT FROM sources WHERE archive_folder = %(wanted)s)"
+            " THEN %(otherwise)s ELSE coalesce(%(wanted)s, %(otherwise)s) END"
+            " WHERE source_id = %(source_id)s AND archive_folder IS NULL",
+            {"source_id": source_id, "wanted": wanted, "otherwise": otherwise},
+        )
+        folder = self.folder(source_id)
+        assert folder is not None  # noqa: S101 (it is set by now, if not by this connection)
+        return folder
+
     def backlog(self, source_id: int) -> list[OffsetRange]:
         """What is committed and not archived, by partition; ranges may be empty."""
         rows = self._connection.execute(_BACKLOG, {"source_id": source_id})

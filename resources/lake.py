@@ -119,6 +119,19 @@ class Lake:
             answer["ETag"].strip('"'),
         )
 
+    def is_empty(self, prefix: str) -> bool:
+        """Whether there is no object whose key begins so.
+
+        Raises:
+            LakeUnavailable, LakeRefused.
+        """
+        with self._errors(f"listing {prefix}"):
+            self._ensure_bucket()
+            answer = self._client.list_objects_v2(
+                Bucket=self._settings.bucket, Prefix=prefix, MaxKeys=1
+            )
+        return "Contents" not in answer
+
     def sizes(self, prefix: str) -> dict[str, int]:
         """Bytes of every object whose key begins so, by key.
 

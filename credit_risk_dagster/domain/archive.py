@@ -55,22 +55,29 @@ class Span:
     flush: bool
 
 
-def source_tag(cluster_id: str, topic: str, epoch: int) -> str:
-    """Eight hexadecimal digits that tell sources apart which share a topic's name.
+def other_folder(cluster_id: str, topic: str, epoch: int) -> str:
+    """The folder of a source whose topic's own folder has the objects of another source.
 
     A topic that was recreated, or one of another cluster, has the same offsets on the same days.
+    No topic can have such a name.
     """
-    return hashlib.sha256(f"{cluster_id}\0{topic}\0{epoch}".encode()).hexdigest()[:8]
+    source = hashlib.sha256(f"{cluster_id}\0{topic}\0{epoch}".encode()).hexdigest()
+    return f"{topic}@{source[:8]}"
 
 
-def prefix(topic: str, day: date | None = None) -> str:
-    """Where the keys of a topic begin, or those of one of its days."""
-    return f"{PREFIX}/{topic}/" + (f"dt={day.isoformat()}/" if day else "")
+def prefix(folder: str) -> str:
+    """Where the keys of a folder begin."""
+    return f"{PREFIX}/{folder}/"
 
 
-def object_key(topic: str, tag: str, day: date, partition: int, first: int, following: int) -> str:
+def object_key(folder: str, day: date, partition: int, first: int, following: int) -> str:
     """Key of the object with offsets first <= offset < following."""
-    return f"{prefix(topic, day)}p{partition}/{first}-{following - 1}.{tag}.parquet"
+    return f"{prefix(folder)}dt={day.isoformat()}/p{partition}/{first}-{following - 1}.parquet"
+
+
+def day_prefix(key: str) -> str:
+    """Where the keys of the same folder and day begin."""
+    return key[: key.index("/", key.index("/dt=") + 1) + 1]
 
 
 def to_arrow(

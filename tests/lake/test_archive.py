@@ -56,7 +56,7 @@ def test_exact_bytes_of_everything_that_was_committed(pipeline: LakePipeline) ->
     today = datetime.now(UTC).date()
     (archived,) = pipeline.objects()
     assert archived.key
-    assert archived.key.startswith(f"raw_events/{pipeline.kafka.topic}/dt={today}/p1/0-4.")
+    assert archived.key == (f"raw_events/{pipeline.kafka.topic}/dt={today}/p1/0-4.parquet")
 
 
 def test_the_next_run_continues(pipeline: LakePipeline) -> None:
@@ -102,6 +102,37 @@ def test_a_day_begins_a_new_object_and_a_late_event_does_not(pipeline: LakePipel
         ("2023-11-17", 1),
     ]
     assert_complete(pipeline, {0: 6})
+
+
+def test_sources_with_the_same_offsets_overwrite_nothing(pipeline: LakePipeline) -> None:
+    """A topic that was started over has the same topic, partitions, offsets and days."""
+    pipeline.send_and_drain([good_event(i) for i in range(5)])
+    pipeline.archive()
+    with pipeline.warehouse.ledger() as ledger:
+        ledger.new_epoch(pipeline.broker.inspect())
+    pipeline.drain()
+    assert pipeline.archive().rows == 5
+    first, second = (o.key or "" for o in pipeline.objects())
+    assert first.startswith(f"raw_events/{pipeline.kafka.topic}/dt=")
+    assert second.startswith(f"raw_events/{pipeline.kafka.topic}@")
+    assert first.rpartition("/")[2] == second.rpartition("/")[2] == "0-4.parquet"
+    assert set(pipeline.lake.sizes("")) == {first, second}
+    assert pipeline.account().problems == []
+    pipeline.send_and_drain([good_event(5)])
+    pipeline.archive()
+    assert pipeline.objects()[-1].key.partition("/dt=")[0] == second.partition("/dt=")[0]  # type: ignore[union-attr]
+
+
+def test_another_warehouses_objects_in_the_bucket_are_left_alone(pipeline: LakePipeline) -> None:
+    foreign = f"raw_events/{pipeline.kafka.topic}/dt=2020-01-01/p0/0-0.parquet"
+    pipeline.lake.put(foreign, b"not ours", "text/plain")
+    pipeline.send_and_drain([good_event(1)])
+    pipeline.archive()
+    (archived,) = pipeline.objects()
+    assert archived.key
+    assert archived.key.startswith(f"raw_events/{pipeline.kafka.topic}@")
+    assert pipeline.lake.sizes("")[foreign] == len(b"not ours")
+    assert pipeline.account().problems == []
 
 
 def test_two_runs_at_once_share_the_work(pipeline: LakePipeline) -> None:

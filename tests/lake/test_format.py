@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from credit_risk_dagster.domain.archive import (
     Cutter,
     Limits,
+    day_prefix,
     from_arrow,
     object_key,
-    source_tag,
+    other_folder,
     to_arrow,
 )
 
@@ -88,7 +89,8 @@ def test_the_columns_keep_every_byte(rows: list[tuple[int, bytes | None, bytes |
 
 
 def test_keys_tell_partitions_ranges_and_sources_apart() -> None:
-    tag = source_tag("cluster", "loans", 0)
-    key = object_key("loans", tag, date(2026, 1, 2), 3, 10, 20)
-    assert key == f"raw_events/loans/dt=2026-01-02/p3/10-19.{tag}.parquet"
-    assert len({tag, source_tag("cluster", "loans", 1), source_tag("other", "loans", 0)}) == 3
+    key = object_key("loans", date(2026, 1, 2), 3, 10, 20)
+    assert key == "raw_events/loans/dt=2026-01-02/p3/10-19.parquet"
+    assert day_prefix(key) == "raw_events/loans/dt=2026-01-02/"
+    others = {other_folder("cluster", "loans", 0), other_folder("cluster", "loans", 1)}
+    assert len({*others, other_folder("other", "loans", 0)}) == 3

@@ -171,9 +171,9 @@ def test_duckdb_reads_the_archive_as_the_readme_says(
     assert credit_risk(environment, "archive", "get", str(tmp_path)).returncode == 0
     readme = (PROJECT_ROOT / "README.md").read_text()
     query = readme.split("```sql\n-- DuckDB")[1].split("\n", 1)[1].split("```")[0]
-    assert "lake/raw_events/loan_applications/" in query
+    assert "lake/raw_events/loan_applications*/" in query
     query = query.replace(
-        "lake/raw_events/loan_applications/", f"{tmp_path}/raw_events/{pipeline.kafka.topic}/"
+        "lake/raw_events/loan_applications*/", f"{tmp_path}/raw_events/{pipeline.kafka.topic}*/"
     )
     rows = duckdb.sql(query).fetchall()
     (archived,) = pipeline.objects()
