@@ -5,6 +5,8 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-header --no-annotate --no-emit-index-url
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
@@ -56,9 +58,9 @@ bench: $(INSTALLED)  ## measure throughput and latency
 
 lock:  ## write requirements.lock anew from pyproject.toml; ARGS="--upgrade" takes newer versions
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv --clear .venv && $(BIN)/pip install --quiet "uv==$(UV_VERSION)"; }
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	  --no-header --no-annotate --no-emit-index-url --extra embedded --extra dev $(ARGS) \
-	  --output-file requirements.lock pyproject.toml
+	@$(COMPILE) --extra embedded --extra dev --extra k8s $(ARGS) --output-file requirements.lock pyproject.toml
+	@$(COMPILE) --extra k8s --constraint requirements.lock --output-file infra/image.lock pyproject.toml
+	@$(COMPILE) --extra k8s --extra loans --constraint requirements.lock --output-file infra/image-demo.lock pyproject.toml
 
 clean:  ## remove .venv, the caches and the demo's data
 	rm -rf .venv .credit-risk .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info
