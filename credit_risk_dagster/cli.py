@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from credit_risk_dagster.commands.api import app as api_app
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DEFAULT_POLICY, KafkaSettings, WarehouseSettings
 
@@ -39,6 +40,7 @@ archive_app = typer.Typer(help="The raw events on S3.", no_args_is_help=True)
 app.add_typer(archive_app, name="archive")
 rejected_app = typer.Typer(help="Events that could not be scored.", no_args_is_help=True)
 app.add_typer(rejected_app, name="rejected")
+app.add_typer(api_app)
 
 # What is printed has paths and messages in it: a [ in them is no markup.
 out = Console(markup=False, highlight=False)

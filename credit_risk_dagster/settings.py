@@ -3,7 +3,9 @@
 Nothing else in the project reads the environment. `.env.example` lists every variable.
 """
 
+import ipaddress
 import re
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -190,6 +192,88 @@ class DrainSettings(_Settings):
     policy_file: Path = Field(DEFAULT_POLICY, description="credit policy (YAML)")
 
 
+class ApiSettings(_Settings):
+    """How the API serves (variables `CREDIT_RISK_API_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_API_")
+
+    host: str = Field(
+        "127.0.0.1", description="address to listen on; beyond loopback, keys are due"
+    )
+    port: int = Field(8000, ge=1, le=65_535, description="port to listen on")
+    keys: str = Field(
+        "",
+        repr=False,
+        description="client:hash[,client:hash...], as `credit-risk api-key new` prints them",
+    )
+    rate_limit: str = Field("600/minute", description="requests of one client")
+    max_body_bytes: int = Field(2**20, ge=2**10, description="largest request")
+    max_events: int = Field(1_000, ge=1, description="most applications scored by one request")
+    max_in_flight: int = Field(
+        256, ge=1, description="submitted applications that may wait for the broker at once"
+    )
+
+    @property
+    def hashes(self) -> dict[str, bytes]:
+        """SHA-256 of each client's key, by client."""
+        pairs = (entry.split(":") for entry in self.keys.split(",") if entry)
+        return {client: bytes.fromhex(digest) for client, digest in pairs}
+
+    @field_validator("keys")
+    @classmethod
+    def _keys_are_hashes(cls, value: str) -> str:
+        entries = [entry.strip() for entry in value.split(",") if entry.strip()]
+        for number, entry in enumerate(entries, 1):
+            if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}:[0-9a-f]{64}", entry):
+                raise ValueError(
+                    f"entry {number} is not client:hash; `credit-risk api-key new` makes one"
+                )
+        clients = [entry.split(":")[0] for entry in entries]
+        if len(set(clients)) < len(clients):
+            raise ValueError("a client has two keys; name them apart, as in app-2026 and app-2027")
+        return ",".join(entries)
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _rate_is_one(cls, value: str) -> str:
+        if not re.fullmatch(r"[1-9][0-9]{0,8}/(second|minute|hour)", value):
+            raise ValueError("is not like 600/minute (or /second, /hour)")
+        return value
+
+    @model_validator(mode="after")
+    def _open_only_on_loopback(self) -> "ApiSettings":
+        if not self.keys and not is_loopback(self.host):
+            raise ValueError(
+                f"CREDIT_RISK_API_HOST={self.host} can be reached from other machines, so it needs "
+                "CREDIT_RISK_API_KEYS: `credit-risk api-key new` makes one"
+            )
+        return self
+
+
+class LogSettings(_Settings):
+    """How processes log (variables `CREDIT_RISK_LOG_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_LOG_")
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="DEBUG (also each batch), INFO, WARNING or ERROR"
+    )
+    format: Literal["auto", "json", "text"] = Field(
+        "auto", description="json, text, or auto: text on a terminal and else json"
+    )
+
+
+class AlertSettings(_Settings):
+    """Where failures are told (variables `CREDIT_RISK_ALERT_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_ALERT_")
+
+    webhook_url: SecretStr | None = Field(
+        None, description="failed runs are posted there as JSON; the address is a secret"
+    )
+    timeout_seconds: float = Field(5, gt=0, le=30, description="how long the webhook may take")
+
+
 class Settings:
     """Every group of settings, each read from the environment when first used."""
 
@@ -216,6 +300,17 @@ class Settings:
     @cached_property
     def drain(self) -> DrainSettings:
         return DrainSettings()
+
+    @cached_property
+    def api(self) -> ApiSettings:
+        return ApiSettings()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
 
 
 def _text(path: Path | None) -> str | None:

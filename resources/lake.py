@@ -97,6 +97,12 @@ class Lake:
         content.seek(0)
         return size, digest.hexdigest()
 
+    def check_access(self) -> None:
+        """Raises LakeUnavailable or LakeRefused unless the bucket is there for this client."""
+        with self._errors("looking for the bucket"):
+            self._ensure_bucket()
+            self._client.head_bucket(Bucket=self._settings.bucket)
+
     def find(self, key: str) -> Stored | None:
         """The object of that key; None when there is none.
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, LiteralString, cast
+from typing import Any, LiteralString, Self, cast
 
 import numpy as np
 import pgpq
@@ -19,6 +20,7 @@ import pyarrow as pa
 from psycopg import sql
 from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
+from psycopg_pool import ConnectionPool
 
 from credit_risk_dagster.domain.events import REASONS
 from credit_risk_dagster.domain.latency import histogram
@@ -28,6 +30,12 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 from resources.broker import Fetch, OffsetRange, TopicReplaced, TopicState
 
+# A vanished server or client is noticed within half a minute, not in two hours.
+_KEEPALIVE: dict[str, Any] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
 APPLICATION_NAME = "credit-risk"  # a drain's connection is "credit-risk <Dagster run id>"
 
 
@@ -162,10 +170,7 @@ class Warehouse:
                 autocommit=autocommit,
                 application_name=f"{APPLICATION_NAME} {name}".strip(),
                 connect_timeout=5,
-                # A vanished server or client is noticed within half a minute, not in two hours.
-                keepalives_idle=10,
-                keepalives_interval=5,
-                keepalives_count=3,
+                **_KEEPALIVE,
             )
             # Not in the startup options, which connection poolers refuse.
             connection.execute(
@@ -217,7 +222,16 @@ class Warehouse:
         """
         connection = self.connect(name)
         try:
-            yield connection
+            with self.errors():
+                yield connection
+        finally:
+            connection.close()
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn the driver's errors into WarehouseUnavailable and NotMigrated."""
+        try:
+            yield
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction) as error:
             raise NotMigrated(
                 f"schema {self._settings.db_schema} in Postgres at {self.location} is not "
@@ -225,8 +239,64 @@ class Warehouse:
             ) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise WarehouseUnavailable(f"Postgres at {self.location} {_reason(error)}") from error
-        finally:
-            connection.close()
+
+
+class WarehouseReader:
+    """A pool of connections that only read, for a process that answers many short questions.
+
+    Args:
+        settings: where Postgres is.
+        size: most connections.
+        patience_seconds: how long to wait for one, and how long a query may take.
+    """
+
+    def __init__(self, settings: WarehouseSettings, size: int, patience_seconds: float) -> None:
+        self._warehouse = Warehouse(settings)
+        self._pool = ConnectionPool(
+            settings.database_url.get_secret_value(),
+            kwargs={"autocommit": True, "application_name": f"{APPLICATION_NAME} reader"}
+            | {"connect_timeout": 5, "row_factory": dict_row}
+            | _KEEPALIVE,
+            min_size=1,
+            max_size=size,
+            open=False,
+            check=ConnectionPool.check_connection,  # one may have ended with a restarted server
+            configure=partial(_configure_reader, settings.db_schema, patience_seconds),
+            timeout=patience_seconds,
+            reconnect_timeout=10,  # it tries less and less often, up to this
+            name="warehouse",
+        )
+
+    def __enter__(self) -> Self:
+        """Start to connect; Postgres need not be there yet."""
+        self._pool.open(wait=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.close()
+
+    @contextmanager
+    def session(self) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+        """Borrow a connection whose rows are dictionaries and whose errors are the platform's.
+
+        Raises:
+            WarehouseUnavailable: Postgres does not answer, or went away, or is too slow.
+            NotMigrated: the tables are missing.
+        """
+        with self._warehouse.errors(), self._pool.connection() as connection:
+            yield cast("psycopg.Connection[dict[str, Any]]", connection)
+
+
+def _configure_reader(
+    schema: str, patience_seconds: float, connection: psycopg.Connection[Any]
+) -> None:
+    # Not in the startup options, which connection poolers refuse.
+    connection.execute(
+        "SELECT set_config('search_path', %s, false), set_config('timezone', 'UTC', false),"
+        " set_config('default_transaction_read_only', 'on', false),"
+        " set_config('statement_timeout', %s, false)",
+        (schema, f"{round(patience_seconds * 1000)}"),
+    )
 
 
 class Ledger:

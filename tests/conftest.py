@@ -19,10 +19,13 @@ from pydantic import SecretStr
 
 from credit_risk_dagster.settings import (
     PROJECT_ROOT,
+    AlertSettings,
+    ApiSettings,
     ArchiveSettings,
     DrainSettings,
     KafkaSettings,
     LakeSettings,
+    LogSettings,
     RetentionSettings,
     WarehouseSettings,
 )
@@ -39,6 +42,9 @@ _SETTINGS = (
     ArchiveSettings,
     RetentionSettings,
     DrainSettings,
+    ApiSettings,
+    LogSettings,
+    AlertSettings,
 )
 
 

@@ -9,10 +9,13 @@ from pydantic_settings import BaseSettings
 
 from credit_risk_dagster.settings import (
     PROJECT_ROOT,
+    AlertSettings,
+    ApiSettings,
     ArchiveSettings,
     DrainSettings,
     KafkaSettings,
     LakeSettings,
+    LogSettings,
     RetentionSettings,
     WarehouseSettings,
 )
@@ -25,6 +28,9 @@ GROUPS = (
     ArchiveSettings,
     RetentionSettings,
     DrainSettings,
+    ApiSettings,
+    LogSettings,
+    AlertSettings,
 )
 
 

@@ -1,0 +1,55 @@
+"""The API: `create_app` makes it from the settings, `credit-risk api` serves it."""
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from credit_risk_dagster.api import operations, problems
+from credit_risk_dagster.api.health import PATIENCE_SECONDS, Health
+from credit_risk_dagster.settings import Settings
+from resources.warehouse import WarehouseReader
+
+_CONNECTIONS = 8
+
+DESCRIPTION = """\
+Submit loan applications to the stream, score them on the spot, and read what was decided.
+
+Every error is a problem (RFC 9457), and every answer has an `X-Request-ID`, which is in the log.
+"""
+
+
+def create_app(settings: Settings | None = None, registry: CollectorRegistry = REGISTRY) -> FastAPI:
+    """The application.
+
+    Args:
+        settings: where the servers are, and the limits; read from the environment by default.
+        registry: what `/metrics` shows.
+    """
+    settings = settings or Settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with ExitStack() as stack:
+            warehouse = WarehouseReader(settings.warehouse, _CONNECTIONS, PATIENCE_SECONDS)
+            app.state.warehouse = stack.enter_context(warehouse)
+            app.state.health = Health(settings, warehouse)
+            stack.callback(app.state.health.close)
+            yield
+
+    app = FastAPIOffline(
+        redoc_url=None,
+        title="Credit risk",
+        summary="Loan applications: submit, score, decisions, watchlist",
+        description=DESCRIPTION,
+        version=version("credit-risk-platform"),
+        lifespan=lifespan,
+    )
+    app.state.settings = settings
+    app.state.registry = registry
+    problems.install(app)
+    app.include_router(operations.router)
+    return app

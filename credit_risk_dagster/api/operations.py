@@ -1,0 +1,49 @@
+"""What operators and machines ask: is it alive, is it ready, its metrics. Needs no key."""
+
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client.exposition import choose_encoder
+from pydantic import BaseModel
+
+from credit_risk_dagster.api.health import Readiness
+
+router = APIRouter(tags=["operations"])
+
+
+class Alive(BaseModel):
+    """The process serves requests."""
+
+    status: Literal["alive"] = "alive"
+
+
+@router.get("/health", summary="Is the process alive?")
+async def health() -> Alive:
+    """Asks no other server: a restart of this process would not mend those."""
+    return Alive()
+
+
+@router.get(
+    "/ready",
+    summary="Do the servers behind it answer?",
+    responses={503: {"model": Readiness, "description": "Something that the API needs is down"}},
+)
+def ready(request: Request, response: Response) -> Readiness:
+    """The state and latency of the broker, the warehouse (Postgres), the lake (S3) and Dagster's
+    storage. Only the first two decide whether the API works."""
+    found: Readiness = request.app.state.health.readiness()
+    if found.status == "unavailable":
+        response.status_code = 503
+    return found
+
+
+@router.get(
+    "/metrics",
+    summary="Metrics for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+def metrics(request: Request) -> Response:
+    """In the format that the Accept header asks for: OpenMetrics or Prometheus' text."""
+    encode, content_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(request.app.state.registry), media_type=content_type)
