@@ -1,14 +1,11 @@
 """The credit policy: a validated YAML document, identified by its name and content hash."""
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, field_validator
 
+from credit_risk_dagster.domain.documents import Document, NamedDocument, load_document
 from credit_risk_dagster.errors import PlatformError
 
 BANDS = ("Low", "Moderate", "High", "Very High")
@@ -23,11 +20,7 @@ class PolicyError(PlatformError):
     """A policy document that cannot be used; the message names the file, the field and the fix."""
 
 
-class _Document(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class BandEdges(_Document):
+class BandEdges(Document):
     """Inclusive upper edges of Low, Moderate and High, in percent."""
 
     dti: Edges
@@ -42,7 +35,7 @@ class BandEdges(_Document):
         return edges
 
 
-class EarlyWarning(_Document):
+class EarlyWarning(Document):
     """(DTI or utilization at least ...) and (delinquencies above ... or inquiries at least ...)."""
 
     dti_at_least: Threshold
@@ -51,28 +44,12 @@ class EarlyWarning(_Document):
     inq_last_6mths_at_least: Threshold
 
 
-class Policy(_Document):
+class Policy(NamedDocument):
     """Bands, the early-warning rule and where Elevated begins."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     bands: BandEdges
     early_warning: EarlyWarning
     elevated_from: Literal["Moderate", "High", "Very High"]
-
-    @property
-    def document(self) -> str:
-        """The policy as canonical JSON: equal policies have equal documents."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-
-    @property
-    def content_hash(self) -> str:
-        """SHA-256 of the canonical document, in hexadecimal."""
-        return hashlib.sha256(self.document.encode()).hexdigest()
-
-    @property
-    def version(self) -> str:
-        """Name and short hash, for people: `lendingclub-v1@1a2b3c4d5e6f`."""
-        return f"{self.name}@{self.content_hash[:12]}"
 
     @property
     def reason_codes(self) -> tuple[str, str, str, str]:
@@ -92,30 +69,4 @@ def load_policy(path: Path) -> Policy:
     Raises:
         PolicyError: the file is missing, is not YAML, or a field is missing, unknown or impossible.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise PolicyError(f"policy {path} cannot be read: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2026-13-45
-        raise PolicyError(f"policy {path} is not YAML: {' '.join(str(error).split())}") from error
-    try:
-        return Policy.model_validate(content)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'document'}: {_advice(problem)}"
-            for problem in error.errors()
-        )
-        raise PolicyError(f"policy {path} is not valid: {problems}") from error
-
-
-_ADVICE = {
-    "missing": "is missing, add it",
-    "extra_forbidden": "is no field of a policy, correct its name or remove it",
-    "model_type": "must be a mapping of fields to values",
-    "tuple_type": "must be a list of three numbers",
-    "too_long": "must be a list of three numbers",
-}
-
-
-def _advice(problem: ErrorDetails) -> str:
-    return _ADVICE.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+    return load_document(path, Policy, "policy", PolicyError)

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from credit_risk_dagster.domain.cleaning import CleanApplications, Floats, Texts, clean
 from credit_risk_dagster.domain.events import ACCEPTED, REASONS, DecodedEvents, decode
+from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import BANDS, TIERS, Policy
 
 Codes = npt.NDArray[np.int8]
@@ -88,6 +89,7 @@ class Assessment:
         tiers: their positions in `TIERS`.
         rejected_at: positions of the rejected events in the input, ascending.
         reasons: their reasons, as positions in `REASONS`.
+        model_error: why there is no PD although there is a model; None when all is well.
     """
 
     loan_ids: Texts
@@ -96,6 +98,7 @@ class Assessment:
     tiers: Codes
     rejected_at: npt.NDArray[np.intp]
     reasons: npt.NDArray[np.int16]
+    model_error: str | None = None
 
     def tier_counts(self) -> dict[str, int]:
         """Scored events by tier; a tier without any is there with 0."""
@@ -108,8 +111,12 @@ class Assessment:
         return {REASONS[code]: int(count) for code, count in zip(codes, counts, strict=True)}
 
 
-def assess(events: DecodedEvents, policy: Policy) -> Assessment:
-    """Clean and score a decoded batch."""
+def assess(events: DecodedEvents, policy: Policy, model: PdModel | None = None) -> Assessment:
+    """Clean and score a decoded batch.
+
+    With a model, `scored` has its columns too (see `PdModel.score`). The policy decides and the
+    model only adds: when it fails, for whatever reason, the batch is scored without it.
+    """
     applications = clean(events)
     numbers = applications.numbers
     decisions = decide(
@@ -125,6 +132,7 @@ def assess(events: DecodedEvents, policy: Policy) -> Assessment:
     if not accepted.all():
         scored = scored.filter(pa.array(accepted))
         tiers = tiers[accepted]
+    scored, model_error = _add_pd(scored, model)
     rejected_at = np.flatnonzero(~accepted)
     return Assessment(
         loan_ids=applications.texts["loan_id"],
@@ -133,7 +141,20 @@ def assess(events: DecodedEvents, policy: Policy) -> Assessment:
         tiers=tiers,
         rejected_at=rejected_at,
         reasons=applications.reasons[rejected_at],
+        model_error=model_error,
     )
+
+
+def _add_pd(scored: pa.RecordBatch, model: PdModel | None) -> tuple[pa.RecordBatch, str | None]:
+    if model is None:
+        return scored, None
+    try:
+        added = model.score(scored)
+    except Exception as error:  # noqa: BLE001 (whatever is wrong with a model, the stream goes on)
+        return scored, f"model {model.version} cannot score: {type(error).__name__}: {error}"
+    for name in added.schema.names:
+        scored = scored.append_column(name, added[name])
+    return scored, None
 
 
 FEATURES = (
@@ -144,22 +165,29 @@ FEATURES = (
 _DECISION = ("risk_tier", "early_warning", "reasons", "dti_band", "util_band", "rate_band")
 
 
-def answers(values: Sequence[bytes | None], policy: Policy) -> list[dict[str, Any]]:
+def answers(
+    values: Sequence[bytes | None], policy: Policy, model: PdModel | None = None
+) -> list[dict[str, Any]]:
     """What the stream would make of raw values, one answer for each, in order, ready for JSON.
 
     An answer has loan_id, outcome (scored or rejected), the decision (nulls when rejected), the
-    policy's version, reject_reason (null when scored) and features (empty when rejected).
+    policy's version, reject_reason (null when scored) and features (empty when rejected). With a
+    model it also has pd, pd_reasons (nulls when rejected) and the model's version.
     """
-    assessment = assess(decode(values), policy)
-    nothing: dict[str, Any] = dict.fromkeys(_DECISION)
+    assessment = assess(decode(values), policy, model)
     version = policy.version
+    model_version = {} if model is None else {"model": model.version}
+    estimate = () if model is None else ("pd", "pd_reasons")
+    nothing: dict[str, Any] = dict.fromkeys((*_DECISION, *estimate))
     replies: list[dict[str, Any]] = [{}] * len(values)
     for at, row in zip(assessment.scored_at, assessment.scored.to_pylist(), strict=True):
         replies[at] = {
             "loan_id": row["loan_id"],
             "outcome": "scored",
             **{name: row[name] for name in _DECISION},
+            **{name: row.get(name) for name in estimate},
             "policy": version,
+            **model_version,
             "reject_reason": None,
             "features": {name: row[name] for name in FEATURES},
         }
@@ -169,6 +197,7 @@ def answers(values: Sequence[bytes | None], policy: Policy) -> list[dict[str, An
             "outcome": "rejected",
             **nothing,
             "policy": version,
+            **model_version,
             "reject_reason": REASONS[code],
             "features": {},
         }

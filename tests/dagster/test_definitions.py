@@ -1,6 +1,7 @@
 """What Dagster knows of the platform."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,10 +50,12 @@ def test_every_asset_and_check_explains_itself() -> None:
 
 
 def test_tables_are_described_as_the_migrations_make_them() -> None:
-    migration = (PROJECT_ROOT / "infra/migrations/versions/0001_scoring.py").read_text()
+    versions = sorted((PROJECT_ROOT / "infra/migrations/versions").glob("0*.py"))
+    migrations = "".join(file.read_text() for file in versions)
     for name in ("scored_applications", "rejected_events"):
-        body = migration.split(f"CREATE TABLE {name} (")[1].split("PRIMARY KEY")[0]
+        body = migrations.split(f"CREATE TABLE {name} (")[1].split("PRIMARY KEY")[0]
         created = [line.split()[0].strip('"') for line in body.strip().splitlines() if line.strip()]
+        created += re.findall(rf"ALTER TABLE {name}\s+ADD COLUMN (\w+)", migrations)
         (spec,) = (s for s in defs.resolve_all_asset_specs() if s.key == dg.AssetKey(name))
         schema = spec.metadata["dagster/column_schema"]
         assert isinstance(schema, dg.TableSchema)
