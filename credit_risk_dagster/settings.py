@@ -174,6 +174,49 @@ class RetentionSettings(_Settings):
     )
 
 
+class DriftSettings(_Settings):
+    """How drift is measured (variables `CREDIT_RISK_DRIFT_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_DRIFT_")
+
+    cron: str = Field("*/30 * * * *", description="when a run reports drift (cron, UTC)")
+    window_rows: int = Field(
+        5_000, ge=1, description="newest applications that are compared with the baseline"
+    )
+    min_rows: int = Field(500, ge=1, description="with fewer applications, no drift is claimed")
+    psi_moderate: float = Field(0.10, gt=0, description="PSI from which drift is moderate")
+    psi_significant: float = Field(0.25, gt=0, description="PSI above which drift is significant")
+    baseline_rows: int = Field(
+        5_000, ge=100, le=100_000, description="first applications that make the baseline"
+    )
+    baseline_csv: FilePath | None = Field(
+        None, description="LendingClub CSV whose loans make the baseline instead"
+    )
+
+    @model_validator(mode="after")
+    def _thresholds_ascend(self) -> "DriftSettings":
+        if self.psi_moderate >= self.psi_significant:
+            raise ValueError(
+                f"CREDIT_RISK_DRIFT_PSI_MODERATE={self.psi_moderate} must be below "
+                f"CREDIT_RISK_DRIFT_PSI_SIGNIFICANT={self.psi_significant}"
+            )
+        return self
+
+
+class StreamSettings(_Settings):
+    """How the stream itself is watched (variables `CREDIT_RISK_STREAM_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_STREAM_")
+
+    cron: str = Field("*/10 * * * *", description="when a run checks the stream (cron, UTC)")
+    silent_minutes: float = Field(
+        10, gt=0, description="minutes of backlog without a scored application that are a failure"
+    )
+    sample_events: int = Field(
+        1_000, ge=100, le=20_000, description="newest events whose columns are looked at"
+    )
+
+
 class DrainSettings(_Settings):
     """How a drain run works (variables `CREDIT_RISK_*`)."""
 
@@ -296,6 +339,14 @@ class Settings:
     @cached_property
     def retention(self) -> RetentionSettings:
         return RetentionSettings()
+
+    @cached_property
+    def drift(self) -> DriftSettings:
+        return DriftSettings()
+
+    @cached_property
+    def stream(self) -> StreamSettings:
+        return StreamSettings()
 
     @cached_property
     def drain(self) -> DrainSettings:

@@ -23,10 +23,12 @@ from credit_risk_dagster.settings import (
     ApiSettings,
     ArchiveSettings,
     DrainSettings,
+    DriftSettings,
     KafkaSettings,
     LakeSettings,
     LogSettings,
     RetentionSettings,
+    StreamSettings,
     WarehouseSettings,
 )
 from infra.embedded.stack import S3, Broker, Postgres
@@ -41,6 +43,8 @@ _SETTINGS = (
     LakeSettings,
     ArchiveSettings,
     RetentionSettings,
+    DriftSettings,
+    StreamSettings,
     DrainSettings,
     ApiSettings,
     LogSettings,

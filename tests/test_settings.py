@@ -13,10 +13,12 @@ from credit_risk_dagster.settings import (
     ApiSettings,
     ArchiveSettings,
     DrainSettings,
+    DriftSettings,
     KafkaSettings,
     LakeSettings,
     LogSettings,
     RetentionSettings,
+    StreamSettings,
     WarehouseSettings,
 )
 
@@ -27,6 +29,8 @@ GROUPS = (
     LakeSettings,
     ArchiveSettings,
     RetentionSettings,
+    DriftSettings,
+    StreamSettings,
     DrainSettings,
     ApiSettings,
     LogSettings,
