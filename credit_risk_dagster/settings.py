@@ -109,12 +109,23 @@ class WarehouseSettings(_Settings):
         alias="DATABASE_URL",
         description="postgresql://user:password@host:port/database",
     )
+    dashboard_database_url: SecretStr | None = Field(
+        None,
+        alias="DASHBOARD_DATABASE_URL",
+        description="the same database for the dashboard, as a user who may only read; "
+        "empty means DATABASE_URL",
+    )
     db_schema: str = Field(
         "credit_risk",
         alias="CREDIT_RISK_SCHEMA",
         pattern=r"^[a-z_][a-z0-9_]{0,62}$",
         description="schema of the platform's tables",
     )
+
+    def of_dashboard(self) -> "WarehouseSettings":
+        """The same with the dashboard's user."""
+        url = self.dashboard_database_url or self.database_url
+        return self.model_copy(update={"database_url": url})
 
 
 class LakeSettings(_Settings):
@@ -315,6 +326,19 @@ class AlertSettings(_Settings):
         None, description="failed runs are posted there as JSON; the address is a secret"
     )
     timeout_seconds: float = Field(5, gt=0, le=30, description="how long the webhook may take")
+
+
+class DashboardSettings(_Settings):
+    """Where the dashboard's links lead (variables `CREDIT_RISK_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_")
+
+    dagster_url: str = Field(
+        "http://127.0.0.1:3000", pattern=r"^https?://\S+$", description="Dagster's UI"
+    )
+    grafana_url: str | None = Field(
+        None, pattern=r"^https?://\S+$", description="Grafana; empty means that there is none"
+    )
 
 
 class Settings:

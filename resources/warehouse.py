@@ -125,7 +125,7 @@ class StageSeconds:
 
 def migrate(settings: WarehouseSettings) -> str:
     """Bring the schema to the newest version and return that version. Safe to run at any time, by
-    any number of processes.
+    any number of processes. Readers (see `resources.readers`) are granted what is new.
 
     Raises:
         WarehouseUnavailable: Postgres does not answer.
@@ -134,6 +134,8 @@ def migrate(settings: WarehouseSettings) -> str:
     from alembic import command
     from alembic.config import Config
     from alembic.script import ScriptDirectory
+
+    from resources.readers import grant_readers_again
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
@@ -145,6 +147,7 @@ def migrate(settings: WarehouseSettings) -> str:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     engine.dispose()
+    grant_readers_again(settings)
     return cast(str, ScriptDirectory.from_config(config).get_current_head())
 
 

@@ -22,6 +22,7 @@ from credit_risk_dagster.settings import (
     AlertSettings,
     ApiSettings,
     ArchiveSettings,
+    DashboardSettings,
     DrainSettings,
     DriftSettings,
     KafkaSettings,
@@ -49,6 +50,7 @@ _SETTINGS = (
     ApiSettings,
     LogSettings,
     AlertSettings,
+    DashboardSettings,
 )
 
 
@@ -58,7 +60,16 @@ def _no_developer_settings() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith(
-                ("KAFKA_", "DATABASE_URL", "CREDIT_RISK_", "S3_", "AWS_", "DAGSTER_", "PG")
+                (
+                    "KAFKA_",
+                    "DATABASE_",
+                    "DASHBOARD_",
+                    "CREDIT_RISK_",
+                    "S3_",
+                    "AWS_",
+                    "DAGSTER_",
+                    "PG",
+                )
             ):
                 patch.delenv(name)
         for settings in _SETTINGS:

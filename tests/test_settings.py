@@ -12,6 +12,7 @@ from credit_risk_dagster.settings import (
     AlertSettings,
     ApiSettings,
     ArchiveSettings,
+    DashboardSettings,
     DrainSettings,
     DriftSettings,
     KafkaSettings,
@@ -35,6 +36,7 @@ GROUPS = (
     ApiSettings,
     LogSettings,
     AlertSettings,
+    DashboardSettings,
 )
 
 
