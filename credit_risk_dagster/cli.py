@@ -173,6 +173,29 @@ def migrate() -> None:
     out.print(f"schema {settings.db_schema} is at version {version}", soft_wrap=True)
 
 
+@app.command("grant-reader")
+def grant_reader(
+    role: Annotated[
+        str | None, typer.Argument(help="Role; default is the user of DASHBOARD_DATABASE_URL.")
+    ] = None,
+) -> None:
+    """Let a role read the tables and record reviews, nothing else; personal data stays hidden.
+
+    A role that is missing is created, if DATABASE_URL's user may do that, with the password that
+    DASHBOARD_DATABASE_URL has for it. `migrate` does the same for that variable's user.
+    """
+    from resources import readers
+
+    settings = WarehouseSettings()
+    user, password = readers.dashboard_user(settings)
+    name = role or user
+    if name is None:
+        raise PlatformError("name a role, or set DASHBOARD_DATABASE_URL with a user in it")
+    created = readers.grant_reader(settings, name, password if name == user else None)
+    done = "is created, and" if created else "now"
+    out.print(f"role {name} {done} reads schema {settings.db_schema}", soft_wrap=True)
+
+
 @app.command()
 def status(json_: Json = False) -> None:
     """Show, for each partition, what is committed and what is still to do."""

@@ -35,8 +35,8 @@ def grant_reader(settings: WarehouseSettings, role: str, password: str | None = 
             raise ReaderRefused(
                 f"role {role} is not a reader of {warehouse.location}: "
                 f"{error.diag.message_primary}. Have an administrator run `CREATE ROLE {role} "
-                f"LOGIN PASSWORD '...'`, then run `credit-risk grant-reader {role}` as the owner of "
-                f"schema {settings.db_schema}"
+                f"LOGIN PASSWORD '...'`, then run `credit-risk grant-reader {role}` as the owner "
+                f"of schema {settings.db_schema}"
             ) from error
     return created
 

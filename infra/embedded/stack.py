@@ -116,10 +116,10 @@ class Postgres:
         self.stop("immediate")
         self.start()
 
-    def uri(self, database: str) -> str:
+    def uri(self, database: str, user: str = "postgres") -> str:
         """Where a client finds the database."""
         host = quote(str(self._socket_dir), safe="")
-        return f"postgresql://postgres@/{database}?host={host}&port=5432"
+        return f"postgresql://{user}@/{database}?host={host}&port=5432"
 
     def create_database(self, name: str, template: str = "template1") -> None:
         """Create the database, if there is none of that name."""
@@ -430,6 +430,7 @@ class Stack:
             "KAFKA_REPLICATION_FACTOR": "1",
             "KAFKA_TOPIC": "loan_applications",
             "DATABASE_URL": self.postgres.uri("credit_risk"),
+            "DASHBOARD_DATABASE_URL": self.postgres.uri("credit_risk", "credit_risk_reader"),
             **self.s3.variables(),
             "DAGSTER_POSTGRES_URL": self.postgres.uri("dagster"),
             "DAGSTER_HOME": str(self.state / "dagster_home"),
@@ -442,7 +443,8 @@ class Stack:
             environment: variables for them, beside and before those of `environment()`.
         """
         variables = {**self.environment(), **(environment or {}), **self._mark}
-        dashboard_port = free_port(8501)
+        dagster_port, dashboard_port = free_port(3000), free_port(8501)
+        dagster_url = f"http://{HOST}:{dagster_port}"
         dashboard = Server(
             "The dashboard",
             [
@@ -453,10 +455,14 @@ class Stack:
             ],
             dashboard_port,
             ready_path="/_stcore/health",
-            environment=variables,
+            # Only the reader's access, and not that of the others.
+            environment=variables
+            | {
+                "DATABASE_URL": variables["DASHBOARD_DATABASE_URL"],
+                "CREDIT_RISK_DAGSTER_URL": dagster_url,
+            },
             log=self.logs / "dashboard.log",
         )
-        dagster_port = free_port(3000)
         dagster = Server(
             "Dagster",
             [sys.executable, "-m", "dagster", "dev", "-h", HOST, "-p", str(dagster_port)],
@@ -468,7 +474,7 @@ class Stack:
         for server in (dashboard, dagster):
             self._exit.callback(server.stop)
             server.start()
-        return Services(f"http://{HOST}:{dagster_port}", f"http://{HOST}:{dashboard_port}")
+        return Services(dagster_url, f"http://{HOST}:{dashboard_port}")
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

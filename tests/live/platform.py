@@ -130,7 +130,10 @@ def run_platform(state: Path) -> Iterator[Live]:
         kafka = KafkaSettings(
             bootstrap_servers=stack.broker.bootstrap_servers, topic=environment["KAFKA_TOPIC"]
         )
-        warehouse = WarehouseSettings(DATABASE_URL=SecretStr(environment["DATABASE_URL"]))
+        warehouse = WarehouseSettings(
+            DATABASE_URL=SecretStr(environment["DATABASE_URL"]),
+            DASHBOARD_DATABASE_URL=SecretStr(environment["DASHBOARD_DATABASE_URL"]),
+        )
         migrate(warehouse)
         ensure_topic(kafka)
         services = stack.start_services()

@@ -68,12 +68,12 @@ END $$;
 COMMENT ON FUNCTION grant_reader IS
     'Whoever may execute review_application was granted by this; a migration grants them again';
 
--- What the dashboard splits applications by. '' and 0 are unknown or out of the ordinary.
+-- What the dashboard splits applications by. '' and 0 stand for unknown.
 CREATE VIEW application_segments AS
 SELECT scored_at, risk_tier, loan_amnt,
-    coalesce(left(purpose, 40), '') AS purpose,
-    CASE WHEN grade ~ '^[A-G]$' THEN grade ELSE '' END AS grade,
-    CASE WHEN addr_state ~ '^[A-Z]{2}$' THEN addr_state ELSE '' END AS addr_state,
+    coalesce(purpose, '') AS purpose,
+    coalesce(grade, '') AS grade,
+    coalesce(addr_state, '') AS addr_state,
     CASE WHEN term_months IN (36, 60) THEN term_months ELSE 0 END::smallint AS term_months,
     (ARRAY[0, 5000, 10000, 15000, 25000])[
         1 + width_bucket(loan_amnt, ARRAY[5000, 10000, 15000, 25000]::float8[])

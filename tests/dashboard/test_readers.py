@@ -1,0 +1,187 @@
+"""The role that reads: what it can, and what it cannot."""
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from pydantic import SecretStr
+
+from credit_risk_dagster.settings import WarehouseSettings
+from infra.embedded.stack import Postgres
+from resources.readers import ReaderRefused, grant_reader
+from resources.warehouse import Warehouse, migrate
+from tests.dashboard.conftest import LOW, REJECTED, Commit
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def role(postgres: Postgres, warehouse_settings: WarehouseSettings) -> Iterator[str]:
+    """The name of a role that does not exist, and is gone afterwards."""
+    name = f"reader_{uuid.uuid4().hex}"
+    yield name
+    with Warehouse(warehouse_settings).connect() as owner:
+        if owner.execute("SELECT FROM pg_roles WHERE rolname = %s", (name,)).fetchone():
+            owner.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(name)))
+
+
+def as_role(settings: WarehouseSettings, role: str) -> WarehouseSettings:
+    url = settings.database_url.get_secret_value().replace("postgres@", f"{role}@")
+    return settings.model_copy(update={"dashboard_database_url": SecretStr(url)})
+
+
+@pytest.fixture
+def reader(warehouse_settings: WarehouseSettings, role: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection of a reader."""
+    assert grant_reader(warehouse_settings, role)
+    assert not grant_reader(warehouse_settings, role)  # again, without harm
+    settings = as_role(warehouse_settings, role).of_dashboard()
+    with Warehouse(settings).connect() as connection:
+        yield connection
+
+
+def tables(connection: psycopg.Connection[Any], kinds: str = "rp") -> list[str]:
+    rows = connection.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'credit_risk'::regnamespace"
+        " AND relkind = ANY (%s)",
+        ([*kinds],),
+    )
+    return [row[0] for row in rows]
+
+
+def refused(connection: psycopg.Connection[Any], statement: str) -> bool:
+    try:
+        connection.execute(statement)  # type: ignore[call-overload]
+    except psycopg.errors.InsufficientPrivilege:
+        return True
+    return False
+
+
+def test_a_reader_writes_nothing(
+    commit: Commit, warehouse: psycopg.Connection[Any], reader: psycopg.Connection[Any]
+) -> None:
+    commit(LOW, REJECTED)
+    for table in tables(warehouse):
+        column = warehouse.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
+            " AND attidentity = '' ORDER BY attnum DESC LIMIT 1",
+            (table,),
+        ).fetchone()
+        assert column is not None
+        for statement in (
+            f"INSERT INTO {table} DEFAULT VALUES",
+            f"UPDATE {table} SET {column[0]} = {column[0]}",
+            f"DELETE FROM {table}",
+            f"TRUNCATE {table}",
+            f"ALTER TABLE {table} RENAME TO gone",
+            f"DROP TABLE {table}",
+        ):
+            assert refused(reader, statement), statement
+    for statement in (
+        "CREATE TABLE credit_risk.mine (a int)",
+        "SELECT ensure_partitions()",
+        "SELECT roll_up_segments()",
+        "SELECT grant_reader('postgres')",
+    ):
+        assert refused(reader, statement), statement
+
+
+def test_a_reader_reads_everything_but_the_bytes_of_rejected_events(
+    commit: Commit, warehouse: psycopg.Connection[Any], reader: psycopg.Connection[Any]
+) -> None:
+    commit(LOW, REJECTED)
+    partitions = {
+        row[0]
+        for row in warehouse.execute(
+            "SELECT relname FROM pg_class WHERE relispartition AND relkind = 'r'"
+        ).fetchall()
+    }
+    for table in (
+        set(tables(warehouse, "rpv")) - partitions - {"rejected_events", "alembic_version"}
+    ):
+        reader.execute(f"SELECT * FROM {table}")  # type: ignore[call-overload]
+    assert reader.execute("SELECT reason FROM rejected_events").fetchall()
+    for column in ("key", "value", "*"):
+        assert refused(reader, f"SELECT {column} FROM rejected_events")
+    for table in partitions:  # the way around the columns' grants
+        assert refused(reader, f"SELECT * FROM {table}")
+
+
+def test_a_reader_reviews(commit: Commit, reader: psycopg.Connection[Any], role: str) -> None:
+    commit(LOW)
+    call = "SELECT review_application(1, 0, 0, ' Ada ', 'Income verified by phone')"
+    (review,) = reader.execute(call).fetchone() or (None,)
+    row = reader.execute(
+        "SELECT review_id, loan_id, reviewer, note, db_role FROM application_reviews"
+    ).fetchone()
+    assert row == (review, "1000", "Ada", "Income verified by phone", role)
+    with pytest.raises(psycopg.errors.NoDataFound, match="no application has"):
+        reader.execute("SELECT review_application(1, 0, 1, 'Ada', 'which one?')")
+    for reviewer, note in (("", "note"), ("Ada", " "), ("Ada", "x" * 2001), ("x" * 201, "note")):
+        with pytest.raises(psycopg.errors.CheckViolation):
+            reader.execute("SELECT review_application(1, 0, 0, %s, %s)", (reviewer, note))
+
+
+def test_a_temporary_table_does_not_take_the_place_of_one(
+    commit: Commit, warehouse: psycopg.Connection[Any], reader: psycopg.Connection[Any]
+) -> None:
+    commit(LOW)
+    reader.execute("CREATE TEMPORARY TABLE application_reviews (review_id bigint)")
+    reader.execute("SET search_path TO pg_temp, credit_risk")
+    reader.execute("SELECT credit_risk.review_application(1, 0, 0, 'Ada', 'note')")
+    assert warehouse.execute("SELECT count(*) FROM application_reviews").fetchone() == (1,)
+
+
+def test_a_migration_grants_what_is_new(
+    warehouse: psycopg.Connection[Any], warehouse_settings: WarehouseSettings, role: str
+) -> None:
+    settings = as_role(warehouse_settings, role)
+    migrate(settings)  # creates the role, and grants
+    warehouse.execute("CREATE TABLE later (a int)")
+    with Warehouse(settings.of_dashboard()).connect() as reader:
+        assert refused(reader, "SELECT * FROM later")
+        migrate(warehouse_settings)
+        assert not refused(reader, "SELECT * FROM later")
+
+
+def test_a_password_is_kept(
+    warehouse: psycopg.Connection[Any], warehouse_settings: WarehouseSettings, role: str
+) -> None:
+    grant_reader(warehouse_settings, role, "secret")
+    row = warehouse.execute("SELECT rolpassword FROM pg_authid WHERE rolname = %s", (role,))
+    assert str((row.fetchone() or ("",))[0]).startswith("SCRAM-SHA-256$")
+
+
+def test_who_may_not_create_roles_is_told_what_to_do(
+    warehouse: psycopg.Connection[Any],
+    warehouse_settings: WarehouseSettings,
+    role: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    owner = f"{role}_owner"
+    warehouse.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(owner)))
+    try:
+        warehouse.execute(
+            sql.SQL("GRANT CREATE ON DATABASE {} TO {}").format(
+                sql.Identifier(warehouse.info.dbname), sql.Identifier(owner)
+            )
+        )
+        url = warehouse_settings.database_url.get_secret_value().replace("postgres@", f"{owner}@")
+        theirs = WarehouseSettings(DATABASE_URL=SecretStr(url), CREDIT_RISK_SCHEMA="theirs")
+        migrate(theirs)
+        with pytest.raises(ReaderRefused, match=f"CREATE ROLE {role} LOGIN"):
+            grant_reader(theirs, role)
+        dashboard = theirs.model_copy(
+            update={"dashboard_database_url": SecretStr(url.replace(owner, role))}
+        )
+        migrate(dashboard)  # is done all the same
+        assert f"credit-risk grant-reader {role}" in caplog.text
+        warehouse.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role)))
+        assert not grant_reader(theirs, role)
+    finally:
+        warehouse.execute(
+            sql.SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}").format(sql.Identifier(owner))
+        )
