@@ -154,8 +154,9 @@ def score_stream(
         )
     with store.ledger() as ledger:
         counted = ledger.reconcile(report.source.source_id, context.run.run_id)
-    committed = sum(row["next_offset"] - row["first_offset"] for row in counted)
-    wrong = sum(abs(row["difference"]) for row in counted)
+        committed = sum(row["next_offset"] - row["first_offset"] for row in counted)
+        wrong = sum(abs(row["difference"]) for row in counted)
+        ledger.record_reconciliation(report.source.source_id, context.run.run_id, committed, wrong)
     yield dg.AssetCheckResult(
         check_name=RECONCILIATION.name,
         asset_key=RECONCILIATION.asset_key,

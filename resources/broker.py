@@ -6,7 +6,7 @@ Progress is not kept here: no consumer group, no committed offsets. See `resourc
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -26,6 +26,8 @@ logging.getLogger("kafka").setLevel(logging.CRITICAL)
 
 # A batch is closed after `max_batch_bytes`; one fetch response more may be in memory beside it.
 _PARTITION_FETCH_BYTES = 4 * 2**20
+# A watch looks at single records, and does not wait for those to come.
+_WATCH = {"fetch_max_wait_ms": 1, "fetch_max_bytes": 2**16, "max_partition_fetch_bytes": 2**14}
 
 
 class BrokerUnavailable(PlatformError):
@@ -154,27 +156,14 @@ class Broker:
             BrokerUnavailable: no answer within the configured time, or access is refused.
             TopicMissing: the topic does not exist.
         """
-        with self.errors(), self.identity() as identity, self._consumer() as consumer:
-            cluster_id, topic_id, partitions = identity.ask()
-            timeout_ms = self._settings.timeout_ms
-            tps = [TopicPartition(self.topic, partition) for partition in partitions]
-            beginnings = consumer.beginning_offsets(tps, timeout_ms=timeout_ms)
-            latest = consumer.end_offsets(tps, timeout_ms=timeout_ms)
-            # Not every broker's ListOffsets counts the records inside its last batch (Tansu's does
-            # not). The high watermark of a fetch does, everywhere; it starts where that left off.
-            consumer.assign(tps)
-            for tp in tps:
-                consumer.seek(tp, latest[tp])
-            deadline = time.monotonic() + timeout_ms / 1000
-            while any(consumer.highwater(tp) is None for tp in tps):
-                if time.monotonic() > deadline:
-                    raise KafkaError(f"no high watermark of {self.topic} within {timeout_ms} ms")
-                consumer.poll(timeout_ms=20)
-            offsets = {
-                tp.partition: (beginnings[tp], max(latest[tp], consumer.highwater(tp)))
-                for tp in tps
-            }
-        return TopicState(cluster_id, self.topic, topic_id, offsets)
+        with self.watch() as watch:
+            return watch.state()
+
+    @contextmanager
+    def watch(self) -> Iterator["Watch"]:
+        """Keep connections for asking for the topic's state again and again."""
+        with self.errors(), self.identity() as identity, self._consumer(**_WATCH) as consumer:
+            yield Watch(self.topic, consumer, identity, self._settings.timeout_ms)
 
     @contextmanager
     def reader(self, limits: DrainSettings) -> Iterator["Reader"]:
@@ -213,9 +202,8 @@ class Broker:
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_committed",  # an aborted transaction's events never happened
-            fetch_max_wait_ms=100,
             metrics_enabled=False,
-            **options,
+            **{"fetch_max_wait_ms": 100, **options},
         ) as consumer:
             yield consumer
 
@@ -239,6 +227,77 @@ class Identity:
         partitions = sorted(p["partition_index"] for p in described["partitions"])
         topic_id = str(described["topic_id"] or "") or None
         return cluster_id, topic_id, partitions
+
+
+class Watch:
+    """Looks at a topic from outside, over connections that stay. Not thread-safe."""
+
+    def __init__(
+        self, topic: str, consumer: KafkaConsumer, identity: Identity, timeout_ms: int
+    ) -> None:
+        self._topic = topic
+        self._consumer = consumer
+        self._identity = identity
+        self._timeout_ms = timeout_ms
+
+    def state(self) -> TopicState:
+        """The topic's identity and offsets now. Raises TopicMissing."""
+        cluster_id, topic_id, partitions = self._identity.ask()
+        consumer, timeout_ms = self._consumer, self._timeout_ms
+        tps = [TopicPartition(self._topic, partition) for partition in partitions]
+        beginnings = consumer.beginning_offsets(tps, timeout_ms=timeout_ms)
+        latest = consumer.end_offsets(tps, timeout_ms=timeout_ms)
+        # Not every broker's ListOffsets counts the records inside its last batch (Tansu's does
+        # not). The high watermark of a fetch does, everywhere; it starts where that left off.
+        self._seek({tp: latest[tp] for tp in tps})
+        self._poll_until(
+            lambda: all(consumer.highwater(tp) is not None for tp in tps), "no high watermark"
+        )
+        offsets = {
+            tp.partition: (beginnings[tp], max(latest[tp], consumer.highwater(tp))) for tp in tps
+        }
+        return TopicState(cluster_id, self._topic, topic_id, offsets)
+
+    def timestamps(self, positions: Mapping[int, int]) -> dict[int, float]:
+        """Unix time of the first record at or after each position (partition to offset), where
+        there is one."""
+        waited = {TopicPartition(self._topic, p): at for p, at in positions.items()}
+        found: dict[int, float] = {}
+        self._seek(waited)
+
+        def look(polled: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
+            for tp, records in polled.items():
+                found.setdefault(tp.partition, records[0].timestamp / 1000)
+                self._consumer.pause(tp)
+
+        def at_end(tp: TopicPartition) -> bool:
+            end = self._consumer.highwater(tp)
+            return end is not None and self._consumer.position(tp) >= end
+
+        self._poll_until(
+            lambda: all(tp.partition in found or at_end(tp) for tp in waited), "no record", look
+        )
+        return found
+
+    def _seek(self, positions: Mapping[TopicPartition, int]) -> None:
+        # A partition that stays assigned keeps the high watermark and the buffer of the last time.
+        self._consumer.assign([])
+        self._consumer.assign(list(positions))
+        self._consumer.resume(*positions)
+        for tp, at in positions.items():
+            self._consumer.seek(tp, at)
+
+    def _poll_until(
+        self,
+        done: Callable[[], bool],
+        otherwise: str,
+        look: Callable[[Mapping[TopicPartition, list[ConsumerRecord]]], None] = lambda _: None,
+    ) -> None:
+        deadline = time.monotonic() + self._timeout_ms / 1000
+        while not done():
+            if time.monotonic() > deadline:
+                raise KafkaError(f"{otherwise} of {self._topic} within {self._timeout_ms} ms")
+            look(self._consumer.poll(timeout_ms=20))
 
 
 class Reader:

@@ -786,6 +786,19 @@ class Ledger:
         with self._connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(_RECONCILE, {"source_id": source_id, "run_id": run_id}).fetchall()
 
+    def record_reconciliation(
+        self, source_id: int, run_id: str, offsets: int, difference: int
+    ) -> None:
+        """Keep the outcome of a run's check, for the metrics: so many offsets, so many of them
+        missing or doubled."""
+        self._connection.execute(
+            "INSERT INTO reconciliations (source_id, run_id, offsets, difference)"
+            " VALUES (%s, %s, %s, %s) ON CONFLICT (source_id) DO UPDATE SET checked_at = DEFAULT,"
+            " run_id = excluded.run_id, offsets = excluded.offsets,"
+            " difference = excluded.difference",
+            (source_id, run_id, offsets, difference),
+        )
+
     def execute(self, query: LiteralString, parameters: Mapping[str, Any] | None = None) -> Any:
         """Run a query of a reader (status, summaries); rows as dictionaries."""
         with self._connection.cursor(row_factory=dict_row) as cursor:

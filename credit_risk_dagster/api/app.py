@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 
 from credit_risk_dagster.api import operations, problems
 from credit_risk_dagster.api.health import PATIENCE_SECONDS, Health
+from credit_risk_dagster.api.metrics import PlatformCollector
 from credit_risk_dagster.settings import Settings
 from resources.warehouse import WarehouseReader
 
@@ -38,6 +39,9 @@ def create_app(settings: Settings | None = None, registry: CollectorRegistry = R
             app.state.warehouse = stack.enter_context(warehouse)
             app.state.health = Health(settings, warehouse)
             stack.callback(app.state.health.close)
+            collector = PlatformCollector(settings)
+            registry.register(collector)
+            stack.callback(registry.unregister, collector)
             yield
 
     app = FastAPIOffline(

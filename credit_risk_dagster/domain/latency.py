@@ -13,6 +13,11 @@ BOUNDS_SECONDS: tuple[float, ...] = (
     *(0.45, 0.5, 0.6, 0.7, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 7.5, 10.0, 30.0, 60.0, 300.0, 3600.0),
 )
 
+# Seconds of a batch's stages, in the totals that Postgres keeps (migration 0009): the same rule.
+STAGE_BOUNDS_SECONDS: tuple[float, ...] = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
+)
+
 
 def histogram(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """Count latencies by bucket, shape (len(BOUNDS_SECONDS) + 1,). Clock skew counts as zero."""

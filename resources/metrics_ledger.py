@@ -1,0 +1,146 @@
+"""What the metrics tell of the warehouse. Read-only; its cost does not grow with history."""
+
+import time
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg.rows import dict_row
+
+Row = dict[str, Any]
+
+# The sizes of files change slowly, and to ask for them opens each of them.
+_SIZES_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The warehouse at one moment.
+
+    Attributes:
+        totals: sums over everything that was ever committed: batches, scored, rejected, gaps,
+            redriven, watchlist, elevated, low, value_bytes, latency_buckets and latency_sum_s,
+            stage_buckets (fetch, decode, score, copy and commit, one after the other) and
+            stage_sum_ms; arrays are None before the first batch. And last_commit (Unix time), None
+            before it.
+        rejected: events by reason, ever.
+        partitions: of the newest source of the topic: cluster_id, partition, first_offset,
+            next_offset, archived (the next offset to archive) and unarchived_since (Unix time that
+            the first event which is not archived was committed, None without one).
+        reconciliation: the newest check: checked_at (Unix time), difference (offsets); None before.
+        table_bytes: size of each table with its indexes, over all its time partitions.
+    """
+
+    totals: Row
+    rejected: dict[str, int]
+    partitions: list[Row]
+    reconciliation: Row | None
+    table_bytes: dict[str, int]
+
+
+class MetricsLedger:
+    """Reads snapshots of a topic's warehouse, over one connection."""
+
+    def __init__(self, connection: psycopg.Connection[Any], topic: str) -> None:
+        self._connection = connection
+        self._topic = topic
+        self._sizes: dict[str, int] = {}
+        self._sizes_until = 0.0
+
+    def read(self) -> Snapshot:
+        """The newest snapshot."""
+        if time.monotonic() >= self._sizes_until:
+            self._sizes = dict(self._connection.execute(_SIZES).fetchall())
+            self._sizes_until = time.monotonic() + _SIZES_SECONDS
+        topic = {"topic": self._topic}
+        # One round trip for all of them.
+        with self._connection.pipeline(), self._connection.transaction():
+            totals, rejected, partitions, reconciliation = (
+                self._connection.cursor(row_factory=dict_row).execute(query, parameters)
+                for query, parameters in (
+                    (_TOTALS, None),
+                    (_REJECTED, None),
+                    (_PARTITIONS, topic),
+                    (_RECONCILIATION, topic),
+                )
+            )
+            return Snapshot(
+                totals.fetchone() or {},
+                {row["reason"]: row["events"] for row in rejected.fetchall()},
+                partitions.fetchall(),
+                reconciliation.fetchone(),
+                self._sizes,
+            )
+
+
+# Only redriving takes from stream_offsets.rejected, and in its own transaction; so the difference
+# from what was ever rejected is what was redriven, without counting those rows.
+_TOTALS: LiteralString = """
+SELECT t.*, gaps, last_commit, greatest(t.rejected - still_rejected, 0)::bigint AS redriven
+FROM (
+    SELECT coalesce(sum(batches), 0)::bigint AS batches,
+        coalesce(sum(scored), 0)::bigint AS scored,
+        coalesce(sum(rejected), 0)::bigint AS rejected,
+        coalesce(sum(watchlist), 0)::bigint AS watchlist,
+        coalesce(sum(elevated), 0)::bigint AS elevated,
+        coalesce(sum(low), 0)::bigint AS low,
+        coalesce(sum(value_bytes), 0)::bigint AS value_bytes,
+        sum_arrays(latency_buckets) AS latency_buckets,
+        coalesce(sum(latency_sum_s), 0) AS latency_sum_s,
+        sum_arrays(stage_buckets) AS stage_buckets,
+        sum_arrays(stage_sum_ms) AS stage_sum_ms
+    FROM ledger_totals
+) t, (
+    SELECT coalesce(sum(gaps), 0)::bigint AS gaps, coalesce(sum(rejected), 0) AS still_rejected,
+        extract(epoch FROM max(updated_at))::float8 AS last_commit
+    FROM stream_offsets
+) o
+"""
+
+_REJECTED: LiteralString = (
+    "SELECT reason, sum(events)::bigint AS events FROM reject_totals GROUP BY 1"
+)
+
+# By the primary keys: a few index probes for each partition.
+_PARTITIONS: LiteralString = """
+WITH newest AS (
+    SELECT source_id, cluster_id FROM sources WHERE topic = %(topic)s
+    ORDER BY source_id DESC LIMIT 1
+)
+SELECT cluster_id, o.partition, o.first_offset, o.next_offset,
+    coalesce(a.next_offset, o.first_offset) AS archived,
+    extract(epoch FROM least(s.at, r.at))::float8 AS unarchived_since
+FROM newest JOIN stream_offsets o USING (source_id)
+LEFT JOIN LATERAL (
+    SELECT next_offset FROM archive_objects a
+    WHERE a.source_id = o.source_id AND a.partition = o.partition
+    ORDER BY next_offset DESC LIMIT 1
+) a ON true
+LEFT JOIN LATERAL (
+    SELECT scored_at AS at FROM scored_applications s
+    WHERE s.source_id = o.source_id AND s.partition = o.partition
+        AND s."offset" >= coalesce(a.next_offset, o.first_offset)
+    ORDER BY s."offset" LIMIT 1
+) s ON true
+LEFT JOIN LATERAL (
+    SELECT rejected_at AS at FROM rejected_events r
+    WHERE r.source_id = o.source_id AND r.partition = o.partition
+        AND r."offset" >= coalesce(a.next_offset, o.first_offset)
+    ORDER BY r."offset" LIMIT 1
+) r ON true
+ORDER BY o.partition
+"""
+
+_RECONCILIATION: LiteralString = """
+SELECT extract(epoch FROM checked_at)::float8 AS checked_at, difference
+FROM reconciliations JOIN sources USING (source_id)
+WHERE topic = %(topic)s ORDER BY source_id DESC LIMIT 1
+"""
+
+_SIZES: LiteralString = """
+SELECT c.relname, sum(pg_total_relation_size(leaf.relid))::bigint
+FROM pg_class c, pg_partition_tree(c.oid) AS leaf
+WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
+    AND NOT c.relispartition AND leaf.isleaf
+GROUP BY c.relname ORDER BY c.relname
+"""
