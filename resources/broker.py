@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.net.compat import KafkaNetClient
@@ -99,7 +99,7 @@ class Fetch:
     seconds: float = 0.0
 
 
-Client = TypeVar("Client", KafkaAdminClient, KafkaConsumer)
+Client = TypeVar("Client", KafkaAdminClient, KafkaConsumer, KafkaProducer)
 
 
 @contextmanager

@@ -8,10 +8,15 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from credit_risk_dagster.api import operations, problems
+from credit_risk_dagster.api import decisions, operations, problems
+from credit_risk_dagster.api.guards import Admission
 from credit_risk_dagster.api.health import PATIENCE_SECONDS, Health
 from credit_risk_dagster.api.metrics import PlatformCollector
+from credit_risk_dagster.api.requests import RequestLog
+from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.settings import Settings
+from resources.applications import Applications
+from resources.publisher import Publisher
 from resources.warehouse import WarehouseReader
 
 _CONNECTIONS = 8
@@ -36,12 +41,14 @@ def create_app(settings: Settings | None = None, registry: CollectorRegistry = R
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as stack:
             warehouse = WarehouseReader(settings.warehouse, _CONNECTIONS, PATIENCE_SECONDS)
-            app.state.warehouse = stack.enter_context(warehouse)
+            app.state.applications = Applications(stack.enter_context(warehouse))
+            app.state.publisher = Publisher(settings.kafka, settings.api.max_in_flight)
+            stack.callback(app.state.publisher.close)
             app.state.health = Health(settings, warehouse)
-            stack.callback(app.state.health.close)
             collector = PlatformCollector(settings)
             registry.register(collector)
             stack.callback(registry.unregister, collector)
+            app.state.admission = Admission(settings.api)
             yield
 
     app = FastAPIOffline(
@@ -54,6 +61,9 @@ def create_app(settings: Settings | None = None, registry: CollectorRegistry = R
     )
     app.state.settings = settings
     app.state.registry = registry
+    app.state.policy = load_policy(settings.drain.policy_file)
     problems.install(app)
+    app.add_middleware(RequestLog)
+    app.include_router(decisions.router)
     app.include_router(operations.router)
     return app

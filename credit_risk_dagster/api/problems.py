@@ -1,10 +1,10 @@
 """Errors as RFC 9457 says: `application/problem+json`, whatever went wrong and wherever."""
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -16,7 +16,7 @@ from credit_risk_dagster.errors import PlatformError
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 5
 
-log = structlog.stdlib.get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class Problem(BaseModel):
@@ -84,7 +84,7 @@ def install(app: FastAPI) -> None:
 
     async def unavailable(request: Request, error: Exception) -> JSONResponse:
         # The message names hosts: it is for the log.
-        log.error("a dependency failed", error=str(error), kind=type(error).__name__)
+        _log.error("a dependency failed: %s", error, extra={"kind": type(error).__name__})
         return problem(
             request,
             503,
@@ -92,13 +92,17 @@ def install(app: FastAPI) -> None:
             {"Retry-After": str(RETRY_AFTER_SECONDS)},
         )
 
-    async def broken(request: Request, error: Exception) -> JSONResponse:
-        return problem(request, 500, "an error of ours; it is in the log")
+    documented = app.openapi
 
+    def openapi() -> dict[str, Any]:
+        document = documented()
+        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
     app.add_exception_handler(HTTPException, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(PlatformError, unavailable)
-    app.add_exception_handler(Exception, broken)
 
 
 def problem(

@@ -1,10 +1,16 @@
-"""`credit-risk api`: serving the API."""
+"""`credit-risk api` and `credit-risk api-key`: serving the API, and making its keys."""
 
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 app = typer.Typer()
+key_app = typer.Typer(help="Keys of the API.", no_args_is_help=True)
+app.add_typer(key_app, name="api-key")
+
+out = Console(markup=False, highlight=False)
+err = Console(stderr=True, markup=False, highlight=False)
 
 
 @app.command()
@@ -22,12 +28,41 @@ def api(
     """
     import uvicorn
 
+    from credit_risk_dagster import logs
     from credit_risk_dagster.api.app import create_app
     from credit_risk_dagster.settings import ApiSettings, Settings
 
     given: dict[str, Any] = {"host": host, "port": port}
     settings = Settings()
     settings.api = ApiSettings(**{name: value for name, value in given.items() if value})
+    logs.configure()
     uvicorn.run(
-        create_app(settings), host=settings.api.host, port=settings.api.port, log_config=None
+        create_app(settings),
+        host=settings.api.host,
+        port=settings.api.port,
+        log_config=None,  # ours
+        access_log=False,  # it would have the paths, which name loans
+        server_header=False,
     )
+
+
+@key_app.command("new")
+def new(
+    client: Annotated[
+        str, typer.Argument(help="Who will use it, as the log names it, e.g. loan-origination.")
+    ],
+) -> None:
+    """Make a key. It is shown once and stored nowhere: only its hash goes into the configuration.
+
+    The first line is the key, for the client; the second is the entry for CREDIT_RISK_API_KEYS.
+    Several clients' entries are separated by commas.
+    """
+    from credit_risk_dagster.api.guards import new_key
+    from credit_risk_dagster.settings import ApiSettings
+
+    key, digest = new_key()
+    entry = f"{client}:{digest}"
+    ApiSettings(keys=entry)
+    out.print(key, soft_wrap=True)
+    out.print(entry, soft_wrap=True)
+    err.print(f"Give the first line to {client}; add the second one to CREDIT_RISK_API_KEYS.")

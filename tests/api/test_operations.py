@@ -1,6 +1,18 @@
-"""Health, readiness and metrics."""
+"""Health, readiness, metrics and the documentation."""
 
+import re
+from typing import Any
+
+import pytest
 from fastapi.testclient import TestClient
+
+from infra.embedded.stack import HOST, free_port
+from tests.api.conftest import StartApi
+from tests.api.test_decisions import problem
+
+
+def states(answer: Any) -> dict[str, str]:
+    return {name: state["state"] for name, state in answer.json()["dependencies"].items()}
 
 
 def test_it_is_alive(client: TestClient) -> None:
@@ -23,7 +35,74 @@ def test_every_dependency_answers(client: TestClient) -> None:
     assert all(state["latency_ms"] > 0 for state in found["dependencies"].values())
 
 
+def test_without_the_lake_and_dagster_it_works(
+    start_api: StartApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start_api(AWS_ENDPOINT_URL_S3=f"http://{HOST}:{free_port()}")
+    monkeypatch.delenv("DAGSTER_HOME")
+    answer = client.get("/ready")
+    assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+    assert states(answer) == {
+        "broker": "up",
+        "warehouse": "up",
+        "lake": "down",
+        "dagster_storage": "not configured",
+    }
+    assert answer.json()["dependencies"]["lake"]["error"] == "LakeUnavailable"
+
+
+def test_without_broker_and_warehouse_it_is_alive_and_scores(
+    start_api: StartApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    client = start_api(
+        KAFKA_BOOTSTRAP_SERVERS=f"{HOST}:{port}",
+        KAFKA_TIMEOUT_MS=500,
+        DATABASE_URL=f"postgresql://user:hush@{HOST}:{port}/credit_risk",
+    )
+    answer = client.get("/ready")
+    assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
+    assert states(answer) == {
+        "broker": "down",
+        "warehouse": "down",
+        "lake": "up",
+        "dagster_storage": "up",
+    }
+    assert client.get("/health").status_code == 200
+    assert client.post("/score", json={"id": 1}).status_code == 200
+    answer = client.get("/watchlist")
+    assert problem(answer) == (503, "WarehouseUnavailable: try again later; the log says more")
+    assert answer.headers["retry-after"]
+    for text in (answer.text, caplog.text):
+        assert "hush" not in text
+    assert f"Postgres at {HOST}:{port}/credit_risk does not answer" in caplog.text
+
+
 def test_metrics_are_prometheus_text(client: TestClient) -> None:
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
     assert "python_info{" in answer.text
+
+
+def test_the_documentation_needs_no_internet(client: TestClient) -> None:
+    page = client.get("/docs").text
+    addresses = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
+    assert len(addresses) >= 2
+    for address in addresses:
+        assert address.startswith("/"), address
+        assert client.get(address).status_code == 200
+
+
+def test_the_documentation_has_examples_and_errors(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    assert "Problem" in document["components"]["schemas"]
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert operation["summary"], path
+            assert operation["description"], path
+            if method == "post":
+                (content,) = operation["requestBody"]["content"].values()
+                assert content["examples"]
+            if "decisions" in operation["tags"]:
+                assert operation["security"]
+                assert {"401", "429"} <= set(operation["responses"])
