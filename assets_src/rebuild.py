@@ -12,9 +12,10 @@ from pydantic import Field
 from assets_src.scoring import OWNERS
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.modelling import chosen_model
 from credit_risk_dagster.rebuild import rebuild
 from credit_risk_dagster.settings import DrainSettings, WarehouseSettings
-from resources.configurable import LakeResource
+from resources.configurable import LakeResource, WarehouseResource
 
 # Dagster calls it beta in a line on every process's stderr.
 warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
@@ -30,6 +31,9 @@ class RebuildConfig(dg.Config):
     )
     policy_file: str = Field(
         default="", description="credit policy (YAML); default CREDIT_RISK_POLICY_FILE"
+    )
+    model: str = Field(
+        default="active", description="who gives the PD: active, none, or a model's id"
     )
 
 
@@ -47,7 +51,10 @@ class RebuildConfig(dg.Config):
     backfill_policy=dg.BackfillPolicy.single_run(),
 )
 def rebuilt_applications(
-    context: dg.AssetExecutionContext, config: RebuildConfig, lake: LakeResource
+    context: dg.AssetExecutionContext,
+    config: RebuildConfig,
+    warehouse: WarehouseResource,
+    lake: LakeResource,
 ) -> Iterator[dg.MaterializeResult]:
     """Rebuild the days of the run's partitions."""
     first, following = context.partition_time_window
@@ -59,6 +66,7 @@ def rebuilt_applications(
             load_policy(Path(config.policy_file) if config.policy_file else settings.policy_file),
             into=config.into,
             run_id=context.run.run_id,
+            model=chosen_model(warehouse.client(), config.model),
             since=first.date(),
             until=(following - timedelta(days=1)).date(),
             log=context.log,
@@ -69,6 +77,7 @@ def rebuilt_applications(
         metadata={
             "schema": report.schema,
             "policy": report.policy,
+            "model": report.model or "none",
             "objects": report.objects,
             "scored": report.scored,
             "rejected": report.rejected,

@@ -179,6 +179,7 @@ def _metadata(report: DrainReport) -> dict[str, Any]:
             ]
         ),
         "policy": report.policy,
+        "model": report.model_error or report.model or "none",
         "lane": report.lane,
         "scored": report.scored,
         "rejected": report.rejected,

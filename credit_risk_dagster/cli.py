@@ -251,6 +251,9 @@ def rebuild(
     policy: Annotated[
         Path | None, typer.Option(help="Credit policy (YAML); default CREDIT_RISK_POLICY_FILE.")
     ] = None,
+    model: Annotated[
+        str, typer.Option(help="Who gives the PD: active, none, or a model's id.")
+    ] = "active",
 ) -> None:
     """Score the archived events again, without the broker, into another schema.
 
@@ -260,8 +263,10 @@ def rebuild(
     import uuid
 
     from credit_risk_dagster.domain.policy import load_policy
+    from credit_risk_dagster.modelling import chosen_model
     from credit_risk_dagster.rebuild import rebuild as rebuild_schema
     from credit_risk_dagster.settings import DrainSettings
+    from resources.warehouse import Warehouse
 
     if not from_archive:
         raise PlatformError("say --from-archive: there is nothing else to rebuild from")
@@ -271,6 +276,7 @@ def rebuild(
         load_policy(policy or DrainSettings().policy_file),
         into=into,
         run_id=f"rebuild-{uuid.uuid4()}",
+        model=chosen_model(Warehouse(WarehouseSettings()), model),
         since=_day(since),
         until=_day(until),
         log=logging.getLogger(__name__),

@@ -20,6 +20,7 @@ from kafka.errors import OffsetOutOfRangeError
 
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, percentile
+from credit_risk_dagster.domain.pd import ModelUnreadable, PdModel
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import Assessment, assess
 from credit_risk_dagster.errors import PlatformError
@@ -33,6 +34,7 @@ from resources.broker import (
     TopicState,
     truncated,
 )
+from resources.model_store import ModelMissing, ModelStore
 from resources.warehouse import Committed, Ledger, OffsetsMoved, Source, StageSeconds, Warehouse
 
 # A session that is over waits this long for its successor to stand in line, so that no event waits
@@ -61,6 +63,8 @@ class DrainReport:
 
     Attributes:
         ended: why it ended.
+        model: version of the model that gave the PDs; None when none did.
+        model_error: why the active model gave none, for some batch at least.
         ranges: partition to (first, next) offset that it committed.
         busy_seconds: stage to seconds; write and commit overlap with the others.
     """
@@ -69,6 +73,8 @@ class DrainReport:
     lane: int
     source: Source
     ended: str = ""
+    model: str | None = None
+    model_error: str | None = None
     seconds: float = 0.0
     batches: int = 0
     gaps: int = 0
@@ -132,7 +138,8 @@ def drain(
         stack.enter_context(tuned_interpreter())
         # Everything slow comes before the lock, while the predecessor still works.
         reader = stack.enter_context(broker.reader(settings))
-        ledger = stack.enter_context(warehouse.ledger(run_id))
+        connection = stack.enter_context(warehouse.session(run_id))
+        ledger = Ledger(connection)
         topic = broker.inspect()
         ledger.prepare_storage()
         policy_id = ledger.register_policy(policy)
@@ -145,7 +152,9 @@ def drain(
         patience = settings.session_seconds + 2 * HANDOVER_SECONDS
         ledger.lock(source.source_id, partitions, patience)
         log.info("draining %s, partitions %s", topic.topic, partitions)
-        session = _Session(reader, ledger, policy, policy_id, source, run_id, lane, report)
+        model, report.model_error = active_model(ModelStore(connection))
+        report.model = model.version if model else None
+        session = _Session(reader, ledger, policy, policy_id, model, source, run_id, lane, report)
         stack.callback(session.writer.shutdown)
 
         def seek() -> None:
@@ -157,8 +166,18 @@ def drain(
         except interrupts:
             report.ended = "the run was asked to stop"
         session.settle()
+    if report.model_error:
+        log.warning("%s; the applications were scored by the policy alone", report.model_error)
     log.info("%s: %d scored, %d rejected", report.ended, report.scored, report.rejected)
     return report
+
+
+def active_model(store: ModelStore) -> tuple[PdModel | None, str | None]:
+    """The active model, and why it cannot be used. Scoring goes on without it."""
+    try:
+        return store.scorer(), None
+    except (ModelMissing, ModelUnreadable) as error:
+        return None, str(error)
 
 
 def _drain_until_over(
@@ -249,6 +268,7 @@ class _Session:
     ledger: Ledger
     policy: Policy
     policy_id: int
+    model: PdModel | None
     source: Source
     run_id: str
     lane: int
@@ -292,7 +312,8 @@ class _Session:
         clock = time.perf_counter()
         events = decode(fetch.values, fetch.keys)
         decoded = time.perf_counter()
-        assessment = assess(events, self.policy)
+        assessment = assess(events, self.policy, self.model)
+        self.report.model_error = assessment.model_error or self.report.model_error
         seconds = StageSeconds(
             fetch.seconds,
             decoded - clock,

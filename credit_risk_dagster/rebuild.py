@@ -23,6 +23,7 @@ import numpy as np
 from credit_risk_dagster.archive import fetched
 from credit_risk_dagster.domain.archive import from_arrow
 from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.drain import tuned_interpreter
@@ -31,6 +32,7 @@ from credit_risk_dagster.settings import WarehouseSettings
 from resources.archive_ledger import ArchivedObject, ArchiveLedger
 from resources.broker import Fetch, OffsetRange, offsets_missing
 from resources.lake import Lake
+from resources.model_store import ModelStore
 from resources.warehouse import Ledger, OffsetsMoved, StageSeconds, Warehouse, migrate
 
 _BATCH_EVENTS = 50_000  # a row group has fewer, unless its events are tiny
@@ -45,13 +47,14 @@ class RebuildReport:
     """What a rebuild wrote.
 
     Attributes:
-        schema, policy: into which schema, by which policy.
+        schema, policy, model: into which schema, by which policy and model.
         objects: read from the archive, in whole or in part.
         gaps: offsets without an event, lost ones among them.
     """
 
     schema: str
     policy: str
+    model: str | None = None
     objects: int = 0
     gaps: int = 0
     seconds: float = 0.0
@@ -74,6 +77,7 @@ def rebuild(
     *,
     into: str,
     run_id: str,
+    model: PdModel | None = None,
     since: date | None = None,
     until: date | None = None,
     log: logging.Logger,
@@ -85,18 +89,20 @@ def rebuild(
         lake, policy: where the objects are, by which rules to score.
         into: schema, in the same database.
         run_id: recorded in the schema's ledger.
+        model: gives the PD; it is copied into the schema.
         since, until: days of the archive, both inclusive; without, all there is.
         log: progress.
 
     Raises:
         RebuildRefused: the schema is the live one, or in use, or its offsets would get a hole.
+        ModelMismatch, SourceMismatch: the schema has another model or source of the same id.
         WarehouseUnavailable, NotMigrated, LakeUnavailable, LakeRefused, ObjectMissing,
         ArchiveDamaged: as their names say. What was committed until then stays.
     """
     if into == settings.db_schema:
         raise RebuildRefused(f"schema {into} is the live one: name another one to rebuild into")
     target = WarehouseSettings(DATABASE_URL=settings.database_url, CREDIT_RISK_SCHEMA=into)
-    report = RebuildReport(into, policy.version)
+    report = RebuildReport(into, policy.version, model.version if model else None)
     started = time.monotonic()
     migrate(target)
     with Warehouse(settings).session(f"rebuild {run_id}") as connection:
@@ -109,8 +115,10 @@ def rebuild(
         _lock(connection, into)
         ledger.prepare_storage()
         policy_id = ledger.register_policy(policy)
+        if model:
+            ModelStore(connection).adopt(settings.db_schema, model)
         writer = stack.enter_context(ThreadPoolExecutor(1, "commit"))
-        run = _Rebuild(ledger, lake, policy, policy_id, run_id, report, writer)
+        run = _Rebuild(ledger, lake, policy, policy_id, model, run_id, report, writer)
         for (source_id, partition), ranges in groupby(
             archived, key=lambda recorded: (recorded.source_id, recorded.partition)
         ):
@@ -151,6 +159,7 @@ class _Rebuild:
     lake: Lake
     policy: Policy
     policy_id: int
+    model: PdModel | None
     run_id: str
     report: RebuildReport
     writer: ThreadPoolExecutor
@@ -193,7 +202,7 @@ class _Rebuild:
         clock = time.perf_counter()
         events = decode(fetch.values, fetch.keys)
         decoded = time.perf_counter()
-        assessment = assess(events, self.policy)
+        assessment = assess(events, self.policy, self.model)
         seconds = StageSeconds(fetch.seconds, decoded - clock, time.perf_counter() - decoded, None)
         # Postgres works on a batch while the next one is read and scored.
         self._settle()

@@ -7,8 +7,10 @@ from itertools import groupby
 from credit_risk_dagster.domain.events import REASONS, decode
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
+from credit_risk_dagster.drain import active_model
 from credit_risk_dagster.errors import PlatformError
-from resources.warehouse import Warehouse
+from resources.model_store import ModelStore
+from resources.warehouse import Ledger, Warehouse
 
 
 class UnknownReason(PlatformError):
@@ -39,7 +41,7 @@ def redrive(
     has moved some of them, wholly.
 
     Args:
-        warehouse, policy: where, and by which rules.
+        warehouse, policy: where, and by which rules; the PD is by the active model.
         run_id: recorded in the audit rows.
         reason, partition, offset: only the events with these.
 
@@ -51,10 +53,12 @@ def redrive(
     if reason is not None and reason not in REASONS:
         raise UnknownReason(f"no event is rejected as {reason}; there are: {', '.join(REASONS)}")
     report = RedriveReport(policy.version)
-    with warehouse.ledger(f"redrive {run_id}") as ledger:
+    with warehouse.session(f"redrive {run_id}") as connection:
+        ledger = Ledger(connection)
         ledger.lock_redrive()
         ledger.prepare_storage()
         policy_id = ledger.register_policy(policy)
+        model, _ = active_model(ModelStore(connection))
         after = (-1, -1, -1)
         while chunk := ledger.rejected(
             reason=reason, partition=partition, offset=offset, after=after
@@ -63,7 +67,7 @@ def redrive(
             for _, group in groupby(chunk, key=lambda event: (event.source_id, event.partition)):
                 events = list(group)
                 values, keys = [e.value for e in events], [e.key for e in events]
-                assessment = assess(decode(values, keys), policy)
+                assessment = assess(decode(values, keys), policy, model)
                 ledger.redrive(events, assessment, policy_id, run_id)
                 report.examined += len(events)
                 report.moved.update(events[at].reason for at in assessment.scored_at)

@@ -1,0 +1,231 @@
+"""How well a score separates bad loans from good ones, and whether a probability is one.
+
+Everywhere: `bad` is a boolean array, `score` a float array of the same shape that is higher for
+riskier loans. Equal scores count as drawn in random order, so no result depends on the order of
+the rows.
+"""
+
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+LEVEL = 0.95  # of every interval
+_Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+TENTHS = 10
+_CURVE_POINTS = 200
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A score against the outcomes.
+
+    Attributes:
+        auc, auc_low, auc_high: area under the ROC curve, with its interval (see `auc_interval`).
+        gini: 2 * AUC - 1.
+        ks: Kolmogorov-Smirnov distance between the scores of the bad and the good loans.
+        brier: mean squared error of the probability; None when the score is none.
+        calibration: see `calibration`; None when the score is no probability.
+        gains: see `gains`.
+        curves: name to x and y: roc, gains, and for a probability calibration, scores_good and
+            scores_bad.
+    """
+
+    auc: float
+    auc_low: float
+    auc_high: float
+    gini: float
+    ks: float
+    brier: float | None
+    calibration: dict[str, Any] | None
+    gains: list[dict[str, Any]]
+    curves: dict[str, tuple[Floats, Floats]]
+
+
+def evaluate(bad: Flags, score: Floats, *, is_probability: bool = True) -> Evaluation:
+    """Everything there is to say of one score. There must be a good and a bad loan."""
+    ranking = Ranking.of(bad, score)
+    auc, low, high = auc_interval(bad, score)
+    share, captured = ranking.loans / ranking.loans[-1], ranking.bads / ranking.bads[-1]
+    false_positive = ranking.goods / ranking.goods[-1]
+    curves = {"roc": _thin(false_positive, captured), "gains": _thin(share, captured)}
+    calibrated = None
+    if is_probability:
+        calibrated = calibration(bad, score)
+        bins = calibrated["bins"]
+        curves["calibration"] = (
+            np.array([row["mean_pd"] for row in bins]),
+            np.array([row["bad_rate"] for row in bins]),
+        )
+        curves |= _densities(bad, score)
+    return Evaluation(
+        auc=auc,
+        auc_low=low,
+        auc_high=high,
+        gini=2 * auc - 1,
+        ks=float(np.abs(captured - false_positive).max()),
+        brier=float(np.mean((score - bad) ** 2)) if is_probability else None,
+        calibration=calibrated,
+        gains=gains(ranking),
+        curves=curves,
+    )
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Loans and bad loans with at least each distinct score, from none to all: the cumulative
+    counts from the riskiest on."""
+
+    loans: Floats
+    bads: Floats
+
+    @property
+    def goods(self) -> Floats:
+        return self.loans - self.bads
+
+    @classmethod
+    def of(cls, bad: Flags, score: Floats) -> "Ranking":
+        order = np.argsort(-score, kind="stable")
+        ordered = score[order]
+        last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # of each tie
+        bads = bad[order].cumsum()[last]
+        return cls(np.append(0.0, last + 1.0), np.append(0.0, bads))
+
+    def captured(self, loans: Floats) -> Floats:
+        """Expected bad loans among so many of the riskiest."""
+        return np.interp(loans, self.loans, self.bads)
+
+
+def auc_interval(bad: Flags, score: Floats) -> tuple[float, float, float]:
+    """Area under the ROC curve with its 95 % interval.
+
+    The variance is DeLong's (E. DeLong, D. DeLong, D. Clarke-Pearson, Biometrics 44, 1988), by the
+    midranks of X. Sun and W. Xu (IEEE Signal Processing Letters 21, 2014); the interval is normal,
+    cut at 0 and 1.
+    """
+    of_bads, of_goods = score[bad], score[~bad]
+    bads, goods = len(of_bads), len(of_goods)
+    ranks = _midranks(score)
+    # For each bad loan the share of good ones below it, and the other way round.
+    above_goods = (ranks[bad] - _midranks(of_bads)) / goods
+    below_bads = 1 - (ranks[~bad] - _midranks(of_goods)) / bads
+    auc = float(above_goods.mean())
+    variance = _variance(above_goods) / bads + _variance(below_bads) / goods
+    half = _Z * float(np.sqrt(variance))
+    return auc, max(auc - half, 0.0), min(auc + half, 1.0)
+
+
+def _midranks(values: Floats) -> Floats:
+    """Ranks from 1 on; equal values share the mean of theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Floats = (counts.cumsum() - (counts - 1) / 2)[inverse]
+    return ranks
+
+
+def _variance(values: Floats) -> float:
+    return float(values.var(ddof=1)) if len(values) > 1 else 0.0
+
+
+def gains(ranking: Ranking) -> list[dict[str, Any]]:
+    """Tenths of the loans, the riskiest first.
+
+    Each with tenth, loans, bads, bad_rate, captured (share of all bad loans in this and the tenths
+    before), lift (bad_rate against the whole) and cumulative_lift.
+    """
+    total, bads = ranking.loans[-1], ranking.bads[-1]
+    edges = np.linspace(0, total, TENTHS + 1).round().astype(np.float64)
+    cumulative = ranking.captured(edges)
+    table = []
+    for tenth, (loans, found, until, so_far) in enumerate(
+        zip(np.diff(edges), np.diff(cumulative), edges[1:], cumulative[1:], strict=True), 1
+    ):
+        rate = found / loans if loans else 0.0
+        table.append(
+            {
+                "tenth": tenth,
+                "loans": int(loans),
+                "bads": round(float(found), 6),
+                "bad_rate": float(rate),
+                "captured": float(so_far / bads),
+                "lift": float(rate * total / bads),
+                "cumulative_lift": float(so_far / bads * total / until) if until else 0.0,
+            }
+        )
+    return table
+
+
+def calibration(bad: Flags, pd: Floats) -> dict[str, Any]:
+    """Whether of the loans with a PD of 3 % three in a hundred are bad.
+
+    Returns:
+        intercept and slope of the logistic regression of the outcome on the PD's log-odds (D. Cox,
+        Biometrika 45, 1958; 0 and 1 are perfect), mean_pd, bad_rate, and bins: the tenths by PD
+        with loans, mean_pd, bad_rate and its interval low, high.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    bounded = np.clip(pd, 1e-9, 1 - 1e-9)
+    log_odds = np.log(bounded / (1 - bounded))
+    # As good as unpenalized; without any penalty a perfect model has no finite slope.
+    fitted = LogisticRegression(C=1e6, max_iter=1000).fit(log_odds[:, None], bad)
+    bins = []
+    for at in np.array_split(np.argsort(pd, kind="stable"), TENTHS):
+        if len(at):
+            low, high = rate_interval(int(bad[at].sum()), len(at))
+            bins.append(
+                {
+                    "loans": len(at),
+                    "mean_pd": float(pd[at].mean()),
+                    "bad_rate": float(bad[at].mean()),
+                    "low": low,
+                    "high": high,
+                }
+            )
+    return {
+        "intercept": float(fitted.intercept_[0]),
+        "slope": float(fitted.coef_[0, 0]),
+        "mean_pd": float(pd.mean()),
+        "bad_rate": float(bad.mean()),
+        "bins": bins,
+    }
+
+
+def rate_interval(events: int, trials: int) -> tuple[float, float]:
+    """95 % interval of a rate (E. Wilson, JASA 22, 1927); 0 to 1 when nothing was tried."""
+    if not trials:
+        return 0.0, 1.0
+    rate, z2 = events / trials, _Z**2
+    centre = rate + z2 / (2 * trials)
+    half = _Z * np.sqrt(rate * (1 - rate) / trials + z2 / (4 * trials**2))
+    scale = 1 + z2 / trials
+    return max(float((centre - half) / scale), 0.0), min(float((centre + half) / scale), 1.0)
+
+
+def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """A curve by few of its points, evenly along x, and both ends."""
+    if len(x) <= _CURVE_POINTS:
+        return x, y
+    at = np.unique(np.searchsorted(x, np.linspace(0, 1, _CURVE_POINTS)).clip(max=len(x) - 1))
+    at[-1] = len(x) - 1
+    return x[at], y[at]
+
+
+def _densities(bad: Flags, pd: Floats) -> dict[str, tuple[Floats, Floats]]:
+    """Histograms of the PD up to its 99.5th percentile, where the rest is counted, too."""
+    highest = float(np.quantile(pd, 0.995)) or 1.0
+    edges = np.linspace(0, highest, 41)
+    middles = (edges[1:] + edges[:-1]) / 2
+
+    def density(values: Floats) -> Floats:
+        counts: Floats = np.histogram(values.clip(max=highest), edges)[0] / len(values)
+        return counts / (edges[1] - edges[0])
+
+    return {
+        "scores_good": (middles, density(pd[~bad])),
+        "scores_bad": (middles, density(pd[bad])),
+    }
