@@ -13,6 +13,8 @@ from typing import Any, Literal
 from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from credit_risk_dagster.domain.features import CLASSIC_FEATURES
+
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_POLICY = Path(__file__).parent / "domain" / "policies" / "lendingclub-v1.yaml"
 
@@ -214,6 +216,29 @@ class DriftSettings(_Settings):
         return self
 
 
+class ModelSettings(_Settings):
+    """What models are trained on (variables `CREDIT_RISK_MODEL_*`)."""
+
+    model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_MODEL_")
+
+    cron: str = Field("30 5 * * *", description="when a run trains and benchmarks (cron, UTC)")
+    sample: str = Field(
+        "scored", description="scored (the table), builtin (10,000 loans), or a LendingClub CSV"
+    )
+    outcome: str = Field(
+        "early_delinquency", description="early_delinquency, matured, or a YAML file"
+    )
+    features: str = Field(
+        ",".join(CLASSIC_FEATURES), description="columns that a model uses, comma-separated"
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="of folds and draws")
+    max_rows: int = Field(1_000_000, ge=1_000, description="most rows of a sample, the newest")
+
+    @property
+    def feature_names(self) -> list[str]:
+        return [name.strip() for name in self.features.split(",") if name.strip()]
+
+
 class StreamSettings(_Settings):
     """How the stream itself is watched (variables `CREDIT_RISK_STREAM_*`)."""
 
@@ -367,6 +392,10 @@ class Settings:
     @cached_property
     def drift(self) -> DriftSettings:
         return DriftSettings()
+
+    @cached_property
+    def model(self) -> ModelSettings:
+        return ModelSettings()
 
     @cached_property
     def stream(self) -> StreamSettings:
