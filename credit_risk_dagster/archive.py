@@ -46,8 +46,9 @@ from resources.warehouse import Ledger, Source, Warehouse
 # so they are small, for the memory's sake.
 COMPRESSION_LEVEL = 3
 _READ = DrainSettings.model_construct(
-    max_batch_events=10_000, max_batch_bytes=2**19, poll_interval_ms=20
+    max_batch_events=10_000, max_batch_bytes=2**20, poll_interval_ms=20
 )
+_GROUPS_A_COLLECTION = 4
 # Everything that is read here is already on the broker; silence for so long is a failure.
 _PATIENCE_SECONDS = 30.0
 
@@ -306,7 +307,7 @@ class _Writer:
 
         self.day = day
         self.file: Any = TemporaryFile(prefix="credit-risk-archive-")  # noqa: SIM115
-        self.rows = self.value_bytes = 0
+        self.rows = self.value_bytes = self._groups = 0
         self._group: list[pa.RecordBatch] = []
         self._parquet = pq.ParquetWriter(
             self.file,
@@ -324,10 +325,13 @@ class _Writer:
         self._group.append(rows)
         if flush:
             self._flush()
+            if self._groups % _GROUPS_A_COLLECTION == 0:
+                gc.collect()  # little, as everything imported is frozen; the records' cycles go
 
     def finish(self) -> None:
         self._flush()
         self._parquet.close()
+        gc.collect()
 
     def _flush(self) -> None:
         if self._group:
@@ -335,8 +339,8 @@ class _Writer:
             table = pa.Table.from_batches(self._group, COLUMNS).combine_chunks()
             self._parquet.write_table(table, row_group_size=len(table))
             self._group = []
+            self._groups += 1
             del table
-            gc.collect()  # little, as everything imported is frozen; the records' cycles go
             pa.default_memory_pool().release_unused()
 
 

@@ -35,6 +35,7 @@ from resources.lake import Lake
 from resources.model_store import ModelStore
 from resources.warehouse import Ledger, OffsetsMoved, StageSeconds, Warehouse, migrate
 
+_BATCHES_A_COLLECTION = 4
 _BATCH_EVENTS = 50_000  # a row group has fewer, unless its events are tiny
 
 
@@ -164,6 +165,7 @@ class _Rebuild:
     report: RebuildReport
     writer: ThreadPoolExecutor
     in_flight: Future[Any] | None = None
+    batches: int = 0
 
     def partition(self, source_id: int, ranges: list[ArchivedObject]) -> None:
         """Write consecutive ranges of one partition."""
@@ -215,7 +217,9 @@ class _Rebuild:
         self.report.tiers.update(assessment.tier_counts())
         self.report.reasons.update(assessment.reason_counts())
         self.report.gaps += sum(map(len, fetch.gaps))
-        gc.collect()  # little, as everything imported is frozen
+        self.batches += 1
+        if self.batches % _BATCHES_A_COLLECTION == 0:
+            gc.collect()
 
     def _settle(self) -> None:
         if self.in_flight is not None:

@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import PROJECT_ROOT
-from tests.benchmarks import latency, memory, throughput
+from tests.benchmarks import archive, latency, memory, throughput
 from tests.benchmarks.lab import drain_settings, open_lab
 from tests.benchmarks.report import Section, bars_table
 
@@ -33,12 +33,13 @@ class Name(StrEnum):
 
     THROUGHPUT = "throughput"
     MEMORY = "memory"
+    ARCHIVE = "archive"
     LATENCY = "latency"
 
 
 def main(
     quick: Annotated[
-        bool, typer.Option("--quick", help="Less of everything: 4 minutes instead of 15.")
+        bool, typer.Option("--quick", help="Less of everything: 6 minutes instead of 20.")
     ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write everything that was measured to this file.")
@@ -51,6 +52,9 @@ def main(
     of a row-at-a-time pandas consumer; and where the drain's time goes.
 
     MEMORY: the peak of a drain run over few and over many events.
+
+    ARCHIVE: copying to S3 against a bare loop that does only that, its memory and compression; and
+    the rebuild from there against the drain.
 
     LATENCY: from event to commit at 10, 100 and 1,000 events a second, through Dagster's daemon and
     the sensor, with handovers from run to run; and of the first event after an idle spell.
@@ -100,6 +104,8 @@ def _measure(name: Name, quick: bool, say: Any) -> Section:
         return memory.measure(open_lab, memory.QUICK if quick else memory.FULL, say)
     if name is Name.LATENCY:
         return latency.measure(latency.QUICK if quick else latency.FULL, say)
+    if name is Name.ARCHIVE:
+        return archive.measure(open_lab, archive.QUICK if quick else archive.FULL, say)
     with open_lab() as lab:
         return throughput.measure(lab, throughput.QUICK if quick else throughput.FULL, say)
 

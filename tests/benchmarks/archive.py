@@ -1,249 +1,161 @@
-"""The archive's figures: `python -m tests.benchmarks.archive [events]`.
-
-Archiving against a bare loop of poll, write Parquet and put_object over the same events; the peak
-memory of the archiving process; the rebuild against the drain; and what compression levels and
-row groups do to the size. Each is measured in a process of its own, on servers that this starts.
-"""
+"""The archive beside a bare loop of the same work, and the rebuild beside the drain."""
 
 import io
-import json
-import logging
 import os
-import subprocess
-import sys
+import statistics
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from credit_risk_dagster import producer
-from credit_risk_dagster.archive import archive
-from credit_risk_dagster.domain.archive import COLUMNS, to_arrow
+from credit_risk_dagster.archive import COMPRESSION_LEVEL
+from credit_risk_dagster.domain.archive import to_arrow
 from credit_risk_dagster.domain.events import Event
-from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.drain import drain
-from credit_risk_dagster.rebuild import rebuild
-from credit_risk_dagster.settings import (
-    DEFAULT_POLICY,
-    ArchiveSettings,
-    DrainSettings,
-    KafkaSettings,
-    LakeSettings,
-    WarehouseSettings,
-)
-from infra.embedded.stack import S3, Postgres
-from infra.embedded.stack import Broker as BrokerServer
-from resources.broker import Broker, open_client
-from resources.lake import Lake
-from resources.warehouse import Warehouse, migrate
+from credit_risk_dagster.producer import Row, builtin_loans, endless
+from infra.embedded.stack import S3
+from tests.benchmarks.lab import BenchmarkFailed, Lab
+from tests.benchmarks.report import Bar, Section, table
 
-_LOG = logging.getLogger("benchmark")
-_OBJECT_EVENTS = ArchiveSettings.model_fields["max_object_events"].default
+NAMES = {
+    "drain": "the drain",
+    "bare_archive": "poll + write Parquet + put_object",
+    "archive": "the archive",
+    "rebuild": "the rebuild",
+}
+LEVELS = (1, 3, 6, 9)
+ROW_GROUPS_MIB = (1, 4, 32)
 
 
-def run_drain() -> dict[str, Any]:
-    """Score the whole topic."""
-    started = time.perf_counter()
-    report = drain(
-        Broker(KafkaSettings()),
-        Warehouse(WarehouseSettings()),
-        load_policy(DEFAULT_POLICY),
-        DrainSettings(session_seconds=3600, idle_seconds=1),
-        run_id="benchmark",
-        log=_LOG,
-    )
-    return _result(report.scored + report.rejected, time.perf_counter() - started - 1)
+@dataclass(frozen=True)
+class Size:
+    """How many events to archive, how often, and with how many to compare compressions."""
+
+    events: int
+    rounds: int
+    compressed: int
 
 
-def run_archive() -> dict[str, Any]:
-    """Archive the whole topic."""
-    started = time.perf_counter()
-    report = archive(
-        Broker(KafkaSettings()),
-        Warehouse(WarehouseSettings()),
-        Lake(LakeSettings()),
-        ArchiveSettings(),
-        run_id="benchmark",
-        log=_LOG,
-    )
-    return _result(
-        report.rows,
-        time.perf_counter() - started,
-        value_bytes=report.value_bytes,
-        bytes=report.bytes,
-        objects=len(report.objects),
-    )
+FULL = Size(events=1_000_000, rounds=3, compressed=50_000)
+QUICK = Size(events=300_000, rounds=1, compressed=20_000)
 
 
-def run_bare() -> dict[str, Any]:
-    """Poll, write Parquet, put_object: nothing recorded, nothing checked."""
-    import boto3
-    from kafka import KafkaConsumer, TopicPartition
-
-    settings = KafkaSettings()
-    started = time.perf_counter()
-    s3 = boto3.client("s3")
-    ends = {p: end for p, (_, end) in Broker(settings).inspect().offsets.items()}
-    events = value_bytes = size = 0
-    with open_client(KafkaConsumer, settings, enable_auto_commit=False) as consumer:
-        for partition, end in ends.items():
-            tp = TopicPartition(settings.topic, partition)
-            consumer.assign([tp])
-            consumer.seek(tp, 0)
-            while consumer.position(tp) < end:
-                file = io.BytesIO()
-                first = rows = consumer.position(tp)
-                with pq.ParquetWriter(file, COLUMNS, compression="zstd") as writer:
-                    while rows < end and rows - first < _OBJECT_EVENTS:
-                        for records in consumer.poll(1000, max_records=20_000).values():
-                            table = pa.table(
-                                {
-                                    "partition": [partition] * len(records),
-                                    "offset": [r.offset for r in records],
-                                    "timestamp": [r.timestamp for r in records],
-                                    "key": [r.key for r in records],
-                                    "value": [r.value for r in records],
-                                },
-                                schema=COLUMNS,
-                            )
-                            writer.write_table(table)
-                            value_bytes += sum(len(r.value) for r in records)
-                            rows = records[-1].offset + 1
-                s3.put_object(
-                    Bucket=LakeSettings().bucket,
-                    Key=f"bare/{partition}/{first}.parquet",
-                    Body=file.getvalue(),
-                )
-                events += rows - first
-                size += file.tell()
-    return _result(events, time.perf_counter() - started, value_bytes=value_bytes, bytes=size)
+def measure(
+    open_lab: Callable[[], AbstractContextManager[Lab]], size: Size, say: Callable[[str], None]
+) -> Section:
+    """Drain a topic, archive it, and score the archive again; each in a process of its own."""
+    say("archive: comparing compressions")
+    compressions = list(_compressions(size.compressed))
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES}
+    with open_lab() as lab, S3() as s3:
+        os.environ |= s3.variables()
+        say(f"archive: producing {size.events:,} events")
+        kafka = lab.topic(list(_small_loans()), size.events)
+        for number in range(1, size.rounds + 1):
+            with lab.database() as url:
+                for name, options in (
+                    ("drain", {"session_seconds": 1500, "idle_seconds": 1}),
+                    ("bare_archive", {}),
+                    ("archive", {}),
+                    ("rebuild", {}),
+                ):
+                    say(f"archive: round {number} of {size.rounds}, {NAMES[name]}")
+                    run = lab.run(name, kafka, url, **options)
+                    if run["events"] != size.events:
+                        raise BenchmarkFailed(f"{NAMES[name]} did {run['events']:,} events")
+                    runs[name].append(run)
+    return _section(size, runs, compressions)
 
 
-def run_rebuild() -> dict[str, Any]:
-    """Score the whole archive into a fresh schema."""
-    started = time.perf_counter()
-    report = rebuild(
-        WarehouseSettings(),
-        Lake(LakeSettings()),
-        load_policy(DEFAULT_POLICY),
-        into="rebuilt",
-        run_id="benchmark",
-        log=_LOG,
-    )
-    return _result(report.scored + report.rejected, time.perf_counter() - started)
+def _small_loans() -> Iterator[Row]:
+    """Only the columns that are used: the broker has to keep a million events in memory."""
+    for row in builtin_loans():
+        yield {name: row[name] for name in Event.__struct_fields__ if name in row}
 
 
-def _result(events: int, seconds: float, **more: Any) -> dict[str, Any]:
-    return {
-        "events": events,
-        "seconds": round(seconds, 2),
-        "events_per_second": round(events / seconds),
-        "peak_mb": _peak_mb(),
-        **({"mb_per_second": round(more["value_bytes"] / seconds / 1e6, 1)} if more else {}),
-        **more,
-    }
-
-
-def _peak_mb() -> int:
-    """Peak resident memory of this process so far, 10^6 bytes."""
-    status = Path("/proc/self/status").read_text()
-    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return round(int(peak.split()[1]) * 1024 / 1e6)
-
-
-def compression() -> list[dict[str, Any]]:
-    """Bytes and seconds of writing the same 50,000 events in several ways."""
-    loans = islice(producer.endless(producer.builtin_loans()), 50_000)
-    values = [json.dumps(loan).encode() for loan in loans]
-    import numpy as np
-
-    count = len(values)
-    batch = to_arrow(
-        0, np.arange(count), np.full(count, 1_700_000_000_000), [b"127000001"] * count, values
-    )
-    table = pa.Table.from_batches([batch])
-    raw = sum(map(len, values))
-    found = []
-    for level in (1, 3, 6, 9):
-        for group_mib in (1, 8, 32):
-            rows = max(1, group_mib * 2**20 * count // raw)
+def _compressions(events: int) -> Iterator[dict[str, Any]]:
+    """Ratio and speed of writing whole loans (all columns) in several ways."""
+    values: list[bytes | None] = [
+        msgspec.json.encode(loan) for loan in islice(endless(builtin_loans()), events)
+    ]
+    keys: list[bytes | None] = [b"127000001"] * events
+    moments = np.full(events, 1_700_000_000_000)
+    rows = pa.Table.from_batches([to_arrow(0, np.arange(events), moments, keys, values)])
+    raw = sum(len(value or b"") for value in values)
+    for level in LEVELS:
+        for mib in ROW_GROUPS_MIB:
             file = io.BytesIO()
             started = time.perf_counter()
             pq.write_table(
-                table,
+                rows,
                 file,
-                row_group_size=rows,
+                row_group_size=max(1, mib * 2**20 * events // raw),
                 compression="zstd",
                 compression_level=level,
                 use_dictionary=["partition"],
                 write_statistics=["partition", "offset", "timestamp"],
             )
-            seconds = time.perf_counter() - started
-            found.append(
-                {
-                    "level": level,
-                    "row group (MiB)": group_mib,
-                    "ratio": round(raw / file.tell(), 2),
-                    "MB/s": round(raw / seconds / 1e6),
-                }
-            )
-    return found
+            yield {
+                "level": level,
+                "row_group_mib": mib,
+                "ratio": raw / file.tell(),
+                "mb_per_second": raw / (time.perf_counter() - started) / 1e6,
+            }
 
 
-def main(events: int) -> None:
-    """Measure, and print what was found as JSON lines."""
-    for line in compression():
-        print(json.dumps(line), flush=True)
-    with (
-        TemporaryDirectory(prefix="credit-risk-") as folder,
-        Postgres(Path(folder)) as postgres,
-        BrokerServer() as broker,
-        S3() as s3,
-    ):
-        postgres.create_database("benchmark")
-        os.environ |= {
-            **s3.variables(),
-            "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
-            "KAFKA_TOPIC": "loans",
-            "DATABASE_URL": postgres.uri("benchmark"),
-        }
-        migrate(WarehouseSettings())
-        # Only the columns that are used: the broker has to keep all of it in memory.
-        loans = [
-            {name: row[name] for name in Event.__struct_fields__ if name in row}
-            for row in producer.builtin_loans()
-        ]
-        producer.ensure_topic(KafkaSettings())
-        producer.produce(KafkaSettings(), loans, max_events=events, loop=True)
-        found: dict[str, dict[str, Any]] = {}
-        for name in ("run_drain", "run_bare", "run_archive", "run_rebuild"):
-            process = subprocess.run(
-                [sys.executable, "-m", "tests.benchmarks.archive", name],
-                capture_output=True,
-                text=True,
-                check=True,
-            )
-            found[name] = json.loads(process.stdout)
-            print(name, json.dumps(found[name]), flush=True)
-    speed = {name: result["events_per_second"] for name, result in found.items()}
-    size = found["run_archive"]
-    for bar, value, bound in (
-        ("archive / bare loop, %", 100 * speed["run_archive"] / speed["run_bare"], ">= 80"),
-        ("peak memory of archiving, MB", size["peak_mb"], "<= 300"),
-        ("rebuild / drain, %", 100 * speed["run_rebuild"] / speed["run_drain"], ">= 100"),
-        ("compression ratio", size["value_bytes"] / size["bytes"], ""),
-    ):
-        print(f"{bar}: {value:.1f} {bound}", flush=True)
-
-
-if __name__ == "__main__":
-    argument = sys.argv[1] if len(sys.argv) > 1 else "1000000"
-    if argument.isdigit():
-        main(int(argument))
-    else:
-        before = _peak_mb()
-        print(json.dumps({"before_mb": before, **globals()[argument]()}))
+def _section(
+    size: Size, runs: dict[str, list[dict[str, Any]]], compressions: list[dict[str, Any]]
+) -> Section:
+    rates = {
+        name: statistics.median(run["events"] / run["seconds"] for run in runs[name])
+        for name in NAMES
+    }
+    archived = runs["archive"][0]
+    bytes_each = archived["value_bytes"] / size.events
+    grid = table(
+        f"Archive: {size.events:,} events, median of {size.rounds}", "events/s", "MB/s", "peak MB"
+    )
+    peak = max(run["peak_mb"] for run in runs["archive"])
+    for name, label in NAMES.items():
+        megabytes = f"{rates[name] * bytes_each / 1e6:,.0f}"
+        grid.add_row(
+            label, f"{rates[name]:,.0f}", megabytes, f"{peak:.0f}" if name == "archive" else ""
+        )
+    for found in compressions:
+        grid.add_row(
+            f"zstd {found['level']}, row groups of {found['row_group_mib']} MiB",
+            "",
+            f"{found['mb_per_second']:,.0f}",
+            f"{found['ratio']:.1f} : 1",
+        )
+    ratio = archived["value_bytes"] / archived["bytes"]
+    grid.caption = (
+        f"{archived['objects']} objects, {archived['bytes'] / 1e6:,.0f} MB, compressed "
+        f"{ratio:.1f} : 1 at level {COMPRESSION_LEVEL}; MB/s of event bytes"
+    )
+    results = {
+        "events": size.events,
+        "events_per_second_median": rates,
+        "compression_ratio": ratio,
+        "compressions": compressions,
+        "runs": runs,
+    }
+    bars = [
+        Bar(
+            "archiving, in % of poll + write Parquet + put_object",
+            100 * rates["archive"] / rates["bare_archive"],
+            80,
+            "%",
+            at_most=False,
+        ),
+        Bar("peak memory of archiving", peak, 300, "MB", at_most=True),
+        Bar("the rebuild, in % of the drain", 100 * rates["rebuild"] / rates["drain"], 100, "%",
+            at_most=False),
+    ]  # fmt: skip
+    return Section("archive", results, grid, bars)

@@ -4,6 +4,7 @@ A process reads the topic and writes the database that its environment names, an
 measured as one line of JSON. Start of the interpreter, imports and connecting are not measured.
 """
 
+import io
 import json
 import logging
 import re
@@ -12,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from unittest.mock import patch
 
 import pgpq
@@ -26,8 +27,15 @@ from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.drain import drain as run_drain
 from credit_risk_dagster.drain import tuned_interpreter
-from credit_risk_dagster.settings import DrainSettings, KafkaSettings, WarehouseSettings
+from credit_risk_dagster.settings import (
+    ArchiveSettings,
+    DrainSettings,
+    KafkaSettings,
+    LakeSettings,
+    WarehouseSettings,
+)
 from resources.broker import Broker, Reader
+from resources.lake import Lake
 from resources.warehouse import Warehouse
 
 Measured = dict[str, Any]
@@ -128,17 +136,120 @@ def drain() -> Measured:
             run_id="benchmark",
             log=logging.getLogger("benchmark"),
         )
+    return {
+        "events": report.scored + report.rejected,
+        "rows": report.scored,
+        "batches": report.batches,
+        "seconds": _last_commit(warehouse) - fetched_at[0],
+        "busy_seconds": report.busy_seconds,
+    }
+
+
+def _last_commit(warehouse: Warehouse) -> float:
+    """When Postgres committed the newest batch (Unix time)."""
     with warehouse.ledger() as ledger:
         (last,) = ledger.execute(
             "SELECT extract(epoch FROM max(pg_xact_commit_timestamp(xmin)))::float8 AS at"
             " FROM batches"
         )
+    return float(last["at"])
+
+
+def archive() -> Measured:
+    """Archive the whole topic, as the archive's run does it."""
+    from credit_risk_dagster import archive as archiving
+
+    before = _peak_mb()
+    report = archiving.archive(
+        Broker(KafkaSettings()),
+        Warehouse(WarehouseSettings()),
+        Lake(LakeSettings()),
+        ArchiveSettings(),
+        run_id="benchmark",
+        log=logging.getLogger("benchmark"),
+    )
+    return {
+        "events": report.rows,
+        "seconds": report.seconds,
+        "objects": len(report.objects),
+        "bytes": report.bytes,
+        "value_bytes": report.value_bytes,
+        "before_mb": before,
+        "peak_mb": _peak_mb(),
+    }
+
+
+def bare_archive() -> Measured:
+    """Poll, write Parquet, put_object: nothing is recorded, nothing checked. The archive's format
+    and object size; all of an object is in memory."""
+    import pyarrow.parquet as pq
+
+    from credit_risk_dagster.archive import COMPRESSION_LEVEL
+    from credit_risk_dagster.domain.archive import COLUMNS
+
+    settings, lake = KafkaSettings(), Lake(LakeSettings())
+    size = events = 0
+    started = time.time()
+    with _consumer() as consumer:
+        ends = consumer.end_offsets(list(consumer.assignment()))
+        for tp, end in ends.items():
+            consumer.assign([tp])
+            consumer.seek(tp, 0)
+            first = position = 0
+            while position < end:
+                file = io.BytesIO()
+                with pq.ParquetWriter(
+                    file, COLUMNS, compression="zstd", compression_level=COMPRESSION_LEVEL
+                ) as writer:
+                    while position < end and position - first < ArchiveSettings().max_object_events:
+                        for records in consumer.poll(timeout_ms=1000, max_records=10_000).values():
+                            columns = {
+                                "partition": [tp.partition] * len(records),
+                                "offset": [record.offset for record in records],
+                                "timestamp": [record.timestamp for record in records],
+                                "key": [record.key for record in records],
+                                "value": [record.value for record in records],
+                            }
+                            writer.write_table(pa.table(columns, schema=COLUMNS))
+                            position = records[-1].offset + 1
+                lake._client.put_object(
+                    Bucket=LakeSettings().bucket,
+                    Key=f"bare/{settings.topic}/{tp.partition}/{first}.parquet",
+                    Body=file.getvalue(),
+                )
+                size += file.tell()
+                events += position - first
+                first = position
+    return {"events": events, "seconds": time.time() - started, "bytes": size}
+
+
+def rebuild() -> Measured:
+    """Score the whole archive into a fresh schema; like (c), from the first read to the last
+    commit."""
+    from credit_risk_dagster.rebuild import rebuild
+
+    settings = WarehouseSettings()
+    target = WarehouseSettings(
+        DATABASE_URL=settings.database_url, CREDIT_RISK_SCHEMA="credit_risk_rebuilt"
+    )
+    get, got_at = Lake.get, []
+
+    def timed_get(lake: Lake, key: str, into: BinaryIO) -> Any:
+        got_at.append(time.time())
+        return get(lake, key, into)
+
+    with patch.object(Lake, "get", timed_get):
+        report = rebuild(
+            settings,
+            Lake(LakeSettings()),
+            load_policy(DrainSettings().policy_file),
+            into=target.db_schema,
+            run_id="benchmark",
+            log=logging.getLogger("benchmark"),
+        )
     return {
         "events": report.scored + report.rejected,
-        "rows": report.scored,
-        "batches": report.batches,
-        "seconds": last["at"] - fetched_at[0],
-        "busy_seconds": report.busy_seconds,
+        "seconds": _last_commit(Warehouse(target)) - got_at[0],
     }
 
 
