@@ -37,13 +37,19 @@ def prune_runs(context: dg.OpExecutionContext) -> int:
     if days is None:
         context.log.info("CREDIT_RISK_RETENTION_RUN_DAYS is not set: every run stays")
         return 0
-    old = dg.RunsFilter(statuses=_FINISHED, created_before=datetime.now(UTC) - timedelta(days=days))
-    deleted = 0
-    while runs := context.instance.get_runs(old, limit=_CHUNK):
-        for run in runs:
-            context.instance.delete_run(run.run_id)
-        deleted += len(runs)
+    deleted = delete_runs(context.instance, datetime.now(UTC) - timedelta(days=days))
     context.log.info("deleted %d runs that were older than %d days", deleted, days)
+    return deleted
+
+
+def delete_runs(instance: dg.DagsterInstance, before: datetime) -> int:
+    """Delete the finished runs that were created before then; returns how many."""
+    old = dg.RunsFilter(statuses=_FINISHED, created_before=before)
+    deleted = 0
+    while runs := instance.get_runs(old, limit=_CHUNK):
+        for run in runs:
+            instance.delete_run(run.run_id)
+        deleted += len(runs)
     return deleted
 
 

@@ -1,7 +1,6 @@
 """The archive beside a bare loop of the same work, and the rebuild beside the drain."""
 
 import io
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -54,7 +53,7 @@ def measure(
     compressions = list(_compressions(size.compressed))
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES}
     with open_lab() as lab, S3() as s3:
-        os.environ |= s3.variables()
+        lab.variables |= s3.variables()
         say(f"archive: producing {size.events:,} events")
         kafka = lab.topic(list(_small_loans()), size.events)
         for number in range(1, size.rounds + 1):

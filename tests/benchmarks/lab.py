@@ -26,7 +26,6 @@ from infra.embedded.stack import Broker, Postgres
 from resources.warehouse import migrate
 
 _TIMEOUT_SECONDS = 1800
-_TEMPLATE = "benchmark_template"
 
 
 class BenchmarkFailed(PlatformError):
@@ -39,8 +38,11 @@ class Lab:
     def __init__(self, postgres: Postgres, broker: Broker) -> None:
         self._postgres = postgres
         self._broker = broker
-        postgres.create_database(_TEMPLATE)
-        migrate(warehouse_settings(postgres.uri(_TEMPLATE)))
+        self._template = f"template_{uuid.uuid4().hex}"
+        self.variables: dict[str, str] = {}
+        """Of the processes, beside those that name the topic and the database."""
+        postgres.create_database(self._template)
+        migrate(warehouse_settings(postgres.uri(self._template)))
 
     def topic(self, loans: Iterable[producer.Row], events: int) -> KafkaSettings:
         """A new topic with so many events: the loans, over and over."""
@@ -53,7 +55,7 @@ class Lab:
     def database(self) -> Iterator[str]:
         """A migrated database without rows."""
         name = f"benchmark_{uuid.uuid4().hex}"
-        self._postgres.create_database(name, _TEMPLATE)
+        self._postgres.create_database(name, self._template)
         # What others wrote must not be flushed at this one's expense.
         with psycopg.connect(self._postgres.uri("postgres"), autocommit=True) as connection:
             connection.execute("CHECKPOINT")
@@ -78,6 +80,7 @@ class Lab:
         """
         changed = {name: options.pop(name) for name in DrainSettings.model_fields & options.keys()}
         variables = {
+            **self.variables,
             "KAFKA_BOOTSTRAP_SERVERS": self._broker.bootstrap_servers,
             "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",
             "KAFKA_TOPIC": kafka.topic,

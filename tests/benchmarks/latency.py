@@ -1,5 +1,6 @@
 """Event-to-commit latency through the real daemon and sensor."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -9,9 +10,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import dagster as dg
 import numpy as np
+import psycopg
 from rich.table import Table
 
+from assets_src.retention import delete_runs
 from credit_risk_dagster import producer
 from credit_risk_dagster.domain.latency import percentile
 from credit_risk_dagster.settings import KafkaSettings
@@ -56,6 +60,16 @@ SELECT run_id, latency_buckets FROM batches
 WHERE batch_id IN (SELECT batch_id FROM scored_applications WHERE event_time >= %(since)s)
 """
 
+# Rows and their bytes, without indexes and what a page leaves empty.
+_HISTORY = """
+SELECT (SELECT count(*) FROM runs),
+    (SELECT count(*) FROM runs) + (SELECT count(*) FROM run_tags)
+        + (SELECT count(*) FROM event_logs),
+    (SELECT coalesce(sum(pg_column_size(r)), 0) FROM runs r)
+        + (SELECT coalesce(sum(pg_column_size(t)), 0) FROM run_tags t)
+        + (SELECT coalesce(sum(pg_column_size(e)), 0) FROM event_logs e)
+"""
+
 
 def measure(size: Size, say: Callable[[str], None]) -> Section:
     """Start the platform as `credit-risk demo` does, and stream at each of the rates."""
@@ -84,7 +98,29 @@ def measure(size: Size, say: Callable[[str], None]) -> Section:
         except BenchmarkFailed as error:
             last_words = (stack.logs / "dagster.log").read_text().splitlines()[-20:]
             raise BenchmarkFailed("\n".join([str(error), *last_words])) from error
-    return _section(rates, idle)
+        say("latency: what the runs left in Dagster's storage, before and after pruning")
+        history = _history(environment)
+    return _section(rates, idle, history)
+
+
+def _history(environment: Mapping[str, str]) -> dict[str, Any]:
+    """What a run of the drain leaves in Dagster's storage, and what pruning leaves of that."""
+    os.environ |= {name: environment[name] for name in ("DAGSTER_HOME", "DAGSTER_POSTGRES_URL")}
+    with (
+        psycopg.connect(environment["DAGSTER_POSTGRES_URL"], autocommit=True) as connection,
+        dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance,
+    ):
+        runs, *before = connection.execute(_HISTORY).fetchone() or (0, 0, 0)
+        deleted = delete_runs(instance, datetime.now(UTC))
+        left, *after = connection.execute(_HISTORY).fetchone() or (0, 0, 0)
+    return {
+        "runs": runs,
+        "rows_per_run": (before[0] - after[0]) / deleted,
+        "bytes_per_run": (before[1] - after[1]) / deleted,
+        "runs_deleted": deleted,
+        "runs_left": left,
+        "rows_left": after[0],
+    }
 
 
 class _Stream:
@@ -153,12 +189,13 @@ class _Stream:
             time.sleep(_TICK_SECONDS)
 
 
-def _section(rates: list[dict[str, Any]], idle: list[float]) -> Section:
+def _section(rates: list[dict[str, Any]], idle: list[float], history: dict[str, Any]) -> Section:
     worst = max(idle)
     (objective,) = (r["latency_ms"] for r in rates if r["rate_per_second"] == OBJECTIVE_RATE)
     results = {
         "rates": rates,
         "first_event_after_idle_seconds": idle,
+        "dagster_history": history,
         "note": "latency_ms is Postgres' commit timestamp of each row less the event's own time; "
         "ledger_latency_ms is what the platform's own histogram of the same micro-batches says",
     }
@@ -167,7 +204,13 @@ def _section(rates: list[dict[str, Any]], idle: list[float]) -> Section:
         Bar(f"p95 at {OBJECTIVE_RATE} events/s", objective["p95"], 400, "ms", at_most=True),
         Bar(f"first event after idle, worst of {len(idle)}", worst, 10, "s", at_most=True),
     ]
-    return Section("latency", results, _table(rates, idle), bars)
+    grid = _table(rates, idle)
+    grid.caption = (
+        f"a run leaves {history['rows_per_run']:,.0f} rows and "
+        f"{history['bytes_per_run'] / 1000:,.0f} kB in Dagster's storage; pruning deleted "
+        f"{history['runs_deleted']} of {history['runs']} runs, and {history['rows_left']:,} rows stay"
+    )
+    return Section("latency", results, grid, bars)
 
 
 def _table(rates: list[dict[str, Any]], idle: list[float]) -> Table:

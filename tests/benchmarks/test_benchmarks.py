@@ -1,6 +1,7 @@
 """The benchmarks measure what they say, at a size at which the figures mean nothing."""
 
 import json
+from contextlib import nullcontext
 
 import msgspec
 import pytest
@@ -11,7 +12,7 @@ from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.producer import builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from infra.embedded.stack import Broker, Postgres
-from tests.benchmarks import row_at_a_time
+from tests.benchmarks import archive, row_at_a_time
 from tests.benchmarks.lab import Lab
 from tests.benchmarks.report import Bar
 from tests.benchmarks.throughput import Size, measure
@@ -24,6 +25,16 @@ def test_throughput_measures_all_four(postgres: Postgres, broker: Broker) -> Non
     contenders = section.results["contenders"].values()
     assert all(contender["events_per_second_median"] > 0 for contender in contenders)
     assert sum(section.results["drain_share_of_work_by_stage"].values()) == pytest.approx(1)
+
+
+@pytest.mark.integration
+def test_the_archive_is_measured_beside_the_bare_loop_and_the_drain(
+    postgres: Postgres, broker: Broker
+) -> None:
+    size = archive.Size(events=500, rounds=1, compressed=100)
+    section = archive.measure(lambda: nullcontext(Lab(postgres, broker)), size, lambda _: None)
+    assert all(rate > 0 for rate in section.results["events_per_second_median"].values())
+    assert section.results["compression_ratio"] > 1
 
 
 def test_the_usual_design_makes_the_rows_of_the_platform() -> None:
