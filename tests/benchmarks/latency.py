@@ -208,7 +208,7 @@ def _section(rates: list[dict[str, Any]], idle: list[float], history: dict[str, 
     grid.caption = (
         f"a run leaves {history['rows_per_run']:,.0f} rows and "
         f"{history['bytes_per_run'] / 1000:,.0f} kB in Dagster's storage; pruning deleted "
-        f"{history['runs_deleted']} of {history['runs']} runs, and {history['rows_left']:,} rows stay"
+        f"{history['runs_deleted']} of {history['runs']} runs; {history['rows_left']:,} rows stay"
     )
     return Section("latency", results, grid, bars)
 
