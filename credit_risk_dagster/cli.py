@@ -580,3 +580,7 @@ def _variable(title: str, name: str) -> str:
     """The environment variable of a settings field; empty for an error about several."""
     prefixes = {"KafkaSettings": "KAFKA_", "DrainSettings": "CREDIT_RISK_"}
     return (prefixes.get(title, "") + name).upper() if name else ""
+
+
+if __name__ == "__main__":
+    main()

@@ -100,12 +100,13 @@ def run_demo(
     with _interruptible(), Stack(state_dir or DEFAULT_STATE) as stack:
         os.environ.update(stack.environment())
         kafka = KafkaSettings()
-        console.print("Postgres, the broker and S3 are up; starting Dagster and the dashboard")
+        console.print("Postgres, the broker and S3 are up; starting Dagster, dashboard, API")
         migrate(WarehouseSettings())
         producer.ensure_topic(kafka)
         services = stack.start_services()
         console.print(f"  Dagster    {services.dagster_url}")
         console.print(f"  Dashboard  {services.dashboard_url}")
+        console.print(f"  API        {services.api_url}/docs")
         console.print(f"  Logs       {stack.logs}\n", soft_wrap=True)
         with (
             Warehouse(WarehouseSettings()).ledger("demo") as ledger,

@@ -28,6 +28,11 @@ class Snapshot:
             next_offset, archived (the next offset to archive) and unarchived_since (Unix time that
             the first event which is not archived was committed, None without one).
         reconciliation: the newest check: checked_at (Unix time), difference (offsets); None before.
+        drift: the newest report: created_at and window_end (Unix time), verdict, tier_psi,
+            watchlist_share, reject_share; None before the first.
+        features: of that report: feature, psi, psi_limit, verdict.
+        benchmark: of the newest benchmark: created_at (Unix time), subject, auc, auc_low, auc_high,
+            gini, ks, brier.
         table_bytes: size of each table with its indexes, over all its time partitions.
     """
 
@@ -35,6 +40,9 @@ class Snapshot:
     rejected: dict[str, int]
     partitions: list[Row]
     reconciliation: Row | None
+    drift: Row | None
+    features: list[Row]
+    benchmark: list[Row]
     table_bytes: dict[str, int]
 
 
@@ -55,13 +63,16 @@ class MetricsLedger:
         topic = {"topic": self._topic}
         # One round trip for all of them.
         with self._connection.pipeline(), self._connection.transaction():
-            totals, rejected, partitions, reconciliation = (
+            totals, rejected, partitions, reconciliation, drift, features, benchmark = (
                 self._connection.cursor(row_factory=dict_row).execute(query, parameters)
                 for query, parameters in (
                     (_TOTALS, None),
                     (_REJECTED, None),
                     (_PARTITIONS, topic),
                     (_RECONCILIATION, topic),
+                    (_DRIFT, None),
+                    (_FEATURES, None),
+                    (_BENCHMARK, None),
                 )
             )
             return Snapshot(
@@ -69,6 +80,9 @@ class MetricsLedger:
                 {row["reason"]: row["events"] for row in rejected.fetchall()},
                 partitions.fetchall(),
                 reconciliation.fetchone(),
+                drift.fetchone(),
+                features.fetchall(),
+                benchmark.fetchall(),
                 self._sizes,
             )
 
@@ -137,10 +151,35 @@ FROM reconciliations JOIN sources USING (source_id)
 WHERE topic = %(topic)s ORDER BY source_id DESC LIMIT 1
 """
 
+_DRIFT: LiteralString = """
+SELECT extract(epoch FROM created_at)::float8 AS created_at,
+    extract(epoch FROM window_end)::float8 AS window_end,
+    verdict, tier_psi, watchlist_share, reject_share
+FROM drift_reports ORDER BY created_at DESC, report_id DESC LIMIT 1
+"""
+
+_FEATURES: LiteralString = """
+SELECT feature, psi, psi_limit, verdict FROM drift_features
+WHERE report_id = (
+    SELECT report_id FROM drift_reports ORDER BY created_at DESC, report_id DESC LIMIT 1
+)
+ORDER BY feature
+"""
+
+_BENCHMARK: LiteralString = """
+SELECT extract(epoch FROM created_at)::float8 AS created_at,
+    subject, auc, auc_low, auc_high, gini, ks, brier
+FROM model_benchmarks
+WHERE benchmark_id = (
+    SELECT benchmark_id FROM model_benchmarks ORDER BY created_at DESC, benchmark_id DESC LIMIT 1
+)
+ORDER BY subject
+"""
+
 _SIZES: LiteralString = """
-SELECT c.relname, sum(pg_total_relation_size(leaf.relid))::bigint
-FROM pg_class c, pg_partition_tree(c.oid) AS leaf
+SELECT c.relname, sum(pg_total_relation_size(coalesce(part.relid, c.oid)))::bigint
+FROM pg_class c LEFT JOIN LATERAL pg_partition_tree(c.oid) AS part ON c.relkind = 'p'
 WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p')
-    AND NOT c.relispartition AND leaf.isleaf
+    AND NOT c.relispartition
 GROUP BY c.relname ORDER BY c.relname
 """

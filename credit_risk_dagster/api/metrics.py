@@ -33,10 +33,12 @@ TIMEOUT_SECONDS = 2.0
 FRESH_SECONDS = 1.0
 # Dagster's runs and ticks move every few seconds at most.
 DAGSTER_FRESH_SECONDS = 5.0
+# A verdict of drift as a number; too few rows for one is none.
+DRIFT_LEVELS = {"stable": 0, "moderate": 1, "significant": 2}
 STAGES = ("fetch", "decode", "score", "copy", "commit")
 
 Labels = dict[str, str]
-Value = tuple[Labels, float]
+Value = tuple[Labels, float | None]
 
 
 class PlatformCollector(Collector):
@@ -47,7 +49,8 @@ class PlatformCollector(Collector):
         timeout: most seconds that a scrape waits for one of them.
     """
 
-    def __init__(self, settings: Settings, timeout: float = TIMEOUT_SECONDS) -> None:
+    def __init__(self, settings: Settings, timeout: float | None = None) -> None:
+        timeout = timeout or TIMEOUT_SECONDS
         self._committed: dict[int, int] = {}
         self._cluster_id = ""
         self._warehouse = Question(
@@ -237,11 +240,68 @@ def _ledger(snapshot: Snapshot) -> Iterator[Metric]:
             "When a run's offsets were last counted in the tables",
             [({}, snapshot.reconciliation["checked_at"])],
         )
+    yield from _drift(snapshot)
+    yield from _benchmark(snapshot)
     yield _gauge(
         "table_bytes",
         "Size of a table with its indexes, over all its time partitions",
         [({"table": table}, size) for table, size in snapshot.table_bytes.items()],
     )
+
+
+def _drift(snapshot: Snapshot) -> Iterator[Metric]:
+    report = snapshot.drift
+    if report is None:
+        return
+    yield _gauge(
+        "drift_report_timestamp_seconds",
+        "When the newest drift report was made",
+        [({}, report["created_at"])],
+    )
+    yield _gauge(
+        "drift_level",
+        "Verdict of the newest drift report: 0 stable, 1 moderate, 2 significant",
+        [({}, DRIFT_LEVELS.get(report["verdict"]))],
+    )
+    yield _gauge(
+        "tier_psi",
+        "Population stability index of the risk tiers, in the newest drift report",
+        [({}, report["tier_psi"])],
+    )
+    features = [({"feature": row["feature"]}, row) for row in snapshot.features]
+    yield _gauge(
+        "psi",
+        "Population stability index of a feature, in the newest drift report",
+        [(labels, row["psi"]) for labels, row in features],
+    )
+    yield _gauge(
+        "feature_drift_level",
+        "Verdict on a feature in the newest drift report: 0 stable, 1 moderate, 2 significant",
+        [(labels, DRIFT_LEVELS.get(row["verdict"])) for labels, row in features],
+    )
+
+
+def _benchmark(snapshot: Snapshot) -> Iterator[Metric]:
+    if not snapshot.benchmark:
+        return
+    yield _gauge(
+        "model_benchmark_timestamp_seconds",
+        "When the rules and the models were last compared",
+        [({}, snapshot.benchmark[0]["created_at"])],
+    )
+    for name, text in (
+        ("auc", "Area under the ROC curve"),
+        ("auc_low", "Lower end of the confidence interval of the area under the ROC curve"),
+        ("auc_high", "Upper end of the confidence interval of the area under the ROC curve"),
+        ("gini", "Gini coefficient"),
+        ("ks", "Kolmogorov-Smirnov statistic"),
+        ("brier", "Brier score"),
+    ):
+        yield _gauge(
+            f"model_{name}",
+            f"{text} of the rules or a model, in the newest benchmark",
+            [({"subject": row["subject"]}, row[name]) for row in snapshot.benchmark],
+        )
 
 
 def _partitions(snapshot: Snapshot) -> Iterator[Metric]:
@@ -344,7 +404,8 @@ def _filled(
     family: GaugeMetricFamily | CounterMetricFamily, values: Sequence[Value]
 ) -> GaugeMetricFamily | CounterMetricFamily:
     for labels, value in values:
-        family.add_metric(list(labels.values()), float(value))
+        if value is not None:
+            family.add_metric(list(labels.values()), float(value))
     return family
 
 

@@ -19,10 +19,12 @@ STAGE_BOUNDS_SECONDS: tuple[float, ...] = (
 )
 
 
-def histogram(seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Count latencies by bucket, shape (len(BOUNDS_SECONDS) + 1,). Clock skew counts as zero."""
-    bucket = np.searchsorted(BOUNDS_SECONDS, seconds, side="left")
-    return np.bincount(bucket, minlength=len(BOUNDS_SECONDS) + 1)
+def histogram(
+    seconds: npt.NDArray[np.float64], bounds: Sequence[float] = BOUNDS_SECONDS
+) -> npt.NDArray[np.int64]:
+    """Count latencies by bucket, shape (len(bounds) + 1,). Clock skew counts as zero."""
+    bucket = np.searchsorted(bounds, seconds, side="left")
+    return np.bincount(bucket, minlength=len(bounds) + 1)
 
 
 def percentile(buckets: Sequence[int], q: float) -> float:

@@ -364,6 +364,7 @@ class Services(NamedTuple):
 
     dagster_url: str
     dashboard_url: str
+    api_url: str
 
 
 class Stack:
@@ -437,7 +438,8 @@ class Stack:
         }
 
     def start_services(self, environment: Mapping[str, str] | None = None) -> Services:
-        """Start Dagster (webserver and daemon) and the dashboard, and wait until both answer.
+        """Start Dagster (webserver and daemon), the dashboard and the API, and wait until they
+        answer.
 
         Args:
             environment: variables for them, beside and before those of `environment()`.
@@ -471,10 +473,22 @@ class Stack:
             environment=variables,
             log=self.logs / "dagster.log",
         )
-        for server in (dashboard, dagster):
+        api_port = free_port(8000)
+        api = Server(
+            "The API",
+            [
+                *(sys.executable, "-m", "credit_risk_dagster.cli"),
+                *("api", "--host", HOST, "--port", str(api_port)),
+            ],
+            api_port,
+            ready_path="/health",
+            environment=variables,
+            log=self.logs / "api.log",
+        )
+        for server in (dashboard, dagster, api):
             self._exit.callback(server.stop)
             server.start()
-        return Services(dagster_url, f"http://{HOST}:{dashboard_port}")
+        return Services(dagster_url, f"http://{HOST}:{dashboard_port}", f"http://{HOST}:{api_port}")
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

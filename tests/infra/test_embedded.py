@@ -179,13 +179,15 @@ def test_nothing_is_left_when_the_start_fails(state: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.e2e
-def test_dagster_and_the_dashboard_answer_and_end_with_the_stack(state: Path) -> None:
+def test_dagster_dashboard_and_api_answer_and_end_with_the_stack(state: Path) -> None:
     with Stack(state) as stack:
         services = stack.start_services()
         with urllib.request.urlopen(f"{services.dagster_url}/server_info") as answer:
             assert "dagster_version" in json.load(answer)
         with urllib.request.urlopen(services.dashboard_url) as answer:
             assert answer.status == 200
+        with urllib.request.urlopen(f"{services.api_url}/health") as answer:
+            assert json.load(answer) == {"status": "alive"}
         assert "dagster._daemon" in command_lines(processes_of(state))
     assert processes_of(state) == []
 

@@ -1,5 +1,5 @@
 """One real run of the platform for tests that look at it from outside: servers, Dagster, the
-dashboard, and a stream of loans, some of them malformed.
+dashboard, the API, and a stream of loans, some of them malformed.
 
 The fixture `live` (tests/conftest.py) starts it when a test first asks for it, and keeps it for the
 session. It is shared: a test that uses it only reads, or adds rows of its own.
@@ -42,7 +42,7 @@ class Live:
 
     Attributes:
         stack: its servers.
-        services: where Dagster and the dashboard are.
+        services: where Dagster, the dashboard and the API are.
         environment: the variables of a client: another process, or `monkeypatch.setenv`.
         kafka, warehouse: the same, as settings.
         stream: the loans that are being sent; it ends with the session.

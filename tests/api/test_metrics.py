@@ -1,0 +1,446 @@
+"""The metrics say what is in the warehouse, the broker and Dagster, in any state of those."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import dagster as dg
+import numpy as np
+import pytest
+from dagster._core.remote_origin import (
+    InProcessCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    TickData,
+    TickStatus,
+)
+from dagster._core.test_utils import create_run_for_test
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._daemon.types import DaemonHeartbeat
+from dagster._utils.error import SerializableErrorInfo
+from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from credit_risk_dagster.api.app import create_app
+from credit_risk_dagster.api.metrics import STAGES
+from credit_risk_dagster.api.question import Question, Unanswered
+from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, STAGE_BOUNDS_SECONDS, histogram
+from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.redrive import redrive
+from credit_risk_dagster.settings import DEFAULT_POLICY
+from infra.embedded.stack import free_port
+from tests.integration.conftest import Pipeline, good_event
+from tests.malformed import without
+from tests.waiting import wait_until
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def scrape(client: TestClient) -> Samples:
+    """Every sample of the platform's, by name without prefix, and labels."""
+    answer = client.get("/metrics")
+    assert answer.status_code == 200
+    return {
+        (sample.name.removeprefix("credit_risk_"), frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+        if sample.name.startswith("credit_risk_")
+    }
+
+
+def of(samples: Samples, name: str, /, **labels: str) -> float:
+    return samples[name, frozenset(labels.items())]
+
+
+def counters(samples: Samples) -> Samples:
+    """Everything that must never fall."""
+    kinds = ("_total", "_count", "_sum", "_bucket")
+    return {key: value for key, value in samples.items() if key[0].endswith(kinds)}
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer is given twice."""
+    monkeypatch.setattr("credit_risk_dagster.api.metrics.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("credit_risk_dagster.api.metrics.DAGSTER_FRESH_SECONDS", 0.0)
+
+
+@pytest.fixture
+def client(fresh: None, client: TestClient) -> TestClient:
+    """The API, every scrape of which asks anew."""
+    return client
+
+
+@contextmanager
+def silent_server() -> Iterator[int]:
+    """A port that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as server:
+        yield server.getsockname()[1]
+
+
+@contextmanager
+def api(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Iterator[TestClient]:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with TestClient(create_app(), client=("127.0.0.1", 50_000)) as client:
+        yield client
+
+
+def test_before_the_first_event_everything_is_zero(client: TestClient) -> None:
+    found = scrape(client)
+    for name in ("warehouse", "broker", "dagster"):
+        assert of(found, f"{name}_up") == 1
+    for outcome in ("scored", "rejected", "gap"):
+        assert of(found, "events_total", outcome=outcome) == 0
+    assert of(found, "event_to_commit_seconds_count") == 0
+    assert of(found, "lag_events", partition="3") == 0
+
+
+def test_counters_are_what_the_tables_hold_and_never_fall(
+    client: TestClient, pipeline: Pipeline
+) -> None:
+    pipeline.send([good_event(1), b"no JSON", without("dti")], partition=0)
+    pipeline.send([good_event(2)], partition=1)
+    before: Samples = {}
+
+    def check() -> Samples:
+        nonlocal before
+        found = scrape(client)
+        fallen = {k: v for k, v in counters(before).items() if found[k] < v}
+        assert not fallen
+        before = found
+        return found
+
+    check()
+    for lane in (0, 1):
+        pipeline.drain(lane=lane, lanes=2)
+        check()
+    found = check()
+    assert of(found, "events_total", outcome="scored") == 2
+    assert of(found, "events_total", outcome="rejected") == 2
+    assert of(found, "decisions_total", tier="Watchlist") == 2
+    assert of(found, "decisions_total", tier="Low") == 0
+    assert of(found, "rejects_total", reason="invalid_json") == 1
+    assert of(found, "rejects_total", reason="missing_required:dti") == 1
+    assert of(found, "committed_offset", partition="0") == 3
+    assert of(found, "end_offset", partition="0") == 3
+    assert of(found, "archive_lag_events", partition="0") == 3
+    assert 0 < of(found, "archive_lag_seconds", partition="0") < 300
+    assert of(found, "archive_lag_seconds", partition="3") == 0
+    assert abs(of(found, "last_commit_timestamp_seconds") - time.time()) < 300
+    assert of(found, "event_to_commit_seconds_count") == 4
+    assert of(found, "table_bytes", table="scored_applications") > 0
+
+    (batches,) = pipeline.query("SELECT count(*) AS n, sum(latency_sum_s) AS s FROM batches")
+    assert of(found, "batches_total") == batches["n"]
+    assert of(found, "event_to_commit_seconds_sum") == pytest.approx(batches["s"])
+
+    # Neither redriving nor retention takes anything away.
+    redrive(pipeline.warehouse, load_policy(DEFAULT_POLICY), run_id="redrive")
+    pipeline.query("WITH gone AS (DELETE FROM batches RETURNING 1) SELECT count(*) FROM gone")
+    again = check()
+    assert of(again, "batches_total") == batches["n"]
+
+
+def test_redriven_events_are_counted_apart(client: TestClient, pipeline: Pipeline) -> None:
+    pipeline.send([good_event(1), b"no JSON"])
+    pipeline.drain()
+    # As if the event could be scored after a fix.
+    pipeline.query(
+        "WITH fixed AS (UPDATE rejected_events SET value = %(value)s RETURNING 1)"
+        " SELECT count(*) FROM fixed",
+        value=good_event(2),
+    )
+    assert redrive(pipeline.warehouse, load_policy(DEFAULT_POLICY), run_id="r").moved.total() == 1
+    found = scrape(client)
+    assert of(found, "redriven_events_total") == 1
+    assert of(found, "events_total", outcome="rejected") == 1
+    assert of(found, "events_total", outcome="scored") == 1
+
+
+def test_histograms_are_the_sum_of_the_ledger(client: TestClient, pipeline: Pipeline) -> None:
+    for number in range(3):
+        pipeline.send([good_event(number), good_event(100 + number)])
+        pipeline.drain()
+    batches = pipeline.query(
+        "SELECT latency_buckets, fetch_ms, decode_ms, score_ms, copy_ms, commit_ms FROM batches"
+    )
+    found = scrape(client)
+    expected = np.cumsum(np.sum([row["latency_buckets"] for row in batches], axis=0))
+    edges = [*map(str, BOUNDS_SECONDS), "+Inf"]
+    assert [of(found, "event_to_commit_seconds_bucket", le=le) for le in edges] == list(expected)
+    for stage in STAGES:
+        durations = [row[f"{stage}_ms"] for row in batches]
+        seconds = np.array([ms for ms in durations if ms is not None], np.float64) / 1000
+        name = "batch_stage_duration_seconds"
+        cumulative = [
+            of(found, f"{name}_bucket", stage=stage, le=le)
+            for le in [*map(str, STAGE_BOUNDS_SECONDS), "+Inf"]
+        ]
+        counts = histogram(seconds, STAGE_BOUNDS_SECONDS)
+        assert cumulative == list(np.cumsum(counts))
+        assert of(found, f"{name}_sum", stage=stage) == pytest.approx(seconds.sum(), rel=1e-4)
+
+
+def test_a_new_process_and_the_backfill_tell_the_same(
+    client: TestClient, pipeline: Pipeline
+) -> None:
+    """What the trigger adds up is what the migration adds up from the batches that are there."""
+    for lane in (0, 1):
+        pipeline.send([good_event(lane), b"{"], partition=lane)
+        pipeline.drain(lane=lane, lanes=2)
+    kept = "SELECT * FROM ledger_totals ORDER BY lane"
+    rejects = "SELECT * FROM reject_totals ORDER BY lane, reason"
+    totals, reasons = pipeline.query(kept), pipeline.query(rejects)
+    assert len(totals) == 2
+    statements = migration_statements()
+    backfill = [s for s in statements if s.lstrip().startswith("INSERT INTO")]
+    assert len(backfill) == 2
+    with pipeline.warehouse.connect() as connection:
+        connection.execute("TRUNCATE ledger_totals, reject_totals")
+        for statement in backfill:
+            connection.execute(statement.encode())
+    for before, after in zip(totals, pipeline.query(kept), strict=True):
+        assert after.pop("stage_sum_ms") == pytest.approx(before.pop("stage_sum_ms"), rel=1e-5)
+        assert after.pop("latency_sum_s") == pytest.approx(before.pop("latency_sum_s"))
+        assert after == before
+    assert pipeline.query(rejects) == reasons
+
+
+def migration_statements() -> list[str]:
+    import importlib
+
+    module = importlib.import_module("infra.migrations.versions.0009_metrics")
+    # The function's body has semicolons of its own.
+    text: str = module.STATEMENTS.split("CREATE FUNCTION add_to_totals")[0]
+    return text.split(";\n")
+
+
+def test_lag_is_what_waits_in_the_broker(client: TestClient, pipeline: Pipeline) -> None:
+    pipeline.send([good_event(1)], partition=2)
+    pipeline.drain()
+    pipeline.send([good_event(2), good_event(3)], partition=2)
+    sent = time.time()
+    time.sleep(0.2)  # what is measured is time
+    found = scrape(client)
+    assert of(found, "lag_events", partition="2") == 2
+    assert 0.1 < of(found, "lag_seconds", partition="2") < time.time() - sent + 5
+    assert of(found, "lag_events", partition="0") == of(found, "lag_seconds", partition="0") == 0
+    pipeline.drain()
+    found = scrape(client)
+    assert of(found, "lag_events", partition="2") == of(found, "lag_seconds", partition="2") == 0
+
+
+def test_reconciliation_shows_the_newest_check(client: TestClient, pipeline: Pipeline) -> None:
+    pipeline.send([good_event(1)])
+    report = pipeline.drain()
+    with pipeline.warehouse.ledger() as ledger:
+        ledger.record_reconciliation(report.source.source_id, "a", 10, 3)
+        assert of(scrape(client), "reconciliation_difference_offsets") == 3
+        ledger.record_reconciliation(report.source.source_id, "b", 10, 0)
+        found = scrape(client)
+    assert of(found, "reconciliation_difference_offsets") == 0
+    assert abs(of(found, "reconciliation_timestamp_seconds") - time.time()) < 300
+
+
+# --- servers that do not answer -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["dead", "hanging"])
+@pytest.mark.parametrize("name", ["warehouse", "broker", "dagster"])
+def test_a_server_that_does_not_answer_is_a_zero(
+    name: str,
+    kind: str,
+    fresh: None,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("credit_risk_dagster.api.metrics.TIMEOUT_SECONDS", 1.0)
+    with silent_server() as hanging:
+        port = hanging if kind == "hanging" else free_port()
+        variable, value = {
+            "warehouse": ("DATABASE_URL", f"postgresql://127.0.0.1:{port}/x"),
+            "broker": ("KAFKA_BOOTSTRAP_SERVERS", f"127.0.0.1:{port}"),
+            "dagster": ("DAGSTER_POSTGRES_URL", f"postgresql://127.0.0.1:{port}/x"),
+        }[name]
+        with api(monkeypatch, environment | {variable: value}) as client:
+            # The first scrape opens connections, which takes its time on a busy machine.
+            found = wait_until(
+                lambda: others_are_up(scrape(client), name), 30, f"all but the {name} are up"
+            )
+            assert of(found, f"{name}_up") == 0
+            assert others_are_up(scrape(client), name)
+
+
+def others_are_up(found: Samples, name: str) -> Samples | None:
+    """The samples, if the servers but one answered and what they tell is there."""
+    tell = {
+        "warehouse": "batches_total",
+        "broker": "end_offset",
+        "dagster": "dagster_oldest_queued_run_seconds",
+    }
+    names = {key[0] for key in found}
+    up = all(
+        of(found, f"{other}_up") == 1 and metric in names
+        for other, metric in tell.items()
+        if other != name
+    )
+    assert tell[name] not in names
+    return found if up else None
+
+
+def hanging_question(timeout: float) -> tuple[Question[str], threading.Event]:
+    go_on = threading.Event()
+
+    @contextmanager
+    def connect() -> Iterator[Callable[[], str]]:
+        def ask() -> str:
+            go_on.wait()
+            return "an answer"
+
+        yield ask
+
+    return Question("a server", connect, timeout=timeout), go_on
+
+
+def test_only_the_first_who_ask_wait_for_a_server_that_hangs() -> None:
+    question, go_on = hanging_question(0.3)
+    started = time.monotonic()
+    waiting = [question.ask() for _ in range(20)]
+    for answer in waiting:
+        with pytest.raises(Unanswered, match=r"no answer within 0\.3 s"):
+            answer()
+    assert 0.3 <= time.monotonic() - started < 2
+    started = time.monotonic()
+    with pytest.raises(Unanswered):
+        question.ask()()
+    assert time.monotonic() - started < 0.25  # at once: it still hangs
+    assert [thread.name for thread in threading.enumerate()].count("ask a server") == 1
+    go_on.set()
+    wait_until(lambda: answered(question), 5, "the server answers again")
+
+
+def answered(question: Question[str]) -> bool:
+    try:
+        return question.ask()() == "an answer"
+    except Unanswered:
+        return False
+
+
+def test_a_replaced_server_is_asked_anew_at_once() -> None:
+    connections: list[list[str]] = []
+
+    @contextmanager
+    def connect() -> Iterator[Callable[[], str]]:
+        answers = ["first", "second"]
+        connections.append(answers)
+
+        def ask() -> str:
+            if not answers:
+                raise ConnectionError("the server went away")
+            return answers.pop(0)
+
+        yield ask
+
+    question = Question("a server", connect, timeout=5)
+    assert [question.ask()() for _ in range(4)] == ["first", "second", "first", "second"]
+    assert len(connections) == 2
+
+
+def test_trouble_is_logged_when_it_begins_and_ends(caplog: pytest.LogCaptureFixture) -> None:
+    broken = True
+
+    @contextmanager
+    def connect() -> Iterator[Callable[[], str]]:
+        if broken:
+            raise ConnectionError("no such host")
+        yield lambda: "an answer"
+
+    question = Question("a server", connect, timeout=5)
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            with pytest.raises(Unanswered, match="no such host"):
+                question.ask()()
+        broken = False
+        assert question.ask()() == "an answer"
+    assert [record.message for record in caplog.records] == [
+        "a server is down: no such host",
+        "a server answers again",
+    ]
+
+
+# --- Dagster ------------------------------------------------------------------------------------
+
+
+def test_dagster_is_what_its_own_api_says(client: TestClient) -> None:
+    """Reading Dagster's tables gives what Dagster says of them."""
+    with dg.DagsterInstance.get() as instance:
+        for job, status in (
+            ("score_applications", dg.DagsterRunStatus.SUCCESS),
+            ("score_applications", dg.DagsterRunStatus.SUCCESS),
+            ("score_applications", dg.DagsterRunStatus.STARTED),
+            ("archive_raw_events", dg.DagsterRunStatus.FAILURE),
+            ("archive_raw_events", dg.DagsterRunStatus.NOT_STARTED),
+        ):
+            create_run_for_test(instance, job_name=job, status=status)
+        now = time.time()
+        instance.add_daemon_heartbeat(DaemonHeartbeat(now, "SENSOR", "id", []))
+        state = add_sensor(instance, now)
+        found = scrape(client)
+
+        for job in ("score_applications", "archive_raw_events"):
+            for status in dg.DagsterRunStatus:
+                filters = dg.RunsFilter(job_name=job, statuses=[status])
+                assert found.get(
+                    ("dagster_runs", frozenset({"job": job, "status": status.value}.items())), 0
+                ) == instance.get_runs_count(filters)
+        waiting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.NOT_STARTED])
+        (record,) = instance.get_run_records(waiting)
+        waited = datetime.now(UTC) - record.create_timestamp
+        assert of(found, "dagster_oldest_queued_run_seconds") == pytest.approx(
+            waited.total_seconds(), abs=10
+        )
+        assert of(
+            found, "dagster_daemon_heartbeat_timestamp_seconds", daemon="SENSOR"
+        ) == pytest.approx(now, abs=0.01)
+        labels = {"name": "a_sensor", "kind": "sensor"}
+        assert of(found, "dagster_last_tick_timestamp_seconds", **labels) == pytest.approx(
+            now, abs=0.01
+        )
+        assert of(found, "dagster_last_tick_failed", **labels) == 1
+
+        instance.update_instigator_state(state.with_status(InstigatorStatus.STOPPED))
+        assert not any(name == "dagster_last_tick_failed" for name, _ in scrape(client))
+
+
+def add_sensor(instance: dg.DagsterInstance, now: float) -> InstigatorState:
+    """A sensor whose newest tick failed."""
+    origin = RemoteInstigatorOrigin(
+        RemoteRepositoryOrigin(InProcessCodeLocationOrigin(LoadableTargetOrigin()), "repository"),
+        "a_sensor",
+    )
+    state = instance.add_instigator_state(
+        InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING)
+    )
+    for at, status in ((now - 60, TickStatus.FAILURE), (now, TickStatus.FAILURE)):
+        instance.create_tick(
+            TickData(
+                origin.get_id(),
+                "a_sensor",
+                InstigatorType.SENSOR,
+                status,
+                at,
+                selector_id=state.selector_id,
+                run_ids=[],
+                error=SerializableErrorInfo("it broke", [], "ValueError"),
+            )
+        )
+    return state
