@@ -3,7 +3,7 @@
 import streamlit as st
 
 from dashboard import theme
-from dashboard.pages import operations, overview, watchlist
+from dashboard.views import operations, overview, policy_lab, watchlist
 
 st.set_page_config(page_title="Credit risk", page_icon=theme.page_icon(), layout="wide")
 st.html(theme.PAGE_STYLE)
@@ -15,6 +15,12 @@ st.navigation(
             title="Watchlist",
             icon=":material/flag:",
             url_path="watchlist",
+        ),
+        st.Page(
+            policy_lab.page,
+            title="Policy lab",
+            icon=":material/science:",
+            url_path="policy-lab",
         ),
         st.Page(
             operations.page,

@@ -6,6 +6,7 @@ import re
 UNKNOWN = "–"
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
+_MAGNITUDES = ((1e9, " B"), (1e6, " M"), (1e3, " K"))
 _REASON = re.compile(r"([A-Z0-9_]+)(>=|>)([0-9.]+)")
 _RELATIONS = {">=": "≥", ">": ">"}
 _FEATURES = {
@@ -24,6 +25,29 @@ def count(number: float) -> str:
 def share(part: float, whole: float) -> str:
     """`12.3 %`."""
     return f"{100 * part / whole:.1f} %" if whole else UNKNOWN
+
+
+def percent(fraction: float) -> str:
+    """`12.3 %`; two decimals below 1 %."""
+    if math.isnan(fraction):
+        return UNKNOWN
+    return f"{100 * fraction:.{1 if abs(fraction) >= 0.01 or not fraction else 2}f} %"
+
+
+def points(fraction: float) -> str:
+    """A difference of shares: `+1.2 points`."""
+    return UNKNOWN if math.isnan(fraction) else f"{100 * fraction:+.2f} points"
+
+
+def dollars(amount: float, signed: bool = False) -> str:
+    """`$950`, `$12.3 K`, `$4.56 M`: three digits, which is what an amount at risk says."""
+    size, unit = next(
+        ((size, unit) for size, unit in _MAGNITUDES if abs(amount) >= size), (1.0, "")
+    )
+    scaled = abs(amount) / size
+    decimals = 0 if not unit or scaled >= 100 else 1 if scaled >= 10 else 2
+    sign = "−" if amount < 0 else "+" if signed else ""
+    return f"{sign}${scaled:.{decimals}f}{unit}"
 
 
 def rate(per_second: float) -> str:

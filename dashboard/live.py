@@ -8,6 +8,7 @@ from functools import wraps
 from typing import ParamSpec
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import psycopg
 import streamlit as st
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
@@ -29,23 +30,34 @@ class Problem:
     detail: str
 
 
+def guarded(
+    draw: Callable[_Arguments, None], then: str = "Reload the page to try again."
+) -> Callable[_Arguments, None]:
+    """Let a problem with the warehouse take the place of a part of a page.
+
+    The part should ask for all its data before it draws anything.
+    """
+
+    @wraps(draw)
+    def attempt(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
+        try:
+            draw(*args, **kwargs)
+        except (PlatformError, SQLAlchemyError, psycopg.Error, ValidationError) as error:
+            problem = explain(error)
+            _logger.warning("%s: %s", problem.title, problem.detail)
+            _show(problem, then)
+
+    return attempt
+
+
 def live(draw: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
     """Redraw a part of a page every two seconds; a problem takes its place until it is over.
 
     The part should ask for all its data before it draws anything.
     """
-
-    @st.fragment(run_every=REFRESH_EVERY)
-    @wraps(draw)
-    def redraw(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
-        try:
-            draw(*args, **kwargs)
-        except (PlatformError, SQLAlchemyError, ValidationError) as error:
-            problem = explain(error)
-            _logger.warning("%s: %s", problem.title, problem.detail)
-            _show(problem)
-
-    return redraw
+    return st.fragment(run_every=REFRESH_EVERY)(
+        guarded(draw, then="This page comes back by itself.")
+    )
 
 
 def viewer_zone() -> str:
@@ -57,7 +69,7 @@ def viewer_zone() -> str:
         return "UTC"
 
 
-def explain(error: PlatformError | SQLAlchemyError | ValidationError) -> Problem:
+def explain(error: PlatformError | SQLAlchemyError | psycopg.Error | ValidationError) -> Problem:
     """Say what is wrong and what to do about it."""
     cause = getattr(error, "orig", None) or error
     state = getattr(cause, "sqlstate", None) or ""
@@ -95,9 +107,9 @@ def explain(error: PlatformError | SQLAlchemyError | ValidationError) -> Problem
     )
 
 
-def _show(problem: Problem) -> None:
+def _show(problem: Problem, then: str) -> None:
     st.warning(
-        f"**{problem.title}.** {problem.remedy} This page comes back by itself.",
+        f"**{problem.title}.** {problem.remedy} {then}",
         icon=":material/database_off:",
     )
     st.code(problem.detail, language=None, wrap_lines=True)

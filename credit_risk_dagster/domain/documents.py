@@ -29,6 +29,12 @@ class NamedDocument(Document):
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
 
     @property
+    def yaml(self) -> str:
+        """The content as a file that can be loaded again."""
+        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return text
+
+    @property
     def content_hash(self) -> str:
         """SHA-256 of the canonical document, in hexadecimal."""
         return hashlib.sha256(self.document.encode()).hexdigest()
@@ -53,11 +59,37 @@ def load_document(path: Path, kind: type[D], what: str, error_type: type[Platfor
             is missing, is not YAML, or a field is missing, unknown or impossible.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise error_type(f"{what} {path} cannot be read: {error}") from error
+    return parse_document(text, str(path), kind, what, error_type)
+
+
+def parse_document(
+    text: str, origin: str, kind: type[D], what: str, error_type: type[PlatformError]
+) -> D:
+    """Validate a document.
+
+    Args:
+        text: YAML (JSON is YAML too).
+        origin: where it comes from, for messages.
+        kind, what, error_type: as of `load_document`.
+    """
+    try:
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2026-13-45
-        raise error_type(f"{what} {path} is not YAML: {' '.join(str(error).split())}") from error
+        raise error_type(f"{what} {origin} is not YAML: {' '.join(str(error).split())}") from error
+    return validate_document(content, origin, kind, what, error_type)
+
+
+def validate_document(
+    content: object, origin: str, kind: type[D], what: str, error_type: type[PlatformError]
+) -> D:
+    """Validate what a document contains, as plain mappings, lists and scalars.
+
+    Args:
+        origin, kind, what, error_type: as of `parse_document`.
+    """
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -65,7 +97,7 @@ def load_document(path: Path, kind: type[D], what: str, error_type: type[Platfor
             f"{'.'.join(map(str, problem['loc'])) or 'document'}: {_advice(problem, what)}"
             for problem in error.errors()
         )
-        raise error_type(f"{what} {path} is not valid: {problems}") from error
+        raise error_type(f"{what} {origin} is not valid: {problems}") from error
 
 
 _ADVICE = {

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from credit_risk_dagster.domain.intervals import wilson_interval
 from credit_risk_dagster.domain.policy import TIERS
 
 Floats = npt.NDArray[np.float64]
@@ -40,7 +41,6 @@ SMALLEST_SHARE: Final = 0.01
 MAX_SUPPORT: Final = 5_000
 # A PSI is no drift that more than one window in so many has by chance.
 CHANCE: Final = 0.001
-Z_95: Final = 1.959963984540054
 CONTROL_SIGMAS: Final = 3.0
 
 
@@ -379,17 +379,6 @@ def chi_square(reference: Counts, current: Counts) -> tuple[float, float] | None
     statistic = float(((observed - expected) ** 2 / expected).sum())
     freedom = int(used.sum()) - 1
     return statistic, float(chdtrc(freedom, statistic)) if freedom else 1.0
-
-
-def wilson_interval(successes: int, rows: int, z: float = Z_95) -> tuple[float, float] | None:
-    """Score interval of a share (Wilson, 1927); None without rows."""
-    if not rows:
-        return None
-    share = successes / rows
-    centre = share + z * z / (2 * rows)
-    half = z * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
-    scale = 1 + z * z / rows
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def control_limits(successes: int, baseline_rows: int, rows: int) -> tuple[float, float] | None:

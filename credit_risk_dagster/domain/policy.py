@@ -5,7 +5,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from credit_risk_dagster.domain.documents import Document, NamedDocument, load_document
+from credit_risk_dagster.domain.documents import (
+    Document,
+    NamedDocument,
+    load_document,
+    parse_document,
+    validate_document,
+)
 from credit_risk_dagster.errors import PlatformError
 
 BANDS = ("Low", "Moderate", "High", "Very High")
@@ -70,3 +76,24 @@ def load_policy(path: Path) -> Policy:
         PolicyError: the file is missing, is not YAML, or a field is missing, unknown or impossible.
     """
     return load_document(path, Policy, "policy", PolicyError)
+
+
+def parse_policy(text: str, origin: str) -> Policy:
+    """Validate a policy document (YAML) that comes from somewhere else than a file of its own.
+
+    Args:
+        origin: where it comes from, for messages.
+
+    Raises:
+        PolicyError: it is not YAML, or a field is missing, unknown or impossible.
+    """
+    return parse_document(text, origin, Policy, "policy", PolicyError)
+
+
+def validate_policy(content: object, origin: str) -> Policy:
+    """Validate a policy that is made of plain mappings, lists and numbers.
+
+    Raises:
+        PolicyError: a field is missing, unknown or impossible.
+    """
+    return validate_document(content, origin, Policy, "policy", PolicyError)

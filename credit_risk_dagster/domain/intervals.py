@@ -1,0 +1,51 @@
+"""Confidence intervals of shares, at 95 %."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+Z_95: Final = 1.959963984540054  # the normal distribution's quantile of 0.975
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate between its limits; NaN where there is nothing to estimate from."""
+
+    low: float
+    value: float
+    high: float
+
+
+NOTHING: Final = Interval(math.nan, math.nan, math.nan)
+
+
+def wilson_interval(successes: int, rows: int, z: float = Z_95) -> tuple[float, float] | None:
+    """Score interval of a share (Wilson, 1927), for few rows and shares near 0 and 1 too; None
+    without rows."""
+    if not rows:
+        return None
+    share = successes / rows
+    centre = share + z * z / (2 * rows)
+    half = z * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
+    scale = 1 + z * z / rows
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def share(part: int, whole: int) -> Interval:
+    """A share with its `wilson_interval`."""
+    limits = wilson_interval(part, whole)
+    return NOTHING if limits is None else Interval(limits[0], part / whole, limits[1])
+
+
+def paired_difference(gained: int, lost: int, whole: int) -> Interval:
+    """The change of a share when the same cases are judged again: `gained` have it now and had it
+    not, `lost` the other way round.
+
+    Source: A. Agresti, "Categorical Data Analysis" (2002), 10.1.1: the Wald interval of matched
+    pairs.
+    """
+    if not whole:
+        return NOTHING
+    value = (gained - lost) / whole
+    half = Z_95 * math.sqrt(max(gained + lost - (gained - lost) ** 2 / whole, 0)) / whole
+    return Interval(value - half, value, value + half)

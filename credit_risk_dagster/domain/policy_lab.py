@@ -1,0 +1,181 @@
+"""The policy lab: what a candidate policy would have decided, compared with the active one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from credit_risk_dagster.domain.cleaning import Floats
+from credit_risk_dagster.domain.intervals import Interval, paired_difference, share
+from credit_risk_dagster.domain.outcome import Outcome
+from credit_risk_dagster.domain.policy import TIERS, Policy
+from credit_risk_dagster.domain.scoring import WATCHLIST, Codes, decide
+
+UNKNOWN, GOOD, BAD = range(3)
+_OUTCOMES: Final = 3
+
+
+def outcome_codes(outcome: Outcome, statuses: Sequence[str]) -> Codes:
+    """`BAD`, `GOOD` or `UNKNOWN` for each value of `loan_status`."""
+    codes = dict.fromkeys(outcome.good, GOOD) | dict.fromkeys(outcome.bad, BAD)
+    return np.array([codes.get(status, UNKNOWN) for status in statuses], np.int8)
+
+
+@dataclass(frozen=True)
+class Applications:
+    """Scored applications, newest first; every array has shape (n,), and NaN is missing.
+
+    Attributes:
+        dti, revol_util, int_rate: percent.
+        delinq_2yrs, inq_last_6mths: counts.
+        loan_amnt: USD.
+        outcome: `BAD`, `GOOD` or `UNKNOWN`.
+    """
+
+    dti: Floats
+    revol_util: Floats
+    int_rate: Floats
+    delinq_2yrs: Floats
+    inq_last_6mths: Floats
+    loan_amnt: Floats
+    outcome: Codes
+
+    def __len__(self) -> int:
+        return len(self.dti)
+
+    def tiers(self, policy: Policy) -> Codes:
+        """What a policy makes of them, as positions in `TIERS`."""
+        return decide(
+            policy,
+            dti=self.dti,
+            revol_util=self.revol_util,
+            int_rate=self.int_rate,
+            delinq_2yrs=self.delinq_2yrs,
+            inq_last_6mths=self.inq_last_6mths,
+        ).tier
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one policy makes of the applications.
+
+    Attributes:
+        tiers: applications by tier, shape (tiers,), in the order of `TIERS`.
+        amounts: USD applied for by tier, likewise.
+        outcomes: applications by tier and outcome, shape (tiers, outcomes).
+    """
+
+    tiers: npt.NDArray[np.int64]
+    amounts: Floats
+    outcomes: npt.NDArray[np.int64]
+
+    @property
+    def flagged(self) -> int:
+        """Applications on the Watchlist."""
+        return int(self.tiers[WATCHLIST])
+
+    @property
+    def flagged_share(self) -> Interval:
+        return share(self.flagged, int(self.tiers.sum()))
+
+    @property
+    def exposure(self) -> float:
+        """USD that the flagged applied for."""
+        return float(self.amounts[WATCHLIST])
+
+    @property
+    def recall(self) -> Interval:
+        """Share of the bad loans that are flagged (capture rate)."""
+        bads = self.outcomes[:, BAD]
+        return share(int(bads[WATCHLIST]), int(bads.sum()))
+
+    @property
+    def precision(self) -> Interval:
+        """Share of bad loans among the flagged ones with a known outcome."""
+        return self.bad_rate(WATCHLIST)
+
+    def bad_rate(self, tier: int) -> Interval:
+        """Share of bad loans among those of a tier with a known outcome."""
+        _, good, bad = self.outcomes[tier]
+        return share(int(bad), int(good + bad))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two policies on the same applications.
+
+    Attributes:
+        counts: applications by active tier, candidate tier and outcome.
+        amounts: USD applied for by active tier and candidate tier.
+        entering, leaving: positions of the applications that only the candidate, or only the active
+            policy flags, in the order of the applications.
+    """
+
+    counts: npt.NDArray[np.int64]
+    amounts: Floats
+    entering: npt.NDArray[np.intp]
+    leaving: npt.NDArray[np.intp]
+
+    @property
+    def applications(self) -> int:
+        return int(self.counts.sum())
+
+    @property
+    def bads(self) -> int:
+        """Applications that are known to have gone bad."""
+        return int(self.counts[..., BAD].sum())
+
+    @property
+    def known(self) -> int:
+        """Applications with a known outcome."""
+        return self.bads + int(self.counts[..., GOOD].sum())
+
+    @property
+    def moves(self) -> npt.NDArray[np.int64]:
+        """Applications by active tier (rows) and candidate tier (columns)."""
+        return self.counts.sum(axis=2)
+
+    @cached_property
+    def active(self) -> Verdict:
+        return self._verdict(other=1)
+
+    @cached_property
+    def candidate(self) -> Verdict:
+        return self._verdict(other=0)
+
+    @property
+    def flagged_change(self) -> Interval:
+        """Candidate minus active share of flagged applications."""
+        return paired_difference(len(self.entering), len(self.leaving), self.applications)
+
+    @property
+    def recall_change(self) -> Interval:
+        """Candidate minus active share of bad loans that are flagged."""
+        bads = self.counts[..., BAD]
+        gained = bads[:WATCHLIST, WATCHLIST].sum()
+        lost = bads[WATCHLIST, :WATCHLIST].sum()
+        return paired_difference(int(gained), int(lost), self.bads)
+
+    def _verdict(self, other: int) -> Verdict:
+        outcomes = self.counts.sum(axis=other)
+        return Verdict(outcomes.sum(axis=1), self.amounts.sum(axis=other), outcomes)
+
+
+def compare(applications: Applications, active: Policy, candidate: Policy) -> Comparison:
+    """Let both policies decide on the applications."""
+    before, after = applications.tiers(active), applications.tiers(candidate)
+    tiers = len(TIERS)
+    move = before * np.int8(tiers) + after
+    cell = move * np.int8(_OUTCOMES) + applications.outcome
+    shape = (tiers, tiers)
+    flagged_before, flagged_after = before == WATCHLIST, after == WATCHLIST
+    amounts = np.bincount(move, weights=applications.loan_amnt, minlength=tiers**2)
+    return Comparison(
+        counts=np.bincount(cell, minlength=tiers**2 * _OUTCOMES).reshape(*shape, _OUTCOMES),
+        amounts=amounts.astype(np.float64).reshape(shape),  # of no rows, they are integers
+        entering=np.flatnonzero(flagged_after & ~flagged_before),
+        leaving=np.flatnonzero(flagged_before & ~flagged_after),
+    )
