@@ -42,7 +42,7 @@ demo: $(INSTALLED)  ## run the whole platform on this machine; ARGS="--help" tel
 	@$(BIN)/credit-risk demo $(ARGS)
 
 test: $(INSTALLED)  ## run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
 
 lint: $(INSTALLED)  ## check style, format and types
 	$(BIN)/ruff check .

@@ -56,6 +56,16 @@ _SETTINGS = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests one process should run, when several do: those that start Dagster's daemon,
+    whose limits on time one daemon at a time can keep; all that share the `live` platform; and
+    else the tests of one file, which share its fixtures."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        group = next((name for name in ("live", "start_platform") if name in fixtures), item.path)
+        item.add_marker(pytest.mark.xdist_group(str(group)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_developer_settings() -> Iterator[None]:
     """Hide the developer's own servers and credentials: variables, and the `.env` file."""
