@@ -28,7 +28,10 @@ def wilson_interval(successes: int, rows: int, z: float = Z_95) -> tuple[float, 
     centre = share + z * z / (2 * rows)
     half = z * math.sqrt(share * (1 - share) / rows + z * z / (4 * rows * rows))
     scale = 1 + z * z / rows
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    # At the ends the limits are exact; computed, they are a rounding error away.
+    low = (centre - half) / scale if successes else 0.0
+    high = (centre + half) / scale if successes < rows else 1.0
+    return low, high
 
 
 def share(part: int, whole: int) -> Interval:

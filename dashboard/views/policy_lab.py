@@ -1,6 +1,6 @@
 """Policy lab: what another policy would have decided on the newest applications. Only reads."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -38,7 +38,9 @@ DATASET = "figures"
 CHART_HEIGHT = 280
 _MAX_UPLOAD_MB = 1
 _TIME = "%-d %b %H:%M"
+_AGAINST = "against active"
 _ACTIVE, _CANDIDATE = "Active", "Candidate"
+_FLAGGED_SHARE, _RECALL = "Flagged share", "Recall: bad loans that are flagged"
 _MOVES = ["Safer", "Stays", "Riskier"]
 _PROBLEM, _READING, _CEILINGS = "lab_problem", "lab_reading", "lab_ceilings"
 
@@ -114,6 +116,7 @@ def _body() -> None:
         definition = st.segmented_control(
             "A loan is bad by",
             BUILTIN_OUTCOMES,
+            format_func=formats.words,
             default=BUILTIN_OUTCOMES[0],
             required=True,
             key="outcome",
@@ -216,6 +219,9 @@ def _controls(active: Policy) -> Policy | None:
             disabled=candidate is None,
             width="stretch",
         )
+        if candidate is not None:
+            with st.expander("The candidate as YAML"):
+                st.code(candidate.yaml, language="yaml")
         st.button(
             "Back to the active policy",
             icon=":material/undo:",
@@ -363,46 +369,53 @@ def _changes(active: Policy, candidate: Policy) -> str:
 def _key_figures(compared: Comparison) -> None:
     figure = partial(st.metric, delta_color="off", delta_arrow="off", border=True)
     before, after = compared.active, compared.candidate
-    change = compared.flagged_change
+    precision_change = after.precision.value - before.precision.value
+    nothing_known = "no known outcomes" if not compared.known else None
     with st.grid(3, min_column_width=170):
         figure(
             f"{swatch(TIERS[-1])} Flagged share",
             formats.percent(after.flagged_share.value),
-            f"{formats.points(change.value)} ({formats.points(change.low)} to "
-            f"{formats.points(change.high)})",
+            f"{formats.points(compared.flagged_change.value)} {_AGAINST}",
         )
         figure("Enter the Watchlist", formats.count(len(compared.entering)), "not flagged today")
         figure("Leave the Watchlist", formats.count(len(compared.leaving)), "flagged today")
         figure(
             "Bad loans caught (recall)",
             formats.percent(after.recall.value),
-            f"{formats.points(compared.recall_change.value)} against active",
+            nothing_known or f"{formats.points(compared.recall_change.value)} {_AGAINST}",
         )
         figure(
             "Bad among flagged (precision)",
             formats.percent(after.precision.value),
-            f"{formats.points(after.precision.value - before.precision.value)} against active",
+            nothing_known or f"{formats.points(precision_change)} {_AGAINST}",
         )
         figure(
             "Exposure on the Watchlist",
             formats.dollars(after.exposure),
-            f"{formats.dollars(after.exposure - before.exposure, signed=True)} against active",
+            f"{formats.dollars(after.exposure - before.exposure, signed=True)} {_AGAINST}",
         )
 
 
 def _figures_table(compared: Comparison) -> pd.DataFrame:
-    """Every figure of both policies, as text."""
-    return pd.DataFrame(
-        {"Active": _figures(compared.active), "Candidate": _figures(compared.candidate)}
+    """Every figure of both policies, and the change where it has an interval, as text."""
+    table = pd.DataFrame(
+        {_ACTIVE: _figures(compared.active), _CANDIDATE: _figures(compared.candidate)}
     )
+    table["Change"] = ""
+    for row, change in (
+        (_FLAGGED_SHARE, compared.flagged_change),
+        (_RECALL, compared.recall_change),
+    ):
+        table.loc[row, "Change"] = _interval(change, formats.points)
+    return table
 
 
 def _figures(verdict: Verdict) -> dict[str, str]:
     worst_first = range(len(TIERS) - 1, -1, -1)
     return {
         "Flagged": formats.count(verdict.flagged),
-        "Flagged share": _interval(verdict.flagged_share),
-        "Recall: bad loans that are flagged": _interval(verdict.recall),
+        _FLAGGED_SHARE: _interval(verdict.flagged_share),
+        _RECALL: _interval(verdict.recall),
         "Precision: bad loans among the flagged": _interval(verdict.precision),
         **{f"Bad rate, {TIERS[tier]}": _interval(verdict.bad_rate(tier)) for tier in worst_first},
         **{
@@ -412,11 +425,10 @@ def _figures(verdict: Verdict) -> dict[str, str]:
     }
 
 
-def _interval(interval: Interval) -> str:
+def _interval(interval: Interval, write: Callable[[float], str] = formats.percent) -> str:
     if np.isnan(interval.value):
         return formats.UNKNOWN
-    low, high = formats.percent(interval.low), formats.percent(interval.high)
-    return f"{formats.percent(interval.value)} ({low} to {high})"
+    return f"{write(interval.value)} ({write(interval.low)} to {write(interval.high)})"
 
 
 def _tier_bars(compared: Comparison) -> pd.DataFrame:
@@ -439,8 +451,8 @@ def tier_chart(text_colour: str) -> dict[str, Any]:
         x=alt.X(
             "share:Q",
             title="Share of applications",
-            axis=alt.Axis(format="%", tickCount=5),
-            scale=alt.Scale(domain=[0, 1.3]),  # room for the labels
+            axis=alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1]),
+            scale=alt.Scale(domain=[0, 1.4]),  # room for the labels
         ),
         y=alt.Y("tier:N", title="Risk tier", sort=list(WORST_FIRST)),
         yOffset=alt.YOffset("policy:N", sort=[_ACTIVE, _CANDIDATE]),

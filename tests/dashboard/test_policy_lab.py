@@ -1,0 +1,248 @@
+"""The Policy lab as a person meets it."""
+
+from typing import Any
+
+import numpy as np
+import psycopg
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from credit_risk_dagster.domain.policy import Policy, load_policy, parse_policy
+from credit_risk_dagster.settings import DEFAULT_POLICY
+from dashboard import queries
+from tests.dashboard.conftest import ELEVATED, LOW, WATCHLIST, Commit
+
+pytestmark = pytest.mark.integration
+
+ACTIVE = load_policy(DEFAULT_POLICY)
+BAD = {"loan_status": "Charged Off"}
+GOOD = {"loan_status": "Fully Paid"}
+# On the edge: flagged as soon as the DTI threshold is 28 or less.
+NEARLY = LOW | {"dti": 28, "inq_last_6mths": 2, "loan_amnt": 20_000}
+
+
+def open_page(**query: str) -> AppTest:
+    def script() -> None:
+        from dashboard.views import policy_lab
+
+        policy_lab.page()
+
+    page = AppTest.from_function(script, default_timeout=60)
+    for name, value in query.items():
+        page.query_params[name] = value
+    return page.run()
+
+
+def figures(page: AppTest) -> dict[str, tuple[str, str]]:
+    return {m.label.rpartition("svg%3E) ")[2]: (m.value, m.delta) for m in page.metric}
+
+
+def table(page: AppTest) -> dict[str, tuple[str, str]]:
+    frame = page.table[0].value
+    return {str(name): tuple(row) for name, row in zip(frame.index, frame.to_numpy(), strict=True)}
+
+
+def text(page: AppTest) -> str:
+    return "\n".join(element.value for element in (*page.markdown, *page.caption))
+
+
+def test_an_empty_database_says_how_to_fill_it(warehouse: psycopg.Connection[Any]) -> None:
+    page = open_page()
+    assert not page.exception
+    assert "No scored applications yet" in page.info[0].value
+    assert "make demo" in page.info[0].value
+
+
+def test_applications_that_come_after_an_empty_page_are_found(
+    warehouse: psycopg.Connection[Any], commit: Commit
+) -> None:
+    page = open_page()
+    assert page.info
+    commit(LOW)
+    page.run()
+    assert not page.info
+    assert "1 applications" in text(page)
+
+
+def test_the_candidate_begins_as_the_active_policy(commit: Commit) -> None:
+    commit(*[LOW | GOOD] * 6, *[ELEVATED | GOOD] * 2, WATCHLIST | BAD, NEARLY | BAD)
+    page = open_page()
+    assert not page.exception
+    assert f"decides as the active policy `{ACTIVE.version}`" in text(page)
+    shown = figures(page)
+    assert shown["Flagged share"] == ("10.0 %", "+0.00 points against active")
+    assert shown["Enter the Watchlist"][0] == "0"
+    assert shown["Bad loans caught (recall)"][0] == "50.0 %"
+    assert shown["Bad among flagged (precision)"][0] == "100.0 %"
+    assert shown["Exposure on the Watchlist"][0] == "$10.0 K"
+    assert len(page.get("vega_lite_chart")) == 2
+    assert "Nobody enters the Watchlist." in text(page)
+
+
+def test_a_lower_threshold_flags_more(commit: Commit) -> None:
+    commit(*[LOW | GOOD] * 6, *[ELEVATED | GOOD] * 2, WATCHLIST | BAD, NEARLY | BAD)
+    page = open_page()
+    page.slider(key="dti_at_least").set_value(28.0).run()
+    assert not page.exception
+    assert "DTI, at least 30 → **28**" in text(page)
+    shown = figures(page)
+    assert shown["Flagged share"] == ("20.0 %", "+10.00 points against active")
+    assert shown["Enter the Watchlist"][0] == "1"
+    assert shown["Leave the Watchlist"][0] == "0"
+    assert shown["Bad loans caught (recall)"] == ("100.0 %", "+50.00 points against active")
+    assert shown["Exposure on the Watchlist"] == ("$30.0 K", "+$20.0 K against active")
+    entering = page.dataframe[0].value
+    assert entering["loan_id"].tolist() == ["1009"]
+    assert entering["otherwise"].tolist() == ["Low"]
+    assert list(entering["reasons"][0]) == ["DTI ≥ 28 %", "Inquiries ≥ 2"]
+    assert table(page)["Bad rate, Low"][1] == "0.0 % (0.0 % to 39.0 %)"
+
+
+def test_a_higher_threshold_lets_people_leave(commit: Commit) -> None:
+    commit(LOW, WATCHLIST)
+    page = open_page(dti_at_least="40.0")  # from an address that a colleague sent
+    assert figures(page)["Leave the Watchlist"][0] == "1"
+    leaving = page.dataframe[0].value
+    assert leaving["otherwise"].tolist() == ["Elevated"]
+    assert list(leaving["reasons"][0]) == ["DTI ≥ 30 %", "Delinquencies > 0"]
+
+
+def test_without_known_outcomes_there_is_no_recall(commit: Commit) -> None:
+    commit(LOW, WATCHLIST)
+    page = open_page()
+    assert figures(page)["Bad loans caught (recall)"] == ("–", "no known outcomes")
+    assert table(page)["Bad rate, Watchlist"] == ("–", "–", "")
+
+
+def test_the_outcome_definition_decides_who_is_bad(commit: Commit) -> None:
+    late = {"loan_status": "Late (16-30 days)"}
+    commit(*[LOW | GOOD] * 2, WATCHLIST | late)
+    assert figures(open_page())["Bad loans caught (recall)"][0] == "100.0 %"
+    assert figures(open_page(outcome="Matured"))["Bad loans caught (recall)"][0] == "–"
+
+
+def test_band_edges_out_of_order_are_explained(commit: Commit) -> None:
+    commit(LOW)
+    page = open_page()
+    page.slider(key="dti_1").set_value(35.0).run()
+    assert not page.exception
+    assert "bands.dti: band edges must ascend, got [35.0, 30.0, 40.0]" in page.error[0].value
+    assert not page.metric
+    page.button[-1].click().run()  # back to the active policy
+    assert not page.error
+    assert page.slider(key="dti_1").value == 20
+    assert page.metric
+
+
+def test_an_uploaded_policy_sets_every_slider(commit: Commit) -> None:
+    commit(LOW, NEARLY)
+    policy = ACTIVE.model_copy(
+        update={
+            "name": "from-a-colleague",
+            "elevated_from": "Moderate",
+            "early_warning": ACTIVE.early_warning.model_copy(
+                update={"dti_at_least": 27.25, "revol_util_at_least": 400.0}
+            ),
+        }
+    )
+    page = open_page()
+    page.file_uploader[0].upload("theirs.yaml", policy.yaml.encode(), "application/yaml").run()
+    assert not page.exception
+    assert page.slider(key="dti_at_least").value == 27.25
+    assert page.slider(key="util_at_least").value == 400
+    assert page.text_input(key="policy").value == "from-a-colleague"
+    assert "Elevated from High → **Moderate**" in text(page)
+    assert figures(page)["Enter the Watchlist"][0] == "1"
+    assert downloaded(page) == policy
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"name: [", "is not YAML"),
+        (b"\xff\xfe", "no text in UTF-8"),
+        (b"name: x", "bands: is missing, add it"),
+        (ACTIVE.yaml.replace("30.0", "-1").encode(), "greater than or equal to 0"),
+    ],
+)
+def test_a_file_that_is_no_policy_is_explained_and_changes_nothing(
+    commit: Commit, content: bytes, words: str
+) -> None:
+    commit(LOW)
+    page = open_page()
+    page.file_uploader[0].upload("bad.yaml", content, "application/yaml").run()
+    assert not page.exception
+    assert "policy bad.yaml" in page.error[0].value
+    assert words in page.error[0].value
+    assert page.slider(key="dti_at_least").value == 30
+    assert page.metric  # the candidate is as it was
+
+
+def test_the_candidate_can_be_downloaded_as_a_policy_file(commit: Commit) -> None:
+    commit(LOW)
+    page = open_page()
+    page.slider(key="inq_at_least").set_value(3.0).run()
+    page.text_input(key="policy").set_value("stricter").run()
+    policy = downloaded(page)
+    assert policy.name == "stricter"
+    assert policy.early_warning.inq_last_6mths_at_least == 3
+    assert policy.bands == ACTIVE.bands
+
+
+def test_a_name_that_no_policy_can_have_is_explained(commit: Commit) -> None:
+    commit(LOW)
+    page = open_page(policy="No Spaces Please")
+    assert "name: String should match pattern" in page.error[0].value
+    assert page.get("download_button")[0].proto.disabled
+
+
+def downloaded(page: AppTest) -> Policy:
+    """The candidate, as the page writes it."""
+    return parse_policy(page.code[0].value, "downloaded")
+
+
+def test_nothing_is_written(warehouse: psycopg.Connection[Any], commit: Commit) -> None:
+    commit(LOW, NEARLY)
+    tables = ("policies", "scored_applications", "batches", "stream_offsets")
+    before = [warehouse.execute(f"SELECT * FROM {t}").fetchall() for t in tables]
+    page = open_page(dti_at_least="25.0")
+    assert figures(page)["Enter the Watchlist"][0] == "1"
+    assert [warehouse.execute(f"SELECT * FROM {t}").fetchall() for t in tables] == before
+
+
+def test_a_server_that_is_down_is_named_and_the_password_is_not(unreachable: None) -> None:
+    page = open_page()
+    assert not page.exception
+    assert "The warehouse does not answer" in page.warning[0].value
+    assert "Reload the page" in page.warning[0].value
+    assert "secret" not in page.code[0].value
+
+
+# --- the sample ---------------------------------------------------------------------------------
+
+
+def loans(sample: queries.LabSample) -> list[str]:
+    found = queries.lab_applications(sample, np.arange(len(sample.status)))
+    return found["loan_id"].tolist()
+
+
+def test_the_sample_is_the_newest_applications_and_no_more(
+    warehouse: psycopg.Connection[Any], commit: Commit
+) -> None:
+    for _ in range(3):
+        commit(*[LOW] * 4)
+    # Three batches in three minutes, two of them in the same one.
+    warehouse.execute(
+        "UPDATE scored_applications SET scored_at = date_trunc('minute', scored_at)"
+        " - interval '1 minute' * (2 - least(\"offset\" / 4, 1))"
+        " + interval '1 second' * (\"offset\" / 4)"
+    )
+    warehouse.execute("TRUNCATE risk_by_minute")
+    warehouse.execute(
+        "INSERT INTO risk_by_minute SELECT date_trunc('minute', scored_at),"
+        " source_id, risk_tier, count(*), sum(loan_amnt) FROM scored_applications"
+        " GROUP BY 1, 2, 3"
+    )
+    for size in (1, 4, 5, 8, 11, 12, 13):
+        newest = [str(1_000 + i) for i in range(11, 11 - min(size, 12), -1)]
+        assert loans(queries.lab_sample.__wrapped__(size, 0)) == newest
