@@ -10,6 +10,13 @@ from assets_src.archive import (
     verify_archive_job,
     verify_schedule,
 )
+from assets_src.drift import (
+    drift_baseline,
+    drift_report,
+    drift_schedule,
+    freeze_baseline_job,
+    report_drift_job,
+)
 from assets_src.rebuild import rebuild_from_archive, rebuilt_applications
 from assets_src.redrive import redrive_rejected
 from assets_src.retention import apply_retention, retention_schedule
@@ -18,7 +25,14 @@ from resources.configurable import BrokerResource, LakeResource, WarehouseResour
 from sensors.offsets import loan_applications_offsets
 
 defs = dg.Definitions(
-    assets=[loan_applications, score_stream, raw_event_archive, rebuilt_applications],
+    assets=[
+        loan_applications,
+        score_stream,
+        raw_event_archive,
+        rebuilt_applications,
+        drift_baseline,
+        drift_report,
+    ],
     asset_checks=[archive_checksums],
     jobs=[
         score_applications,
@@ -27,8 +41,10 @@ defs = dg.Definitions(
         rebuild_from_archive,
         redrive_rejected,
         apply_retention,
+        freeze_baseline_job,
+        report_drift_job,
     ],
-    schedules=[archive_schedule, verify_schedule, retention_schedule],
+    schedules=[archive_schedule, verify_schedule, retention_schedule, drift_schedule],
     sensors=[loan_applications_offsets],
     resources={
         "broker": BrokerResource(),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import SEEK_END, BytesIO
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import LakeSettings
@@ -63,6 +64,13 @@ class Lake:
     def location(self) -> str:
         """Bucket and endpoint, for messages."""
         return f"bucket {self._settings.bucket} at {self._settings.endpoint_url or 'AWS'}"
+
+    def url(self, key: str) -> str:
+        """Where a browser finds an object, with the right to read it."""
+        bucket, endpoint = self._settings.bucket, self._settings.endpoint_url
+        if endpoint:
+            return f"{endpoint.rstrip('/')}/{bucket}/{quote(key)}"
+        return f"https://s3.console.aws.amazon.com/s3/object/{bucket}?prefix={quote(key, safe='')}"
 
     def put(self, key: str, content: BinaryIO | bytes, content_type: str) -> Stored:
         """Store an object, whole or not at all; one of the same key is replaced.

@@ -242,7 +242,8 @@ def _support(values: Floats) -> Floats:
 
 
 def _grid(support: Floats) -> Floats:
-    return np.column_stack([support, np.nextafter(support, math.inf)]).ravel()
+    with np.errstate(over="ignore"):  # after the greatest number comes infinity
+        return np.column_stack([support, np.nextafter(support, math.inf)]).ravel()
 
 
 def _bins(edges: Floats, support: Floats, cells: Counts) -> Counts:
@@ -305,8 +306,10 @@ def _centre(values: Floats) -> tuple[float | None, float | None]:
     if not len(values):
         return None, None
     finite = values[np.isfinite(values)]
-    mean = float(finite.mean()) if len(finite) else None
-    return mean, float(np.quantile(values, 0.5, method="inverted_cdf"))
+    with np.errstate(over="ignore"):
+        mean = float(finite.mean()) if len(finite) else math.nan
+    median = float(np.quantile(values, 0.5, method="inverted_cdf"))
+    return mean if math.isfinite(mean) else None, median
 
 
 # --- statistics -----------------------------------------------------------------------------------
@@ -360,7 +363,7 @@ def kolmogorov_smirnov(reference: Counts, current: Counts) -> tuple[float, float
     from scipy.stats import kstwo
 
     distance = float(np.abs(np.cumsum(reference) / m - np.cumsum(current) / n).max())
-    p = kstwo.sf(distance, np.round(m * n / (m + n)))
+    p = kstwo.sf(distance, max(1, np.round(m * n / (m + n))))
     return distance, float(np.clip(p, 0, 1))
 
 

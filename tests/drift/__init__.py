@@ -1,0 +1,1 @@
+"""Drift: statistics, ledger, assets, command line."""
