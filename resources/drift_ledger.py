@@ -268,7 +268,8 @@ class DriftLedger:
         """Mean of the finite values and lower median of each number."""
         columns = sql.SQL(", ").join(
             sql.SQL(
-                "avg({0}) FILTER (WHERE abs({0}) < 'Infinity'),"
+                "sum({0}) FILTER (WHERE abs({0}) < 'Infinity')"  # avg would square them
+                " / nullif(count(*) FILTER (WHERE abs({0}) < 'Infinity'), 0),"
                 " percentile_disc(0.5) WITHIN GROUP (ORDER BY {0}) FILTER (WHERE {0} <> 'NaN')"
             ).format(_column(feature))
             for feature in features

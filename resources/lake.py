@@ -69,7 +69,7 @@ class Lake:
         """Where a browser finds an object, with the right to read it."""
         bucket, endpoint = self._settings.bucket, self._settings.endpoint_url
         if endpoint:
-            return f"{endpoint.rstrip('/')}/{bucket}/{quote(key)}"
+            return f"{endpoint.rstrip('/')}/{bucket}/{quote(key, safe='/=')}"
         return f"https://s3.console.aws.amazon.com/s3/object/{bucket}?prefix={quote(key, safe='')}"
 
     def put(self, key: str, content: BinaryIO | bytes, content_type: str) -> Stored:

@@ -363,8 +363,8 @@ def kolmogorov_smirnov(reference: Counts, current: Counts) -> tuple[float, float
     from scipy.stats import kstwo
 
     distance = float(np.abs(np.cumsum(reference) / m - np.cumsum(current) / n).max())
-    p = kstwo.sf(distance, max(1, np.round(m * n / (m + n))))
-    return distance, float(np.clip(p, 0, 1))
+    effective = np.round(m * n / (m + n))  # 0 for one row against one: nothing can be told
+    return distance, float(np.clip(kstwo.sf(distance, effective), 0, 1)) if effective else 1.0
 
 
 def chi_square(reference: Counts, current: Counts) -> tuple[float, float] | None:
