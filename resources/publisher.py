@@ -9,11 +9,11 @@ from threading import Lock
 from typing import Any
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, UnknownTopicOrPartitionError
+from kafka.errors import KafkaError
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import KafkaSettings
-from resources.broker import BrokerUnavailable, TopicMissing, open_client
+from resources.broker import BrokerUnavailable, open_client
 
 # Those that stood in line behind a failure fail with it, instead of waiting for one more each.
 _FAILURE_LASTS_SECONDS = 1.0
@@ -60,7 +60,6 @@ class Publisher:
         Raises:
             PublisherBusy: too many wait already; nothing was sent.
             BrokerUnavailable: not confirmed in time. The event may be stored all the same.
-            TopicMissing: nothing was sent.
         """
         if self._in_flight >= self._max_in_flight:
             raise PublisherBusy(
@@ -134,8 +133,5 @@ class Publisher:
 
     def _remember(self, error: BaseException) -> PlatformError:
         self._failed_at = time.monotonic()
-        if isinstance(error, UnknownTopicOrPartitionError):
-            self._failure = TopicMissing(f"topic {self._settings.topic} does not exist")
-        else:
-            self._failure = BrokerUnavailable(self._settings.bootstrap_servers, error)
+        self._failure = BrokerUnavailable(self._settings.bootstrap_servers, error)
         return self._failure
