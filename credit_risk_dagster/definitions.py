@@ -21,8 +21,12 @@ from assets_src.rebuild import rebuild_from_archive, rebuilt_applications
 from assets_src.redrive import redrive_rejected
 from assets_src.retention import apply_retention, retention_schedule
 from assets_src.scoring import loan_applications, score_applications, score_stream
+from credit_risk_dagster import logs
 from resources.configurable import BrokerResource, LakeResource, WarehouseResource
 from sensors.offsets import loan_applications_offsets
+
+# Dagster's processes that run this code (its code server, each run) begin here.
+logs.configure(in_dagster=True)
 
 defs = dg.Definitions(
     assets=[

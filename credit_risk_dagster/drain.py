@@ -15,8 +15,10 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from kafka.errors import OffsetOutOfRangeError
+from structlog.contextvars import bound_contextvars
 
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, percentile
@@ -43,6 +45,9 @@ HANDOVER_SECONDS = 10.0
 
 STAGES = ("fetch", "decode", "score", "write", "commit")
 
+# Beside the `log` that a session is given, which Dagster shows: the process's own, with fields.
+_log = logging.getLogger(__name__)
+
 
 class BoundsError(PlatformError):
     """Offset bounds that cannot be processed without skipping offsets."""
@@ -66,6 +71,7 @@ class DrainReport:
         model: version of the model that gave the PDs; None when none did.
         model_error: why the active model gave none, for some batch at least.
         ranges: partition to (first, next) offset that it committed.
+        batch_ids: the first and the last batch that it committed; None without any.
         busy_seconds: stage to seconds; write and commit overlap with the others.
     """
 
@@ -82,6 +88,7 @@ class DrainReport:
     tiers: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     ranges: dict[int, tuple[int, int]] = field(default_factory=dict)
+    batch_ids: tuple[int, int] | None = None
     latency_buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_SECONDS) + 1))
     busy_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
@@ -135,6 +142,7 @@ def drain(
         BoundsError: the bounds begin after the committed offset.
     """
     with ExitStack() as stack:
+        stack.enter_context(_logged(run_id, lane))
         stack.enter_context(tuned_interpreter())
         # Everything slow comes before the lock, while the predecessor still works.
         reader = stack.enter_context(broker.reader(settings))
@@ -152,6 +160,15 @@ def drain(
         patience = settings.session_seconds + 2 * HANDOVER_SECONDS
         ledger.lock(source.source_id, partitions, patience)
         log.info("draining %s, partitions %s", topic.topic, partitions)
+        _log.info(
+            "session started",
+            extra={
+                "source_id": source.source_id,
+                "topic": topic.topic,
+                "partitions": partitions,
+                "policy": policy.version,
+            },
+        )
         model, report.model_error = active_model(ModelStore(connection))
         report.model = model.version if model else None
         session = _Session(reader, ledger, policy, policy_id, model, source, run_id, lane, report)
@@ -166,10 +183,39 @@ def drain(
         except interrupts:
             report.ended = "the run was asked to stop"
         session.settle()
+        _log.info("session ended", extra=_fields(report))
     if report.model_error:
         log.warning("%s; the applications were scored by the policy alone", report.model_error)
     log.info("%s: %d scored, %d rejected", report.ended, report.scored, report.rejected)
     return report
+
+
+@contextmanager
+def _logged(run_id: str, lane: int) -> Iterator[None]:
+    """Every entry of the process's log in this block says which run it is of."""
+    with bound_contextvars(run_id=run_id, lane=lane):
+        try:
+            yield
+        except PlatformError as error:
+            _log.error("session failed: %s", error)
+            raise
+
+
+def _fields(report: DrainReport) -> dict[str, Any]:
+    """What the log says of a session."""
+    return {
+        "why": report.ended,
+        "seconds": round(report.seconds, 1),
+        "batches": report.batches,
+        "batch_ids": report.batch_ids,
+        "offsets": report.ranges,
+        "scored": report.scored,
+        "rejected": report.rejected,
+        "gaps": report.gaps,
+        "reject_reasons": dict(report.reasons),
+        "model": report.model,
+        "model_error": report.model_error,
+    }
 
 
 def active_model(store: ModelStore) -> tuple[PdModel | None, str | None]:
@@ -195,6 +241,7 @@ def _drain_until_over(
             scored = session.fetch_and_score()
         except OffsetOutOfRangeError:
             log.warning("the broker no longer has the next offset; looking at what it has")
+            _log.warning("offsets lost to retention", extra={"positions": session.positions})
             session.settle()
             seek()
             continue
@@ -343,10 +390,11 @@ class _Session:
         try:
             committed = pending.result()
         except OffsetsMoved:
+            _log.warning("batch not committed, another run was first", extra=_offsets(fetch))
             return False
         self.last_commit_seconds = committed.commit_seconds
         self.positions |= {r.partition: r.next for r in fetch.ranges}
-        self._add(fetch, assessment, committed.latency_buckets)
+        self._add(fetch, assessment, committed)
         busy = (
             *(seconds.fetch, seconds.decode, seconds.score),
             *(committed.write_seconds, committed.commit_seconds),
@@ -358,9 +406,11 @@ class _Session:
     def reached(self, bounds: Sequence[Bound]) -> bool:
         return all(self.positions[bound.partition] >= bound.until_offset for bound in bounds)
 
-    def _add(self, fetch: Fetch, assessment: Assessment, latency_buckets: Sequence[int]) -> None:
+    def _add(self, fetch: Fetch, assessment: Assessment, committed: Committed) -> None:
         report = self.report
         report.batches += 1
+        first = report.batch_ids[0] if report.batch_ids else committed.batch_id
+        report.batch_ids = (first, committed.batch_id)
         report.gaps += sum(map(len, fetch.gaps))
         report.value_bytes += fetch.value_bytes
         report.tiers.update(assessment.tier_counts())
@@ -370,5 +420,20 @@ class _Session:
             for r in fetch.ranges
         }
         report.latency_buckets = [
-            total + new for total, new in zip(report.latency_buckets, latency_buckets, strict=True)
+            total + new
+            for total, new in zip(report.latency_buckets, committed.latency_buckets, strict=True)
         ]
+        # At four a second it would fill disks, and the ledger has it anyway.
+        _log.debug(
+            "batch committed",
+            extra={
+                "batch_id": committed.batch_id,
+                **_offsets(fetch),
+                "scored": len(assessment.scored_at),
+                "rejected": len(assessment.rejected_at),
+            },
+        )
+
+
+def _offsets(fetch: Fetch) -> dict[str, Any]:
+    return {"offsets": {r.partition: (r.first, r.next) for r in fetch.ranges}}

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, LiteralString
 
 import msgspec
+from psycopg.rows import dict_row
 
 from resources.warehouse import WarehouseReader
 
@@ -57,8 +58,11 @@ class Applications:
         self, query: LiteralString, limit: int, after: Place, parameters: dict[str, Any]
     ) -> Page:
         parameters |= {**msgspec.structs.asdict(after), "limit": limit + 1}
-        with self._warehouse.session() as connection:
-            rows = connection.execute(query, parameters).fetchall()
+        with (
+            self._warehouse.session() as connection,
+            connection.cursor(row_factory=dict_row) as cursor,
+        ):
+            rows = cursor.execute(query, parameters).fetchall()
         if len(rows) <= limit:
             return rows, None
         rows.pop()
@@ -73,7 +77,7 @@ SELECT scored_at AS decided_at, source_id, partition, "offset", batch_id, policy
     loan_id, 'scored' AS outcome, NULL AS reject_reason, event_time, risk_tier, early_warning,
     reasons, dti_band, util_band, rate_band, loan_amnt, annual_inc, dti, int_rate, revol_util,
     delinq_2yrs, inq_last_6mths, credit_history_years, emp_length_yrs, term_months, purpose, grade,
-    addr_state, home_ownership
+    addr_state, home_ownership, pd, pd_reasons, model_id
 FROM scored_applications
 -- The first condition is one that an index on the time alone serves.
 WHERE scored_at <= %(decided_at)s AND (scored_at, source_id, partition, "offset")
@@ -85,7 +89,7 @@ SELECT rejected_at, source_id, partition, "offset", batch_id, NULL, recorded_at,
     %(loan_id)s, 'rejected', reason, NULL, NULL, NULL,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL
+    NULL, NULL, NULL, NULL, NULL
 FROM rejected_events
 WHERE key = %(key)s AND (rejected_at, source_id, partition, "offset")
         < (%(decided_at)s::timestamptz, %(source_id)s, %(partition)s, %(offset)s)
@@ -98,11 +102,12 @@ _NEWEST_FIRST: LiteralString = (
 # Rejected events have the policy of their batch; a re-driven one was scored by a later run.
 _ORIGINS: LiteralString = """
 SELECT page.*, p.name AS policy, p.content_hash AS policy_hash, s.cluster_id, s.topic, s.epoch,
-    coalesce(r.run_id, b.run_id) AS run_id, r.redriven_at
+    coalesce(r.run_id, b.run_id) AS run_id, r.redriven_at, m.version AS model
 FROM page
 JOIN sources s USING (source_id)
 LEFT JOIN redriven_events r USING (source_id, partition, "offset")
 LEFT JOIN batches b USING (batch_id)
+LEFT JOIN models m USING (model_id)
 LEFT JOIN policies p ON p.policy_id = coalesce(page.policy_id, b.policy_id)
 """
 

@@ -104,9 +104,10 @@ class RejectedEvent:
 
 @dataclass(frozen=True)
 class Committed:
-    """A committed batch: its latency histogram (see `domain.latency`), and the seconds that its
-    statements and the commit itself took."""
+    """A committed batch: its id, its latency histogram (see `domain.latency`), and the seconds that
+    its statements and the commit itself took."""
 
+    batch_id: int
     latency_buckets: list[int]
     write_seconds: float
     commit_seconds: float
@@ -258,7 +259,7 @@ class WarehouseReader:
         self._pool = ConnectionPool(
             settings.database_url.get_secret_value(),
             kwargs={"autocommit": True, "application_name": f"{APPLICATION_NAME} reader"}
-            | {"connect_timeout": 5, "row_factory": dict_row}
+            | {"connect_timeout": 5}
             | _KEEPALIVE,
             min_size=1,
             max_size=size,
@@ -279,15 +280,15 @@ class WarehouseReader:
         self._pool.close()
 
     @contextmanager
-    def session(self) -> Iterator[psycopg.Connection[dict[str, Any]]]:
-        """Borrow a connection whose rows are dictionaries and whose errors are the platform's.
+    def session(self) -> Iterator[psycopg.Connection[Any]]:
+        """Borrow a connection whose errors are the platform's.
 
         Raises:
             WarehouseUnavailable: Postgres does not answer, or went away, or is too slow.
             NotMigrated: the tables are missing.
         """
         with self._warehouse.errors(), self._pool.connection() as connection:
-            yield cast("psycopg.Connection[dict[str, Any]]", connection)
+            yield connection
 
 
 def _configure_reader(
@@ -539,7 +540,7 @@ class Ledger:
                 },
             )
             written = time.perf_counter()
-        return Committed(buckets, written - started, time.perf_counter() - written)
+        return Committed(batch_id, buckets, written - started, time.perf_counter() - written)
 
     def record_lost(
         self,

@@ -32,6 +32,13 @@ FEATURES = {
 }
 
 
+_PD: Any = Field(None, description="probability of default", examples=[0.182])
+_PD_REASONS: Any = Field(
+    None, description="what raises it most", examples=[["int_rate", "inq_last_6mths"]]
+)
+_MODEL: Any = Field(None, description="the model's version", examples=["logistic@1a2b3c4d5e6f"])
+
+
 class _Decided(BaseModel):
     """The policy's decision; nulls when the event was rejected."""
 
@@ -54,8 +61,12 @@ class _Decided(BaseModel):
 
 
 class Assessment(_Decided):
-    """What the stream would decide of an application."""
+    """What the stream would decide of an application. pd, pd_reasons and model are there when a
+    model is active."""
 
+    pd: float | None = _PD
+    pd_reasons: list[str] | None = _PD_REASONS
+    model: str | None = _MODEL
     loan_id: str | None = Field(examples=["127000001"])
     policy: str = Field(examples=["lendingclub-v1@2e9a24a71c68"])
 
@@ -72,6 +83,9 @@ class Accepted(BaseModel):
 class Decision(_Decided):
     """A decision, and all that it came from."""
 
+    pd: float | None = _PD
+    pd_reasons: list[str] | None = _PD_REASONS
+    model: str | None = _MODEL
     loan_id: str | None = Field(examples=["127000001"])
     decided_at: datetime
     policy: str | None = Field(description="name@hash", examples=["lendingclub-v1@2e9a24a71c68"])
@@ -115,7 +129,16 @@ def respond(value: Any, status: int = 200, **headers: str) -> Response:
 
 _COLUMNS = (
     *("outcome", "risk_tier", "early_warning", "reasons", "dti_band", "util_band", "rate_band"),
-    *("reject_reason", "loan_id", "decided_at", "event_time", "recorded_at"),
+    *(
+        "reject_reason",
+        "pd",
+        "pd_reasons",
+        "model",
+        "loan_id",
+        "decided_at",
+        "event_time",
+        "recorded_at",
+    ),
     *("cluster_id", "topic", "epoch", "partition", "offset", "batch_id", "run_id", "redriven_at"),
 )
 

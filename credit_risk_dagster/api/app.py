@@ -1,7 +1,7 @@
 """The API: `create_app` makes it from the settings, `credit-risk api` serves it."""
 
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -12,10 +12,13 @@ from credit_risk_dagster.api import decisions, operations, problems
 from credit_risk_dagster.api.guards import Admission
 from credit_risk_dagster.api.health import PATIENCE_SECONDS, Health
 from credit_risk_dagster.api.metrics import PlatformCollector
+from credit_risk_dagster.api.question import Question
 from credit_risk_dagster.api.requests import RequestLog
+from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.settings import Settings
 from resources.applications import Applications
+from resources.model_store import ModelStore
 from resources.publisher import Publisher
 from resources.warehouse import WarehouseReader
 
@@ -26,6 +29,19 @@ Submit loan applications to the stream, score them on the spot, and read what wa
 
 Every error is a problem (RFC 9457), and every answer has an `X-Request-ID`, which is in the log.
 """
+
+
+# A model that was activated is used by the stream's next run, a minute later.
+MODEL_FRESH_SECONDS = 60.0
+
+
+@contextmanager
+def _models(warehouse: WarehouseReader) -> Iterator[Callable[[], PdModel | None]]:
+    def active() -> PdModel | None:
+        with warehouse.session() as connection:
+            return ModelStore(connection).scorer()
+
+    yield active
 
 
 def create_app(settings: Settings | None = None, registry: CollectorRegistry = REGISTRY) -> FastAPI:
@@ -42,6 +58,12 @@ def create_app(settings: Settings | None = None, registry: CollectorRegistry = R
         with ExitStack() as stack:
             warehouse = WarehouseReader(settings.warehouse, _CONNECTIONS, PATIENCE_SECONDS)
             app.state.applications = Applications(stack.enter_context(warehouse))
+            app.state.model = Question(
+                "the active model",
+                lambda: _models(warehouse),
+                timeout=1.0,
+                fresh_for=MODEL_FRESH_SECONDS,
+            )
             app.state.publisher = Publisher(settings.kafka, settings.api.max_in_flight)
             stack.callback(app.state.publisher.close)
             app.state.health = Health(settings, warehouse)

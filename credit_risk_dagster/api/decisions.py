@@ -1,5 +1,6 @@
 """What business systems use: submit and score applications, read decisions and the watchlist."""
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated
 from urllib.parse import quote
@@ -19,6 +20,8 @@ from credit_risk_dagster.api.answers import (
 from credit_risk_dagster.api.cursors import Cursor, Limit
 from credit_risk_dagster.api.guards import JsonBody, admit
 from credit_risk_dagster.api.problems import RETRY_AFTER_SECONDS, ApiError
+from credit_risk_dagster.api.question import Unanswered
+from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.scoring import answers
 from resources.publisher import PublisherBusy
 
@@ -42,14 +45,14 @@ router = APIRouter(
 def score(request: Request, body: JsonBody) -> Response:
     """What the stream would decide of an application, or of each in a list: the same code and the
     same answer as `credit-risk score`. One that cannot be scored is answered with the reason."""
-    policy = request.app.state.policy
+    state = request.app.state
     values = bodies.applications(body)
     if values is None:
-        return respond(answers([body], policy)[0])
-    most = request.app.state.settings.api.max_events
+        return respond(answers([body], state.policy, _model(request))[0])
+    most = state.settings.api.max_events
     if len(values) > most:
         raise ApiError(413, f"{len(values):,} applications; one request has at most {most:,}")
-    return respond(answers(values, policy))
+    return respond(answers(values, state.policy, _model(request)))
 
 
 @router.post(
@@ -133,6 +136,14 @@ def watchlist(request: Request, limit: Limit = 50, cursor: Cursor = None) -> Res
     """Applications with an early warning, newest first."""
     rows, last = request.app.state.applications.watchlist(limit=limit, after=cursors.decode(cursor))
     return respond({"applications": [decision(row) for row in rows], "next": cursors.encode(last)})
+
+
+def _model(request: Request) -> PdModel | None:
+    """The active model; None without one, or when Postgres does not tell."""
+    with suppress(Unanswered):
+        model: PdModel | None = request.app.state.model.ask()()
+        return model
+    return None
 
 
 def _event(body: bytes) -> bytes:

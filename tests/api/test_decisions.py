@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any, LiteralString
 
 import msgspec
-import pytest
 from fastapi.testclient import TestClient
 from kafka.partitioner.default import murmur2
 
 from credit_risk_dagster.api.bodies import EXAMPLE
+from credit_risk_dagster.domain.pd import Coefficients, NumberTerm
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import answers
 from credit_risk_dagster.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY, DrainSettings
 from resources.applications import _HISTORY, _WATCHLIST, NEWEST
+from resources.model_store import ModelStore, NewModel
 from tests.api.conftest import Pipeline
 from tests.integration.conftest import good_event
 
@@ -63,23 +64,61 @@ def test_scoring_stores_nothing(client: TestClient, pipeline: Pipeline) -> None:
     assert pipeline.query("SELECT count(*) AS n FROM sources") == [{"n": 0}]
 
 
-@pytest.mark.parametrize("path", ["/score", "/applications"])
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
-        (b"", 400),
-        (b"{", 400),
-        (b'{"id": NaN}', 400),
-        (b'{"x": ' + b"[" * 10_000, 400),
-        (b'"text"', 422),
-        (b"7", 422),
-        (b"null", 422),
-    ],
+NO_APPLICATION = {
+    b"": 400,
+    b"{": 400,
+    b'{"id": NaN}': 400,
+    b'{"x": ' + b"[" * 10_000: 400,
+    b'{"id": "\xff"': 400,
+    b'"text"': 422,
+    b"7": 422,
+    b"null": 422,
+}
+
+
+def test_what_is_no_application_is_a_problem(client: TestClient) -> None:
+    for path in ("/score", "/applications"):
+        found = {
+            body: problem(client.post(path, content=body, headers=JSON))[0]
+            for body in NO_APPLICATION
+        }
+        assert found == NO_APPLICATION
+
+
+def test_the_active_model_adds_its_pd(client: TestClient, pipeline: Pipeline) -> None:
+    with pipeline.warehouse.session() as connection:
+        store = ModelStore(connection)
+        store.activate(store.add_model(A_MODEL))
+        model = store.scorer()
+    body = json.dumps(EXAMPLE).encode()
+    (expected,) = answers([body], load_policy(DEFAULT_POLICY), model)
+    answer = client.post("/score", content=body, headers=JSON).json()
+    assert answer == json.loads(json.dumps(expected))
+    assert 0 < answer["pd"] < 1
+    client.post("/applications", content=body, headers=JSON)
+    pipeline.drain()
+    (decided,) = client.get("/applications/127000001").json()["decisions"]
+    assert {name: decided[name] for name in ("pd", "pd_reasons", "model")} == {
+        name: answer[name] for name in ("pd", "pd_reasons", "model")
+    }
+
+
+A_MODEL = NewModel(
+    kind="logistic",
+    version="logistic@000000000000",
+    run_id="a-run",
+    outcome="default@000000000000",
+    features=["int_rate"],
+    sample="test",
+    sample_hash="0",
+    seed=0,
+    rows=2,
+    bads=1,
+    code_version="0",
+    metrics={},
+    artifact=b"",
+    coefficients=Coefficients(-3.0, [NumberTerm("int_rate", 0.1, 12.0, 0.0, 0.0)]),
 )
-def test_what_is_no_application_is_a_problem(
-    path: str, body: bytes, status: int, client: TestClient
-) -> None:
-    assert problem(client.post(path, content=body, headers=JSON))[0] == status
 
 
 # --- POST /applications -------------------------------------------------------------------------
@@ -229,9 +268,8 @@ def all_pages(client: TestClient, url: str, rows: str, limit: int) -> list[list[
         parameters["cursor"] = page["next"]
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
+def test_a_wrong_question_is_a_problem(client: TestClient) -> None:
+    for url in (
         "/watchlist?limit=0",
         "/watchlist?limit=501",
         "/watchlist?limit=many",
@@ -240,10 +278,8 @@ def all_pages(client: TestClient, url: str, rows: str, limit: int) -> list[list[
         "/watchlist?cursor=eyJkZWNpZGVkX2F0IjoxfQ",
         "/applications/%00",
         f"/applications/{'9' * 65}",
-    ],
-)
-def test_a_wrong_question_is_a_problem(url: str, client: TestClient) -> None:
-    assert problem(client.get(url))[0] == 422
+    ):
+        assert problem(client.get(url))[0] == 422, url
 
 
 def test_an_id_may_have_any_printable_character(client: TestClient, pipeline: Pipeline) -> None:
