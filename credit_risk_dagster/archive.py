@@ -209,7 +209,7 @@ class _Run:
             sha256=sha256,
         )
         self.ledger.record_plan(self.source.source_id, plan)
-        self.lake.put(key, draft.file, CONTENT_TYPE)
+        self.lake.put(key, draft.file, CONTENT_TYPE, labels(self.source, draft.rows))
         self.report.value_bytes += draft.value_bytes
         self._confirm(plan)
 
@@ -245,6 +245,18 @@ class _Run:
         whole = Limits(plan.next_offset - plan.first_offset, 2**62)
         for draft in _drafts(self.reader, plan.range, whole, Cutter(whole, plan.dt)):
             self._store(draft)
+
+
+def labels(source: Source, rows: int) -> dict[str, str]:
+    """What an object says of itself, so that the bucket alone is enough for a rebuild."""
+    topic_id = {"topic-id": source.topic_id} if source.topic_id else {}
+    return {
+        "cluster-id": source.cluster_id,
+        "topic": source.topic,
+        "epoch": str(source.epoch),
+        "rows": str(rows),
+        **topic_id,
+    }
 
 
 def _drafts(

@@ -246,14 +246,26 @@ def rebuild(
     from_archive: Annotated[
         bool, typer.Option("--from-archive", help="Read the events from S3, the only source.")
     ] = False,
+    from_bucket: Annotated[
+        bool,
+        typer.Option(
+            "--from-bucket",
+            help="Find the objects by listing the bucket, for when Postgres is lost. The schema "
+            "can then take the lost one's place: set CREDIT_RISK_SCHEMA.",
+        ),
+    ] = False,
     since: Since = None,
     until: Until = None,
     policy: Annotated[
         Path | None, typer.Option(help="Credit policy (YAML); default CREDIT_RISK_POLICY_FILE.")
     ] = None,
     model: Annotated[
-        str, typer.Option(help="Who gives the PD: active, none, or a model's id.")
-    ] = "active",
+        str | None,
+        typer.Option(
+            help="Who gives the PD: active (the default), none (with --from-bucket), or a model's "
+            "id."
+        ),
+    ] = None,
 ) -> None:
     """Score the archived events again, without the broker, into another schema.
 
@@ -276,7 +288,10 @@ def rebuild(
         load_policy(policy or DrainSettings().policy_file),
         into=into,
         run_id=f"rebuild-{uuid.uuid4()}",
-        model=chosen_model(Warehouse(WarehouseSettings()), model),
+        from_bucket=from_bucket,
+        model=chosen_model(
+            Warehouse(WarehouseSettings()), model or ("none" if from_bucket else "active")
+        ),
         since=_day(since),
         until=_day(until),
         log=logging.getLogger(__name__),

@@ -9,7 +9,7 @@ import gc
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from credit_risk_dagster.archive import fetched
-from credit_risk_dagster.domain.archive import from_arrow
+from credit_risk_dagster.archive import ArchiveDamaged, fetched
+from credit_risk_dagster.domain.archive import PREFIX, Coordinates, from_arrow, parse_key
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy
@@ -33,7 +33,7 @@ from resources.archive_ledger import ArchivedObject, ArchiveLedger
 from resources.broker import Fetch, OffsetRange, offsets_missing
 from resources.lake import Lake
 from resources.model_store import ModelStore
-from resources.warehouse import Ledger, OffsetsMoved, StageSeconds, Warehouse, migrate
+from resources.warehouse import Ledger, OffsetsMoved, Source, StageSeconds, Warehouse, migrate
 
 _BATCHES_A_COLLECTION = 4
 _BATCH_EVENTS = 50_000  # a row group has fewer, unless its events are tiny
@@ -77,6 +77,7 @@ def rebuild(
     policy: Policy,
     *,
     into: str,
+    from_bucket: bool = False,
     run_id: str,
     model: PdModel | None = None,
     since: date | None = None,
@@ -89,6 +90,8 @@ def rebuild(
         settings: of the schema whose archive is read.
         lake, policy: where the objects are, by which rules to score.
         into: schema, in the same database.
+        from_bucket: find the objects by listing the bucket, because the schema is lost. The new one
+            then also gets the archive's progress, and can take the lost one's place.
         run_id: recorded in the schema's ledger.
         model: gives the PD; it is copied into the schema.
         since, until: days of the archive, both inclusive; without, all there is.
@@ -106,9 +109,12 @@ def rebuild(
     report = RebuildReport(into, policy.version, model.version if model else None)
     started = time.monotonic()
     migrate(target)
-    with Warehouse(settings).session(f"rebuild {run_id}") as connection:
-        archived = ArchiveLedger(connection).objects()
-        sources = {source.source_id: source for source in Ledger(connection).sources()}
+    if from_bucket:
+        listing = list_bucket(lake)
+    else:
+        with Warehouse(settings).session(f"rebuild {run_id}") as connection:
+            sources = {source.source_id: source for source in Ledger(connection).sources()}
+            listing = Listing(sources, ArchiveLedger(connection).objects())
     with ExitStack() as stack:
         stack.enter_context(tuned_interpreter())
         connection = stack.enter_context(Warehouse(target).session(f"rebuild {run_id}"))
@@ -121,15 +127,98 @@ def rebuild(
         writer = stack.enter_context(ThreadPoolExecutor(1, "commit"))
         run = _Rebuild(ledger, lake, policy, policy_id, model, run_id, report, writer)
         for (source_id, partition), ranges in groupby(
-            archived, key=lambda recorded: (recorded.source_id, recorded.partition)
+            listing.objects, key=lambda recorded: (recorded.source_id, recorded.partition)
         ):
             chosen = _within(list(ranges), since, until)
             if chosen:
-                ledger.adopt_source(sources[source_id])
-                log.info("rebuilding %s, partition %d", sources[source_id].topic, partition)
+                source = listing.sources[source_id]
+                ledger.adopt_source(source)
+                log.info("rebuilding %s, partition %d", source.topic, partition)
                 run.partition(source_id, chosen)
+                if from_bucket:
+                    ArchiveLedger(connection).adopt(source_id, listing.folders[source_id], chosen)
     report.seconds = time.monotonic() - started
     return report
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is in the archive.
+
+    Attributes:
+        sources: by source id.
+        objects: by source, partition and offset, without holes within a partition.
+        folders: source id to its folder in the bucket; only where the bucket was listed.
+    """
+
+    sources: Mapping[int, Source]
+    objects: list[ArchivedObject]
+    folders: Mapping[int, str] = field(default_factory=dict)
+
+
+def list_bucket(lake: Lake) -> Listing:
+    """What the bucket itself says of the archive: keys, sizes, and each object's labels.
+
+    Sources are numbered anew, in the order of their folders.
+
+    Raises:
+        ArchiveDamaged: an object does not say what it is, or two have the same offsets.
+        LakeUnavailable, LakeRefused.
+    """
+    found: dict[str, list[tuple[Coordinates, str]]] = {}
+    for key in lake.sizes(f"{PREFIX}/"):
+        if at := parse_key(key):
+            found.setdefault(at.folder, []).append((at, key))
+    sources: dict[int, Source] = {}
+    objects: list[ArchivedObject] = []
+    for source_id, (folder, entries) in enumerate(sorted(found.items()), 1):
+        entries.sort(key=lambda entry: (entry[0].partition, entry[0].first))
+        before: Coordinates | None = None
+        for at, key in entries:
+            recorded, source = _ask(lake, source_id, at, key)
+            if sources.setdefault(source_id, source) != source:
+                raise ArchiveDamaged(
+                    f"{lake.location}: folder {folder} has objects of several sources, first {key}:"
+                    " move those of one of them away"
+                )
+            if before and before.partition == at.partition:
+                if before.following > at.first:
+                    raise ArchiveDamaged(
+                        f"{lake.location}: {key} begins before the object before it ends, at "
+                        f"offset {before.following}: remove the wrong one"
+                    )
+                if before.following < at.first:  # nothing of it was left when it was archived
+                    objects.append(_absent(source_id, at.partition, before.following, at.first))
+            objects.append(recorded)
+            before = at
+    return Listing(sources, objects, dict(enumerate(sorted(found), 1)))
+
+
+def _ask(lake: Lake, source_id: int, at: Coordinates, key: str) -> tuple[ArchivedObject, Source]:
+    stored = lake.find(key)
+    try:
+        said = stored.labels if stored else {}
+        source = Source(
+            source_id, said["cluster-id"], said["topic"], said.get("topic-id"), int(said["epoch"])
+        )
+        rows = int(said["rows"])
+    except (KeyError, ValueError) as error:
+        raise ArchiveDamaged(
+            f"{lake.location}: {key} does not say which source its events are from (metadata "
+            f"{error}): rebuild without --from-bucket, or remove it"
+        ) from error
+    assert stored  # noqa: S101 (without it, there were no labels)
+    recorded = ArchivedObject(
+        *(source_id, at.partition, at.first, at.following, rows, 0, at.day),
+        *(key, stored.bytes, stored.sha256, None, None),
+    )
+    return recorded, source
+
+
+def _absent(source_id: int, partition: int, first: int, following: int) -> ArchivedObject:
+    return ArchivedObject(
+        source_id, partition, first, following, 0, 0, None, None, None, None, None, None
+    )
 
 
 def _within(

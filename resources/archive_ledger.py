@@ -203,6 +203,20 @@ class ArchiveLedger:
                 {"source_id": source_id, "since": since, "until": until, "recent": recent},
             ).fetchall()
 
+    def adopt(self, source_id: int, folder: str, objects: Sequence[ArchivedObject]) -> None:
+        """Record objects of a source that another warehouse archived; archiving goes on there."""
+        with self._connection.transaction(), self._connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE sources SET archive_folder = %s WHERE source_id = %s", (folder, source_id)
+            )
+            cursor.executemany(
+                "INSERT INTO archive_objects (source_id, partition, first_offset, next_offset,"
+                " rows, lost, dt, key, bytes, sha256) VALUES (%(source_id)s, %(partition)s,"
+                " %(first_offset)s, %(next_offset)s, %(rows)s, %(lost)s, %(dt)s, %(key)s,"
+                " %(bytes)s, %(sha256)s) ON CONFLICT DO NOTHING",
+                [vars(found) for found in objects],
+            )
+
     def account(self, source_id: int) -> list[dict[str, Any]]:
         """By partition, what is committed against what is archived.
 

@@ -6,11 +6,12 @@ are botocore's own. `boto3` is imported when a client is made: it takes half a s
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import SEEK_END, BytesIO
+from types import MappingProxyType
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
@@ -46,12 +47,14 @@ class ObjectMissing(PlatformError):
 
 @dataclass(frozen=True)
 class Stored:
-    """An object as it is on S3; sha256 is hexadecimal, empty where the object does not say it."""
+    """An object as it is on S3; sha256 is hexadecimal, empty where the object does not say it;
+    labels are what was said of it when it was stored."""
 
     key: str
     bytes: int
     sha256: str
     etag: str
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class Lake:
@@ -72,10 +75,17 @@ class Lake:
             return f"{endpoint.rstrip('/')}/{bucket}/{quote(key, safe='/=')}"
         return f"https://s3.console.aws.amazon.com/s3/object/{bucket}?prefix={quote(key, safe='')}"
 
-    def put(self, key: str, content: BinaryIO | bytes, content_type: str) -> Stored:
+    def put(
+        self,
+        key: str,
+        content: BinaryIO | bytes,
+        content_type: str,
+        labels: Mapping[str, str] = MappingProxyType({}),
+    ) -> Stored:
         """Store an object, whole or not at all; one of the same key is replaced.
 
-        The content is streamed from a file, and S3 compares its SHA-256 before it confirms.
+        The content is streamed from a file, and S3 compares its SHA-256 before it confirms. The
+        labels (ASCII) stay with the object.
 
         Raises:
             LakeUnavailable, LakeRefused.
@@ -91,10 +101,10 @@ class Lake:
                 ContentLength=size,
                 ContentType=content_type,
                 ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
-                Metadata={"sha256": sha256},
+                Metadata={"sha256": sha256, **labels},
                 **self._encryption(),
             )
-        return Stored(key, size, sha256, answer["ETag"].strip('"'))
+        return Stored(key, size, sha256, answer["ETag"].strip('"'), labels)
 
     @staticmethod
     def measure(content: BinaryIO) -> tuple[int, str]:
@@ -129,8 +139,9 @@ class Lake:
         return Stored(
             key,
             answer["ContentLength"],
-            answer["Metadata"].get("sha256", ""),
+            answer["Metadata"].pop("sha256", ""),
             answer["ETag"].strip('"'),
+            answer["Metadata"],
         )
 
     def is_empty(self, prefix: str) -> bool:

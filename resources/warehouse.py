@@ -366,6 +366,10 @@ class Ledger:
             " %(topic_id)s, %(epoch)s) ON CONFLICT DO NOTHING",
             vars(source),
         )
+        self._connection.execute(
+            "SELECT setval(pg_get_serial_sequence('sources', 'source_id'), max(source_id))"
+            " FROM sources"
+        )
         if source not in self.sources():
             raise SourceMismatch(
                 f"source {source.source_id} is another one here than topic {source.topic} of "

@@ -5,6 +5,7 @@ themselves and never from how they arrived, so that a second try makes the same 
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -27,6 +28,7 @@ COLUMNS = pa.schema(
         pa.field("value", pa.binary()),
     ]
 )
+_KEY = re.compile(PREFIX + r"/([^/]+)/dt=(\d{4}-\d\d-\d\d)/p(\d+)/(\d+)-(\d+)\.parquet")
 _NO_TIMESTAMP = -1  # the broker's, for a record that has none
 
 
@@ -73,6 +75,26 @@ def prefix(folder: str) -> str:
 def object_key(folder: str, day: date, partition: int, first: int, following: int) -> str:
     """Key of the object with offsets first <= offset < following."""
     return f"{prefix(folder)}dt={day.isoformat()}/p{partition}/{first}-{following - 1}.parquet"
+
+
+@dataclass(frozen=True)
+class Coordinates:
+    """What a key says of its object."""
+
+    folder: str
+    day: date
+    partition: int
+    first: int
+    following: int
+
+
+def parse_key(key: str) -> Coordinates | None:
+    """The reverse of `object_key`; None for a key of something else."""
+    found = _KEY.fullmatch(key)
+    if found is None:
+        return None
+    folder, day, partition, first, last = found.groups()
+    return Coordinates(folder, date.fromisoformat(day), int(partition), int(first), int(last) + 1)
 
 
 def day_prefix(key: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from credit_risk_dagster.archive import ArchiveDamaged, labels
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.producer import builtin_loans, endless
 from credit_risk_dagster.rebuild import RebuildRefused, RebuildReport, rebuild
@@ -150,6 +151,49 @@ def test_a_period_is_whole_days_in_order(
         run(pipeline, warehouse_settings, since=days[2])
     assert run(pipeline, warehouse_settings, since=days[1]).scored == 10
     assert tables(warehouse_settings, "rebuilt") == tables(warehouse_settings, "credit_risk")
+
+
+def test_a_lost_warehouse_is_rebuilt_from_the_bucket_and_goes_on(
+    pipeline: LakePipeline, warehouse_settings: WarehouseSettings
+) -> None:
+    values: list[bytes | None] = [good_event(i) for i in range(500)]
+    for partition in range(4):
+        pipeline.send_and_drain([*values, *JUNK], partition)
+    pipeline.archive(max_object_events=200)
+    pipeline.lake.put("raw_events/notes.txt", b"not the archive's", "text/plain")
+    lost = tables(warehouse_settings, "credit_risk")
+    with pipeline.warehouse.connect() as connection:
+        connection.execute("DROP SCHEMA credit_risk CASCADE")
+    assert run(pipeline, warehouse_settings, from_bucket=True).scored == 2_000
+    assert tables(warehouse_settings, "rebuilt") == lost
+    # The drain and the archive go on where the lost schema's ended, in the same folder.
+    pipeline.warehouse = Warehouse(warehouse_settings.model_copy(update={"db_schema": "rebuilt"}))
+    pipeline.send_and_drain([good_event(i) for i in range(10)])
+    assert pipeline.archive().rows == 10
+    assert {(o.key or "").split("/")[1] for o in pipeline.objects()} == {pipeline.kafka.topic}
+    assert pipeline.account().problems == []
+    assert pipeline.unreconciled() == 0
+    assert len(pipeline.stored()["scored_applications"]) == 2_010
+
+
+def test_a_bucket_that_contradicts_itself_is_refused(
+    pipeline: LakePipeline, warehouse_settings: WarehouseSettings
+) -> None:
+    pipeline.send_and_drain([good_event(i) for i in range(10)])
+    pipeline.archive()
+    (archived,) = pipeline.objects()
+    assert archived.key
+    folder = archived.key.rpartition("/")[0]
+    pipeline.lake.put(f"{folder}/10-12.parquet", b"who knows", "text/plain")
+    with pytest.raises(ArchiveDamaged, match=r"10-12.parquet does not say which source"):
+        run(pipeline, warehouse_settings, from_bucket=True)
+    said = labels(pipeline.source(), 3)
+    pipeline.lake._client.delete_object(
+        Bucket=pipeline.lake._settings.bucket, Key=f"{folder}/10-12.parquet"
+    )
+    pipeline.lake.put(f"{folder}/8-10.parquet", b"overlapping", "text/plain", said)
+    with pytest.raises(ArchiveDamaged, match=r"8-10.parquet begins before the object before it"):
+        run(pipeline, warehouse_settings, from_bucket=True)
 
 
 def test_the_live_schema_is_refused(
