@@ -23,6 +23,7 @@ from assets_src.retention import apply_retention, retention_schedule
 from assets_src.scoring import loan_applications, score_applications, score_stream
 from credit_risk_dagster import logs
 from resources.configurable import BrokerResource, LakeResource, WarehouseResource
+from sensors.alerts import run_failures
 from sensors.offsets import loan_applications_offsets
 
 # Dagster's processes that run this code (its code server, each run) begin here.
@@ -49,7 +50,7 @@ defs = dg.Definitions(
         report_drift_job,
     ],
     schedules=[archive_schedule, verify_schedule, retention_schedule, drift_schedule],
-    sensors=[loan_applications_offsets],
+    sensors=[loan_applications_offsets, run_failures],
     resources={
         "broker": BrokerResource(),
         "warehouse": WarehouseResource(),

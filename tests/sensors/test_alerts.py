@@ -1,0 +1,144 @@
+"""Failed runs reach the webhook; a webhook that fails is told of, without its address."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+from pydantic import SecretStr
+
+from credit_risk_dagster.alerts import WebhookFailed, post
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import AlertSettings
+from infra.embedded.stack import HOST, free_port
+from sensors.alerts import run_failures
+from tests.webhook import webhook
+
+LANE = {"credit_risk/lane": "3", "other": "x"}
+
+
+@dg.job(name="refused", tags=LANE)
+def refused() -> None:
+    """Fails as the platform's assets do."""
+
+    @dg.op
+    def step() -> None:
+        error = PlatformError("Postgres at db:5432 does not answer")
+        raise dg.Failure(str(error), allow_retries=False) from error
+
+    step()
+
+
+@dg.job(name="broken")
+def broken() -> None:
+    """Fails with an error that repeats a value of an application."""
+
+    @dg.op
+    def convert() -> None:
+        float("nurse at a hospital")
+
+    convert()
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
+def tick(
+    instance: dg.DagsterInstance, *jobs: dg.JobDefinition
+) -> tuple[list[str | None], str | None]:
+    """Let the jobs fail, and the sensor see it; returns the errors of its reactions, and why it
+    skipped."""
+    context = dg.build_sensor_context(instance=instance)
+    cursor = run_failures.evaluate_tick(context).cursor
+    for job in jobs:
+        job.execute_in_process(instance=instance, raise_on_error=False)
+    context = dg.build_sensor_context(instance=instance, cursor=cursor)
+    found = run_failures.evaluate_tick(context)
+    errors = [
+        reaction.error and reaction.error.to_string() for reaction in found.dagster_run_reactions
+    ]
+    return errors, found.skip_message
+
+
+def test_failed_runs_are_posted(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with webhook() as hook:
+        monkeypatch.setenv("CREDIT_RISK_ALERT_WEBHOOK_URL", hook.url)
+        errors, _ = tick(instance, refused)
+    (run,) = instance.get_runs()
+    assert errors == [None]
+    assert hook.posts == [
+        {
+            "text": f"Dagster run {run.run_id[:8]} of refused failed: "
+            "Postgres at db:5432 does not answer",
+            "kind": "run_failure",
+            "job": "refused",
+            "run_id": run.run_id,
+            "error": "Postgres at db:5432 does not answer",
+            "tags": {"credit_risk/lane": "3"},
+        }
+    ]
+
+
+def test_an_unexpected_error_is_told_by_its_kind_only(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with webhook() as hook:
+        monkeypatch.setenv("CREDIT_RISK_ALERT_WEBHOOK_URL", hook.url)
+        tick(instance, broken)
+    (message,) = hook.posts
+    assert message["error"] == "ValueError in convert; the run's page says more"
+    assert "nurse" not in str(message)
+
+
+def test_without_a_webhook_nobody_is_told(instance: dg.DagsterInstance) -> None:
+    errors, skipped = tick(instance, refused)
+    assert errors == []
+    assert skipped is not None
+    assert skipped.endswith("CREDIT_RISK_ALERT_WEBHOOK_URL is not set, so nobody is told")
+
+
+def test_a_webhook_that_refuses_fails_the_tick_alone(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with webhook(404, 200) as hook:
+        monkeypatch.setenv("CREDIT_RISK_ALERT_WEBHOOK_URL", hook.url)
+        (first, second), _ = tick(instance, refused, broken)
+    assert first is not None
+    assert f"the alert webhook at {HOST} answers 404" in first
+    assert "the-secret" not in first
+    assert second is None  # and the next one is told
+    assert [message["job"] for message in hook.posts] == ["refused", "broken"]
+
+
+def settings(url: str, **limits: float) -> AlertSettings:
+    return AlertSettings(webhook_url=SecretStr(url), **limits)
+
+
+def test_what_may_pass_is_tried_again() -> None:
+    with webhook(503, 429, 200) as hook:
+        assert post(settings(hook.url), {"text": "x"})
+    assert len(hook.posts) == 3
+    with webhook(503) as hook, pytest.raises(WebhookFailed, match="answers 503"):
+        post(settings(hook.url), {"text": "x"})
+    assert len(hook.posts) == 3
+
+
+def test_a_redirect_is_not_followed() -> None:
+    with webhook(302) as hook, pytest.raises(WebhookFailed, match="answers 302"):
+        post(settings(hook.url), {"text": "x"})
+    assert len(hook.posts) == 1
+
+
+def test_the_address_is_a_secret() -> None:
+    url = f"http://{HOST}:{free_port()}/the-secret"
+    assert "the-secret" not in repr(settings(url))
+    with pytest.raises(WebhookFailed, match=f"at {HOST} does not answer") as failed:
+        post(settings(url), {"text": "x"})
+    error: BaseException | None = failed.value
+    assert error is not None
+    assert error.__suppress_context__
+    assert "the-secret" not in str(error)
