@@ -15,10 +15,10 @@ export UV_SYSTEM_CERTS := true
 unexport VIRTUAL_ENV UV_PROJECT
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench lock clean
+.PHONY: help install demo test lint format bench benchmark-model lock clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## create .venv with exactly what requirements.lock says
 
@@ -55,6 +55,9 @@ format: $(INSTALLED)  ## put the code into the format that lint wants
 
 bench: $(INSTALLED)  ## measure throughput and latency
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+benchmark-model: $(INSTALLED)  ## compare the rules with models on the built-in loans
+	@$(BIN)/credit-risk model benchmark --sample builtin $(ARGS)
 
 lock:  ## write requirements.lock anew from pyproject.toml; ARGS="--upgrade" takes newer versions
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv --clear .venv && $(BIN)/pip install --quiet "uv==$(UV_VERSION)"; }

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from credit_risk_dagster.commands.api import app as api_app
+from credit_risk_dagster.commands.model import app as model_app
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DEFAULT_POLICY, KafkaSettings, WarehouseSettings
 
@@ -40,6 +41,7 @@ archive_app = typer.Typer(help="The raw events on S3.", no_args_is_help=True)
 app.add_typer(archive_app, name="archive")
 rejected_app = typer.Typer(help="Events that could not be scored.", no_args_is_help=True)
 app.add_typer(rejected_app, name="rejected")
+app.add_typer(model_app, name="model")
 app.add_typer(api_app)
 
 # What is printed has paths and messages in it: a [ in them is no markup.
@@ -220,21 +222,26 @@ def score(
         str, typer.Argument(metavar="FILE", help="JSON lines, one application a line; - is stdin.")
     ],
     policy: Annotated[Path, typer.Option(help="Credit policy (YAML).")] = DEFAULT_POLICY,
+    model: Annotated[
+        Path | None, typer.Option(help="Model (JSON of `credit-risk model export`), for the PD.")
+    ] = None,
 ) -> None:
     """Score applications from a file: one JSON answer for each line, in order. Needs no server."""
     from itertools import islice
 
     import msgspec
 
+    from credit_risk_dagster.domain.pd import load_model_file
     from credit_risk_dagster.domain.policy import load_policy
     from credit_risk_dagster.domain.scoring import answers
 
     rules = load_policy(policy)
+    estimator = load_model_file(model) if model else None
     encoder = msgspec.json.Encoder()
     with _open_lines(file) as lines, _progress("scored", None) as show:
         done = 0
         while chunk := [line.rstrip(b"\r\n") for line in islice(lines, SCORE_CHUNK_EVENTS)]:
-            sys.stdout.buffer.write(encoder.encode_lines(answers(chunk, rules)))
+            sys.stdout.buffer.write(encoder.encode_lines(answers(chunk, rules, estimator)))
             done += len(chunk)
             show(done)
     sys.stdout.buffer.flush()
@@ -593,7 +600,11 @@ def _print_error(message: str) -> None:
 
 def _variable(title: str, name: str) -> str:
     """The environment variable of a settings field; empty for an error about several."""
-    prefixes = {"KafkaSettings": "KAFKA_", "DrainSettings": "CREDIT_RISK_"}
+    prefixes = {
+        "KafkaSettings": "KAFKA_",
+        "DrainSettings": "CREDIT_RISK_",
+        "ModelSettings": "CREDIT_RISK_MODEL_",
+    }
     return (prefixes.get(title, "") + name).upper() if name else ""
 
 

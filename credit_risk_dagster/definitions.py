@@ -17,6 +17,7 @@ from assets_src.drift import (
     freeze_baseline_job,
     report_drift_job,
 )
+from assets_src.model import activate_model, benchmark_models, benchmark_schedule, model_loans
 from assets_src.rebuild import rebuild_from_archive, rebuilt_applications
 from assets_src.redrive import redrive_rejected
 from assets_src.retention import apply_retention, retention_schedule
@@ -37,6 +38,7 @@ defs = dg.Definitions(
         rebuilt_applications,
         drift_baseline,
         drift_report,
+        model_loans,
     ],
     asset_checks=[archive_checksums],
     jobs=[
@@ -48,8 +50,16 @@ defs = dg.Definitions(
         apply_retention,
         freeze_baseline_job,
         report_drift_job,
+        benchmark_models,
+        activate_model,
     ],
-    schedules=[archive_schedule, verify_schedule, retention_schedule, drift_schedule],
+    schedules=[
+        archive_schedule,
+        verify_schedule,
+        retention_schedule,
+        drift_schedule,
+        benchmark_schedule,
+    ],
     sensors=[loan_applications_offsets, run_failures],
     resources={
         "broker": BrokerResource(),

@@ -23,10 +23,12 @@ from credit_risk_dagster.domain.sample import COLUMNS, Sample, make_sample
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.domain.training import (
     LEAKAGE_AUC,
+    Effect,
     Trained,
     coefficients,
     design,
     dump,
+    effects,
     feature_aucs,
     kinds,
     train,
@@ -65,6 +67,10 @@ class Modelling:
     trained: tuple[Trained, ...]
     coefficients: Coefficients
     benchmark: Benchmark
+
+    def effects(self) -> list[Effect]:
+        """The baseline's coefficients as odds ratios."""
+        return effects(self.trained[0].estimator, design(self.sample.rows, self.features))
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,32 @@ class Subject:
     comparison: Comparison | None
     tiers: list[dict[str, Any]] | None = None
 
+    def figures(self) -> dict[str, Any]:
+        """The main figures by name; what does not apply is None."""
+        e, late, against = self.evaluation, self.out_of_time, self.comparison
+        calibrated = e.calibration or {}
+        hits = against.model if against else _watchlist_hits(self.tiers) if self.tiers else {}
+        return {
+            "subject": self.name,
+            "AUC": e.auc,
+            "AUC low": e.auc_low,
+            "AUC high": e.auc_high,
+            f"AUC from {late.month}" if late else "AUC out of time": late and late.auc,
+            "Gini": e.gini,
+            "KS": e.ks,
+            "Brier": e.brier,
+            "slope": calibrated.get("slope"),
+            "intercept": calibrated.get("intercept"),
+            "recall": hits.get("recall"),
+            "precision": hits.get("precision"),
+            "lift": hits.get("lift"),
+            "recall minus rules": against and against.difference,
+            "low": against and against.low,
+            "high": against and against.high,
+            "Jaccard": against and against.jaccard,
+            "kappa": against and against.kappa,
+        }
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -142,6 +168,20 @@ def tier_table(bad: Flags, tier: Codes) -> list[dict[str, Any]]:
             {"tier": name, "loans": loans, "bads": bads, "bad_rate": rate, "low": low, "high": high}
         )
     return table
+
+
+def _watchlist_hits(tiers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Recall, precision and lift of the rules; empty when nobody is on the watchlist."""
+    watchlist = tiers[TIERS.index("Watchlist")]
+    loans, bads = (sum(row[name] for row in tiers) for name in ("loans", "bads"))
+    if not watchlist["loans"]:
+        return {}
+    precision = watchlist["bad_rate"]
+    return {
+        "recall": watchlist["bads"] / bads,
+        "precision": precision,
+        "lift": precision / (bads / loans),
+    }
 
 
 def _out_of_time(sample: Sample, split: TimeSplit, score: Floats) -> OutOfTime:

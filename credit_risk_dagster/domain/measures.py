@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 LEVEL = 0.95  # of every interval
-_Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
+Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 TENTHS = 10
 _CURVE_POINTS = 200
 
@@ -116,7 +116,7 @@ def auc_interval(bad: Flags, score: Floats) -> tuple[float, float, float]:
     below_bads = 1 - (ranks[~bad] - _midranks(of_goods)) / bads
     auc = float(above_goods.mean())
     variance = _variance(above_goods) / bads + _variance(below_bads) / goods
-    half = _Z * float(np.sqrt(variance))
+    half = Z * float(np.sqrt(variance))
     return auc, max(auc - half, 0.0), min(auc + half, 1.0)
 
 
@@ -199,9 +199,9 @@ def rate_interval(events: int, trials: int) -> tuple[float, float]:
     """95 % interval of a rate (E. Wilson, JASA 22, 1927); 0 to 1 when nothing was tried."""
     if not trials:
         return 0.0, 1.0
-    rate, z2 = events / trials, _Z**2
+    rate, z2 = events / trials, Z**2
     centre = rate + z2 / (2 * trials)
-    half = _Z * np.sqrt(rate * (1 - rate) / trials + z2 / (4 * trials**2))
+    half = Z * np.sqrt(rate * (1 - rate) / trials + z2 / (4 * trials**2))
     scale = 1 + z2 / trials
     return max(float((centre - half) / scale), 0.0), min(float((centre + half) / scale), 1.0)
 

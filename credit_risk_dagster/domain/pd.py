@@ -9,6 +9,7 @@ Nothing here knows how the coefficients came about: scoring needs no scikit-lear
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -164,6 +165,31 @@ class PdModel:
         features = [FEATURES[term.feature] for term in self.coefficients.terms]
         phrases = pa.array([phrase for f in features for phrase in _phrases(f)], pa.string())
         return pa.ListArray.from_arrays(pa.array(ends), phrases.take(pa.array(words[raises])))
+
+
+class _ModelFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    model_id: int
+    version: str
+    coefficients: msgspec.Raw
+
+
+def model_file(model: PdModel) -> bytes:
+    """A model as a JSON file."""
+    raw = msgspec.Raw(model.coefficients.to_json())
+    return msgspec.json.encode(_ModelFile(model.model_id, model.version, raw))
+
+
+def load_model_file(path: Path) -> PdModel:
+    """Read what `model_file` wrote.
+
+    Raises:
+        ModelUnreadable: the file is missing or is no model.
+    """
+    try:
+        found = msgspec.json.decode(path.read_bytes(), type=_ModelFile)
+        return PdModel(found.model_id, found.version, read_coefficients(bytes(found.coefficients)))
+    except (OSError, msgspec.MsgspecError, ModelUnreadable) as error:
+        raise ModelUnreadable(f"model {path} cannot be read: {error}") from error
 
 
 def probability(log_odds: Floats) -> Floats:

@@ -48,6 +48,13 @@ class Sample:
     def bads(self) -> int:
         return int(self.bad.sum())
 
+    def by_month(self) -> list[tuple[str, int, int]]:
+        """Month of issue, loans and bad loans, in order; NaT is the last."""
+        months = self.rows["issue_d"].to_numpy().astype("datetime64[M]")
+        found, at = np.unique(months, return_inverse=True)
+        loans, bads = np.bincount(at), np.bincount(at, self.bad)
+        return list(zip(found.astype(str), loans.tolist(), bads.astype(int).tolist(), strict=True))
+
 
 def make_sample(name: str, outcome: Outcome, rows: pa.Table) -> Sample:
     """Keep the loans that have an outcome, each once.

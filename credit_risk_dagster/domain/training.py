@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from credit_risk_dagster.domain.features import Feature
-from credit_risk_dagster.domain.measures import auc_interval
+from credit_risk_dagster.domain.measures import Z, auc_interval
 from credit_risk_dagster.domain.pd import CategoryTerm, Coefficients, NumberTerm
 from credit_risk_dagster.domain.sample import MIN_OF_EACH, Sample
 
@@ -335,6 +335,41 @@ def coefficients(pipeline: Any, frame: "pd.DataFrame") -> Coefficients:
                 terms[feature] = CategoryTerm(feature, list(of_value), added, -mean, missing - mean)
                 intercept += mean
     return Coefficients(intercept, [terms[feature] for feature in frame.columns])
+
+
+@dataclass(frozen=True)
+class Effect:
+    """An odds ratio with its 95 % interval: of a number for one standard deviation more, of a
+    category against the mean of all."""
+
+    name: str
+    odds_ratio: float
+    low: float
+    high: float
+
+
+def effects(pipeline: Any, frame: "pd.DataFrame") -> list[Effect]:
+    """The coefficients of a fitted logistic pipeline as odds ratios.
+
+    The covariance is H^-1 I H^-1, where I is the information of the data and H = I plus the
+    penalty: that of a penalized estimate, which the penalty also draws towards one.
+    """
+    columns, model = pipeline.named_steps["columns"], pipeline.named_steps["model"]
+    matrix = np.column_stack([np.ones(len(frame)), columns.transform(frame)])
+    probability = pd_of(pipeline, frame)
+    information = matrix.T @ (matrix * (probability * (1 - probability))[:, None])
+    penalty = np.eye(len(information)) / model.C
+    penalty[0, 0] = 0.0  # the intercept has none
+    bread = np.linalg.pinv(information + penalty)
+    half = Z * np.sqrt(np.diag(bread @ information @ bread))[1:]
+    names = (name.split("__", 1)[1] for name in columns.get_feature_names_out())
+    return [
+        Effect(
+            name.replace("missingindicator_", "missing: "),
+            *(float(np.exp(value)) for value in (weight, weight - reach, weight + reach)),
+        )
+        for name, weight, reach in zip(names, model.coef_[0], half, strict=True)
+    ]
 
 
 def dump(trained: Trained) -> bytes:

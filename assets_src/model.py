@@ -1,0 +1,286 @@
+"""The assets of the statistical model: a sample, the models, and their benchmark with the rules."""
+
+from collections.abc import Iterator
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from assets_src.scoring import OWNERS
+from credit_risk_dagster.domain.features import FEATURES, select_features
+from credit_risk_dagster.domain.outcome import load_outcome
+from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import DrainSettings, ModelSettings
+from resources.configurable import WarehouseResource
+
+if TYPE_CHECKING:
+    from credit_risk_dagster.domain.sample import Sample
+    from credit_risk_dagster.modelling import Modelling, Stored
+
+_DEFAULTS = ModelSettings()
+
+ENOUGH_OUTCOMES = dg.AssetCheckSpec(
+    "enough_outcomes",
+    asset="training_sample",
+    description="The sample has enough good and bad loans to train and measure on. If it fails, "
+    "nothing was trained: wait for more outcomes, or launch with another sample or outcome.",
+)
+NO_LEAKAGE = dg.AssetCheckSpec(
+    "no_leakage",
+    asset="training_sample",
+    description="No feature alone separates good from bad with an AUC above 0.95: one that does "
+    "was filled in after the decision. If it fails, nothing was trained: launch without it.",
+)
+FIT = dg.AssetCheckSpec(
+    "fit_for_activation",
+    asset="risk_model",
+    description="What `credit-risk model activate` asks of the newest logistic model's benchmark: "
+    "it ranks better than chance, finds no fewer bad loans than the rules, and its PD is a "
+    "probability. If it fails, do not activate it; its description says why.",
+)
+
+
+class ModelConfig(dg.Config):
+    """What to train on; without any of it, what CREDIT_RISK_MODEL_... say."""
+
+    sample: str = Field(
+        default=_DEFAULTS.sample,
+        description="scored (the table), builtin (10,000 real loans of 2018), or the path of a "
+        "LendingClub CSV on the machine of the run",
+    )
+    outcome: str = Field(
+        default=_DEFAULTS.outcome,
+        description="what a bad loan is: early_delinquency (late or worse against current or "
+        "paid), matured (charged off or default against paid), or a YAML file",
+    )
+    features: list[str] = Field(
+        default=_DEFAULTS.feature_names, description=f"of: {', '.join(FEATURES)}"
+    )
+    seed: int = Field(default=_DEFAULTS.seed, ge=0, description="of folds and draws")
+
+
+def _spec(name: str, description: str, *deps: str, kinds: set[str]) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        name,
+        deps=deps,
+        description=description,
+        kinds=kinds,
+        owners=OWNERS,
+        skippable=True,
+        code_version=version("credit-risk-platform"),
+    )
+
+
+@dg.multi_asset(
+    name="model_loans",
+    group_name="model",
+    specs=[
+        _spec(
+            "training_sample",
+            "Applications whose outcome is known, each loan once: counts, hash and columns. The "
+            "rows stay where they came from.",
+            "scored_applications",
+            kinds={"python"},
+        ),
+        _spec(
+            "risk_model",
+            "A logistic regression of the outcome, and its challengers (monotone gradient "
+            "boosting; a scorecard where optbinning is installed): table `models`, every version.",
+            "training_sample",
+            kinds={"scikitlearn", "postgres"},
+        ),
+        _spec(
+            "model_benchmark",
+            "The policy's rules and the models on the same loans, out of fold and out of time: "
+            "tables `model_benchmarks` and `model_curves`.",
+            "training_sample",
+            "risk_model",
+            kinds={"python", "postgres"},
+        ),
+    ],
+    check_specs=[ENOUGH_OUTCOMES, NO_LEAKAGE, FIT],
+)
+def model_loans(
+    context: dg.AssetExecutionContext, config: ModelConfig, warehouse: WarehouseResource
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    """Take a sample, train on it, measure, and store; stop where a check fails."""
+    from credit_risk_dagster import modelling
+    from credit_risk_dagster.domain.benchmark import BASELINE, objections
+    from credit_risk_dagster.domain.sample import SampleTooSmall
+    from resources.model_store import ModelStore
+
+    store = warehouse.client()
+    try:
+        features = select_features(config.features)
+        policy = load_policy(DrainSettings().policy_file)
+        try:
+            sample = modelling.load_sample(
+                config.sample, load_outcome(config.outcome), policy, store, ModelSettings().max_rows
+            )
+        except SampleTooSmall as error:
+            yield _result(ENOUGH_OUTCOMES, False, str(error))
+            return
+        yield _result(
+            ENOUGH_OUTCOMES,
+            True,
+            f"{sample.bads:,} bad of {len(sample):,} loans by {sample.outcome}",
+        )
+        yield dg.MaterializeResult(asset_key="training_sample", metadata=_sample_metadata(sample))
+        try:
+            aucs = modelling.check_leakage(sample, features)
+        except modelling.LeakingFeature as error:
+            yield _result(NO_LEAKAGE, False, str(error))
+            return
+        alone = [{"feature": name, "AUC alone": round(auc, 3)} for name, auc in aucs.items()]
+        yield _result(NO_LEAKAGE, True, "no feature knows the outcome", {"features": _table(alone)})
+        found = modelling.model(sample, features, policy, config.seed, context.log)
+        stored = modelling.store(store, found, context.run.run_id)
+        yield dg.MaterializeResult(asset_key="risk_model", metadata=_model_metadata(found, stored))
+        yield dg.MaterializeResult(
+            asset_key="model_benchmark", metadata=_benchmark_metadata(found, stored)
+        )
+        with store.session("model") as connection:
+            row = ModelStore(connection).benchmark_of(stored.models[BASELINE])
+    except PlatformError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    against = objections(row) if row else ["it has no benchmark"]
+    model_id = stored.models[BASELINE]
+    yield _result(
+        FIT,
+        not against,
+        f"model {model_id}: {'; '.join(against)}"
+        if against
+        else f"`credit-risk model activate {model_id}`, or the job activate_model, lets it score",
+    )
+
+
+def _result(
+    check: dg.AssetCheckSpec,
+    passed: bool,
+    description: str,
+    metadata: dict[str, Any] | None = None,
+) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=check.name,
+        asset_key=check.asset_key,
+        passed=passed,
+        description=description,
+        metadata=metadata or {},
+    )
+
+
+def _sample_metadata(sample: "Sample") -> dict[str, Any]:
+    return {
+        "dagster/row_count": len(sample),
+        "sample": sample.name,
+        "outcome": sample.outcome,
+        "bad loans": sample.bads,
+        "bad rate (%)": round(100 * sample.bads / len(sample), 2),
+        "sample hash": sample.content_hash,
+        "loans by month of issue": _table(
+            [{"month": m, "loans": n, "bad": b} for m, n, b in sample.by_month()]
+        ),
+    }
+
+
+def _model_metadata(found: "Modelling", stored: "Stored") -> dict[str, Any]:
+    from credit_risk_dagster import plots
+
+    effects = found.effects()
+    return {
+        "model ids": _table([{"kind": k, "model": i} for k, i in stored.models.items()]),
+        "outcome": found.sample.outcome,
+        "features": ", ".join(feature.name for feature in found.features),
+        "seed": found.seed,
+        "sample hash": found.sample.content_hash,
+        "inverse penalty C": found.trained[0].estimator.named_steps["model"].C,
+        "odds ratios": _table([_rounded(vars(effect)) for effect in effects]),
+        "coefficients": dg.MetadataValue.md(plots.forest(effects)),
+    }
+
+
+def _benchmark_metadata(found: "Modelling", stored: "Stored") -> dict[str, Any]:
+    from credit_risk_dagster import plots
+
+    measured = found.benchmark
+    baseline, rules = measured.subject("logistic"), measured.subject("rules")
+    metadata: dict[str, Any] = {
+        "verdict": measured.verdict,
+        "benchmark": stored.benchmark_id,
+        "outcome": found.sample.outcome,
+        "policy": measured.policy,
+        "subjects": _table([_rounded(subject.figures()) for subject in measured.subjects]),
+        "bad rate by tier of the rules": _table([_rounded(row) for row in rules.tiers or []]),
+        "gains of the logistic model": _table([_rounded(r) for r in baseline.evaluation.gains]),
+        "gains of the rules": _table([_rounded(row) for row in rules.evaluation.gains]),
+    }
+    if calibrated := baseline.evaluation.calibration:
+        metadata["calibration of the logistic model"] = _table(
+            [_rounded(row) for row in calibrated["bins"]]
+        )
+    if baseline.comparison:
+        metadata["who is flagged"] = _table([_rounded(r) for r in baseline.comparison.profile])
+    for name in ("roc", "gains", "calibration", "scores"):
+        metadata[f"plot: {name}"] = dg.MetadataValue.md(getattr(plots, name)(measured))
+    return metadata
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: "" if value is None else round(value, 4) if isinstance(value, float) else value
+        for name, value in row.items()
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows])
+
+
+benchmark_models = dg.define_asset_job(
+    "benchmark_models",
+    selection=dg.AssetSelection.assets("training_sample", "risk_model", "model_benchmark"),
+    description="Train models on loans with an outcome, and compare them with the policy's rules. "
+    "The launch form chooses sample, outcome, features and seed.",
+    executor_def=dg.in_process_executor,
+    tags={"dagster/max_runtime": str(6 * 3600)},
+)
+benchmark_schedule = dg.ScheduleDefinition(
+    name="benchmark_models_schedule",
+    job=benchmark_models,
+    cron_schedule=_DEFAULTS.cron,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Trains and benchmarks on the loans whose outcome is known by then "
+    "(CREDIT_RISK_MODEL_CRON).",
+)
+
+
+class ActivateConfig(dg.Config):
+    """Which model is to score the stream."""
+
+    model_id: int = Field(ge=1, description="a logistic one of the table models")
+
+
+@dg.op(description="Let a model score the stream, if its newest benchmark allows it.")
+def activate(
+    context: dg.OpExecutionContext, config: ActivateConfig, warehouse: WarehouseResource
+) -> None:
+    """Activate, or fail with what speaks against it."""
+    from credit_risk_dagster.modelling import activate as activate_model_id
+
+    try:
+        model = activate_model_id(warehouse.client(), config.model_id)
+    except PlatformError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    context.log.info("%s scores the stream from the next session of each lane on", model.version)
+
+
+@dg.job(
+    description="Let a model score the stream beside the policy. Its newest benchmark is the gate: "
+    "see the check fit_for_activation.",
+    executor_def=dg.in_process_executor,
+)
+def activate_model() -> None:
+    """One op."""
+    activate()
