@@ -129,7 +129,7 @@ def model_loans(
         )
         yield dg.MaterializeResult(asset_key="training_sample", metadata=_sample_metadata(sample))
         try:
-            aucs = modelling.check_leakage(sample, features)
+            aucs = modelling.check_features(sample, features)
         except modelling.LeakingFeature as error:
             yield _result(NO_LEAKAGE, False, str(error))
             return

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from credit_risk_dagster.domain.benchmark import Benchmark, benchmark, objections
 from credit_risk_dagster.domain.events import ACCEPTED, DecodedEvents, Event
-from credit_risk_dagster.domain.features import Feature
+from credit_risk_dagster.domain.features import Feature, FeatureRefused
 from credit_risk_dagster.domain.outcome import Outcome
 from credit_risk_dagster.domain.pd import Coefficients, PdModel
 from credit_risk_dagster.domain.policy import Policy
@@ -140,12 +140,19 @@ def _clean_chunks(loans: Iterator[Any], policy: Policy) -> Iterator[pa.RecordBat
 # --- training and measuring ---------------------------------------------------------------------
 
 
-def check_leakage(sample: Sample, features: Sequence[Feature]) -> dict[str, float]:
+def check_features(sample: Sample, features: Sequence[Feature]) -> dict[str, float]:
     """The AUC of each feature alone.
 
     Raises:
-        LeakingFeature: one is above 0.95.
+        FeatureRefused: one has no value in the whole sample.
+        LeakingFeature: the AUC of one is above 0.95.
     """
+    empty = [f.name for f in features if sample.rows[f.name].null_count == len(sample)]
+    if empty:
+        raise FeatureRefused(
+            f"{', '.join(empty)} is missing for every loan of sample {sample.name}: remove it from "
+            "the features"
+        )
     aucs = feature_aucs(sample, features)
     leaks = [f"{name} ({auc:.3f})" for name, auc in aucs.items() if auc > LEAKAGE_AUC]
     if leaks:
@@ -166,13 +173,17 @@ def model(
     """Train every kind of model, and measure them and the policy's rules.
 
     Raises:
-        LeakingFeature: as `check_leakage`.
+        FeatureRefused, LeakingFeature: as `check_features`.
     """
-    check_leakage(sample, features)
-    trained = []
-    for kind in kinds():
-        log.info("training %s on %d loans, %d of them bad", kind.name, len(sample), sample.bads)
-        trained.append(train(kind, sample, features, seed))
+    check_features(sample, features)
+    baseline, *challengers = kinds()
+    log.info("training on %d loans, %d of them bad", len(sample), sample.bads)
+    trained = [train(baseline, sample, features, seed)]
+    for kind in challengers:
+        try:
+            trained.append(train(kind, sample, features, seed))
+        except Exception as error:  # noqa: BLE001 (whatever it is, the baseline stands without it)
+            log.warning("no %s: %s: %s", kind.name, type(error).__name__, error)
     return Modelling(
         sample,
         features,

@@ -77,7 +77,17 @@ def kinds() -> tuple[Kind, ...]:
 
 
 def train(kind: Kind, sample: Sample, features: Sequence[Feature], seed: int) -> Trained:
-    """Fit a kind of model, and predict each loan by a fit that has not seen it."""
+    """Fit a kind of model, and predict each loan by a fit that has not seen it.
+
+    In one thread: training has time, and the stream beside it has not.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        return _train(kind, sample, features, seed)
+
+
+def _train(kind: Kind, sample: Sample, features: Sequence[Feature], seed: int) -> Trained:
     frame = design(sample.rows, features)
 
     def fit_and_predict(fit_on: Positions, predict: Positions) -> Floats:

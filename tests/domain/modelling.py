@@ -1,0 +1,58 @@
+"""Samples whose truth is known."""
+
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.features import FEATURES
+from credit_risk_dagster.domain.outcome import load_outcome
+from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.domain.sample import COLUMNS, Sample, make_sample
+from credit_risk_dagster.domain.scoring import assess
+from credit_risk_dagster.producer import builtin_loans
+from credit_risk_dagster.settings import DEFAULT_POLICY
+
+OUTCOME = load_outcome("early_delinquency")
+
+
+@lru_cache
+def builtin_rows() -> pa.Table:
+    """The built-in loans as the stream scores them."""
+    values: list[bytes | None] = [msgspec.json.encode(row) for row in builtin_loans()]
+    return pa.Table.from_batches([assess(decode(values), load_policy(DEFAULT_POLICY)).scored])
+
+
+@lru_cache
+def builtin_sample() -> Sample:
+    return make_sample("builtin", OUTCOME, builtin_rows())
+
+
+def planted(bad: Any, seed: int = 1_000, **columns: Any) -> pa.Table:
+    """Rows with these outcomes; what is not given is noise that says nothing of them."""
+    random = np.random.default_rng(seed)
+    size = len(bad)
+    noise: dict[str, Any] = {name: random.normal(50, 10, size).clip(0.1, 99) for name in FEATURES}
+    noise |= {
+        "loan_id": [f"{number:07d}" for number in range(size)],
+        "loan_status": np.where(bad, "Charged Off", "Fully Paid").tolist(),
+        "issue_d": np.full(size, "2018-01-01", dtype="datetime64[D]"),
+        "delinq_2yrs": random.integers(0, 3, size).astype(np.float64),
+        "inq_last_6mths": random.integers(0, 4, size).astype(np.float64),
+        "term_months": random.choice([36.0, 60.0], size),
+        "purpose": random.choice(["car", "medical"], size).tolist(),
+        "home_ownership": random.choice(["RENT", "OWN", "MORTGAGE"], size).tolist(),
+        "grade": random.choice(["A", "B", "C"], size).tolist(),
+    }
+    values = noise | columns
+    types = builtin_rows().schema
+    return pa.table(
+        {name: pa.array(values[name], types.field(name).type, from_pandas=True) for name in COLUMNS}
+    )
+
+
+def planted_sample(bad: Any, seed: int = 1_000, **columns: Any) -> Sample:
+    return make_sample("planted", OUTCOME, planted(bad, seed, **columns))
