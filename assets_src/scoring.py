@@ -206,7 +206,8 @@ def _table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
 
 score_applications = dg.define_asset_job(
     "score_applications",
-    selection=dg.AssetSelection.assets("scored_applications", "rejected_events"),
+    selection=dg.AssetSelection.assets("scored_applications", "rejected_events").without_checks()
+    | dg.AssetSelection.checks(dg.AssetCheckKey(RECONCILIATION.asset_key, RECONCILIATION.name)),
     description="Drain the topic into Postgres, scored exactly once. Launch it as it is to drain "
     "what is there, or with `bounds` to process at most those offsets.",
     executor_def=dg.in_process_executor,  # no process per step: a second sooner, and one step only

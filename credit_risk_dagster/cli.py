@@ -17,12 +17,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from credit_risk_dagster import settings as all_settings
 from credit_risk_dagster.commands.api import app as api_app
+from credit_risk_dagster.commands.baseline import app as baseline_app
 from credit_risk_dagster.commands.model import app as model_app
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DEFAULT_POLICY, KafkaSettings, WarehouseSettings
 
 if TYPE_CHECKING:
+    from credit_risk_dagster.domain.shifts import Shift
     from resources.archive_ledger import ArchivedObject
     from resources.lake import Lake
     from resources.warehouse import Ledger
@@ -43,6 +46,7 @@ rejected_app = typer.Typer(help="Events that could not be scored.", no_args_is_h
 app.add_typer(rejected_app, name="rejected")
 app.add_typer(model_app, name="model")
 app.add_typer(api_app)
+app.add_typer(baseline_app, name="baseline")
 
 # What is printed has paths and messages in it: a [ in them is no markup.
 out = Console(markup=False, highlight=False)
@@ -66,6 +70,16 @@ CsvFile = Annotated[
         "real loans of 2018.",
     ),
 ]
+Shifts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shift",
+        metavar="COLUMN=CHANGE",
+        help="Change the loans: dti=+8, annual_inc=x0.8, purpose:small_business=x3 (three times as "
+        "many of these). May be given several times.",
+    ),
+]
+After = Annotated[int, typer.Option(min=0, help="So many come first before --shift begins.")]
 Since = Annotated[
     datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day (dt) of the archive.")
 ]
@@ -104,6 +118,8 @@ def demo(
         Path | None, typer.Option("--json", help="Write the summary to this file.")
     ] = None,
     csv: CsvFile = None,
+    shift: Shifts = None,
+    after: After = 0,
     state_dir: StateDir = None,
 ) -> None:
     """Start everything, stream real loans through it, and show what happened.
@@ -120,6 +136,8 @@ def demo(
         stay=sys.stdout.isatty() and not exit_,
         json_file=json_file,
         csv=csv,
+        shifts=_shifts(shift),
+        after=after,
         state_dir=state_dir,
         console=out,
     )
@@ -144,19 +162,25 @@ def produce(
     rate: Rate = 10,
     max_: Annotated[int | None, typer.Option("--max", min=1, help="Stop after so many.")] = None,
     loop: Annotated[bool, typer.Option("--loop", help="Start over at the end.")] = False,
+    shift: Shifts = None,
+    after: After = 0,
     bootstrap: Bootstrap = None,
     topic: Topic = None,
 ) -> None:
     """Replay LendingClub loans into the topic, which is created if it is missing."""
     from credit_risk_dagster import producer
+    from credit_risk_dagster.domain.shifts import shifted
 
     settings = _kafka(bootstrap, topic)
-    chunks = producer.csv_loans(csv) if csv else producer.builtin_loans()
+    shifts = _shifts(shift)
+    loans = producer.csv_loans(csv) if csv else producer.builtin_loans()
     producer.ensure_topic(settings)
     total = None if loop else (max_ if csv or max_ else producer.BUILTIN_LOANS)
+    if loop:
+        loans = producer.endless(loans)
     with _progress("sent", total) as show:
         produced = producer.produce(
-            settings, chunks, rate=rate, max_events=max_, loop=loop, on_progress=show
+            settings, shifted(loans, shifts, after), rate=rate, max_events=max_, on_progress=show
         )
     out.print(
         f"{produced.acknowledged:,} events in topic {settings.topic}, "
@@ -553,6 +577,12 @@ def _kafka(bootstrap: str | None, topic: str | None) -> KafkaSettings:
     return KafkaSettings(**{name: value for name, value in given.items() if value})
 
 
+def _shifts(texts: list[str] | None) -> "list[Shift]":
+    from credit_risk_dagster.domain.shifts import parse_shift
+
+    return [parse_shift(text) for text in texts or ()]
+
+
 @contextmanager
 def _open_lines(file: str) -> Iterator[Iterator[bytes]]:
     if file == "-":
@@ -600,12 +630,8 @@ def _print_error(message: str) -> None:
 
 def _variable(title: str, name: str) -> str:
     """The environment variable of a settings field; empty for an error about several."""
-    prefixes = {
-        "KafkaSettings": "KAFKA_",
-        "DrainSettings": "CREDIT_RISK_",
-        "ModelSettings": "CREDIT_RISK_MODEL_",
-    }
-    return (prefixes.get(title, "") + name).upper() if name else ""
+    config = getattr(getattr(all_settings, title, None), "model_config", {})
+    return (config.get("env_prefix", "") + name).upper() if name else ""
 
 
 if __name__ == "__main__":

@@ -22,6 +22,12 @@ from assets_src.rebuild import rebuild_from_archive, rebuilt_applications
 from assets_src.redrive import redrive_rejected
 from assets_src.retention import apply_retention, retention_schedule
 from assets_src.scoring import loan_applications, score_applications, score_stream
+from assets_src.stream_checks import (
+    check_stream,
+    check_stream_schedule,
+    freshness,
+    schema_change,
+)
 from credit_risk_dagster import logs
 from resources.configurable import BrokerResource, LakeResource, WarehouseResource
 from sensors.alerts import run_failures
@@ -40,7 +46,7 @@ defs = dg.Definitions(
         drift_report,
         model_loans,
     ],
-    asset_checks=[archive_checksums],
+    asset_checks=[archive_checksums, freshness, schema_change],
     jobs=[
         score_applications,
         archive_raw_events,
@@ -52,6 +58,7 @@ defs = dg.Definitions(
         report_drift_job,
         benchmark_models,
         activate_model,
+        check_stream,
     ],
     schedules=[
         archive_schedule,
@@ -59,6 +66,7 @@ defs = dg.Definitions(
         retention_schedule,
         drift_schedule,
         benchmark_schedule,
+        check_stream_schedule,
     ],
     sensors=[loan_applications_offsets, run_failures],
     resources={

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,6 +23,7 @@ from rich.text import Text
 
 from credit_risk_dagster import producer
 from credit_risk_dagster.domain.latency import percentile
+from credit_risk_dagster.domain.shifts import Shift, shifted
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.stack import DEFAULT_STATE, Stack
@@ -77,6 +78,8 @@ def run_demo(
     stay: bool,
     json_file: Path | None,
     csv: Path | None,
+    shifts: Sequence[Shift],
+    after: int,
     state_dir: Path | None,
     console: Console,
 ) -> bool:
@@ -88,12 +91,16 @@ def run_demo(
         stay: keep streaming and serving after the summary until interrupted.
         json_file: where to write the summary.
         csv: a LendingClub CSV; None means the built-in loans.
+        shifts, after: change the loans after so many; see `domain.shifts`.
         state_dir: directory of the servers' state.
         console: where to print.
     """
     if json_file and (json_file.is_dir() or not os.access(json_file.parent, os.W_OK)):
         raise PlatformError(f"cannot write {json_file}")
-    loans = producer.endless(producer.csv_loans(csv) if csv else producer.builtin_loans())
+    loans = shifted(
+        producer.endless(producer.csv_loans(csv) if csv else producer.builtin_loans()),
+        *(shifts, after),
+    )
     stop = threading.Event()
     reconciled = False
     # One worker, which has ended before the servers do.

@@ -420,6 +420,15 @@ class Ledger:
                 (source_id,),
             ).fetchall()
 
+    def silent_seconds(self, source_id: int) -> float | None:
+        """Seconds since an application of the source was scored; None when none ever was."""
+        row = self._connection.execute(
+            "SELECT extract(epoch FROM clock_timestamp() - committed_at)::float8 FROM batches"
+            " WHERE source_id = %s AND scored > 0 ORDER BY committed_at DESC LIMIT 1",
+            (source_id,),
+        ).fetchone()
+        return float(row[0]) if row else None
+
     def start_partitions(self, source_id: int, beginnings: Mapping[int, int]) -> dict[int, int]:
         """The next offset of each partition; a new partition starts at its beginning."""
         self._connection.execute(
