@@ -22,6 +22,7 @@ from assets_src.rebuild import rebuild_from_archive, rebuilt_applications
 from assets_src.redrive import redrive_rejected
 from assets_src.retention import apply_retention, retention_schedule
 from assets_src.scoring import loan_applications, score_applications, score_stream
+from assets_src.segments import roll_up_segments, segments_by_hour, segments_schedule
 from assets_src.stream_checks import (
     check_stream,
     check_stream_schedule,
@@ -45,6 +46,7 @@ defs = dg.Definitions(
         drift_baseline,
         drift_report,
         model_loans,
+        segments_by_hour,
     ],
     asset_checks=[archive_checksums, freshness, schema_change],
     jobs=[
@@ -59,6 +61,7 @@ defs = dg.Definitions(
         benchmark_models,
         activate_model,
         check_stream,
+        roll_up_segments,
     ],
     schedules=[
         archive_schedule,
@@ -67,6 +70,7 @@ defs = dg.Definitions(
         drift_schedule,
         benchmark_schedule,
         check_stream_schedule,
+        segments_schedule,
     ],
     sensors=[loan_applications_offsets, run_failures],
     resources={

@@ -84,3 +84,57 @@ def reason(code: str) -> str:
 def words(code: str | None) -> str:
     """`debt_consolidation` as `Debt consolidation`."""
     return code.replace("_", " ").capitalize() if code else UNKNOWN
+
+
+def term(months: float | None) -> str:
+    """`36 months`; 0 is unknown."""
+    return f"{months:.0f} months" if months else UNKNOWN
+
+
+def milliseconds(seconds: float) -> str:
+    """A difference: `+12 ms`."""
+    return f"{1000 * seconds:+,.0f} ms"
+
+
+def size(count_of_bytes: float) -> str:
+    """`12.3 MB`."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if count_of_bytes < 1000:
+            return (
+                f"{count_of_bytes:.0f} {unit}"
+                if unit == "bytes"
+                else f"{count_of_bytes:.1f} {unit}"
+            )
+        count_of_bytes /= 1000
+    return f"{count_of_bytes:.1f} TB"
+
+
+def usd(amount: float) -> str:
+    """`$12,500`."""
+    return f"${amount:,.0f}"
+
+
+def number(value: float) -> str:
+    """`3`, `1.5`."""
+    return f"{value:,.15g}"
+
+
+def number_percent(value: float) -> str:
+    """`12.5 %`, of a value in percent."""
+    return f"{value:.1f} %"
+
+
+def years(value: float) -> str:
+    """`15.3 years`."""
+    return f"{value:.1f} years"
+
+
+def reject_reason(code: str) -> str:
+    """`missing_required:dti` as `Missing required: dti`."""
+    kind, _, what = code.partition(":")
+    return words(kind) + (f": {what}" if what else "")
+
+
+def plain(text: str) -> str:
+    """The text as Markdown that shows it as it is."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!$~:<>|])", r"\\\1", text)

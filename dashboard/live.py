@@ -50,14 +50,14 @@ def guarded(
     return attempt
 
 
-def live(draw: Callable[_Arguments, None]) -> Callable[_Arguments, None]:
+def live(
+    draw: Callable[_Arguments, None], every: timedelta = REFRESH_EVERY
+) -> Callable[_Arguments, None]:
     """Redraw a part of a page every two seconds; a problem takes its place until it is over.
 
     The part should ask for all its data before it draws anything.
     """
-    return st.fragment(run_every=REFRESH_EVERY)(
-        guarded(draw, then="This page comes back by itself.")
-    )
+    return st.fragment(run_every=every)(guarded(draw, then="This page comes back by itself."))
 
 
 def viewer_zone() -> str:
@@ -84,7 +84,7 @@ def explain(error: PlatformError | SQLAlchemyError | psycopg.Error | ValidationE
     if state == "42501":
         return Problem(
             "The dashboard's database user may not read the warehouse",
-            "Grant it `USAGE` on the schema and `SELECT` on its tables.",
+            "Run `credit-risk migrate`, or `credit-risk grant-reader` as the tables' owner.",
             detail,
         )
     if state.startswith("42"):  # an undefined table, column or function
@@ -101,7 +101,8 @@ def explain(error: PlatformError | SQLAlchemyError | psycopg.Error | ValidationE
         )
     return Problem(
         "The warehouse does not answer",
-        "Start Postgres, or point `DATABASE_URL` at the right server. "
+        "Start Postgres, or point `DASHBOARD_DATABASE_URL` (without one, `DATABASE_URL`) at the "
+        "right server. "
         "`make demo` starts everything at once.",
         detail,
     )

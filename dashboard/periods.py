@@ -22,6 +22,7 @@ PERIODS = {
     "1 h": Period("in the last hour", pd.Timedelta("1h")),
     "24 h": Period("in the last 24 hours", pd.Timedelta("24h")),
     "7 d": Period("in the last 7 days", pd.Timedelta("7D")),
+    "30 d": Period("in the last 30 days", pd.Timedelta("30D")),
     "All": Period("since the start", None),
 }
 DEFAULT_PERIOD = "24 h"
@@ -53,15 +54,24 @@ class Buckets:
     name: str
 
 
-def buckets(period: Period, now: pd.Timestamp, first: pd.Timestamp | None) -> Buckets:
-    """Cut a period into about `MAX_BUCKETS`, with edges at round times in the zone of `now`.
+def buckets(
+    period: Period,
+    now: pd.Timestamp,
+    first: pd.Timestamp | None,
+    *,
+    finest: pd.Timedelta | None = None,
+) -> Buckets:
+    """Cut a period into at most about `MAX_BUCKETS`, with edges at round times in the zone of
+    `now`.
 
     `first` is the oldest time with data. Days, weeks and months are the calendar's, also where
-    the clock changes.
+    the clock changes. No bucket is shorter than `finest`, unless the whole period is.
     """
     length = period.length or max(_SHORTEST, now - (first or now))
+    shortest = min(finest or length, length) if finest else pd.Timedelta(0)
     name, width, offset = next(
-        (known for known in _WIDTHS if length / known[1] <= MAX_BUCKETS), _WIDTHS[-1]
+        (known for known in _WIDTHS if length / known[1] <= MAX_BUCKETS and known[1] >= shortest),
+        _WIDTHS[-1],
     )
     start = now - length
     wall = start.tz_localize(None)

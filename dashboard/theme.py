@@ -16,20 +16,42 @@ TIER_COLOURS = dict(zip(TIERS, ("#2F7DBD", "#C28400", "#C6303E"), strict=True))
 CHART_TEXT = {"light": "#45556A", "dark": "#B4C1D0"}
 
 # Streamlit announces each run: it shows a running figure and fades what is not redrawn yet. On a
-# page that refreshes every two seconds that is flicker.
+# page that refreshes every two seconds that is flicker. And it leaves a lot of room above headings.
 PAGE_STYLE = """
 <style>
 [data-testid="stStatusWidget"] { display: none; }
 [data-stale="true"] { opacity: 1 !important; transition: none !important; }
+[data-testid="stMainBlockContainer"] { padding-top: 4rem; }
+[data-testid="stHeading"] h2 { padding: 0; }
 </style>
 """
+
+# The colours of the lowest and the highest tile of a map.
+TILE_COLOURS = {"light": ("#E6EEF6", "#1F4E79"), "dark": ("#1E2E42", "#A9D0F5")}
 
 _Chart = TypeVar("_Chart", alt.Chart, alt.LayerChart)
 
 
+def kind() -> str:
+    """The viewer's theme: light or dark."""
+    return st.context.theme.type or "light"
+
+
 def chart_text() -> str:
     """The colour of a chart's text that has contrast in the viewer's theme."""
-    return CHART_TEXT[st.context.theme.type or "light"]
+    return CHART_TEXT[kind()]
+
+
+def tile_ink(share: float, kind: str) -> str:
+    """Black or white, whichever has contrast on a tile that is `share` of the way (0 to 1) from the
+    lowest to the highest colour; by WCAG 2.2, one of them always has 4.5:1."""
+    low, high = (
+        [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)] for colour in TILE_COLOURS[kind]
+    )
+    mixed = [start + share * (end - start) for start, end in zip(low, high, strict=True)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in mixed]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#FFFFFF"
 
 
 def coloured(chart: _Chart, text: str) -> _Chart:

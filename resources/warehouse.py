@@ -114,6 +114,16 @@ class Committed:
 
 
 @dataclass(frozen=True)
+class RolledUp:
+    """How many applications the rollup by segment got, up to when it is complete, and how many
+    segments there are."""
+
+    applications: int
+    rolled_up_to: datetime
+    segments: int
+
+
+@dataclass(frozen=True)
 class StageSeconds:
     """How long a batch took before its commit; commit is the previous batch's (a transaction
     cannot record its own), None for the first of a session."""
@@ -781,6 +791,17 @@ class Ledger:
                 },
             )
         return len(moved)
+
+    # --- rollup by segment ----------------------------------------------------------------------
+
+    def roll_up_segments(self) -> RolledUp:
+        """Add what was scored since the last time to `segments_by_hour`. Two at once take turns."""
+        added = self._connection.execute("SELECT roll_up_segments()").fetchone()
+        row = self._connection.execute(
+            "SELECT rolled_up_to, (SELECT count(*) FROM segments) FROM segments_progress"
+        ).fetchone()
+        assert added is not None and row is not None  # noqa: S101, PT018
+        return RolledUp(added[0], row[0], row[1])
 
     # --- reconciliation -------------------------------------------------------------------------
 

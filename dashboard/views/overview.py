@@ -1,65 +1,64 @@
-"""Overview: how many applications came, how risky they are, and who is on the Watchlist."""
+"""Overview: how many applications came, how risky they are, and where the risk is."""
 
-from functools import lru_cache, partial
+from datetime import timedelta
+from functools import partial
 from typing import Any
 
-import altair as alt
 import pandas as pd
 import streamlit as st
 
-from credit_risk_dagster.domain.policy import TIERS
-from dashboard import formats, queries
+from credit_risk_dagster.domain.intervals import wilson_interval
+from dashboard import charts, filters, formats, queries, theme
+from dashboard.lag import Lag, consumer_lag
 from dashboard.live import live, viewer_zone
 from dashboard.periods import DEFAULT_PERIOD, PERIODS
-from dashboard.theme import TIER_COLOURS, chart_text, coloured, swatch
+from dashboard.queries import Segment, Totals
+from dashboard.states import TILES
+from dashboard.theme import TIER_COLOURS, swatch
 
-# The tier to act on comes first: in the cards, the legend and the tables, and at the charts' axis.
-WORST_FIRST = tuple(reversed(TIERS))
-TIER_SCALE = alt.Scale(domain=WORST_FIRST, range=[TIER_COLOURS[tier] for tier in WORST_FIRST])
-
-TIME_FORMAT = "%-d %b %H:%M"
-AXIS_FORMATS = ((pd.Timedelta("25h"), "%H:%M"), (pd.Timedelta("10D"), TIME_FORMAT))
-DATASET = "bars"
-CHART_HEIGHT = 300
 SILENT_AFTER_SECONDS = 60
+BREAKDOWN_EVERY = timedelta(seconds=30)
+PURPOSES = 12  # the other ones, with few applications, are one bar
+BAR_HEIGHT = 26
+FEWEST = 30  # applications of which a share says something
+MEASURES = ("Watchlist share", "Elevated share", "Amount at risk", "Applications")
 
 
 def page() -> None:
     """Draw the page."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
         st.title("Credit risk overview", anchor=False)
-        period = st.segmented_control(
-            "Period",
-            list(PERIODS),
-            default=DEFAULT_PERIOD,
-            required=True,
-            key="period",
-            bind="query-params",
-        )
-    _body(period or DEFAULT_PERIOD)
+        period = filters.period(DEFAULT_PERIOD, list(PERIODS))
+    segment = filters.segment(filters.purposes())
+    _figures(period, segment)
+    _breakdown(period, segment)
 
 
 @live
-def _body(period: str) -> None:
-    data = queries.overview(period, viewer_zone())
-    edges = data.buckets.edges
-    as_of = f"{data.progress.as_of.tz_convert(edges.tz):%-d %b %H:%M:%S}"
-    caption = f"From {edges[0]:%-d %b %H:%M}, as of {as_of} ({edges.tz})"
+def _figures(period: str, segment: Segment) -> None:
+    data = queries.overview(period, viewer_zone(), segment)
+    lag = consumer_lag()
     when = PERIODS[period].words
-
-    _status(data)
-    _key_figures(data.scored, when, data.progress.events_per_second)
-    if any(data.scored.values()):
-        _charts(data, when, caption)
+    _status(data, segment)
+    _key_figures(data, lag, segment, when)
+    if data.totals.applications:
+        _charts(data, segment, when)
     elif data.progress.last_commit is not None:
-        st.info(f"Nothing was scored {when}. Choose a longer period.", icon=":material/schedule:")
-    with st.container(border=True):
-        st.header("Latest on the Watchlist", anchor=False)
-        _watchlist(data.watchlist, when)
-        st.caption(f"The newest {queries.WATCHLIST_ROWS} at most. {caption}")
+        st.info(
+            f"No application of this kind was scored {when}. Choose a longer period"
+            + (" or fewer filters." if segment else "."),
+            icon=":material/schedule:",
+        )
 
 
-def _status(data: queries.Overview) -> None:
+def _as_of(moment: pd.Timestamp, since: pd.Timestamp) -> str:
+    return (
+        f"From {since:%-d %b %H:%M}, as of {moment.tz_convert(since.tz):%-d %b %H:%M:%S} "
+        f"({since.tz})"
+    )
+
+
+def _status(data: queries.Overview, segment: Segment) -> None:
     progress = data.progress
     if progress.last_commit is None:
         st.info(
@@ -72,170 +71,275 @@ def _status(data: queries.Overview) -> None:
     state = ":green-badge[Live]" if silence < SILENT_AFTER_SECONDS else ":gray-badge[Idle]"
     rejected = formats.share(progress.rejected, progress.scored + progress.rejected)
     st.markdown(
-        f"{state} Last commit {formats.age(silence)}  ·  "
-        f"Event to commit p50 {formats.duration(data.latency.p50)}, "
-        f"p95 {formats.duration(data.latency.p95)}  ·  "
+        f"{state} **{filters.describe(segment)}**  ·  Last commit {formats.age(silence)}  ·  "
         f"Since the start {formats.count(progress.scored)} scored, "
         f"{formats.count(progress.rejected)} rejected ({rejected})"
     )
 
 
-def _key_figures(scored: dict[str, int], when: str, events_per_second: float) -> None:
-    figure = partial(st.metric, delta_color="off", delta_arrow="off", border=True)
-    total = sum(scored.values())
-    with st.grid(5, min_column_width=150):
-        figure("Applications scored", formats.count(total), when)
-        for tier, number in scored.items():
-            share = f"{formats.share(number, total)} of scored"
-            figure(f"{swatch(tier)} {tier}", formats.count(number), share)
-        figure("Throughput, events/s", formats.rate(events_per_second), "in the last minute")
+def _key_figures(data: queries.Overview, lag: Lag, segment: Segment, when: str) -> None:
+    """Eight figures; those of the stream as a whole are the same for each segment."""
+    now, before, volume = data.totals, data.before, data.volume
+    volume = volume.iloc[:-1]  # the last bucket is not over
+    scored = volume[list(charts.WORST_FIRST)].sum(axis=1)
+    figure = partial(st.metric, delta_color="off", border=True, height="stretch", chart_type="area")
+    earlier = (
+        "no earlier period" if before is None or not before.applications else "than the one before"
+    )
+    with st.grid(4, min_column_width=190, gap="small"):
+        figure(
+            "Applications scored",
+            formats.count(now.applications),
+            _change(now.applications, None if before is None else before.applications),
+            chart_data=scored.tolist(),
+            delta_description=earlier,
+            help=f"Scored {when}. Changes are against the period before, of the same length.",
+        )
+        interval = wilson_interval(now.watchlist, now.applications)
+        figure(
+            f"{swatch('Watchlist')} Watchlist share",
+            formats.share(now.watchlist, now.applications),
+            _points(now, before, "watchlist"),
+            chart_data=_series(volume["Watchlist"] / scored),
+            delta_description="95 %: " + "–".join(f"{100 * end:.1f}" for end in interval) + " %"
+            if interval
+            else None,
+            help=f"{formats.count(now.watchlist)} applications with an early warning, with the "
+            "95 % confidence interval of the share (Wilson).",
+        )
+        figure(
+            f"{swatch('Elevated')} Elevated share",
+            formats.share(now.elevated, now.applications),
+            _points(now, before, "elevated"),
+            chart_data=_series(volume["Elevated"] / scored),
+            delta_description=earlier,
+            help=f"{formats.count(now.elevated)} applications without an early warning, with high "
+            "DTI or utilization.",
+        )
+        figure(
+            "Amount at risk",
+            formats.dollars(now.watchlist_amnt),
+            _change(now.watchlist_amnt, None if before is None else before.watchlist_amnt),
+            chart_data=volume["watchlist_amnt"].tolist(),
+            delta_description=f"{formats.share(now.watchlist_amnt, now.loan_amnt)} of all",
+            help="Loan amounts of the applications on the Watchlist, USD.",
+        )
+        _stream_figures(figure, data, lag, segment)
 
 
-def _charts(data: queries.Overview, when: str, caption: str) -> None:
-    left, right = st.columns([2, 1])
+def _stream_figures(figure: Any, data: queries.Overview, lag: Lag, segment: Segment) -> None:
+    now, before, volume = data.totals, data.before, data.volume.iloc[:-1]
+    of_all = "of the whole stream"
+    if now.rejected is None:
+        figure(
+            "Reject share",
+            formats.UNKNOWN,
+            delta_description="belongs to no segment",
+            help="An event that cannot be read has no purpose, grade or state.",
+        )
+    else:
+        events = now.applications + now.rejected
+        earlier = None if before is None or before.rejected is None else before
+        figure(
+            "Reject share",
+            formats.share(now.rejected, events),
+            None
+            if earlier is None or not earlier.applications + (earlier.rejected or 0)
+            else formats.points(
+                now.rejected / max(events, 1)
+                - (earlier.rejected or 0) / (earlier.applications + (earlier.rejected or 0))
+            ),
+            chart_data=_series(volume["Rejected"] / volume[list(queries.OUTCOMES)].sum(axis=1)),
+            delta_description=f"{formats.count(now.rejected)} events",
+            help="Events that could not be scored; the page Operations has their reasons.",
+        )
+    width = (volume["end"] - volume.index).dt.total_seconds()
+    figure(
+        "Throughput, events/s",
+        formats.rate(data.progress.events_per_second),
+        chart_data=(volume[list(queries.OUTCOMES)].sum(axis=1) / width).tolist(),
+        delta_description="in the last minute",
+        help=f"Scored and rejected events {of_all}; the line is of the period.",
+    )
+    latency = data.latency.p50
+    figure(
+        "Event to commit, p50",
+        formats.duration(latency),
+        None
+        if pd.isna(data.latency_before.p50 - latency)
+        else formats.milliseconds(latency - data.latency_before.p50),
+        delta_description=f"p95 {formats.duration(data.latency.p95)}",
+        help=f"From the broker's timestamp to the commit, {of_all}; the newest "
+        f"{queries.LATENCY_BATCHES:,} batches of the period and of the one before.",
+    )
+    figure(
+        "Lag, events",
+        formats.UNKNOWN if lag.events is None else formats.count(lag.events),
+        chart_data=list(lag.history) if len(lag.history) > 1 else None,
+        delta_description=lag.words,
+        help="Events in the topic that are not committed yet.",
+    )
+
+
+def _change(now: float, before: float | None) -> str | None:
+    """`+12.3 %`; nothing where there is nothing to compare with."""
+    return f"{100 * (now - before) / before:+.1f} %" if before else None
+
+
+def _points(now: Totals, before: Totals | None, name: str) -> str | None:
+    if before is None or not before.applications or not now.applications:
+        return None
+    return formats.points(
+        getattr(now, name) / now.applications - getattr(before, name) / before.applications
+    )
+
+
+def _series(shares: "pd.Series[float]") -> list[float]:
+    """A sparkline: where nothing came, the line goes on as before."""
+    return (100 * shares).ffill().fillna(0).tolist()
+
+
+def _charts(data: queries.Overview, segment: Segment, when: str) -> None:
+    cut = data.buckets
+    caption = f"{filters.describe(segment)}. {_as_of(data.progress.as_of, cut.edges[0])}"
+    rows = charts.stacked(data.volume)
+    axis = charts.time_format(cut.edges)
+    left, right = st.columns([3, 2])
     with left.container(border=True):
         st.header("Volume by risk tier", anchor=False)
-        st.vega_lite_chart(
-            volume_chart(data.buckets.name, _time_format(data.buckets.edges), chart_text())
-            | {"datasets": {DATASET: _stacked(data.volume)}},
-            height=CHART_HEIGHT,
-            alt=f"Stacked bars: applications by risk tier and {data.buckets.name}, {when}",
+        charts.show(
+            charts.volume(cut.name, axis),
+            rows,
+            f"Stacked bars: applications by risk tier and {cut.name}, {when}",
         )
         st.caption(caption)
     with right.container(border=True):
-        st.header("Risk distribution", anchor=False)
-        st.vega_lite_chart(
-            distribution_chart(chart_text()) | {"datasets": {DATASET: _shares(data.scored)}},
-            height=CHART_HEIGHT,
-            alt=f"Bars: share of each risk tier in the applications scored {when}",
+        st.header("Tier mix", anchor=False)
+        charts.show(
+            charts.mix(axis),
+            rows.dropna(),
+            f"Stacked bars: share of each risk tier by {cut.name}, {when}",
         )
         st.caption(caption)
 
 
-def _stacked(volume: pd.DataFrame) -> pd.DataFrame:
-    """A row for each tier in each bucket, with where its part of the stack begins and ends."""
-    counts = volume[list(WORST_FIRST)]
-    tops = counts.cumsum(axis=1)
-    total = counts.sum(axis=1)
-    return pd.concat(
-        {
-            tier: pd.DataFrame(
-                {
-                    "end": volume["end"],
-                    "applications": counts[tier],
-                    "share": counts[tier] / total,
-                    "bottom": tops[tier] - counts[tier],
-                    "top": tops[tier],
-                }
-            )
-            for tier in WORST_FIRST
-        },
-        names=["tier"],
-    ).reset_index()
-
-
-def _shares(scored: dict[str, int]) -> pd.DataFrame:
-    total = sum(scored.values())
-    bars = pd.DataFrame(scored.items(), columns=["tier", "applications"])
-    return bars.assign(
-        share=bars["applications"] / total,
-        label=bars["applications"].map(lambda number: formats.share(number, total)),
-    )
-
-
-def _time_format(edges: pd.DatetimeIndex) -> str:
-    span = edges[-1] - edges[0]
-    return next((known for up_to, known in AXIS_FORMATS if span <= up_to), "%-d %b %Y")
-
-
-# The charts are built once, without data: to build and check one takes Altair longer than all the
-# rest of the page takes. A refresh hands the new data over under a name that stays the same.
-
-
-@lru_cache
-def volume_chart(bucket: str, time_format: str, text_colour: str) -> dict[str, Any]:
-    """Applications by tier and bucket, stacked."""
-    chart = (
-        alt.Chart(alt.NamedData(DATASET))
-        .mark_rect()  # with its own edges, as a bar has no width in time
-        .encode(
-            x=alt.X(
-                "start:T",
-                title="Time of scoring",
-                axis=alt.Axis(format=time_format, tickCount=8),
-            ),
-            x2="end:T",
-            y=alt.Y(
-                "bottom:Q",
-                title=f"Applications per {bucket}",
-                axis=alt.Axis(format=",d", tickMinStep=1),
-            ),
-            y2="top:Q",
-            color=alt.Color(
-                "tier:N", scale=TIER_SCALE, legend=alt.Legend(orient="top", title=None, padding=0)
-            ),
-            tooltip=[
-                alt.Tooltip("start:T", title="From", format=TIME_FORMAT),
-                alt.Tooltip("end:T", title="To", format=TIME_FORMAT),
-                alt.Tooltip("tier:N", title="Tier"),
-                alt.Tooltip("applications:Q", title="Applications", format=","),
-                alt.Tooltip("share:Q", title="Share", format=".1%"),
-            ],
-        )
-    )
-    return coloured(chart, text_colour).to_dict()
-
-
-@lru_cache
-def distribution_chart(text_colour: str) -> dict[str, Any]:
-    """Share of each tier."""
-    base = alt.Chart(alt.NamedData(DATASET)).encode(
-        x=alt.X(
-            "share:Q",
-            title="Share of scored applications",
-            axis=alt.Axis(format="%", tickCount=5),
-            scale=alt.Scale(domain=[0, 1]),
-        ),
-        y=alt.Y("tier:N", title="Risk tier", sort=None),
-        tooltip=[
-            alt.Tooltip("tier:N", title="Tier"),
-            alt.Tooltip("applications:Q", title="Applications", format=","),
-            alt.Tooltip("label:N", title="Share"),
-        ],
-    )
-    bars = base.mark_bar(height=36).encode(color=alt.Color("tier:N", scale=TIER_SCALE, legend=None))
-    labels = base.mark_text(align="left", dx=6, fontSize=14).encode(text="label:N")
-    return coloured(bars + labels, text_colour).to_dict()
-
-
-def _watchlist(watchlist: pd.DataFrame, when: str) -> None:
-    if watchlist.empty:
-        st.write(f"No application was flagged {when}.")
+@partial(live, every=BREAKDOWN_EVERY)
+def _breakdown(period: str, segment: Segment) -> None:
+    try:
+        data = queries.breakdown(period, viewer_zone(), segment)
+    except queries.PROBLEMS:  # the figures above say it
         return
-    table = watchlist.assign(
-        reasons=watchlist["reasons"].map(lambda codes: [formats.reason(code) for code in codes]),
-        purpose=watchlist["purpose"].map(formats.words),
+    if data.rows.empty:
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        st.header("Where the risk is", anchor=False)
+        measure = st.segmented_control(
+            "Measure",
+            MEASURES,
+            default=MEASURES[0],
+            required=True,
+            key="measure",
+            bind="query-params",
+            label_visibility="collapsed",
+        )
+    caption = f"{filters.describe(segment)}. {_as_of(data.as_of, data.since)}"
+    rows = _measured(data.rows, measure or MEASURES[0])
+    left, right = st.columns([1, 1])
+    with left:
+        _bars("Purpose", measure, _purposes(rows), caption)
+    with right.container(border=True, height="stretch"):
+        st.header(f"{measure} by state", anchor=False)
+        charts.show(
+            charts.state_map(measure, _FORMATS[measure][0]),
+            _tiles(rows),
+            f"Map of tiles: {measure} of each state",
+            height=BAR_HEIGHT * PURPOSES + 60,
+        )
+        st.caption(caption)
+    dimensions = (
+        ("Grade", "grade", filters.GRADES, str),
+        ("Loan amount", "amount_from", queries.AMOUNTS_FROM, filters.amount),
+        ("Term", "term_months", filters.TERMS, formats.term),
     )
-    percent = partial(st.column_config.NumberColumn, format="%.1f %%")
-    st.dataframe(
-        table,
-        key="watchlist",
-        hide_index=True,
-        placeholder=formats.UNKNOWN,
-        column_config={
-            "loan_id": st.column_config.TextColumn("Loan", pinned=True),
-            "scored_at": st.column_config.DatetimeColumn("Scored", format="D MMM HH:mm:ss"),
-            "loan_amnt": st.column_config.NumberColumn("Amount", format="$%,d"),
-            "dti": percent("DTI", help="Debt payments over income"),
-            "int_rate": percent("Rate", help="Interest rate of the loan"),
-            "revol_util": percent("Utilization", help="Used share of revolving credit lines"),
-            "reasons": st.column_config.ListColumn(
-                "Why it was flagged",
-                width="large",
-                help="Delinquencies in the last 2 years, inquiries in the last 6 months",
-            ),
-            "grade": "Grade",
-            "purpose": "Purpose",
-            "addr_state": "State",
-        },
+    for column, (name, dimension, order, words) in zip(st.columns(3), dimensions, strict=True):
+        with column:
+            _bars(name, measure, _labelled(rows, dimension, order, words), caption)
+
+
+# Of each measure: the format of its axis, and its colour.
+_FORMATS = {
+    "Watchlist share": ("%", TIER_COLOURS["Watchlist"]),
+    "Elevated share": ("%", TIER_COLOURS["Elevated"]),
+    "Amount at risk": ("$~s", TIER_COLOURS["Watchlist"]),
+    "Applications": (",d", TIER_COLOURS["Low"]),
+}
+
+
+def _measured(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """The rows with `value`, `text`, and for a share `low` and `high`."""
+    if measure == "Amount at risk":
+        return rows.assign(
+            value=rows["watchlist_amnt"], text=rows["watchlist_amnt"].map(formats.dollars)
+        )
+    if measure == "Applications":
+        return rows.assign(value=rows["applications"], text=rows["applications"].map(formats.count))
+    hits = rows[measure.split()[0].lower()]
+    ends = [
+        wilson_interval(*pair) or (0.0, 0.0)
+        for pair in zip(hits, rows["applications"], strict=True)
+    ]
+    return rows.assign(
+        value=hits / rows["applications"],
+        text=[formats.share(*pair) for pair in zip(hits, rows["applications"], strict=True)],
+        low=[low for low, _ in ends],
+        high=[high for _, high in ends],
     )
+
+
+def _purposes(rows: pd.DataFrame) -> pd.DataFrame:
+    """The purposes with most applications, the highest value first."""
+    found = rows[rows["dimension"] == "purpose"].nlargest(PURPOSES, "applications")
+    found = found.sort_values("value", ascending=False)
+    return found.assign(label=found["value_of"].map(formats.words))
+
+
+def _labelled(rows: pd.DataFrame, dimension: str, order: Any, words: Any) -> pd.DataFrame:
+    """The values of a dimension that there are, in their own order."""
+    found = rows[rows["dimension"] == dimension].set_index("value_of")
+    known = [value for value in map(str, order) if value in found.index]
+    labels = {str(value): words(value) or formats.UNKNOWN for value in order}
+    return found.loc[known].assign(label=[labels[value] for value in known])
+
+
+def _tiles(rows: pd.DataFrame) -> pd.DataFrame:
+    """Every state, also those without applications."""
+    found = rows[rows["dimension"] == "addr_state"].set_index("value_of")
+    tiles = pd.DataFrame.from_dict(TILES, orient="index", columns=["column", "row"])
+    tiles = tiles.join(found[["value", "text", "applications"]])
+    tiles["text"] = tiles["text"].fillna(formats.UNKNOWN)
+    tiles["applications"] = tiles["applications"].fillna(0)
+    highest = tiles["value"].max() or 1
+    tiles["ink"] = [
+        theme.chart_text() if pd.isna(value) else theme.tile_ink(value / highest, theme.kind())
+        for value in tiles["value"]
+    ]
+    return tiles.rename_axis("state").reset_index()
+
+
+def _bars(name: str, measure: str, rows: pd.DataFrame, caption: str) -> None:
+    axis_format, colour = _FORMATS[measure]
+    interval = "low" in rows
+    many = rows["applications"] >= FEWEST
+    if interval and many.any() and not many.all():
+        rows = rows[many]
+        caption += f" Without those with fewer than {FEWEST} applications."
+    columns = ["label", "value", "text", "applications", *(["low", "high"] if interval else [])]
+    with st.container(border=True, height="stretch"):
+        st.header(f"{measure} by {name.lower()}", anchor=False)
+        charts.show(
+            charts.bars(measure, axis_format, colour, interval=interval),
+            rows[columns],
+            f"Bars: {measure} by {name.lower()}",
+            height=BAR_HEIGHT * len(rows) + 60,
+        )
+        st.caption(caption + (" Lines: 95 % intervals." if interval else ""))

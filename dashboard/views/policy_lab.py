@@ -29,9 +29,9 @@ from credit_risk_dagster.domain.policy_lab import (
 )
 from credit_risk_dagster.domain.scoring import decide
 from dashboard import formats, queries
+from dashboard.charts import TIER_SCALE, WORST_FIRST
 from dashboard.live import guarded, viewer_zone
 from dashboard.theme import TIER_COLOURS, chart_text, coloured, swatch
-from dashboard.views.overview import TIER_SCALE, WORST_FIRST
 
 DEFAULT_SIZE = 100_000
 DATASET = "figures"

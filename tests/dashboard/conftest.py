@@ -9,11 +9,13 @@ import numpy as np
 import psycopg
 import pytest
 import streamlit as st
+from streamlit.testing.v1 import AppTest
 
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
+from dashboard import lag
 from resources.broker import Fetch, OffsetRange, TopicState
 from resources.warehouse import StageSeconds, Warehouse
 
@@ -44,8 +46,35 @@ Commit = Callable[..., None]
 def point_at(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the dashboard of this process read a database, as after a restart with other settings."""
     monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")  # no broker
+    monkeypatch.setattr(lag, "TIMEOUT_MS", 100)
     st.cache_data.clear()
     st.cache_resource.clear()
+
+
+def open_view(name: str, **query: str) -> AppTest:
+    """A page as it first appears, at an address with a query; without the navigation around it."""
+
+    def script(name: str) -> None:
+        from importlib import import_module
+
+        import_module(f"dashboard.views.{name}").page()
+
+    page = AppTest.from_function(script, args=(name,), default_timeout=60)
+    for parameter, value in query.items():
+        page.query_params[parameter] = value
+    return page.run()
+
+
+def figures(page: AppTest) -> dict[str, str]:
+    """The value of each key figure, by its label without the coloured square."""
+    return {metric.label.rpartition(")")[2].strip(): metric.value for metric in page.metric}
+
+
+def words(page: AppTest) -> str:
+    """What the page says, besides figures and tables."""
+    elements = (*page.markdown, *page.caption, *page.info, *page.warning, *page.error)
+    return "\n".join(element.value for element in elements)
 
 
 @pytest.fixture

@@ -7,52 +7,90 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from credit_risk_dagster.settings import PROJECT_ROOT, WarehouseSettings
-from tests.dashboard.conftest import ELEVATED, LOW, REJECTED, WATCHLIST, Commit, point_at
+from dashboard.states import TILES
+from tests.dashboard.conftest import (
+    ELEVATED,
+    LOW,
+    REJECTED,
+    WATCHLIST,
+    Commit,
+    figures,
+    open_view,
+    point_at,
+    words,
+)
 
 pytestmark = pytest.mark.integration
 
 
-def open_page(period: str | None = None) -> AppTest:
-    page = AppTest.from_file(PROJECT_ROOT / "dashboard" / "app.py", default_timeout=60)
-    if period is not None:
-        page.query_params["period"] = period
-    return page.run()
-
-
-def figures(page: AppTest) -> dict[str, tuple[str, str]]:
-    """Each key figure and what stands below it, by its label without the coloured square."""
-    return {m.label.rpartition(")")[2].strip(): (m.value, m.delta) for m in page.metric}
-
-
 def test_an_empty_database_says_how_to_fill_it(warehouse: psycopg.Connection[Any]) -> None:
-    page = open_page()
+    page = open_view("overview")
     assert not page.exception
     assert "No applications yet" in page.info[0].value
     assert "make demo" in page.info[0].value
-    assert figures(page)["Applications scored"] == ("0", "in the last 24 hours")
-    assert "No application was flagged" in page.main.markdown[-1].value
+    assert figures(page)["Applications scored"] == "0"
+    assert figures(page)["Watchlist share"] == "–"
+    assert not page.get("vega_lite_chart")
 
 
-def test_a_filled_database_shows_figures_charts_and_watchlist(commit: Commit) -> None:
-    commit(*[LOW] * 1_200, *[ELEVATED] * 300, WATCHLIST, REJECTED)
-    page = open_page()
+def test_a_filled_database_shows_figures_and_charts(commit: Commit) -> None:
+    commit(*[LOW] * 120, *[ELEVATED] * 30, *[WATCHLIST] * 10, REJECTED)
+    page = open_view("overview")
     assert not page.exception
     assert not page.info
     assert figures(page) == {
-        "Applications scored": ("1,501", "in the last 24 hours"),
-        "Watchlist": ("1", "0.1 % of scored"),
-        "Elevated": ("300", "20.0 % of scored"),
-        "Low": ("1,200", "79.9 % of scored"),
-        "Throughput, events/s": ("25.0", "in the last minute"),
+        "Applications scored": "160",
+        "Watchlist share": "6.2 %",
+        "Elevated share": "18.8 %",
+        "Amount at risk": "$100 K",
+        "Reject share": "0.6 %",
+        "Throughput, events/s": "2.7",
+        "Event to commit, p50": figures(page)["Event to commit, p50"],
+        "Lag, events": "–",
     }
-    assert len(page.get("vega_lite_chart")) == 2
-    table = page.dataframe[0].value
-    assert table["loan_id"].tolist() == ["2500"]
-    assert list(table["reasons"][0]) == ["DTI ≥ 30 %", "Delinquencies > 0"]
-    assert table["purpose"].tolist() == ["Small business"]
-    status = next(text.value for text in page.markdown if "Last commit" in text.value)
-    assert "Live" in status
-    assert "1,501 scored, 1 rejected (0.1 %)" in status
+    (share,) = (m for m in page.metric if m.label.endswith("Watchlist share"))
+    assert share.proto.delta_description == "95 %: 3.4–11.1 %"
+    # Volume, mix, and the risk by purpose, state, grade, amount and term.
+    assert len(page.get("vega_lite_chart")) == 7
+    assert "Live" in words(page)
+    assert "160 scored, 1 rejected (0.6 %)" in words(page)
+
+
+def test_figures_change_against_the_period_before(
+    warehouse: psycopg.Connection[Any], commit: Commit
+) -> None:
+    commit(*[LOW] * 6, *[WATCHLIST] * 2)
+    warehouse.execute("UPDATE risk_by_minute SET minute = minute - interval '80 minutes'")
+    commit(*[LOW] * 9, *[WATCHLIST] * 3)
+    page = open_view("overview", period="1 h")
+    deltas = {m.label.rpartition(")")[2].strip(): m.delta for m in page.metric}
+    assert deltas["Applications scored"] == "+50.0 %"
+    assert deltas["Amount at risk"] == "+50.0 %"
+    assert deltas["Watchlist share"] == "+0.00 points"
+    deltas = {m.label: m.delta for m in open_view("overview", period="All").metric}
+    assert not deltas["Applications scored"]
+
+
+def test_a_segment_filters_everything_and_is_in_the_address(commit: Commit) -> None:
+    commit(*[LOW] * 5, *[WATCHLIST] * 3, WATCHLIST | {"addr_state": "TX"}, REJECTED)
+    page = open_view("overview", purpose="Small business")
+    assert not page.exception
+    assert figures(page)["Applications scored"] == "4"
+    assert figures(page)["Watchlist share"] == "100.0 %"
+    assert figures(page)["Reject share"] == "–"
+    assert "**Small business**" in words(page)
+    page.multiselect(key="state").set_value(["TX"]).run()
+    assert figures(page)["Applications scored"] == "1"
+    page.multiselect(key="grade").set_value(["G"]).run()
+    assert not page.exception
+    assert "Choose a longer period or fewer filters" in page.info[0].value
+
+
+def test_the_measure_is_in_the_address(commit: Commit) -> None:
+    commit(*[LOW] * 5, *[WATCHLIST] * 3)
+    page = open_view("overview", measure="Amount at risk")
+    assert not page.exception
+    assert "Amount at risk by purpose" in [header.value for header in page.header]
 
 
 def test_a_period_without_events_says_so(
@@ -64,26 +102,21 @@ def test_a_period_without_events_says_so(
         ("scored_applications", "scored_at"),
         ("batches", "committed_at"),
     ):
-        warehouse.execute(f"UPDATE {table} SET {column} = {column} - interval '2 hours'")
-    page = open_page()
-    assert figures(page)["Watchlist"] == ("1", "100.0 % of scored")
-    assert "Idle" in next(text.value for text in page.markdown if "Last commit" in text.value)
+        warehouse.execute(f"UPDATE {table} SET {column} = {column} - interval '2 hours'")  # type: ignore[call-overload]
+    page = open_view("overview")
+    assert figures(page)["Watchlist share"] == "100.0 %"
+    assert "Idle" in words(page)
     page.segmented_control(key="period").set_value("1 h").run()
     assert not page.exception
-    assert "Nothing was scored in the last hour" in page.info[0].value
-    assert figures(page)["Watchlist"] == ("0", "– of scored")
+    assert "was scored in the last hour" in page.info[0].value
 
 
-def test_the_period_is_part_of_the_address(warehouse: psycopg.Connection[Any]) -> None:
-    page = open_page("7 d")
-    assert figures(page)["Applications scored"] == ("0", "in the last 7 days")
-
-
-def test_a_server_that_is_down_is_named_and_the_password_is_not(unreachable: None) -> None:
-    page = open_page()
+def test_a_server_that_is_down_is_named_once_and_the_password_is_not(unreachable: None) -> None:
+    page = open_view("overview")
     assert not page.exception
     assert not page.metric
-    assert "The warehouse does not answer" in page.warning[0].value
+    (warning,) = page.warning
+    assert "The warehouse does not answer" in warning.value
     assert "127.0.0.1:1/credit_risk" in page.code[0].value
     assert "secret" not in page.code[0].value
 
@@ -92,7 +125,7 @@ def test_a_database_without_tables_says_how_to_make_them(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     point_at(database_url, monkeypatch)
-    page = open_page()
+    page = open_view("overview")
     assert not page.exception
     assert "no tables yet" in page.warning[0].value
     assert "credit-risk migrate" in page.warning[0].value
@@ -103,7 +136,7 @@ def test_the_page_comes_back_with_the_server(
     warehouse_settings: WarehouseSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    page = open_page()
+    page = open_view("overview")
     assert page.warning
     monkeypatch.setenv("DATABASE_URL", warehouse_settings.database_url.get_secret_value())
     page.run()
@@ -116,7 +149,18 @@ def test_a_wrong_setting_is_named(
 ) -> None:
     point_at("postgresql://127.0.0.1:1/x", monkeypatch)
     monkeypatch.setenv("CREDIT_RISK_SCHEMA", "no schema")
-    page = open_page()
+    page = open_view("overview")
     assert not page.exception
     assert "configuration is not valid" in page.warning[0].value
     assert "CREDIT_RISK_SCHEMA" in page.code[0].value
+
+
+def test_the_navigation_begins_with_the_overview(warehouse: psycopg.Connection[Any]) -> None:
+    page = AppTest.from_file(PROJECT_ROOT / "dashboard" / "app.py", default_timeout=60).run()
+    assert not page.exception
+    assert page.title[0].value == "Credit risk overview"
+
+
+def test_the_map_has_every_state_once() -> None:
+    assert len(TILES) == 51
+    assert len(set(TILES.values())) == 51

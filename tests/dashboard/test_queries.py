@@ -25,7 +25,6 @@ def test_an_empty_database_has_zeros_and_unknowns(warehouse: psycopg.Connection[
         assert data.progress.last_commit is None
         assert pd.isna(data.progress.silence_seconds)
         assert pd.isna(data.latency.p50)
-        assert data.watchlist.empty
         assert len(data.volume) >= 15
 
 
@@ -43,24 +42,6 @@ def test_what_the_pipeline_commits_is_what_the_page_gets(commit: Commit) -> None
         assert data.volume.index[-1] <= data.progress.as_of < data.volume["end"].iloc[-1]
 
 
-def test_the_watchlist_is_newest_first_and_complete(commit: Commit) -> None:
-    commit(LOW, WATCHLIST)
-    commit(WATCHLIST | {"loan_amnt": 12_000, "revol_util": "85%", "inq_last_6mths": 3})
-    watchlist = queries.overview("24 h", "Asia/Tokyo").watchlist
-    assert watchlist["loan_id"].tolist() == ["1002", "1001"]
-    assert str(watchlist["scored_at"].dt.tz) == "Asia/Tokyo"
-    newest, oldest = watchlist.to_dict("records")
-    assert newest["reasons"] == ["DTI>=30", "REVOL_UTIL>=80", "DELINQ_2YRS>0", "INQ_LAST_6MTHS>=2"]
-    assert oldest["reasons"] == ["DTI>=30", "DELINQ_2YRS>0"]
-    assert (newest["loan_amnt"], newest["revol_util"]) == (12_000, 85)
-    assert pd.isna(oldest["revol_util"])
-    assert (newest["grade"], newest["purpose"], newest["addr_state"]) == (
-        "A",
-        "small_business",
-        "CA",
-    )
-
-
 def test_a_period_leaves_out_what_is_older(
     warehouse: psycopg.Connection[Any], commit: Commit
 ) -> None:
@@ -73,7 +54,7 @@ def test_a_period_leaves_out_what_is_older(
     )
     st.cache_data.clear()
     elevated = {p: queries.overview(p, "UTC").scored["Elevated"] for p in PERIODS}
-    assert elevated == {"15 min": 0, "1 h": 10, "24 h": 20, "7 d": 30, "All": 40}
+    assert elevated == {"15 min": 0, "1 h": 10, "24 h": 20, "7 d": 30, "30 d": 30, "All": 40}
 
 
 def test_each_minute_is_counted_in_its_bucket(warehouse: psycopg.Connection[Any]) -> None:

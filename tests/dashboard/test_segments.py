@@ -1,16 +1,28 @@
 """The rollup by segment: every application once, whenever it runs."""
 
-from typing import Any
+from datetime import datetime
+from itertools import product
+from typing import Any, cast
 
+import dagster as dg
 import psycopg
 import pytest
+import streamlit as st
+from psycopg import sql
 
+from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.settings import WarehouseSettings
+from dashboard import queries
+from dashboard.periods import PERIODS
 from resources.warehouse import Warehouse
 from tests.dashboard.conftest import ELEVATED, LOW, WATCHLIST, Commit
 
 pytestmark = pytest.mark.integration
 
+SMALL = queries.Segment(purpose=("small_business",))
+SMALL_OR_CARDS_IN_TEXAS = queries.Segment(
+    purpose=("small_business", "credit_card"), addr_state=("TX",), amount_from=(25_000,)
+)
 COLUMNS = "purpose, grade, addr_state, term_months, amount_from"
 ROLLED_UP = f"""
     SELECT {COLUMNS}, sum(applications), sum(elevated), sum(watchlist), sum(loan_amnt),
@@ -62,6 +74,21 @@ def test_every_application_is_added_once(
     assert rows(warehouse, ROLLED_UP) == rows(warehouse, COUNTED)
 
 
+def test_the_job_rolls_up_and_says_what_it_added(
+    warehouse: psycopg.Connection[Any], commit: Commit
+) -> None:
+    commit(LOW, WATCHLIST)
+    age(warehouse, "1 hour")
+    warehouse.execute("UPDATE segments_progress SET rolled_up_to = '-infinity'")
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = defs.resolve_job_def("roll_up_segments")
+        first, second = (job.execute_in_process(instance=instance) for _ in range(2))
+    (event,) = first.get_asset_materialization_events()
+    assert event.materialization.metadata["applications added"].value == 2
+    assert event.materialization.metadata["segments"].value == 2
+    assert second.get_asset_materialization_events() == []
+
+
 def test_an_open_transaction_holds_it_back(
     warehouse: psycopg.Connection[Any], warehouse_settings: WarehouseSettings, commit: Commit
 ) -> None:
@@ -110,3 +137,97 @@ def test_old_hours_are_merged_to_days(warehouse: psycopg.Connection[Any], commit
     assert rows(warehouse, ROLLED_UP) == rows(warehouse, COUNTED)
     (later,) = rows(warehouse, "SELECT merged_to FROM segments_progress")
     assert later[0] > merged[0]
+
+
+@pytest.mark.parametrize("segment", [queries.EVERYTHING, SMALL, SMALL_OR_CARDS_IN_TEXAS])
+def test_rollup_and_applications_add_up(
+    filled: psycopg.Connection[Any], segment: queries.Segment
+) -> None:
+    """However a period cuts through the rollup, its figures are those of its applications."""
+    for rolled_up, period in product(("nothing", "all", "hours and days"), PERIODS):
+        roll_up_anew(filled, rolled_up)
+        st.cache_data.clear()
+        data = queries.overview(period, "Asia/Kolkata", segment)
+        since = data.buckets.edges[0].to_pydatetime()
+        expected = counted(filled, since, segment)
+        assert (
+            data.totals.applications,
+            data.totals.elevated,
+            data.totals.watchlist,
+            data.totals.loan_amnt,
+            data.totals.watchlist_amnt,
+        ) == expected, rolled_up
+        if data.before is not None and segment:
+            before = counted(filled, since - (data.progress.as_of - since), segment, since)
+            assert abs(data.before.applications - before[0]) <= 1
+            assert data.before.loan_amnt == pytest.approx(before[3], abs=50_000)
+        parts = queries.breakdown(period, "Asia/Kolkata", segment).rows
+        sums = parts.groupby("dimension")[["applications", "watchlist", "watchlist_amnt"]].sum()
+        assert set(sums.index) == set(queries.SEGMENT_COLUMNS) or expected[0] == 0
+        since = None if PERIODS[period].length is None else since
+        for column, value in (("applications", 0), ("watchlist", 2), ("watchlist_amnt", 4)):
+            assert set(sums[column]) <= {counted(filled, since, segment)[value]}, rolled_up
+
+
+def roll_up_anew(connection: psycopg.Connection[Any], how: str) -> None:
+    connection.execute("TRUNCATE segments_by_hour")
+    connection.execute(
+        "UPDATE segments_progress SET (rolled_up_to, merged_to) = ('-infinity', '-infinity')"
+    )
+    if how != "nothing":
+        roll_up(connection, keep="15 days" if how == "all" else "2 days")
+
+
+def counted(
+    connection: psycopg.Connection[Any],
+    since: Any,
+    segment: queries.Segment,
+    until: Any = None,
+) -> tuple[Any, ...]:
+    where = "".join(
+        f" AND {column} = ANY (%({column})s)"
+        for column in vars(segment)
+        if getattr(segment, column)
+    )
+    row = connection.execute(
+        "SELECT count(*), count(*) FILTER (WHERE risk_tier = 'Elevated'),"
+        " count(*) FILTER (WHERE risk_tier = 'Watchlist'), coalesce(sum(loan_amnt), 0),"
+        " coalesce(sum(loan_amnt) FILTER (WHERE risk_tier = 'Watchlist'), 0)"
+        " FROM application_segments"
+        " WHERE scored_at >= coalesce(%(since)s::timestamptz, '-infinity')"
+        " AND scored_at < coalesce(%(until)s::timestamptz, 'infinity')" + where,  # type: ignore[arg-type]
+        {"since": since, "until": until}
+        | {column: list(values) for column, values in vars(segment).items()},
+    ).fetchone()
+    assert row is not None
+    return row
+
+
+@pytest.fixture
+def filled(warehouse: psycopg.Connection[Any], commit: Commit) -> psycopg.Connection[Any]:
+    """Applications of each age up to forty days, with what the drain rolls up of them."""
+    ages = [*range(0, 180, 7), *range(180, 4_000, 41), *range(4_000, 40 * 1_440, 331)]
+    kinds = [LOW, ELEVATED, WATCHLIST, WATCHLIST | {"addr_state": "TX", "loan_amnt": 30_000}]
+    commit(*(kinds[number % len(kinds)] for number in range(len(ages))))
+    early = sql.SQL(
+        "CREATE TABLE scored_applications_early PARTITION OF scored_applications"
+        " FOR VALUES FROM ('2020-01-01') TO ({})"
+    )
+    warehouse.execute(early.format(sql.Literal(first_of_last_month(warehouse))))
+    warehouse.execute(
+        "UPDATE scored_applications SET scored_at = scored_at"
+        ' - make_interval(mins => (%s::int[])["offset" + 1])',
+        (ages,),
+    )
+    warehouse.execute("TRUNCATE risk_by_minute")
+    warehouse.execute(
+        "INSERT INTO risk_by_minute SELECT date_trunc('minute', scored_at), source_id, risk_tier,"
+        " count(*), sum(loan_amnt) FROM scored_applications GROUP BY 1, 2, 3"
+    )
+    return warehouse
+
+
+def first_of_last_month(connection: psycopg.Connection[Any]) -> datetime:
+    query = "SELECT date_trunc('month', now(), 'UTC') - interval '1 month'"
+    ((month,),) = connection.execute(query).fetchall()
+    return cast("datetime", month)

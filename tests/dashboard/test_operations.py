@@ -1,0 +1,108 @@
+"""The Operations page as a viewer meets it."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import psycopg
+import pytest
+
+from dashboard import orchestration, queries
+from tests.dashboard.conftest import LOW, REJECTED, WATCHLIST, Commit, figures, open_view, words
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(autouse=True)
+def _no_dagster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDIT_RISK_DAGSTER_URL", "http://127.0.0.1:1")
+
+
+def test_an_empty_database_says_what_will_appear(warehouse: psycopg.Connection[Any]) -> None:
+    page = open_view("operations")
+    assert not page.exception
+    assert "Nothing was committed yet" in page.info[0].value
+    assert "Dagster at http://127.0.0.1:1 does not answer" in page.warning[0].value
+
+
+def test_a_server_that_is_down_is_named(unreachable: None) -> None:
+    page = open_view("operations")
+    assert not page.exception
+    assert "The warehouse does not answer" in page.warning[0].value
+
+
+def test_batches_partitions_and_rejected_events_are_shown(
+    warehouse: psycopg.Connection[Any], commit: Commit
+) -> None:
+    commit(LOW, WATCHLIST, REJECTED)
+    commit(LOW, REJECTED)
+    page = open_view("operations")
+    assert not page.exception
+    found = figures(page)
+    assert found["Rejected events"] == "2"
+    assert found["Not archived yet"] == "5"
+    assert found["Lag, events"] == "–"
+    tables = [table.value for table in page.dataframe]
+    partitions, archive, reasons, rejected, batches = tables
+    assert partitions[["next_offset", "scored", "rejected", "gaps"]].to_numpy().tolist() == [
+        [5, 3, 2, 0]
+    ]
+    assert archive["pending"].tolist() == [5]
+    assert reasons[["reason", "events"]].to_numpy().tolist() == [["missing_required:loan_amnt", 2]]
+    assert reasons["words"].tolist() == ["Missing required: loan_amnt"]
+    assert rejected["offset"].tolist() == [4, 2]
+    assert batches["scored"].tolist() == [1, 2]
+    assert all(url.endswith("/runs/run") for url in batches["run"])
+    assert "/locations/credit_risk/jobs/redrive_rejected/playground" in words(page)
+    assert len(page.get("vega_lite_chart")) == 2
+
+
+def test_minutes_without_events_are_there(commit: Commit) -> None:
+    commit(LOW, REJECTED)
+    minutes = queries.operations("UTC").minutes
+    assert len(minutes) == queries.MINUTES
+    assert minutes[["scored", "rejected"]].sum().tolist() == [1, 1]
+    assert minutes["p50"].notna().sum() == 1
+    assert minutes["p50"].max() == pytest.approx(0.2, abs=0.2)
+
+
+class _Elsewhere(BaseHTTPRequestHandler):
+    """A web server that is not Dagster's."""
+
+    def do_POST(self) -> None:
+        body = json.dumps({"errors": ["no such thing"]}).encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), _Elsewhere) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_another_server_in_dagsters_place_is_named(
+    elsewhere: str, warehouse: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDIT_RISK_DAGSTER_URL", elsewhere)
+    with pytest.raises(orchestration.DagsterUnavailable, match=elsewhere):
+        orchestration.state("UTC")
+
+
+def test_grafana_is_linked_where_there_is_one(
+    warehouse: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDIT_RISK_GRAFANA_URL", "http://grafana.example:3000")
+    assert orchestration.grafana_url() == "http://grafana.example:3000"
+    monkeypatch.delenv("CREDIT_RISK_GRAFANA_URL")
+    assert orchestration.grafana_url() is None
