@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 import structlog
+from structlog.typing import EventDict
 
 from credit_risk_dagster.settings import LogSettings
 
@@ -39,6 +40,12 @@ class _Handler(logging.StreamHandler[Any]):
     """A handler of ours, to be told from others'."""
 
 
+def _without_color(_logger: Any, _method: str, entry: EventDict) -> EventDict:
+    """Drop uvicorn's second version of its messages."""
+    entry.pop("color_message", None)
+    return entry
+
+
 def _formatter(settings: LogSettings) -> logging.Formatter:
     as_text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
     # Without local variables: they hold applications.
@@ -60,6 +67,7 @@ def _formatter(settings: LogSettings) -> logging.Formatter:
         foreign_pre_chain=[
             structlog.contextvars.merge_contextvars,
             structlog.stdlib.ExtraAdder(),
+            _without_color,
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

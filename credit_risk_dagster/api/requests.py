@@ -65,7 +65,7 @@ class RequestLog:
 
 
 def _log_request(scope: MutableMapping[str, Any], status: int, seconds: float) -> None:
-    route = getattr(scope.get("route"), "path", "")
+    route = getattr(scope.get("route"), "path_format", "")
     _log.log(
         logging.DEBUG if route in _QUIET and status < 400 else logging.INFO,
         "%s %s %d",

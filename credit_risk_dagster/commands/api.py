@@ -30,7 +30,7 @@ def api(
 
     from credit_risk_dagster import logs
     from credit_risk_dagster.api.app import create_app
-    from credit_risk_dagster.settings import ApiSettings, Settings
+    from credit_risk_dagster.settings import ApiSettings, LogSettings, Settings
 
     given: dict[str, Any] = {"host": host, "port": port}
     settings = Settings()
@@ -41,6 +41,7 @@ def api(
         host=settings.api.host,
         port=settings.api.port,
         log_config=None,  # ours
+        log_level=LogSettings().level.lower(),
         access_log=False,  # it would have the paths, which name loans
         server_header=False,
     )
