@@ -467,7 +467,10 @@ class Stack:
         )
         dagster = Server(
             "Dagster",
-            [sys.executable, "-m", "dagster", "dev", "-h", HOST, "-p", str(dagster_port)],
+            [
+                *(sys.executable, "-m", "dagster", "dev", "-h", HOST, "-p", str(dagster_port)),
+                *("--log-format", "json"),
+            ],
             dagster_port,
             ready_path="/server_info",
             environment=variables,
