@@ -271,6 +271,9 @@ class DrainSettings(_Settings):
     policy_file: Path = Field(DEFAULT_POLICY, description="credit policy (YAML)")
 
 
+CLIENT = r"[A-Za-z0-9._-]{1,64}"  # name of a client of the API
+
+
 class ApiSettings(_Settings):
     """How the API serves (variables `CREDIT_RISK_API_*`)."""
 
@@ -303,7 +306,7 @@ class ApiSettings(_Settings):
     def _keys_are_hashes(cls, value: str) -> str:
         entries = [entry.strip() for entry in value.split(",") if entry.strip()]
         for number, entry in enumerate(entries, 1):
-            if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}:[0-9a-f]{64}", entry):
+            if not re.fullmatch(CLIENT + r":[0-9a-f]{64}", entry):
                 raise ValueError(
                     f"entry {number} is not client:hash; `credit-risk api-key new` makes one"
                 )

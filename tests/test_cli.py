@@ -5,6 +5,7 @@ In this process where that is the same; the demo and the embedded servers as pro
 
 import fcntl
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -30,7 +31,7 @@ import typer.main
 from pydantic import SecretStr
 
 from credit_risk_dagster import cli
-from credit_risk_dagster.settings import PROJECT_ROOT, KafkaSettings, WarehouseSettings
+from credit_risk_dagster.settings import PROJECT_ROOT, ApiSettings, KafkaSettings, WarehouseSettings
 from infra.embedded.stack import HOST, Broker, Postgres, free_port
 from resources.broker import Broker as Topic
 from resources.warehouse import Warehouse
@@ -96,6 +97,28 @@ def one_line(result: Result) -> str:
     (line,) = result.err.splitlines()
     assert line.startswith("error: ")
     return line.removeprefix("error: ")
+
+
+# --- the API ------------------------------------------------------------------------------------
+
+
+def test_a_new_key_and_its_hash(run: Run) -> None:
+    result = run("api-key", "new", "loan-origination")
+    key, entry = result.out.splitlines()
+    assert (result.code, key[:4]) == (0, "crk_")
+    assert entry == f"loan-origination:{hashlib.sha256(key.encode()).hexdigest()}"
+    assert ApiSettings(keys=entry).hashes == {
+        "loan-origination": hashlib.sha256(key.encode()).digest()
+    }
+    assert run("api-key", "new", "loan-origination").out != result.out
+    assert "'two words' is not" in one_line(run("api-key", "new", "two words"))
+
+
+def test_the_api_does_not_start_open_to_others(run: Run) -> None:
+    assert run("api", "--host", "0.0.0.0") == error(
+        "CREDIT_RISK_API_HOST=0.0.0.0 can be reached from other machines, so it needs "
+        "CREDIT_RISK_API_KEYS: `credit-risk api-key new` makes one"
+    )
 
 
 # --- help and usage -----------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """Which of the servers that the platform needs answer, and how fast."""
 
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Literal
 
 from dagster import DagsterInstance
@@ -18,6 +19,9 @@ from resources.warehouse import WarehouseReader
 PATIENCE_SECONDS = 3.0
 # Probes may be many, and each question opens connections.
 FRESH_SECONDS = 1.0
+
+# Connects to a server; the value of the context asks it, and raises when something is wrong.
+Connect = Callable[[], AbstractContextManager[Callable[[], object]]]
 
 
 class DependencyState(BaseModel):
@@ -46,15 +50,18 @@ class Health:
                 update={"max_attempts": 1, "timeout_seconds": PATIENCE_SECONDS}
             )
         )
-        checks: dict[str, tuple[Callable[[], object], bool]] = {
-            "broker": (Broker(settings.kafka).inspect, True),
-            "warehouse": (lambda: _ask_warehouse(warehouse), True),
-            "lake": (lake.check_access, False),
-            "dagster_storage": (_ask_dagster, False),
+        checks: dict[str, tuple[Connect, bool]] = {
+            "broker": (lambda: nullcontext(Broker(settings.kafka).inspect), True),
+            "warehouse": (lambda: nullcontext(partial(_ask_warehouse, warehouse)), True),
+            "lake": (lambda: nullcontext(lake.check_access), False),
+            "dagster_storage": (_dagster, False),
         }
         self._questions = {
-            name: (required, _question(name, check)) for name, (check, required) in checks.items()
+            name: (required, _question(name, connect))
+            for name, (connect, required) in checks.items()
         }
+        for _, question in self._questions.values():
+            question.ask()  # the first answers take longest, and nobody waits for them yet
 
     def readiness(self) -> Readiness:
         """The state of every dependency, at most a second old."""
@@ -69,15 +76,19 @@ class Health:
         return Readiness(status="degraded" if down else "ready", dependencies=states)
 
 
-def _question(name: str, check: Callable[[], object]) -> Question[float]:
-    def timed() -> float:
-        started = time.perf_counter()
-        check()
-        return (time.perf_counter() - started) * 1000
+def _question(name: str, connect: Connect) -> Question[float]:
+    @contextmanager
+    def timed() -> Iterator[Callable[[], float]]:
+        with connect() as check:
 
-    return Question(
-        name, lambda: nullcontext(timed), timeout=PATIENCE_SECONDS, fresh_for=FRESH_SECONDS
-    )
+            def ask() -> float:
+                started = time.perf_counter()
+                check()
+                return (time.perf_counter() - started) * 1000
+
+            yield ask
+
+    return Question(name, timed, timeout=PATIENCE_SECONDS, fresh_for=FRESH_SECONDS)
 
 
 def _state(required: bool, answer: Callable[[], float]) -> DependencyState:
@@ -98,6 +109,7 @@ def _ask_warehouse(warehouse: WarehouseReader) -> None:
         connection.execute("SELECT FROM stream_offsets LIMIT 1")
 
 
-def _ask_dagster() -> None:
+@contextmanager
+def _dagster() -> Iterator[Callable[[], object]]:
     with DagsterInstance.get() as instance:
-        instance.get_daemon_statuses()
+        yield instance.get_daemon_statuses

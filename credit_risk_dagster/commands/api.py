@@ -1,9 +1,13 @@
 """`credit-risk api` and `credit-risk api-key`: serving the API, and making its keys."""
 
+import re
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import CLIENT
 
 app = typer.Typer()
 key_app = typer.Typer(help="Keys of the API.", no_args_is_help=True)
@@ -50,7 +54,11 @@ def api(
 @key_app.command("new")
 def new(
     client: Annotated[
-        str, typer.Argument(help="Who will use it, as the log names it, e.g. loan-origination.")
+        str,
+        typer.Argument(
+            help="Who will use it, as the log names it, e.g. loan-origination: letters, digits, "
+            "dots, dashes."
+        ),
     ],
 ) -> None:
     """Make a key. It is shown once and stored nowhere: only its hash goes into the configuration.
@@ -59,11 +67,13 @@ def new(
     Several clients' entries are separated by commas.
     """
     from credit_risk_dagster.api.guards import new_key
-    from credit_risk_dagster.settings import ApiSettings
 
+    if not re.fullmatch(CLIENT, client):
+        raise PlatformError(f"client {client!r} is not 1 to 64 letters, digits, dots and dashes")
     key, digest = new_key()
-    entry = f"{client}:{digest}"
-    ApiSettings(keys=entry)
     out.print(key, soft_wrap=True)
-    out.print(entry, soft_wrap=True)
-    err.print(f"Give the first line to {client}; add the second one to CREDIT_RISK_API_KEYS.")
+    out.print(f"{client}:{digest}", soft_wrap=True)
+    err.print(
+        f"Give the first line to {client}; add the second one to CREDIT_RISK_API_KEYS.",
+        soft_wrap=True,
+    )

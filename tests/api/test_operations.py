@@ -35,11 +35,8 @@ def test_every_dependency_answers(client: TestClient) -> None:
     assert all(state["latency_ms"] > 0 for state in found["dependencies"].values())
 
 
-def test_without_the_lake_and_dagster_it_works(
-    start_api: StartApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = start_api(AWS_ENDPOINT_URL_S3=f"http://{HOST}:{free_port()}")
-    monkeypatch.delenv("DAGSTER_HOME")
+def test_without_the_lake_and_dagster_it_works(start_api: StartApi) -> None:
+    client = start_api(AWS_ENDPOINT_URL_S3=f"http://{HOST}:{free_port()}", DAGSTER_HOME="")
     answer = client.get("/ready")
     assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
     assert states(answer) == {
