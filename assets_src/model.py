@@ -121,6 +121,8 @@ def model_loans(
             )
         except SampleTooSmall as error:
             yield _result(ENOUGH_OUTCOMES, False, str(error))
+            yield _result(NO_LEAKAGE, True, "not looked at: there are too few outcomes")
+            yield _nothing_trained("there are too few outcomes")
             return
         yield _result(
             ENOUGH_OUTCOMES,
@@ -132,6 +134,7 @@ def model_loans(
             aucs = modelling.check_features(sample, features)
         except modelling.LeakingFeature as error:
             yield _result(NO_LEAKAGE, False, str(error))
+            yield _nothing_trained("a feature knows the outcome")
             return
         alone = [{"feature": name, "AUC alone": round(auc, 3)} for name, auc in aucs.items()]
         yield _result(NO_LEAKAGE, True, "no feature knows the outcome", {"features": _table(alone)})
@@ -156,16 +159,22 @@ def model_loans(
     )
 
 
+def _nothing_trained(why: str) -> dg.AssetCheckResult:
+    return _result(FIT, False, f"nothing was trained: {why}", severity=dg.AssetCheckSeverity.WARN)
+
+
 def _result(
     check: dg.AssetCheckSpec,
     passed: bool,
     description: str,
     metadata: dict[str, Any] | None = None,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
 ) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=check.name,
         asset_key=check.asset_key,
         passed=passed,
+        severity=severity,
         description=description,
         metadata=metadata or {},
     )

@@ -33,6 +33,7 @@ from credit_risk_dagster import logs
 from resources.configurable import BrokerResource, LakeResource, WarehouseResource
 from sensors.alerts import run_failures
 from sensors.offsets import loan_applications_offsets
+from sensors.population import population_drifted
 
 # Dagster's processes that run this code (its code server, each run) begin here.
 logs.configure(in_dagster=True)
@@ -72,7 +73,7 @@ defs = dg.Definitions(
         check_stream_schedule,
         segments_schedule,
     ],
-    sensors=[loan_applications_offsets, run_failures],
+    sensors=[loan_applications_offsets, population_drifted, run_failures],
     resources={
         "broker": BrokerResource(),
         "warehouse": WarehouseResource(),

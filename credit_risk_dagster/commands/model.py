@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from credit_risk_dagster.settings import DrainSettings, ModelSettings, WarehouseSettings
 
 if TYPE_CHECKING:
     from credit_risk_dagster.domain.benchmark import Benchmark
     from credit_risk_dagster.modelling import Modelling
+    from resources.model_store import StoredModel
     from resources.warehouse import Warehouse
 
 app = typer.Typer(help="The statistical model beside the policy.", no_args_is_help=True)
@@ -92,21 +93,18 @@ def ls(json_: Json = False) -> None:
     if json_:
         _print_json([{**vars(model), "active": model.active} for model in models])
         return
-    table = Table("id", "version", "state", "trained at", "outcome", "sample", "AUC", "features")
+    table = Table("id", Column("version", no_wrap=True), "state", "trained at", "AUC")
     for model in models:
         table.add_row(
             *(str(model.model_id), model.version, _state(model)),
-            *(f"{model.created_at:%Y-%m-%d %H:%M:%S}", model.outcome),
-            f"{model.sample}: {model.bads:,} bad of {model.rows:,}",
-            f"{model.metrics['auc']:.3f}",
-            ", ".join(model.features),
+            *(f"{model.created_at:%Y-%m-%d %H:%M}", f"{model.metrics['auc']:.3f}"),
         )
     out.print(table)
 
 
-def _state(model: Any) -> str:
+def _state(model: "StoredModel") -> str:
     if model.active:
-        return f"active since {model.activated_at:%Y-%m-%d %H:%M}"
+        return "active"
     if model.retired_at:
         return "retired"
     return "" if model.can_score else "challenger"
