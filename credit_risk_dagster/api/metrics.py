@@ -360,7 +360,7 @@ def _orchestration(state: DagsterState) -> Iterator[Metric]:
     yield _gauge(
         "dagster_runs",
         "Runs that are not finished, and those that finished within an hour, by job and status",
-        [({"job": r["job"], "status": r["status"]}, r["runs"]) for r in state.runs],
+        [({"job_name": r["job"], "status": r["status"]}, r["runs"]) for r in state.runs],
     )
     yield _gauge(
         "dagster_oldest_queued_run_seconds",

@@ -400,7 +400,8 @@ def test_dagster_is_what_its_own_api_says(client: TestClient) -> None:
             for status in dg.DagsterRunStatus:
                 filters = dg.RunsFilter(job_name=job, statuses=[status])
                 assert found.get(
-                    ("dagster_runs", frozenset({"job": job, "status": status.value}.items())), 0
+                    ("dagster_runs", frozenset({"job_name": job, "status": status.value}.items())),
+                    0,
                 ) == instance.get_runs_count(filters)
         waiting = dg.RunsFilter(statuses=[dg.DagsterRunStatus.NOT_STARTED])
         (record,) = instance.get_run_records(waiting)
