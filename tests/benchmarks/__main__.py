@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import PROJECT_ROOT
-from tests.benchmarks import archive, latency, memory, throughput
+from tests.benchmarks import archive, drift, latency, memory, throughput
 from tests.benchmarks.lab import drain_settings, open_lab
 from tests.benchmarks.report import Section, bars_table
 
@@ -34,6 +34,7 @@ class Name(StrEnum):
     THROUGHPUT = "throughput"
     MEMORY = "memory"
     ARCHIVE = "archive"
+    DRIFT = "drift"
     LATENCY = "latency"
 
 
@@ -55,6 +56,8 @@ def main(
 
     ARCHIVE: copying to S3 against a bare loop that does only that, its memory and compression; and
     the rebuild from there against the drain.
+
+    DRIFT: the time and memory of a drift report over 100,000 and over 1,000,000 applications.
 
     LATENCY: from event to commit at 10, 100 and 1,000 events a second, through Dagster's daemon and
     the sensor, with handovers from run to run; and of the first event after an idle spell.
@@ -106,6 +109,8 @@ def _measure(name: Name, quick: bool, say: Any) -> Section:
         return latency.measure(latency.QUICK if quick else latency.FULL, say)
     if name is Name.ARCHIVE:
         return archive.measure(open_lab, archive.QUICK if quick else archive.FULL, say)
+    if name is Name.DRIFT:
+        return drift.measure(open_lab, drift.QUICK if quick else drift.FULL, say)
     with open_lab() as lab:
         return throughput.measure(lab, throughput.QUICK if quick else throughput.FULL, say)
 

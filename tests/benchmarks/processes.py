@@ -30,6 +30,7 @@ from credit_risk_dagster.drain import tuned_interpreter
 from credit_risk_dagster.settings import (
     ArchiveSettings,
     DrainSettings,
+    DriftSettings,
     KafkaSettings,
     LakeSettings,
     WarehouseSettings,
@@ -258,6 +259,69 @@ def row_at_a_time(events: int) -> Measured:
     from tests.benchmarks import row_at_a_time
 
     return row_at_a_time.consume(events)
+
+
+def multiply_scored(rows: int) -> Measured:
+    """Make so many scored applications of those that are there, over the last hour, and the rollup
+    of them. Incomes differ from copy to copy, so that they have as many values as real ones."""
+    copied = (
+        "source_id, partition, batch_id, policy_id, recorded_at, event_time, loan_id, loan_amnt,"
+        " dti, int_rate, revol_util, delinq_2yrs, inq_last_6mths, credit_history_years,"
+        " emp_length_yrs, term_months, issue_d, purpose, grade, addr_state, home_ownership,"
+        " loan_status, dti_band, util_band, rate_band, early_warning, risk_tier, reasons"
+    )
+    with Warehouse(WarehouseSettings()).connect() as connection:
+        connection.execute("CREATE TEMP TABLE loan AS SELECT * FROM scored_applications")
+        connection.execute("DELETE FROM scored_applications")
+        connection.execute(
+            f'INSERT INTO scored_applications (scored_at, "offset", annual_inc, {copied})'
+            " SELECT now() - interval '1 hour' * (1 - k::float8 / %(rows)s), k,"
+            f" round(annual_inc::numeric * (1 + k %% 1000 / 1e5), 2), {copied}"
+            " FROM generate_series(1, %(rows)s) k JOIN"
+            " (SELECT row_number() OVER () AS number, * FROM loan) numbered"
+            " ON number = 1 + k %% (SELECT count(*) FROM loan)",
+            {"rows": rows},
+        )
+        connection.execute("DELETE FROM risk_by_minute")
+        connection.execute(
+            "INSERT INTO risk_by_minute SELECT date_trunc('minute', scored_at), source_id,"
+            " risk_tier, count(*), sum(loan_amnt) FROM scored_applications GROUP BY 1, 2, 3"
+        )
+        connection.execute("VACUUM ANALYZE scored_applications")
+    return {"rows": rows}
+
+
+def drift(rows: int, html: bool = False) -> Measured:
+    """A drift report of the newest rows as its run makes it: plots included, HTML if asked for."""
+    # A run has all of these modules.
+    from credit_risk_dagster import definitions  # noqa: F401
+    from credit_risk_dagster.drift import publish_html, report_drift
+    from credit_risk_dagster.drift_plots import distributions, psi_bars
+
+    warehouse = Warehouse(WarehouseSettings())
+    before = _peak_mb()
+    started = time.time()
+    report = report_drift(
+        warehouse,
+        DriftSettings(),
+        KafkaSettings().topic,
+        load_policy(DrainSettings().policy_file),
+        run_id="benchmark",
+        last_rows=rows,
+    )
+    psi_bars(report), distributions(report)
+    measured: Measured = {
+        "rows": report.window.rows,
+        "seconds": time.time() - started,
+        "before_mb": before,
+    }
+    if html:
+        started = time.time()
+        publish_html(report, warehouse, Lake(LakeSettings()), logging.getLogger("benchmark"))
+        measured["html_seconds"] = time.time() - started
+        if report.html_key is None:
+            raise RuntimeError(report.html_problem)
+    return measured | {"peak_mb": _peak_mb()}
 
 
 def job() -> Measured:

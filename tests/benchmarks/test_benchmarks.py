@@ -12,7 +12,7 @@ from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.producer import builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from infra.embedded.stack import Broker, Postgres
-from tests.benchmarks import archive, row_at_a_time
+from tests.benchmarks import archive, drift, row_at_a_time
 from tests.benchmarks.lab import Lab
 from tests.benchmarks.report import Bar
 from tests.benchmarks.throughput import Size, measure
@@ -35,6 +35,20 @@ def test_the_archive_is_measured_beside_the_bare_loop_and_the_drain(
     section = archive.measure(lambda: nullcontext(Lab(postgres, broker)), size, lambda _: None)
     assert all(rate > 0 for rate in section.results["events_per_second_median"].values())
     assert section.results["compression_ratio"] > 1
+
+
+@pytest.mark.integration
+def test_drift_reports_of_two_sizes_are_measured(
+    postgres: Postgres, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDIT_RISK_DRIFT_BASELINE_ROWS", "100")
+    size = drift.Size(fewer=300, rows=900, rounds=1)
+    section = drift.measure(lambda: nullcontext(Lab(postgres, broker)), size, lambda _: None)
+    assert {rows: len(runs) for rows, runs in section.results["runs"].items()} == {
+        "300": 1,
+        "900": 1,
+    }
+    assert section.results["html"]["html_seconds"] > 0
 
 
 def test_the_usual_design_makes_the_rows_of_the_platform() -> None:
