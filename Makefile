@@ -15,7 +15,7 @@ export UV_SYSTEM_CERTS := true
 unexport VIRTUAL_ENV UV_PROJECT
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench benchmark-model lock clean
+.PHONY: help install demo test lint format bench bench-dashboard screenshots benchmark-model lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ format: $(INSTALLED)  ## put the code into the format that lint wants
 
 bench: $(INSTALLED)  ## measure throughput and latency
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-dashboard: $(INSTALLED)  ## measure the dashboard's queries on 10,000,000 applications
+	@$(BIN)/python -m tests.benchmarks.dashboard $(ARGS)
+
+screenshots: $(INSTALLED)  ## take the pictures in docs/images anew, of a live run
+	@$(BIN)/python -m tests.live.screenshots
 
 benchmark-model: $(INSTALLED)  ## compare the rules with models on the built-in loans
 	@$(BIN)/credit-risk model benchmark --sample builtin $(ARGS)

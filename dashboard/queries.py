@@ -885,7 +885,10 @@ def _minutes(db: Connection, as_of: pd.Timestamp) -> pd.DataFrame:
         since,
     )
     for minute, scored, rejected in events:
-        minutes.loc[pd.Timestamp(minute), ["scored", "rejected"]] = (scored or 0, rejected or 0)
+        minutes.loc[pd.Timestamp(minute), ["scored", "rejected"]] = (
+            int(scored or 0),
+            int(rejected or 0),
+        )
     latencies = db.execute(
         text("""
             SELECT minute, array_agg(events ORDER BY bucket) FROM (

@@ -1,5 +1,6 @@
 """Overview: how many applications came, how risky they are, and where the risk is."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from dashboard.states import TILES
 from dashboard.theme import TIER_COLOURS, swatch
 
 SILENT_AFTER_SECONDS = 60
-BREAKDOWN_EVERY = timedelta(seconds=30)
+BREAKDOWN_EVERY = timedelta(seconds=10)  # kept for longer; but a viewer may change the theme
 PURPOSES = 12  # the other ones, with few applications, are one bar
 BAR_HEIGHT = 26
 FEWEST = 30  # applications of which a share says something
@@ -82,56 +83,55 @@ def _key_figures(data: queries.Overview, lag: Lag, segment: Segment, when: str) 
     now, before, volume = data.totals, data.before, data.volume
     volume = volume.iloc[:-1]  # the last bucket is not over
     scored = volume[list(charts.WORST_FIRST)].sum(axis=1)
-    figure = partial(st.metric, delta_color="off", border=True, height="stretch", chart_type="area")
     earlier = (
         "no earlier period" if before is None or not before.applications else "than the one before"
     )
-    with st.grid(4, min_column_width=190, gap="small"):
-        figure(
+    with st.grid(4, min_column_width=160, gap="small"):
+        _figure(
             "Applications scored",
             formats.count(now.applications),
             _change(now.applications, None if before is None else before.applications),
-            chart_data=scored.tolist(),
+            line=scored.tolist(),
             delta_description=earlier,
             help=f"Scored {when}. Changes are against the period before, of the same length.",
         )
         interval = wilson_interval(now.watchlist, now.applications)
-        figure(
+        _figure(
             f"{swatch('Watchlist')} Watchlist share",
             formats.share(now.watchlist, now.applications),
             _points(now, before, "watchlist"),
-            chart_data=_series(volume["Watchlist"] / scored),
+            line=_series(volume["Watchlist"] / scored),
             delta_description="95 %: " + "–".join(f"{100 * end:.1f}" for end in interval) + " %"
             if interval
             else None,
             help=f"{formats.count(now.watchlist)} applications with an early warning, with the "
             "95 % confidence interval of the share (Wilson).",
         )
-        figure(
+        _figure(
             f"{swatch('Elevated')} Elevated share",
             formats.share(now.elevated, now.applications),
             _points(now, before, "elevated"),
-            chart_data=_series(volume["Elevated"] / scored),
+            line=_series(volume["Elevated"] / scored),
             delta_description=earlier,
             help=f"{formats.count(now.elevated)} applications without an early warning, with high "
             "DTI or utilization.",
         )
-        figure(
+        _figure(
             "Amount at risk",
             formats.dollars(now.watchlist_amnt),
             _change(now.watchlist_amnt, None if before is None else before.watchlist_amnt),
-            chart_data=volume["watchlist_amnt"].tolist(),
+            line=volume["watchlist_amnt"].tolist(),
             delta_description=f"{formats.share(now.watchlist_amnt, now.loan_amnt)} of all",
             help="Loan amounts of the applications on the Watchlist, USD.",
         )
-        _stream_figures(figure, data, lag, segment)
+        _stream_figures(data, lag, segment)
 
 
-def _stream_figures(figure: Any, data: queries.Overview, lag: Lag, segment: Segment) -> None:
+def _stream_figures(data: queries.Overview, lag: Lag, segment: Segment) -> None:
     now, before, volume = data.totals, data.before, data.volume.iloc[:-1]
     of_all = "of the whole stream"
     if now.rejected is None:
-        figure(
+        _figure(
             "Reject share",
             formats.UNKNOWN,
             delta_description="belongs to no segment",
@@ -140,7 +140,7 @@ def _stream_figures(figure: Any, data: queries.Overview, lag: Lag, segment: Segm
     else:
         events = now.applications + now.rejected
         earlier = None if before is None or before.rejected is None else before
-        figure(
+        _figure(
             "Reject share",
             formats.share(now.rejected, events),
             None
@@ -149,20 +149,20 @@ def _stream_figures(figure: Any, data: queries.Overview, lag: Lag, segment: Segm
                 now.rejected / max(events, 1)
                 - (earlier.rejected or 0) / (earlier.applications + (earlier.rejected or 0))
             ),
-            chart_data=_series(volume["Rejected"] / volume[list(queries.OUTCOMES)].sum(axis=1)),
+            line=_series(volume["Rejected"] / volume[list(queries.OUTCOMES)].sum(axis=1)),
             delta_description=f"{formats.count(now.rejected)} events",
             help="Events that could not be scored; the page Operations has their reasons.",
         )
     width = (volume["end"] - volume.index).dt.total_seconds()
-    figure(
+    _figure(
         "Throughput, events/s",
         formats.rate(data.progress.events_per_second),
-        chart_data=(volume[list(queries.OUTCOMES)].sum(axis=1) / width).tolist(),
+        line=(volume[list(queries.OUTCOMES)].sum(axis=1) / width).tolist(),
         delta_description="in the last minute",
         help=f"Scored and rejected events {of_all}; the line is of the period.",
     )
     latency = data.latency.p50
-    figure(
+    _figure(
         "Event to commit, p50",
         formats.duration(latency),
         None
@@ -172,13 +172,36 @@ def _stream_figures(figure: Any, data: queries.Overview, lag: Lag, segment: Segm
         help=f"From the broker's timestamp to the commit, {of_all}; the newest "
         f"{queries.LATENCY_BATCHES:,} batches of the period and of the one before.",
     )
-    figure(
+    _figure(
         "Lag, events",
         formats.UNKNOWN if lag.events is None else formats.count(lag.events),
-        chart_data=list(lag.history) if len(lag.history) > 1 else None,
+        line=lag.history,
         delta_description=lag.words,
         help="Events in the topic that are not committed yet.",
     )
+
+
+def _figure(
+    label: str,
+    value: str,
+    delta: str | None = None,
+    *,
+    delta_description: str | None,
+    help: str,
+    line: Sequence[float] = (),
+) -> None:
+    """A key figure with its course over the period."""
+    with st.container(border=True, height="stretch", gap="small"):
+        st.metric(
+            label,
+            value,
+            delta,
+            delta_color="off",
+            delta_description=delta_description,
+            help=help,
+        )
+        if len(line) > 1:
+            st.html(theme.sparkline(line, f"Course of {label.rpartition(')')[2].strip()}"))
 
 
 def _change(now: float, before: float | None) -> str | None:
@@ -205,7 +228,7 @@ def _charts(data: queries.Overview, segment: Segment, when: str) -> None:
     rows = charts.stacked(data.volume)
     axis = charts.time_format(cut.edges)
     left, right = st.columns([3, 2])
-    with left.container(border=True):
+    with left.container(border=True, height="stretch"):
         st.header("Volume by risk tier", anchor=False)
         charts.show(
             charts.volume(cut.name, axis),
@@ -213,7 +236,7 @@ def _charts(data: queries.Overview, segment: Segment, when: str) -> None:
             f"Stacked bars: applications by risk tier and {cut.name}, {when}",
         )
         st.caption(caption)
-    with right.container(border=True):
+    with right.container(border=True, height="stretch"):
         st.header("Tier mix", anchor=False)
         charts.show(
             charts.mix(axis),

@@ -281,7 +281,7 @@ def _features(row: dict[str, Any], people: Population) -> None:
     )
     st.caption(
         f"Percentile: the share of the newest {formats.count(people.applications)} applications "
-        "that have a lower value."
+        "that have a lower value, and half of those with the same."
     )
 
 
@@ -344,7 +344,7 @@ def _reviews(key: Key, found: Application) -> None:
             "Reviewer", value=signed_in or "", disabled=bool(signed_in), max_chars=200
         )
         note = st.text_area("Note", max_chars=2000, height=90)
-        if st.form_submit_button("Mark as reviewed", icon=":material/check:", type="primary"):
+        if st.form_submit_button("Mark as reviewed", icon=":material/check:"):
             if not (reviewer and reviewer.strip() and note and note.strip()):
                 st.error("A review needs a name and a note.", icon=":material/error:")
                 return

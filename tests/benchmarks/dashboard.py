@@ -5,12 +5,26 @@ the values of the segments drawn independently of each other: more segments than
 """
 
 import json
+import logging
+import os
 import time
-from typing import Any, LiteralString
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, LiteralString, cast
 
 import numpy as np
+import pandas as pd
 import psycopg
+import streamlit as st
+import typer
 from rich.console import Console
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import load_policy
@@ -18,15 +32,18 @@ from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.producer import BUILTIN_LOANS, builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from dashboard import queries
+from infra.embedded.stack import Postgres
 from resources.broker import Fetch, OffsetRange, TopicState
-from resources.warehouse import StageSeconds, Warehouse
+from resources.warehouse import StageSeconds, Warehouse, migrate
+from tests.benchmarks.report import Bar, Section, bars_table, table
 
 FULL = 10_000_000
 DAYS = 30
 BATCH = 500
 FIRST_PAINT_MS, REFRESH_MS = 1_500.0, 500.0
 BIG = "scored_applications"
-SMALL_BUSINESS = queries.Segment(purpose=("small_business",), addr_state=("CA", "TX"))
+ZONE = "Europe/Berlin"
+SEGMENT = queries.Segment(purpose=("small_business",), addr_state=("CA", "TX"))
 
 out = Console()
 
@@ -148,3 +165,210 @@ _FILL: tuple[LiteralString, ...] = (
         scored = scored + %(rows)s, rejected = rejected + %(rows)s / 100
     """,
 )
+
+
+@dataclass(frozen=True)
+class View:
+    """What a page asks for: when it first appears, and again whenever a part of it refreshes."""
+
+    name: str
+    first: tuple[Callable[[], object], ...]
+    again: tuple[Callable[[], object], ...]
+
+
+@dataclass
+class Recorder:
+    """The statements that were executed, in order: text, parameters and milliseconds."""
+
+    statements: list[tuple[str, Any, float]] = field(default_factory=list)
+    _started: float = 0.0
+
+    def before(self, *_: Any) -> None:
+        self._started = time.perf_counter()
+
+    def after(
+        self, _connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any
+    ) -> None:
+        milliseconds = 1000 * (time.perf_counter() - self._started)
+        self.statements.append((statement, parameters, milliseconds))
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        self.statements = []
+        event.listen(Engine, "before_cursor_execute", self.before)
+        event.listen(Engine, "after_cursor_execute", self.after)
+        try:
+            yield
+        finally:
+            event.remove(Engine, "before_cursor_execute", self.before)
+            event.remove(Engine, "after_cursor_execute", self.after)
+
+    @property
+    def milliseconds(self) -> float:
+        return sum(spent for _, _, spent in self.statements)
+
+
+def views() -> list[View]:
+    """Every page with its filters at their default and at their widest."""
+    now = pd.Timestamp.now(tz="UTC")
+
+    def flagged(days: int | None, **choice: Any) -> queries.Flagged:
+        since = None if days is None else (now - pd.Timedelta(days=days)).to_pydatetime()
+        return queries.Flagged(until=now.to_pydatetime(), since=since, **choice)
+
+    def overview(name: str, period: str, segment: queries.Segment) -> View:
+        figures = partial(queries.overview, period, ZONE, segment)
+        parts = partial(queries.breakdown, period, ZONE, segment)
+        return View(name, (queries.purposes, figures, parts), (figures,))
+
+    def watchlist(name: str, filters: queries.Flagged) -> View:
+        rows = partial(queries.watchlist, filters, ZONE)
+        newer = partial(queries.newer_on_watchlist, filters.until)
+        first = (queries.purposes, queries.reason_codes, rows, newer)
+        return View(name, first, (newer,))
+
+    application = (partial(queries.application, (1, 0, 5_000), ZONE), queries.population)
+    return [
+        overview("Overview, 24 h", "24 h", queries.EVERYTHING),
+        overview("Overview, 30 d", "30 d", queries.EVERYTHING),
+        overview("Overview, all", "All", queries.EVERYTHING),
+        overview("Overview, 24 h, a segment", "24 h", SEGMENT),
+        overview("Overview, 30 d, a segment", "30 d", SEGMENT),
+        watchlist("Watchlist, 24 h", flagged(1)),
+        watchlist("Watchlist, 30 d, by amount", flagged(30, sort="Largest amount")),
+        watchlist("Watchlist, all, a segment", flagged(None, segment=SEGMENT, review="Open")),
+        watchlist("Watchlist, a loan", flagged(None, loan_id="10005000")),
+        View("An application", application, application[:1]),
+        View(
+            "Operations", (partial(queries.operations, ZONE),), (partial(queries.operations, ZONE),)
+        ),
+    ]
+
+
+def measure(rounds: int, show_plans: bool) -> Section:
+    """Time each view with empty caches, and its refresh; look for sequential scans."""
+    recorder = Recorder()
+    grid = table("Query time, ms", "queries", "first paint", "refresh", "scans of the big table")
+    results: dict[str, Any] = {}
+    for view in views():
+        first, again = [], []
+        for _ in range(rounds):
+            st.cache_data.clear()
+            with recorder.recording():
+                for ask in view.first:
+                    ask()
+            first.append(recorder.milliseconds)
+            statements = list(recorder.statements)
+            for ask in view.again:  # what is kept for a second is over, what is kept longer is not
+                getattr(ask, "func", ask).clear()
+            with recorder.recording():
+                for ask in view.again:
+                    ask()
+            again.append(recorder.milliseconds)
+        plans = [(text, spent, _plan(text, values)) for text, values, spent in statements]
+        scans = sorted({scan for _, _, plan in plans for scan in sequential_scans(plan)})
+        results[view.name] = {
+            "first_ms": median(first),
+            "refresh_ms": median(again),
+            "scans": scans,
+        }
+        grid.add_row(
+            view.name,
+            str(len(statements)),
+            *(f"{median(found):,.0f}" for found in (first, again)),
+            ", ".join(scans) or "none",
+        )
+        if show_plans:
+            for text, spent, plan in plans:
+                out.rule(f"{view.name}: {spent:,.1f} ms", align="left")
+                out.print(" ".join(text.split())[:300], markup=False)
+                out.print("\n".join(_lines(plan)), markup=False, highlight=False)
+    return Section("dashboard", results, grid, _bars(results))
+
+
+def _bars(results: dict[str, Any]) -> list[Bar]:
+    def slowest(figure: str) -> tuple[str, float]:
+        return max(((name, found[figure]) for name, found in results.items()), key=lambda f: f[1])
+
+    first, again = slowest("first_ms"), slowest("refresh_ms")
+    scans = sum(len(found["scans"]) for found in results.values())
+    return [
+        Bar(f"slowest first paint ({first[0]})", first[1], FIRST_PAINT_MS, "ms", at_most=True),
+        Bar(f"slowest refresh ({again[0]})", again[1], REFRESH_MS, "ms", at_most=True),
+        Bar(f"sequential scans of {BIG}", scans, 0, "", at_most=True),
+    ]
+
+
+def _plan(statement: str, parameters: Any) -> dict[str, Any]:
+    with st.connection("warehouse", type=queries.WarehousePool).snapshot() as db:
+        row = db.exec_driver_sql(f"EXPLAIN (FORMAT json) {statement}", parameters).scalar_one()
+        return cast("dict[str, Any]", row[0]["Plan"])
+
+
+def _nodes(plan: dict[str, Any], depth: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    yield depth, plan
+    for child in plan.get("Plans", ()):
+        yield from _nodes(child, depth + 1)
+
+
+def sequential_scans(plan: dict[str, Any]) -> list[str]:
+    """Partitions of the big table that a plan reads as a whole, and that are not nearly empty."""
+    return [
+        node["Relation Name"]
+        for _, node in _nodes(plan)
+        if node["Node Type"] == "Seq Scan"
+        and node["Relation Name"].startswith(BIG)
+        and node["Plan Rows"] > 1_000
+    ]
+
+
+def _lines(plan: dict[str, Any]) -> list[str]:
+    return [
+        "  " * depth
+        + node["Node Type"]
+        + f" {node.get('Index Name') or node.get('Relation Name') or ''}".rstrip()
+        + f" (rows {node['Plan Rows']:,}, cost {node['Total Cost']:,.0f})"
+        for depth, node in _nodes(plan)
+    ]
+
+
+def main(
+    rows: Annotated[int, typer.Option(min=1_000, help="Scored applications.")] = FULL,
+    rounds: Annotated[int, typer.Option(min=1, help="The median of so many counts.")] = 3,
+    plans: Annotated[bool, typer.Option(help="Print the plan of every query.")] = True,
+) -> None:
+    """Fill a database of its own, and measure every page of the dashboard on it."""
+    for name in ("DATABASE_URL", "DASHBOARD_DATABASE_URL", "CREDIT_RISK_SCHEMA"):
+        os.environ.pop(name, None)
+    WarehouseSettings.model_config["env_file"] = None
+    logging.disable(logging.WARNING)  # Streamlit's, that no server runs
+    with (
+        TemporaryDirectory(prefix="credit-risk-bench-") as folder,
+        Postgres(Path(folder)) as server,
+    ):
+        server.create_database("bench")
+        os.environ["DATABASE_URL"] = server.uri("bench")
+        os.environ["DASHBOARD_DATABASE_URL"] = server.uri("bench", "credit_risk_reader")
+        settings = WarehouseSettings()
+        migrate(settings)
+        started = time.perf_counter()
+        with Warehouse(settings).connect() as connection:
+            fill(connection, settings, rows)
+            (sizes,) = connection.execute(
+                "SELECT (SELECT count(*) FROM segments_by_hour), (SELECT count(*) FROM segments)"
+            ).fetchall()
+        out.print(
+            f"{rows:,} applications of {DAYS} days in {time.perf_counter() - started:,.0f} s; "
+            f"segments_by_hour has {sizes[0]:,} rows of {sizes[1]:,} segments"
+        )
+        section = measure(rounds, plans)
+        st.cache_resource.clear()
+    out.print(section.table)
+    out.print(bars_table([section]))
+    raise typer.Exit(0 if all(bar.met for bar in section.bars) else 1)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

@@ -1,0 +1,134 @@
+"""The dashboard in a real browser: Debian's Chromium, driven by Playwright."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+CHROMIUM = Path("/usr/bin/chromium")
+WIDTHS = {"desktop": 1280, "phone": 390}
+THEMES = ("light", "dark")
+# Title of each page, and its address.
+PAGES = {
+    "Credit risk overview": "/",
+    "Watchlist": "/watchlist",
+    "Operations": "/operations",
+}
+PATIENCE_MS = 60_000
+_QUIET_MS = 1_500
+# Streamlit looks for its server below the page's own path first, and then where it is.
+_PROBES = ("/_stcore/health", "/_stcore/host-config")
+
+
+@dataclass
+class Visit:
+    """A page in the browser, and what went wrong in it."""
+
+    page: Page
+    problems: list[str] = field(default_factory=list)
+
+    def open(self, address: str, title: str) -> None:
+        """Load a page and wait until all of it is drawn."""
+        self.page.goto(address)
+        self.page.get_by_role("heading", name=title, exact=True, level=1).wait_for()
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until nothing is being drawn."""
+        self.page.wait_for_function(
+            "() => !document.querySelector('[data-testid=stSkeleton], [data-testid=stSpinner]')"
+        )
+        self.page.wait_for_timeout(_QUIET_MS)  # charts have no sign of being ready
+
+    def show_all(self) -> None:
+        """Make the window as high as the page, which scrolls inside of it."""
+        height = self.page.evaluate(
+            "() => document.querySelector('[data-testid=stMain]').scrollHeight"
+        )
+        size = self.page.viewport_size
+        assert size is not None
+        self.page.set_viewport_size(
+            {"width": size["width"], "height": min(int(height) + 20, 6_000)}
+        )
+        self.page.wait_for_timeout(_QUIET_MS)
+
+    def look(self, theme: str, width: int) -> None:
+        """See the page in a theme and a width."""
+        self.page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
+        self.page.set_viewport_size({"width": width, "height": 1_000})
+        self.page.wait_for_timeout(_QUIET_MS)
+
+    def figure(self, label: str) -> str:
+        """The value of a key figure."""
+        metric = self.page.get_by_test_id("stMetric").filter(has_text=label)
+        return metric.get_by_test_id("stMetricValue").inner_text()
+
+    def violations(self) -> list[str]:
+        """What axe-core finds serious or critical, one line for each rule."""
+        found: list[dict[str, Any]] = Axe().run(self.page).response["violations"]
+        return [
+            f"{violation['impact']} {violation['id']}: "
+            + "; ".join(
+                f"{' '.join(map(str, node['target']))} {node.get('failureSummary', '')}"
+                for node in violation["nodes"][:3]
+            )
+            for violation in found
+            if violation["impact"] in ("serious", "critical")
+        ]
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A headless browser that stays off the internet."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+                *("--disable-component-update", "--disable-sync"),
+            ],
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def visit(
+    browser: Browser, theme: str = "light", width: int = WIDTHS["desktop"]
+) -> Iterator[Visit]:
+    """A fresh window, in the time zone of a viewer far from UTC."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 1_000},
+        color_scheme="dark" if theme == "dark" else "light",
+        timezone_id="America/New_York",
+        locale="en-US",
+        accept_downloads=True,
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    seen = Visit(context.new_page())
+
+    def on_console(message: ConsoleMessage) -> None:
+        where = message.location.get("url", "")
+        if message.type == "error" and not where.endswith(_PROBES):
+            seen.problems.append(f"console: {message.text} ({where})")
+
+    seen.page.on("console", on_console)
+    seen.page.on("pageerror", lambda error: seen.problems.append(f"uncaught: {error}"))
+    seen.page.on(
+        "request",
+        lambda request: (
+            None
+            if request.url.startswith(("http://127.0.0.1:", "data:", "blob:"))
+            else seen.problems.append(f"another server is asked: {request.url}")
+        ),
+    )
+    try:
+        yield seen
+    finally:
+        context.close()

@@ -1,0 +1,55 @@
+"""`make screenshots`: the pictures in docs/images, of a live run."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from credit_risk_dagster.producer import builtin_loans, produce
+from credit_risk_dagster.settings import PROJECT_ROOT
+from tests.live.browser import PAGES, WIDTHS, Visit, chromium, visit
+from tests.live.platform import Live, run_platform
+from tests.waiting import wait_until
+
+FOLDER = PROJECT_ROOT / "docs" / "images"
+LOANS = 6_000
+
+
+def main() -> None:
+    """Start the platform, let it score some thousand loans, and take the pictures."""
+    with (
+        TemporaryDirectory(prefix="credit-risk-shots-") as folder,
+        run_platform(Path(folder)) as live,
+        chromium() as browser,
+    ):
+        produce(live.kafka, builtin_loans()[:LOANS], rate=400)
+        wait_until(lambda: live.committed() > LOANS, 240, "the loans are scored", every=0.5)
+        for theme in ("light", "dark"):
+            with visit(browser, theme) as desk:
+                for title, path in PAGES.items():
+                    desk.open(live.services.dashboard_url + path, title)
+                    _take(desk, path, "" if theme == "light" else f"-{theme}")
+        with visit(browser) as desk:
+            desk.open(live.services.dashboard_url + _an_application(live), "Watchlist")
+            _take(desk, "/application")
+        with visit(browser, "dark", WIDTHS["phone"]) as phone:
+            phone.open(live.services.dashboard_url, "Credit risk overview")
+            _take(phone, "/", "-phone", whole=False)
+
+
+def _an_application(live: Live) -> str:
+    (row,) = live.query(
+        'SELECT source_id, partition, "offset" FROM scored_applications'
+        " WHERE risk_tier = 'Watchlist' ORDER BY cardinality(reasons) DESC, scored_at LIMIT 1"
+    )
+    key = f"{row['source_id']}-{row['partition']}-{row['offset']}"
+    return f"/watchlist?application={key}"
+
+
+def _take(desk: Visit, path: str, suffix: str = "", *, whole: bool = True) -> None:
+    if whole:
+        desk.show_all()
+    name = path.strip("/") or "overview"
+    desk.page.screenshot(path=FOLDER / f"{name}{suffix}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""The dashboard in a real browser, during a live run."""
+
+import csv
+import os
+import re
+import urllib.request
+from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.live.browser import CHROMIUM, PAGES, THEMES, WIDTHS, Visit, chromium, visit
+from tests.live.platform import Live
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium; without it these tests are skipped, but in continuous integration they fail."""
+    if not CHROMIUM.exists():
+        message = f"{CHROMIUM} is missing: apt-get install chromium"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def desk(browser: Browser) -> Iterator[Visit]:
+    """A window; at the end nothing went wrong in it."""
+    with visit(browser) as seen:
+        yield seen
+        assert seen.problems == []
+
+
+def number(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
+@pytest.mark.parametrize("title", PAGES)
+def test_a_page_is_accessible_in_every_look(live: Live, desk: Visit, title: str) -> None:
+    """Light and dark, on a desk and on a phone: no serious violation, nothing cut off."""
+    desk.open(live.services.dashboard_url + PAGES[title], title)
+    assert not desk.page.get_by_test_id("stException").count()
+    for theme in THEMES:
+        for name, width in WIDTHS.items():
+            desk.look(theme, width)
+            assert desk.violations() == [], f"{theme}, {name}"
+            overflow = desk.page.evaluate(
+                "() => document.querySelector('[data-testid=stMain]').scrollWidth - innerWidth"
+            )
+            assert overflow <= 0, f"{theme}, {name}: the page is wider than the window"
+
+
+def test_the_figures_move(live: Live, desk: Visit) -> None:
+    desk.open(live.services.dashboard_url, "Credit risk overview")
+    before = number(desk.figure("Applications scored"))
+    wait_until(lambda: number(desk.figure("Applications scored")) > before, 60, "more applications")
+    expect(desk.page.get_by_text("Live", exact=True)).to_be_visible()
+    assert number(desk.figure("Lag, events")) >= 0
+
+
+def test_a_filtered_view_can_be_sent_to_a_colleague(
+    live: Live, browser: Browser, desk: Visit
+) -> None:
+    desk.open(live.services.dashboard_url, "Credit risk overview")
+    everything = number(desk.figure("Applications scored"))
+    desk.page.get_by_role("combobox", name="Purpose").click()
+    desk.page.get_by_role("option", name="Credit card").click()
+    desk.page.keyboard.press("Escape")
+    desk.page.get_by_role("radio", name="7 d").or_(
+        desk.page.get_by_role("button", name="7 d")
+    ).click()
+    desk.page.wait_for_url(re.compile("period=7"))
+    query = parse_qs(urlsplit(desk.page.url).query)
+    assert query["purpose"] == ["Credit card"]
+    wait_until(
+        lambda: 0 < number(desk.figure("Applications scored")) < everything, 30, "fewer of them"
+    )
+    with visit(browser) as colleague:
+        colleague.open(desk.page.url, "Credit risk overview")
+        assert 0 < number(colleague.figure("Applications scored")) < everything
+        assert colleague.problems == []
+
+
+def test_from_the_list_to_the_application_and_back_as_reviewed(live: Live, desk: Visit) -> None:
+    desk.open(f"{live.services.dashboard_url}/watchlist", "Watchlist")
+    table = desk.page.get_by_test_id("stDataFrame").first
+    # The grid is drawn on a canvas: its first column has the boxes that select a row.
+    table.locator("canvas").first.click(position={"x": 18, "y": 52})
+    desk.page.wait_for_url(re.compile("application="))
+    heading = desk.page.get_by_role("heading", name=re.compile(r"^Loan \d+"), level=2)
+    heading.wait_for()
+    (key,) = parse_qs(urlsplit(desk.page.url).query)["application"]
+    source, partition, offset = map(int, key.split("-"))
+    (row,) = live.query(
+        "SELECT loan_id, batch_id FROM scored_applications WHERE source_id = %(source)s"
+        ' AND partition = %(partition)s AND "offset" = %(offset)s',
+        source=source,
+        partition=partition,
+        offset=offset,
+    )
+    assert heading.inner_text() == f"Loan {row['loan_id']}"
+    run = desk.page.get_by_role("link", name=re.compile(r"^[0-9a-f]{8}$")).first
+    address = str(run.get_attribute("href"))
+    assert address.startswith(live.services.dagster_url)
+    with urllib.request.urlopen(address, timeout=60) as answer:
+        assert answer.status == 200
+    assert f"offset {offset}" in desk.page.get_by_text("Topic:").inner_text()
+
+    desk.page.get_by_role("textbox", name="Reviewer").fill("Ada Lovelace")
+    desk.page.get_by_role("textbox", name="Note").fill("Income verified by phone")
+    desk.page.get_by_role("button", name="Mark as reviewed").click()
+    expect(desk.page.get_by_text("Income verified by phone")).to_be_visible()
+    reviews = live.query("SELECT loan_id, reviewer, db_role FROM application_reviews")
+    assert reviews == [
+        {"loan_id": row["loan_id"], "reviewer": "Ada Lovelace", "db_role": "credit_risk_reader"}
+    ]
+
+
+def test_the_export_has_what_the_page_counts(live: Live, desk: Visit) -> None:
+    desk.open(f"{live.services.dashboard_url}/watchlist?sort=Largest+amount", "Watchlist")
+    count = desk.page.get_by_text(re.compile(r"^[\d,]+ applications?$")).inner_text()
+    with desk.page.expect_download() as download:
+        desk.page.get_by_role("button", name="Export CSV").click()
+    with open(download.value.path(), newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == number(count.split()[0])
+    amounts = [float(row["loan_amnt"]) for row in rows]
+    assert amounts == sorted(amounts, reverse=True)
+
+
+def test_operations_show_dagsters_state_and_lead_there(live: Live, desk: Visit) -> None:
+    desk.open(f"{live.services.dashboard_url}/operations", "Operations")
+    assert not desk.page.get_by_text("does not answer").count()
+    assert number(desk.figure("Rejected events")) > 0
+    link = desk.page.get_by_role("link", name="redrive_rejected")
+    address = str(link.get_attribute("href"))
+    assert address.startswith(live.services.dagster_url)
+    desk.page.goto(address)
+    expect(desk.page.get_by_text("redrive_rejected").first).to_be_visible()
+    desk.problems.clear()  # Dagster's own
