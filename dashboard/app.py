@@ -2,11 +2,14 @@
 
 import streamlit as st
 
-from dashboard import theme
+from dashboard import sign_in, theme
 from dashboard.views import operations, overview, policy_lab, watchlist
 
 st.set_page_config(page_title="Credit risk", page_icon=theme.page_icon(), layout="wide")
 st.html(theme.PAGE_STYLE)
+if sign_in.is_due():
+    sign_in.page()
+    st.stop()
 st.navigation(
     [
         st.Page(overview.page, title="Overview", icon=":material/monitoring:", default=True),

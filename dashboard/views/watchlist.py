@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import filters, formats, orchestration, queries
+from dashboard import filters, formats, orchestration, queries, sign_in
 from dashboard.live import guarded, live, viewer_zone
 from dashboard.periods import DEFAULT_PERIOD, PERIODS
 from dashboard.queries import Application, Flagged, Key, Population
@@ -338,7 +338,7 @@ def _reviews(key: Key, found: Application) -> None:
             st.text(str(review.note))
     if found.reviews.empty:
         st.caption("Nobody has reviewed this application yet.")
-    signed_in = st.user.get("email") if st.user.get("is_logged_in") else None
+    signed_in = sign_in.email()
     with st.form("review_form", clear_on_submit=True, border=False):
         reviewer = st.text_input(
             "Reviewer", value=signed_in or "", disabled=bool(signed_in), max_chars=200

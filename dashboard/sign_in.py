@@ -1,0 +1,22 @@
+"""Sign-in by OpenID Connect, where `.streamlit/secrets.toml` configures it; see the README."""
+
+import streamlit as st
+
+
+def is_due() -> bool:
+    """Whether the viewer has to sign in first."""
+    configured = st.secrets.load_if_toml_exists() and "auth" in st.secrets
+    return configured and not st.user.get("is_logged_in")
+
+
+def page() -> None:
+    """Ask for the sign-in; nothing of the warehouse is shown before it."""
+    st.title("Credit risk", anchor=False)
+    st.write("Sign in to see applications.")
+    st.button("Sign in", on_click=st.login, icon=":material/login:", type="primary")
+
+
+def email() -> str | None:
+    """Who is signed in; None where nobody has to."""
+    address = st.user.get("email") if st.user.get("is_logged_in") else None
+    return str(address) if address else None
