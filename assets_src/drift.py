@@ -124,7 +124,7 @@ def _baseline_metadata(stored: StoredBaseline) -> dict[str, Any]:
 
 
 class ReportConfig(dg.Config):
-    """Which window to report; without any of it, the last CREDIT_RISK_DRIFT_WINDOW_ROWS."""
+    """Which window to report; without any of it, what CREDIT_RISK_DRIFT_WINDOW_* say."""
 
     last_rows: int | None = Field(default=None, ge=1, description="the newest applications")
     last_hours: float | None = Field(

@@ -192,14 +192,16 @@ def report_drift(
     Without a baseline, the settings' one is frozen first.
 
     Args:
-        last_rows: the newest so many; default `settings.window_rows`.
-        last_hours: those scored in so many hours instead.
+        last_rows, last_hours: the newest so many, or those scored in so many hours; without
+            either, what the settings say.
 
     Raises:
         TooFewApplications: there is no baseline, and not enough for one.
         NothingScored, WarehouseUnavailable, NotMigrated.
     """
     started = time.monotonic()
+    if last_rows is None:
+        last_hours = last_hours or settings.window_hours
     thresholds = Thresholds(settings.psi_moderate, settings.psi_significant, settings.min_rows)
     froze = not _has_baseline(warehouse)
     if froze:

@@ -196,13 +196,16 @@ class DriftSettings(_Settings):
     window_rows: int = Field(
         5_000, ge=1, description="newest applications that are compared with the baseline"
     )
+    window_hours: float | None = Field(
+        None, gt=0, description="or those scored in so many hours; empty goes by number"
+    )
     min_rows: int = Field(500, ge=1, description="with fewer applications, no drift is claimed")
     psi_moderate: float = Field(0.10, gt=0, description="PSI from which drift is moderate")
     psi_significant: float = Field(0.25, gt=0, description="PSI above which drift is significant")
     baseline_rows: int = Field(
         5_000, ge=100, le=100_000, description="first applications that make the baseline"
     )
-    baseline_csv: FilePath | None = Field(
+    baseline_csv: Path | None = Field(
         None, description="LendingClub CSV whose loans make the baseline instead"
     )
 

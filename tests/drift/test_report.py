@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import dagster as dg
@@ -13,9 +14,13 @@ import pytest
 
 from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.domain.drift import FEATURES, freeze
+from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.drift import report_drift
 from credit_risk_dagster.producer import builtin_loans
+from credit_risk_dagster.settings import DEFAULT_POLICY, DriftSettings
 from resources.drift_ledger import DriftLedger
 from tests.drift.conftest import window_of
+from tests.integration.conftest import good_event
 from tests.lake.conftest import LakePipeline, pipeline  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.integration
@@ -256,3 +261,73 @@ def test_the_last_rows_are_the_newest(pipeline: LakePipeline) -> None:  # noqa: 
             " LIMIT 100"
         )
         assert first["loan_amnt"].to_pylist() == [row["loan_amnt"] for row in expected]
+
+
+def test_the_decisions_shares_have_control_limits(
+    pipeline: LakePipeline,  # noqa: F811
+    instance: dg.DagsterInstance,
+) -> None:
+    pipeline.send_and_drain(events(0, 650))
+    run_job(instance, "report_drift", {"html": False})
+    pipeline.send_and_drain([*events(1000, 1600), *[b"junk"] * 60])
+    rejects = checks(run_job(instance, "report_drift", {"html": False}))
+    passed, said = rejects["reject_share"]
+    assert not passed
+    assert re.fullmatch(r"\d+\.\d\d% of the events were rejected, limit \d+\.\d\d%", said)
+    assert rejects["watchlist_share"][0]
+    pipeline.send_and_drain([good_event(i) for i in range(600)])  # all of them Watchlist
+    result = run_job(instance, "report_drift", {"html": False})
+    passed, said = checks(result)["watchlist_share"]
+    assert not passed
+    assert said.startswith("100.00% are on the Watchlist, limits")
+    severity = {e.check_name: e.severity.value for e in result.get_asset_check_evaluations()}
+    assert severity == {
+        "psi_significant": "ERROR",
+        "psi_moderate": "WARN",
+        "reject_share": "ERROR",
+        "watchlist_share": "WARN",
+    }
+    assert "the tiers" in checks(result)["psi_significant"][1]
+    (report,) = pipeline.query("SELECT * FROM drift_reports ORDER BY report_id DESC LIMIT 1")
+    assert report["watchlist_low"] <= report["watchlist_share"] <= report["watchlist_high"]
+    assert report["watchlist_share"] > report["watchlist_upper_limit"]
+
+
+def test_a_baseline_begins_after_what_retention_dropped(pipeline: LakePipeline) -> None:  # noqa: F811
+    """The rollup keeps the minutes of dropped months; their rows are gone."""
+    pipeline.send_and_drain(events(0, 200))
+    source = pipeline.source().source_id
+    with pipeline.warehouse.session() as connection:
+        connection.execute(
+            "INSERT INTO risk_by_minute VALUES ('2020-01-15 10:00Z', %s, 'Low', 1000, 1)", (source,)
+        )
+        ledger = DriftLedger(connection)
+        assert len(ledger.first_rows(source, 150)[0]) == 0
+        connection.execute(
+            "INSERT INTO dropped_rows (source_id, partition, month, scored, rejected)"
+            " VALUES (%s, 0, '2020-01-01', 1000, 0)",
+            (source,),
+        )
+        assert len(ledger.first_rows(source, 150)[0]) == 150
+
+
+def test_reports_at_the_same_time_freeze_one_baseline(
+    pipeline: LakePipeline,  # noqa: F811
+) -> None:
+    pipeline.send_and_drain(events(0, 300))
+    settings = DriftSettings(baseline_rows=200, window_rows=100)
+
+    def report(number: int) -> int:
+        return report_drift(
+            pipeline.warehouse,
+            settings,
+            pipeline.kafka.topic,
+            load_policy(DEFAULT_POLICY),
+            run_id=f"run {number}",
+        ).report_id
+
+    with ThreadPoolExecutor(4) as pool:
+        reports = set(pool.map(report, range(4)))
+    assert len(pipeline.query("SELECT 1 FROM drift_baselines")) == 1
+    assert len(reports) == 1
+    assert len(pipeline.query("SELECT 1 FROM drift_features")) == len(FEATURES)

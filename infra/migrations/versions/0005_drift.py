@@ -18,7 +18,7 @@ CREATE TABLE drift_baselines (
     rejected     bigint NOT NULL CHECK (rejected >= 0),
     tiers        text[] NOT NULL,
     tier_counts  bigint[] NOT NULL,
-    content_hash text NOT NULL,
+    content_hash text NOT NULL UNIQUE,
     stream_columns jsonb
 );
 CREATE UNIQUE INDEX one_baseline_is_active ON drift_baselines ((true))
