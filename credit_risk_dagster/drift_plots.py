@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from credit_risk_dagster.domain.drift import FeatureDrift, Reference, bin_labels
 
@@ -76,13 +77,14 @@ def _panel(axes: Axes, reference: Reference, feature: FeatureDrift) -> None:
     positions = np.arange(len(shown))
     for offset, shares, colour, name in (
         (-0.2, reference.shares, _REFERENCE, "baseline"),
-        (0.2, feature.shares, _COLOURS[feature.verdict], "window"),
+        (0.2, feature.shares, _COLOURS["stable"], "window"),
     ):
         axes.bar(positions + offset, 100 * shares[shown], 0.4, color=colour, label=name)
     axes.set_xticks(positions, _short([labels[at] for at in shown]), rotation=60, ha="right")
     axes.tick_params(labelsize=7)
     psi = "none" if feature.psi is None else f"{feature.psi:.3f}"
-    axes.set_title(f"{feature.feature}: PSI {psi}", fontsize=10)
+    verdict = feature.verdict.replace("_", " ")
+    axes.set_title(f"{feature.feature}: PSI {psi}, {verdict}", fontsize=10)
     axes.set_ylabel("% of rows", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
 
@@ -92,6 +94,8 @@ def _short(labels: Sequence[str]) -> list[str]:
 
 
 def _markdown(figure: Figure, alt: str) -> str:
-    png = BytesIO()
-    figure.savefig(png, format="png")
+    drawn, png = BytesIO(), BytesIO()
+    figure.savefig(drawn, format="png")
+    # The materialization keeps it for ever: 64 colours take a third of the bytes.
+    Image.open(drawn).convert("RGB").quantize(64).save(png, format="png", optimize=True)
     return f"![{alt}](data:image/png;base64,{base64.b64encode(png.getvalue()).decode()})"
