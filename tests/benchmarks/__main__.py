@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import PROJECT_ROOT
-from tests.benchmarks import archive, drift, latency, memory, throughput
+from tests.benchmarks import archive, drift, latency, memory, model, throughput
 from tests.benchmarks.lab import drain_settings, open_lab
 from tests.benchmarks.report import Section, bars_table
 
@@ -35,6 +35,7 @@ class Name(StrEnum):
     MEMORY = "memory"
     ARCHIVE = "archive"
     DRIFT = "drift"
+    MODEL = "model"
     LATENCY = "latency"
 
 
@@ -58,6 +59,8 @@ def main(
     the rebuild from there against the drain.
 
     DRIFT: the time and memory of a drift report over 100,000 and over 1,000,000 applications.
+
+    MODEL: what the PD costs the drain, the memory of training, the time of the benchmark tables.
 
     LATENCY: from event to commit at 10, 100 and 1,000 events a second, through Dagster's daemon and
     the sensor, with handovers from run to run; and of the first event after an idle spell.
@@ -111,6 +114,9 @@ def _measure(name: Name, quick: bool, say: Any) -> Section:
         return archive.measure(open_lab, archive.QUICK if quick else archive.FULL, say)
     if name is Name.DRIFT:
         return drift.measure(open_lab, drift.QUICK if quick else drift.FULL, say)
+    if name is Name.MODEL:
+        with open_lab() as lab:
+            return model.measure(lab, model.QUICK if quick else model.FULL, say)
     with open_lab() as lab:
         return throughput.measure(lab, throughput.QUICK if quick else throughput.FULL, say)
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from unittest.mock import patch
 
+import msgspec
+import numpy as np
 import pgpq
 import psycopg
 import pyarrow as pa
@@ -23,6 +25,7 @@ from kafka import KafkaConsumer, TopicPartition
 from psycopg import sql
 
 from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.pd import CategoryTerm, Coefficients, NumberTerm
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.drain import drain as run_drain
@@ -37,6 +40,7 @@ from credit_risk_dagster.settings import (
 )
 from resources.broker import Broker, Reader
 from resources.lake import Lake
+from resources.model_store import ModelStore, NewModel
 from resources.warehouse import Warehouse
 
 Measured = dict[str, Any]
@@ -114,14 +118,19 @@ def _copy(connection: psycopg.Connection[Any], rows: pa.Table) -> int:
     return int(batch.num_rows)
 
 
-def drain() -> Measured:
+def drain(model: bool = False) -> Measured:
     """(c) The drain as a run executes it: from its first fetch to its last commit. The wait of
-    `idle_seconds` that ends a session is after that, and taking the lane is before it."""
+    `idle_seconds` that ends a session is after that, and taking the lane is before it.
+
+    With `model`, a logistic regression of the seven classic features is active.
+    """
     # A run has all of these modules, for the garbage collector to walk through.
     from credit_risk_dagster import definitions  # noqa: F401
 
     settings = DrainSettings()
     warehouse = Warehouse(WarehouseSettings())
+    if model:
+        _activate_a_model(warehouse)
     fetch, fetched_at = Reader.fetch, []
 
     def timed_fetch(reader: Reader) -> Any:
@@ -140,9 +149,112 @@ def drain() -> Measured:
     return {
         "events": report.scored + report.rejected,
         "rows": report.scored,
+        "with_pd": _with_pd(warehouse),
         "batches": report.batches,
         "seconds": _last_commit(warehouse) - fetched_at[0],
         "busy_seconds": report.busy_seconds,
+    }
+
+
+def _activate_a_model(warehouse: Warehouse) -> None:
+    """A model like that of the built-in loans, without training one."""
+    weights = {
+        "loan_amnt": (1.2e-5, 16_300.0),
+        "int_rate": (0.115, 12.4),
+        "dti": (-0.008, 18.8),
+        "revol_util": (-0.006, 40.3),
+        "credit_history_years": (0.001, 16.3),
+        "delinq_2yrs": (-0.003, 0.2),
+        "inq_last_6mths": (0.19, 0.6),
+    }
+    terms: list[NumberTerm | CategoryTerm] = [
+        NumberTerm(name, weight, reference, 0.0, 0.1)
+        for name, (weight, reference) in weights.items()
+    ]
+    new = NewModel(
+        kind="logistic",
+        version="logistic@benchmark",
+        run_id="benchmark",
+        outcome="benchmark",
+        features=list(weights),
+        sample="benchmark",
+        sample_hash="",
+        seed=0,
+        rows=0,
+        bads=0,
+        code_version="",
+        metrics={},
+        artifact=b"",
+        coefficients=Coefficients(-4.2, terms),
+    )
+    with warehouse.session() as connection:
+        store = ModelStore(connection)
+        store.activate(store.add_model(new))
+
+
+def _with_pd(warehouse: Warehouse) -> int:
+    with warehouse.ledger() as ledger:
+        (counted,) = ledger.execute("SELECT count(pd) AS rows FROM scored_applications")
+    return int(counted["rows"])
+
+
+def scored_loans(rows: int) -> Measured:
+    """Fill scored_applications with the built-in loans, over and over under other ids."""
+    from credit_risk_dagster.producer import builtin_loans
+
+    policy = load_policy(DrainSettings().policy_file)
+    values: list[bytes | None] = [msgspec.json.encode(row) for row in builtin_loans()]
+    scored = assess(decode(values), policy).scored
+    written = 0
+    with Warehouse(WarehouseSettings()).connect() as connection:
+        while written < rows:
+            count = min(len(scored), rows - written)
+            offsets = np.arange(written, written + count)
+            columns = {name: scored[name].slice(0, count) for name in scored.schema.names}
+            columns |= {
+                "source_id": pa.repeat(pa.scalar(1, pa.int32()), count),
+                "partition": pa.repeat(pa.scalar(0, pa.int32()), count),
+                "offset": pa.array(offsets),
+                "batch_id": pa.repeat(pa.scalar(1, pa.int64()), count),
+                "recorded_at": pa.repeat(pa.scalar(0, pa.timestamp("us", "UTC")), count),
+                "policy_id": pa.repeat(pa.scalar(1, pa.int32()), count),
+                "loan_id": pa.array(offsets.astype(str)),
+            }
+            written += _copy(connection, pa.table(columns))
+    return {"rows": written}
+
+
+def train(rows: int) -> Measured:
+    """Train every kind of model on the scored applications, and measure them, as a run does."""
+    from credit_risk_dagster import modelling
+    from credit_risk_dagster.domain import training
+    from credit_risk_dagster.domain.benchmark import benchmark
+    from credit_risk_dagster.domain.features import CLASSIC_FEATURES, select_features
+    from credit_risk_dagster.domain.outcome import load_outcome
+
+    policy = load_policy(DrainSettings().policy_file)
+    features = select_features(CLASSIC_FEATURES)
+    before, started = _peak_mb(), time.time()
+    sample = modelling.load_sample(
+        "scored", load_outcome("early_delinquency"), policy, Warehouse(WarehouseSettings()), rows
+    )
+    read_seconds = time.time() - started
+    modelling.check_features(sample, features)
+    trained, seconds = [], {}
+    for kind in training.kinds():
+        started = time.time()
+        trained.append(training.train(kind, sample, features, 0))
+        seconds[kind.name] = time.time() - started
+    trained_mb, started = _peak_mb(), time.time()
+    benchmark(sample, policy, trained, features, 0)
+    return {
+        "loans": len(sample),
+        "read_seconds": read_seconds,
+        "train_seconds": seconds,
+        "benchmark_seconds": time.time() - started,
+        "before_mb": before,
+        "trained_mb": trained_mb,
+        "peak_mb": _peak_mb(),
     }
 
 

@@ -12,7 +12,7 @@ from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.producer import builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from infra.embedded.stack import Broker, Postgres
-from tests.benchmarks import archive, drift, row_at_a_time
+from tests.benchmarks import archive, drift, model, row_at_a_time
 from tests.benchmarks.lab import Lab
 from tests.benchmarks.report import Bar
 from tests.benchmarks.throughput import Size, measure
@@ -49,6 +49,17 @@ def test_drift_reports_of_two_sizes_are_measured(
         "900": 1,
     }
     assert section.results["html"]["html_seconds"] > 0
+
+
+@pytest.mark.integration
+def test_the_model_is_measured(postgres: Postgres, broker: Broker) -> None:
+    size = model.Size(events=500, rounds=1, loans=4_000)
+    section = model.measure(Lab(postgres, broker), size, lambda _: None)
+    training = section.results["training"]
+    assert training["loans"] > 3_900
+    assert training["train_seconds"].keys() >= {"logistic", "gradient_boosting"}
+    assert training["before_mb"] < training["trained_mb"] <= training["peak_mb"]
+    assert all(rate > 0 for rate in section.results["events_per_second_with"])
 
 
 def test_the_usual_design_makes_the_rows_of_the_platform() -> None:
