@@ -230,11 +230,13 @@ def breakdown(period: str, zone: str, segment: Segment = EVERYTHING) -> Breakdow
             """,
             segment,
             rollup.pieces(since, None),
+            by="segment",
         )
         rows = pd.DataFrame(
             db.execute(text(query), parameters).mappings().all(), columns=_BREAKDOWN
         )
-        return Breakdown(progress.as_of, cut.edges[0], rows)
+        begins = rollup.edge(cut.edges[0].to_pydatetime())
+        return Breakdown(progress.as_of, pd.Timestamp(begins).tz_convert(zone), rows)
 
 
 def _cut(
@@ -353,6 +355,7 @@ def _before(
             f"SELECT {_SUMS}, NULL AS rejected FROM cells",  # noqa: S608 (a constant)
             segment,
             rollup.pieces(since, until),
+            by="time",
         )
     else:
         query = """
@@ -402,11 +405,13 @@ class _Rollup:
     def pieces(self, since: datetime | None, until: datetime | None) -> dict[str, datetime]:
         """A period (None is without end) as whole hours of the rollup, first <= hour < last, and
         two stretches that have to be counted in the applications: head and tail. What begins not
-        long before the rollup's end is counted there as a whole."""
-        since = since or _EVER
-        until = until or _NEVER
-        first = since if since == _EVER else self._edge(since, up=True)
-        last = _NEVER if until > self.rolled_up_to else self._edge(until, up=False)
+        long before the rollup's end is counted there as a whole. Where hours are merged to days, a
+        period begins and ends with a day (UTC)."""
+        since, until = self.edge(since or _EVER), self.edge(until or _NEVER)
+        first = since if since < self.merged_to else _hour(since, up=True)
+        last = until if until < self.merged_to or until == _NEVER else _hour(until, up=False)
+        if until > self.rolled_up_to:
+            last = _NEVER
         if first > last or since > self.rolled_up_to - _SHORT:
             first = last = head = tail = since
         else:
@@ -420,11 +425,16 @@ class _Rollup:
             "tail_to": until,
         }
 
-    def _edge(self, moment: datetime, *, up: bool) -> datetime:
-        grain = "D" if moment < self.merged_to else "h"
-        stamp = pd.Timestamp(moment).tz_convert("UTC")
-        edge = stamp.ceil(grain) if up else stamp.floor(grain)
-        return edge.to_pydatetime()
+    def edge(self, moment: datetime) -> datetime:
+        """The moment, or the beginning of its day where there are only days."""
+        if moment >= self.merged_to:
+            return moment
+        return moment.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _hour(moment: datetime, *, up: bool) -> datetime:
+    begun = moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    return begun + timedelta(hours=1) if up and begun < moment else begun
 
 
 _SHORT = timedelta(hours=2)
@@ -445,27 +455,38 @@ def _rollup(db: Connection) -> _Rollup:
 
 
 def _segment_query(
-    query: str, segment: Segment, pieces: dict[str, datetime]
+    query: str, segment: Segment, pieces: dict[str, datetime], *, by: str
 ) -> tuple[str, dict[str, Any]]:
-    """A query over `cells`: counts and amounts of the segment's applications, by the columns of
-    `Segment` and the time `at`; with its parameters."""
+    """A query over `cells`: counts and amounts of the segment's applications; with its parameters.
+
+    Args:
+        by: what a cell has besides: `segment`, the columns of `Segment`; or `time`, its hour or
+            moment, as `at`.
+    """
     chosen = {column: list(values) for column, values in vars(segment).items() if values}
     # Only names of columns go into the text; what the viewer chose are parameters.
     where = " AND ".join(f"{column} = ANY (:{column})" for column in chosen) or "true"
-    columns = ", ".join(vars(segment))
+    columns = ", ".join(vars(segment)) if by == "segment" else "at"
+    key = "segment_id" if by == "segment" else "hour AS at"
+    join = "JOIN segments USING (segment_id)" if by == "segment" else ""
     applications = f"""
-        SELECT scored_at AS at, {columns}, 1 AS applications,
-               (risk_tier = 'Elevated')::int AS elevated,
+        SELECT {columns}, 1 AS applications, (risk_tier = 'Elevated')::int AS elevated,
                (risk_tier = 'Watchlist')::int AS watchlist, loan_amnt,
                CASE risk_tier WHEN 'Watchlist' THEN loan_amnt ELSE 0 END AS watchlist_amnt
-          FROM application_segments WHERE {where}
+          FROM (SELECT scored_at AS at, * FROM application_segments) AS _
+         WHERE {where}
     """  # noqa: S608
+    # Summed up by the number of the segment, before its texts are looked up and compared.
     cells = f"""
-        WITH cells AS (
-            SELECT hour AS at, {columns}, applications, elevated, watchlist, loan_amnt,
-                   watchlist_amnt
-              FROM segments_by_hour JOIN segments USING (segment_id)
-             WHERE hour >= :first AND hour < :last AND {where}
+        WITH counted AS MATERIALIZED (
+            SELECT {key}, {_SUMS}
+              FROM segments_by_hour
+             WHERE hour >= :first AND hour < :last
+               AND segment_id IN (SELECT segment_id FROM segments WHERE {where})
+             GROUP BY 1
+        ), cells AS (
+            SELECT {columns}, applications, elevated, watchlist, loan_amnt, watchlist_amnt
+              FROM counted {join}
              UNION ALL {applications} AND scored_at >= :head_from AND scored_at < :head_to
              UNION ALL {applications} AND scored_at >= :tail_from AND scored_at < :tail_to
         )
@@ -479,15 +500,16 @@ def _segment_volume(
     moments = edges.to_pydatetime().tolist()
     query, parameters = _segment_query(
         f"""
-        SELECT width_bucket(at, CAST(:edges AS timestamptz[])) - 1 AS bucket, {_SUMS}
+        SELECT greatest(width_bucket(at, CAST(:edges AS timestamptz[])) - 1, 0) AS bucket, {_SUMS}
           FROM cells GROUP BY bucket
         """,  # noqa: S608
         segment,
         rollup.pieces(moments[0], moments[-1]),
+        by="time",
     )
     counts = _no_counts(len(edges) - 1)
     for row in db.execute(text(query), parameters | {"edges": moments}):
-        counts.loc[max(row.bucket, 0), list(counts.columns)] = (
+        counts.loc[row.bucket, list(counts.columns)] = (
             *(row.applications - row.elevated - row.watchlist, row.elevated, row.watchlist, 0),
             *(row.loan_amnt, row.watchlist_amnt),
         )
@@ -559,17 +581,19 @@ def watchlist(flagged: Flagged, zone: str) -> Watchlist:
         rows = _frame(
             db,
             f"""
-            WITH first AS MATERIALIZED (
-                SELECT source_id, partition, "offset", loan_id, scored_at, risk_tier, loan_amnt,
-                       dti, int_rate, revol_util, pd, reasons, grade, purpose, addr_state
-                  FROM scored_applications s WHERE {where}
-                 ORDER BY {order} LIMIT :rows
+            WITH first AS MATERIALIZED (  -- in the index alone; the rows are fetched after that
+                SELECT source_id, partition, "offset", scored_at FROM scored_applications s
+                 WHERE {where} ORDER BY {order} LIMIT :rows
             )
-            SELECT first.*, review.reviewed_at, review.reviewer
-              FROM first LEFT JOIN LATERAL (
+            SELECT s.source_id, s.partition, s."offset", s.loan_id, s.scored_at, s.risk_tier,
+                   s.loan_amnt, s.dti, s.int_rate, s.revol_util, s.pd, s.reasons, s.grade,
+                   s.purpose, s.addr_state, review.reviewed_at, review.reviewer
+              FROM first
+              JOIN scored_applications s USING (source_id, partition, "offset", scored_at)
+              LEFT JOIN LATERAL (
                    SELECT reviewed_at, reviewer FROM application_reviews r
-                    WHERE r.source_id = first.source_id AND r.partition = first.partition
-                      AND r."offset" = first."offset"
+                    WHERE r.source_id = s.source_id AND r.partition = s.partition
+                      AND r."offset" = s."offset"
                     ORDER BY review_id DESC LIMIT 1
               ) AS review ON true
              ORDER BY {order}
@@ -654,14 +678,15 @@ def _flagged(flagged: Flagged) -> tuple[str, dict[str, Any]]:
 def purposes() -> tuple[str, ...]:
     """Every purpose that there is."""
     with st.connection("warehouse", type=WarehousePool).snapshot() as db:
+        # What the rollup does not have yet; of a long backlog, what is newest.
+        since = max(_rollup(db).rolled_up_to, datetime.now(UTC) - timedelta(hours=1))
         rows = db.execute(
             text("""
                 SELECT purpose FROM segments
-                 UNION
-                SELECT purpose FROM application_segments, segments_progress
-                 WHERE scored_at >= greatest(rolled_up_to, now() - interval '1 hour')
+                 UNION SELECT purpose FROM application_segments WHERE scored_at >= :since
                  ORDER BY 1
-            """)
+            """),
+            {"since": since},
         )
         return tuple(rows.scalars())
 

@@ -5,6 +5,7 @@ from itertools import product
 from typing import Any, cast
 
 import dagster as dg
+import pandas as pd
 import psycopg
 import pytest
 import streamlit as st
@@ -148,7 +149,7 @@ def test_rollup_and_applications_add_up(
         roll_up_anew(filled, rolled_up)
         st.cache_data.clear()
         data = queries.overview(period, "Asia/Kolkata", segment)
-        since = data.buckets.edges[0].to_pydatetime()
+        since = whole_days(filled, data.buckets.edges[0], segment)
         expected = counted(filled, since, segment)
         assert (
             data.totals.applications,
@@ -158,15 +159,29 @@ def test_rollup_and_applications_add_up(
             data.totals.watchlist_amnt,
         ) == expected, rolled_up
         if data.before is not None and segment:
-            before = counted(filled, since - (data.progress.as_of - since), segment, since)
+            begun = data.buckets.edges[0]
+            earlier = whole_days(filled, begun - (data.progress.as_of - begun), segment)
+            before = counted(filled, earlier, segment, since)
             assert abs(data.before.applications - before[0]) <= 1
             assert data.before.loan_amnt == pytest.approx(before[3], abs=50_000)
-        parts = queries.breakdown(period, "Asia/Kolkata", segment).rows
+        breakdown = queries.breakdown(period, "Asia/Kolkata", segment)
+        parts, parts_since = breakdown.rows, breakdown.since
         sums = parts.groupby("dimension")[["applications", "watchlist", "watchlist_amnt"]].sum()
         assert set(sums.index) == set(queries.SEGMENT_COLUMNS) or expected[0] == 0
-        since = None if PERIODS[period].length is None else since
+        since = None if PERIODS[period].length is None else whole_days(filled, parts_since, SMALL)
         for column, value in (("applications", 0), ("watchlist", 2), ("watchlist_amnt", 4)):
             assert set(sums[column]) <= {counted(filled, since, segment)[value]}, rolled_up
+
+
+def whole_days(
+    connection: psycopg.Connection[Any], since: pd.Timestamp, segment: queries.Segment
+) -> datetime:
+    """Where hours are merged to days, the figures of a segment begin with a day."""
+    ((merged_to,),) = rows(
+        connection, "SELECT greatest(merged_to, '1970-01-01+00') FROM segments_progress"
+    )
+    day = since.tz_convert("UTC").floor("D")
+    return (day if segment and since < merged_to else since).to_pydatetime()
 
 
 def roll_up_anew(connection: psycopg.Connection[Any], how: str) -> None:
@@ -175,7 +190,7 @@ def roll_up_anew(connection: psycopg.Connection[Any], how: str) -> None:
         "UPDATE segments_progress SET (rolled_up_to, merged_to) = ('-infinity', '-infinity')"
     )
     if how != "nothing":
-        roll_up(connection, keep="15 days" if how == "all" else "2 days")
+        roll_up(connection, keep="90 days" if how == "all" else "2 days")
 
 
 def counted(
