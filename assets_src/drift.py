@@ -92,17 +92,14 @@ class BaselineConfig(dg.Config):
 )
 def drift_baseline(config: BaselineConfig, warehouse: WarehouseResource) -> dg.MaterializeResult:
     """Freeze a baseline."""
-    settings = DriftSettings()
-    csv = Path(config.csv) if config.csv else None
-    if csv is None and config.rows is None:
-        csv = settings.baseline_csv
     try:
         stored, new = freeze_baseline(
             warehouse.client(),
+            DriftSettings(),
             KafkaSettings().topic,
             load_policy(DrainSettings().policy_file),
-            rows=config.rows or settings.baseline_rows,
-            csv=csv,
+            rows=config.rows,
+            csv=Path(config.csv) if config.csv else None,
             name=config.name or None,
             activate=config.activate,
         )

@@ -50,10 +50,11 @@ class NothingScored(PlatformError):
 
 def freeze_baseline(
     warehouse: Warehouse,
+    settings: DriftSettings,
     topic: str,
     policy: Policy,
     *,
-    rows: int,
+    rows: int | None = None,
     csv: Path | None = None,
     name: str | None = None,
     activate: bool = True,
@@ -63,8 +64,9 @@ def freeze_baseline(
     Args:
         topic: whose newest source is meant.
         policy: decides the loans of a CSV.
-        rows: applications of the stream.
-        csv: a LendingClub CSV, the whole of which is taken instead.
+        rows: so many applications of the stream.
+        csv: a LendingClub CSV, the whole of which is taken instead. Without either, the settings
+            say what to freeze.
         name: for people; a default says where the rows came from.
         activate: compare with it from now on.
 
@@ -75,9 +77,15 @@ def freeze_baseline(
         TooFewApplications, NothingScored, WarehouseUnavailable, NotMigrated.
         LoansUnavailable: the CSV cannot be read.
     """
+    if rows is None:
+        csv = csv or settings.baseline_csv
     with warehouse.session("baseline") as connection:
         ledger = DriftLedger(connection)
-        baseline, source_id = _freeze(ledger, topic, policy, rows=rows, csv=csv)
+        if csv:
+            baseline, source_id = freeze_csv(csv, policy), None
+        else:
+            source_id = _source(ledger, topic)
+            baseline = _freeze_first(ledger, topic, source_id, rows or settings.baseline_rows)
         name = name or (csv.name if csv else f"{topic}, first {baseline.rows:,}")
         with ledger.changing_baselines():
             baseline_id, new = ledger.add(baseline, name, source_id)
@@ -86,12 +94,7 @@ def freeze_baseline(
         return _stored(ledger, baseline_id), new
 
 
-def _freeze(
-    ledger: DriftLedger, topic: str, policy: Policy, *, rows: int, csv: Path | None
-) -> tuple[Baseline, int | None]:
-    if csv:
-        return freeze_csv(csv, policy), None
-    source_id = _source(ledger, topic)
+def _freeze_first(ledger: DriftLedger, topic: str, source_id: int, rows: int) -> Baseline:
     found, rejected = ledger.first_rows(source_id, rows)
     if len(found) < rows:
         raise TooFewApplications(
@@ -99,7 +102,7 @@ def _freeze(
             " more: wait, lower CREDIT_RISK_DRIFT_BASELINE_ROWS, or give a CSV"
         )
     origin = f"the first {rows:,} scored applications of topic {topic}, source {source_id}"
-    return freeze(found, rejected=rejected, origin=origin), source_id
+    return freeze(found, rejected=rejected, origin=origin)
 
 
 def freeze_csv(path: Path, policy: Policy) -> Baseline:
@@ -205,9 +208,7 @@ def report_drift(
     thresholds = Thresholds(settings.psi_moderate, settings.psi_significant, settings.min_rows)
     froze = not _has_baseline(warehouse)
     if froze:
-        freeze_baseline(
-            warehouse, topic, policy, rows=settings.baseline_rows, csv=settings.baseline_csv
-        )
+        freeze_baseline(warehouse, settings, topic, policy)
     with warehouse.session("drift") as connection:
         ledger = DriftLedger(connection)
         source_id = _source(ledger, topic)

@@ -44,13 +44,13 @@ def freeze(
     )
     from resources.warehouse import Warehouse
 
-    settings = DriftSettings()
     stored, new = freeze_baseline(
         Warehouse(WarehouseSettings()),
+        DriftSettings(),
         KafkaSettings().topic,
         load_policy(DrainSettings().policy_file),
-        rows=rows or settings.baseline_rows,
-        csv=csv or (None if rows else settings.baseline_csv),
+        rows=rows,
+        csv=csv,
         name=name,
         activate=activate,
     )

@@ -53,24 +53,14 @@ class Feature:
     column: str
 
 
-def _feature(name: str, kind: Kind, column: str | None = None) -> Feature:
-    return Feature(name, kind, column or name)
-
-
-FEATURES: Final[tuple[Feature, ...]] = (
-    _feature("loan_amnt", "number"),
-    _feature("annual_inc", "number"),
-    _feature("dti", "number"),
-    _feature("int_rate", "number"),
-    _feature("revol_util", "number"),
-    _feature("delinq_2yrs", "number"),
-    _feature("inq_last_6mths", "number"),
-    _feature("credit_history_years", "number"),
-    _feature("emp_length_yrs", "number"),
-    _feature("purpose", "category"),
-    _feature("grade", "category"),
-    _feature("addr_state", "category"),
-    _feature("term", "category", "term_months"),
+_NUMBERS = (
+    *("loan_amnt", "annual_inc", "dti", "int_rate", "revol_util", "delinq_2yrs"),
+    *("inq_last_6mths", "credit_history_years", "emp_length_yrs"),
+)
+FEATURES: Final = (
+    *(Feature(name, "number", name) for name in _NUMBERS),
+    *(Feature(name, "category", name) for name in ("purpose", "grade", "addr_state")),
+    Feature("term", "category", "term_months"),
 )
 COLUMNS: Final = tuple(feature.column for feature in FEATURES)
 

@@ -11,10 +11,12 @@ from typer.testing import CliRunner
 
 from credit_risk_dagster.cli import app
 from credit_risk_dagster.definitions import defs
+from credit_risk_dagster.domain.drift import freeze
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.producer import builtin_loans
 from credit_risk_dagster.stream import Freshness, measure_freshness, newest_events
 from resources.drift_ledger import DriftLedger
+from tests.drift.conftest import score
 from tests.integration.conftest import good_event
 from tests.lake.conftest import LakePipeline, pipeline  # noqa: F401 (a fixture)
 
@@ -214,6 +216,8 @@ def test_baselines_are_frozen_listed_and_activated(
         old, new = ledger.baselines()
         assert (old.active, new.active) == (True, False)
         assert new.rows + new.rejected == 400
+        same = freeze(score(LOANS[:400]), rejected=new.rejected, origin="the stream")
+        assert new.content_hash == same.content_hash
         assert (new.source_id, old.source_id) == (None, pipeline.source().source_id)
     assert "2018" in credit_risk("baseline", "activate", "2").stdout
     with pipeline.warehouse.session() as connection:
