@@ -15,7 +15,7 @@ export UV_SYSTEM_CERTS := true
 unexport VIRTUAL_ENV UV_PROJECT
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-dashboard screenshots benchmark-model lock clean
+.PHONY: help install demo test lint format bench bench-dashboard screenshots benchmark-model grafana lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ screenshots: $(INSTALLED)  ## take the pictures in docs/images anew, of a live r
 
 benchmark-model: $(INSTALLED)  ## compare the rules with models on the built-in loans
 	@$(BIN)/credit-risk model benchmark --sample builtin $(ARGS)
+
+grafana: $(INSTALLED)  ## write Grafana's dashboards anew from the code in infra/grafana/
+	@$(BIN)/python -m infra.grafana
 
 lock:  ## write requirements.lock anew from pyproject.toml; ARGS="--upgrade" takes newer versions
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv --clear .venv && $(BIN)/pip install --quiet "uv==$(UV_VERSION)"; }

@@ -20,7 +20,7 @@ from rich.markup import escape
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import PROJECT_ROOT
-from tests.benchmarks import archive, drift, latency, memory, model, throughput
+from tests.benchmarks import archive, drift, latency, memory, metrics, model, throughput
 from tests.benchmarks.lab import drain_settings, open_lab
 from tests.benchmarks.report import Section, bars_table
 
@@ -36,6 +36,7 @@ class Name(StrEnum):
     ARCHIVE = "archive"
     DRIFT = "drift"
     MODEL = "model"
+    METRICS = "metrics"
     LATENCY = "latency"
 
 
@@ -61,6 +62,8 @@ def main(
     DRIFT: the time and memory of a drift report over 100,000 and over 1,000,000 applications.
 
     MODEL: what the PD costs the drain, the memory of training, the time of the benchmark tables.
+
+    METRICS: a scrape of /metrics, without history and with ten million scored applications.
 
     LATENCY: from event to commit at 10, 100 and 1,000 events a second, through Dagster's daemon and
     the sensor, with handovers from run to run; and of the first event after an idle spell.
@@ -110,6 +113,8 @@ def _measure(name: Name, quick: bool, say: Any) -> Section:
         return memory.measure(open_lab, memory.QUICK if quick else memory.FULL, say)
     if name is Name.LATENCY:
         return latency.measure(latency.QUICK if quick else latency.FULL, say)
+    if name is Name.METRICS:
+        return metrics.measure(metrics.QUICK if quick else metrics.FULL, say)
     if name is Name.ARCHIVE:
         return archive.measure(open_lab, archive.QUICK if quick else archive.FULL, say)
     if name is Name.DRIFT:

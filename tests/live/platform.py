@@ -32,8 +32,15 @@ ENOUGH_EVENTS = 300
 PATIENCE_SECONDS = 240.0
 _MALFORMED: tuple[bytes, ...] = (b"not JSON", b"[1, 2]", without("dti"), event(int_rate="high"))
 _MALFORMED_EVERY_SECONDS = 1.0
-# What runs once while the stream goes on, so that everything that is shown has something to show.
-_JOBS = ("archive_raw_events",)
+# What runs once while the stream goes on, so that everything that is shown has something to show:
+# some at the same time, the others after those.
+_JOBS = (("archive_raw_events", "freeze_baseline", "benchmark_models"), ("report_drift",))
+_SMALL = {
+    "CREDIT_RISK_DRIFT_BASELINE_ROWS": "200",
+    "CREDIT_RISK_DRIFT_WINDOW_ROWS": "1000",
+    "CREDIT_RISK_DRIFT_MIN_ROWS": "100",
+    "CREDIT_RISK_MODEL_SAMPLE": "builtin",
+}
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,7 @@ def run_platform(state: Path) -> Iterator[Live]:
         )
         migrate(warehouse)
         ensure_topic(kafka)
-        services = stack.start_services()
+        services = stack.start_services(_SMALL)
         stream = exits.enter_context(Stream(kafka))
         live = Live(stack, services, environment, kafka, warehouse, stream)
         wait_until(
@@ -145,5 +152,6 @@ def run_platform(state: Path) -> Iterator[Live]:
             f"{ENOUGH_EVENTS} events are committed; see {stack.logs}",
             every=0.2,
         )
-        live.run_jobs(_JOBS)
+        for jobs in _JOBS:
+            live.run_jobs(jobs)
         yield live
