@@ -58,7 +58,7 @@ class ModelConfig(dg.Config):
     features: list[str] = Field(
         default=_DEFAULTS.feature_names, description=f"of: {', '.join(FEATURES)}"
     )
-    seed: int = Field(default=_DEFAULTS.seed, ge=0, description="of folds and draws")
+    seed: int = Field(default=_DEFAULTS.seed, ge=0, lt=2**31, description="of folds and draws")
 
 
 def _spec(name: str, description: str, *deps: str, kinds: set[str]) -> dg.AssetSpec:
@@ -120,7 +120,7 @@ def model_loans(
                 config.sample, load_outcome(config.outcome), policy, store, ModelSettings().max_rows
             )
         except SampleTooSmall as error:
-            yield _result(ENOUGH_OUTCOMES, False, str(error))
+            yield _result(ENOUGH_OUTCOMES, False, str(error), severity=dg.AssetCheckSeverity.WARN)
             yield _result(NO_LEAKAGE, True, "not looked at: there are too few outcomes")
             yield _nothing_trained("there are too few outcomes")
             return
@@ -156,6 +156,7 @@ def model_loans(
         f"model {model_id}: {'; '.join(against)}"
         if against
         else f"`credit-risk model activate {model_id}`, or the job activate_model, lets it score",
+        severity=dg.AssetCheckSeverity.WARN,
     )
 
 

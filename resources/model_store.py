@@ -12,7 +12,12 @@ from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
 from credit_risk_dagster.domain import sample
-from credit_risk_dagster.domain.pd import Coefficients, PdModel, read_coefficients
+from credit_risk_dagster.domain.pd import (
+    Coefficients,
+    ModelUnreadable,
+    PdModel,
+    read_coefficients,
+)
 from credit_risk_dagster.errors import PlatformError
 
 
@@ -150,14 +155,12 @@ class ModelStore:
 
         Raises:
             ModelMissing: there is none of that id, or it is of a kind that cannot score the stream.
-            ModelUnreadable: its coefficients are damaged.
+            ModelUnreadable: its coefficients are damaged, or the table cannot be read.
         """
-        row = self._connection.execute(
-            "SELECT model_id, version, coefficients::text FROM models WHERE CASE"
-            " WHEN %(model_id)s::int IS NULL THEN activated_at IS NOT NULL AND retired_at IS NULL"
-            " ELSE model_id = %(model_id)s END",
-            {"model_id": model_id},
-        ).fetchone()
+        try:
+            row = self._connection.execute(_SCORER, {"model_id": model_id}).fetchone()
+        except psycopg.ProgrammingError as error:  # no table, no column, no privilege
+            raise ModelUnreadable(f"the models cannot be read: {_line(error)}") from error
         if row is None and model_id is None:
             return None
         if row is None or row[2] is None:
@@ -257,6 +260,16 @@ class ModelStore:
                 " WHERE benchmark_id = (SELECT max(benchmark_id) FROM model_benchmarks)"
             ).fetchall()
 
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+_SCORER = """
+SELECT model_id, version, coefficients::text FROM models
+WHERE CASE WHEN %(model_id)s::int IS NULL THEN activated_at IS NOT NULL AND retired_at IS NULL
+    ELSE model_id = %(model_id)s END
+"""
 
 _OUTCOMES = sql.SQL("""
 COPY (

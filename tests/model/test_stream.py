@@ -163,6 +163,15 @@ def test_a_damaged_model_costs_nothing_but_the_pd(
     assert pipeline.unreconciled() == 0
 
 
+def test_models_that_cannot_be_read_cost_nothing_but_the_pd(pipeline: LakePipeline) -> None:
+    with pipeline.warehouse.connect() as connection:
+        connection.execute("ALTER TABLE models RENAME TO elsewhere")
+    pipeline.send(loans(10))
+    report = pipeline.drain()
+    assert report.scored == 10
+    assert 'the models cannot be read: relation "models" does not exist' in str(report.model_error)
+
+
 def test_rejected_events_get_the_pd_when_they_are_scored_after_all(
     pipeline: LakePipeline, stored: Stored
 ) -> None:
