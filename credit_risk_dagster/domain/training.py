@@ -350,7 +350,7 @@ def coefficients(pipeline: Any, frame: "pd.DataFrame") -> Coefficients:
 @dataclass(frozen=True)
 class Effect:
     """An odds ratio with its 95 % interval: of a number for one standard deviation more, of a
-    category against the mean of all."""
+    category against the others."""
 
     name: str
     odds_ratio: float
