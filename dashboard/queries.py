@@ -92,6 +92,12 @@ class Totals:
     rejected: int | None
     """Rejected events; None for a segment: what cannot be read belongs to none."""
 
+    def share(self, name: str) -> float:
+        """Share of the Watchlist, of Elevated or of rejected events (among all); NaN of none."""
+        part = getattr(self, name)
+        whole = self.applications + (self.rejected or 0 if name == "rejected" else 0)
+        return math.nan if part is None or not whole else part / whole
+
 
 @dataclass(frozen=True)
 class Overview:

@@ -1,5 +1,6 @@
 """Overview: how many applications came, how risky they are, and where the risk is."""
 
+import math
 from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
@@ -41,7 +42,7 @@ def _figures(period: str, segment: Segment) -> None:
     lag = consumer_lag()
     when = PERIODS[period].words
     _status(data, segment)
-    _key_figures(data, lag, segment, when)
+    _key_figures(data, lag, when)
     if data.totals.applications:
         _charts(data, segment, when)
     elif data.progress.last_commit is not None:
@@ -78,30 +79,29 @@ def _status(data: queries.Overview, segment: Segment) -> None:
     )
 
 
-def _key_figures(data: queries.Overview, lag: Lag, segment: Segment, when: str) -> None:
-    """Eight figures; those of the stream as a whole are the same for each segment."""
-    now, before, volume = data.totals, data.before, data.volume
-    volume = volume.iloc[:-1]  # the last bucket is not over
+def _key_figures(data: queries.Overview, lag: Lag, when: str) -> None:
+    """Eight figures; the last four are of the stream as a whole, whatever the segment."""
+    now, before = data.totals, data.before
+    volume = data.volume.iloc[:-1]  # the last bucket is not over
     scored = volume[list(charts.WORST_FIRST)].sum(axis=1)
-    earlier = (
-        "no earlier period" if before is None or not before.applications else "than the one before"
-    )
+    known = before is not None and before.applications > 0
+    earlier = "than the period before" if known else "no period before"
+    interval = wilson_interval(now.watchlist, now.applications)
     with st.grid(4, min_column_width=160, gap="small"):
         _figure(
             "Applications scored",
             formats.count(now.applications),
-            _change(now.applications, None if before is None else before.applications),
+            _change(now.applications, before.applications if before else 0),
             line=scored.tolist(),
             delta_description=earlier,
             help=f"Scored {when}. Changes are against the period before, of the same length.",
         )
-        interval = wilson_interval(now.watchlist, now.applications)
         _figure(
             f"{swatch('Watchlist')} Watchlist share",
-            formats.share(now.watchlist, now.applications),
+            formats.percent(now.share("watchlist")),
             _points(now, before, "watchlist"),
-            line=_series(volume["Watchlist"] / scored),
-            delta_description="95 %: " + "–".join(f"{100 * end:.1f}" for end in interval) + " %"
+            line=_course(volume["Watchlist"] / scored),
+            delta_description="95 %: {:.1f}–{:.1f} %".format(*(100 * end for end in interval))
             if interval
             else None,
             help=f"{formats.count(now.watchlist)} applications with an early warning, with the "
@@ -109,9 +109,9 @@ def _key_figures(data: queries.Overview, lag: Lag, segment: Segment, when: str) 
         )
         _figure(
             f"{swatch('Elevated')} Elevated share",
-            formats.share(now.elevated, now.applications),
+            formats.percent(now.share("elevated")),
             _points(now, before, "elevated"),
-            line=_series(volume["Elevated"] / scored),
+            line=_course(volume["Elevated"] / scored),
             delta_description=earlier,
             help=f"{formats.count(now.elevated)} applications without an early warning, with high "
             "DTI or utilization.",
@@ -119,58 +119,45 @@ def _key_figures(data: queries.Overview, lag: Lag, segment: Segment, when: str) 
         _figure(
             "Amount at risk",
             formats.dollars(now.watchlist_amnt),
-            _change(now.watchlist_amnt, None if before is None else before.watchlist_amnt),
+            _change(now.watchlist_amnt, before.watchlist_amnt if before else 0),
             line=volume["watchlist_amnt"].tolist(),
             delta_description=f"{formats.share(now.watchlist_amnt, now.loan_amnt)} of all",
             help="Loan amounts of the applications on the Watchlist, USD.",
         )
-        _stream_figures(data, lag, segment)
+        _stream_figures(data, volume, lag)
 
 
-def _stream_figures(data: queries.Overview, lag: Lag, segment: Segment) -> None:
-    now, before, volume = data.totals, data.before, data.volume.iloc[:-1]
-    of_all = "of the whole stream"
-    if now.rejected is None:
-        _figure(
-            "Reject share",
-            formats.UNKNOWN,
-            delta_description="belongs to no segment",
-            help="An event that cannot be read has no purpose, grade or state.",
-        )
-    else:
-        events = now.applications + now.rejected
-        earlier = None if before is None or before.rejected is None else before
-        _figure(
-            "Reject share",
-            formats.share(now.rejected, events),
-            None
-            if earlier is None or not earlier.applications + (earlier.rejected or 0)
-            else formats.points(
-                now.rejected / max(events, 1)
-                - (earlier.rejected or 0) / (earlier.applications + (earlier.rejected or 0))
-            ),
-            line=_series(volume["Rejected"] / volume[list(queries.OUTCOMES)].sum(axis=1)),
-            delta_description=f"{formats.count(now.rejected)} events",
-            help="Events that could not be scored; the page Operations has their reasons.",
-        )
-    width = (volume["end"] - volume.index).dt.total_seconds()
+def _stream_figures(data: queries.Overview, volume: pd.DataFrame, lag: Lag) -> None:
+    now = data.totals
+    events = volume[list(queries.OUTCOMES)].sum(axis=1)
+    seconds = (volume["end"] - volume.index).dt.total_seconds()
+    of_all = now.rejected is not None  # and else of a segment
+    _figure(
+        "Reject share",
+        formats.percent(now.share("rejected")),
+        _points(now, data.before, "rejected"),
+        line=_course(volume["Rejected"] / events) if of_all else (),
+        delta_description=f"{formats.count(now.rejected or 0)} events"
+        if of_all
+        else "of no segment",
+        help="Events that could not be scored; the page Operations has their reasons. One that "
+        "cannot be read has no purpose, grade or state.",
+    )
     _figure(
         "Throughput, events/s",
         formats.rate(data.progress.events_per_second),
-        line=(volume[list(queries.OUTCOMES)].sum(axis=1) / width).tolist(),
+        line=(events / seconds).tolist() if of_all else (),
         delta_description="in the last minute",
-        help=f"Scored and rejected events {of_all}; the line is of the period.",
+        help="Scored and rejected events of the whole stream; the line is of the period.",
     )
-    latency = data.latency.p50
+    change = data.latency.p50 - data.latency_before.p50
     _figure(
         "Event to commit, p50",
-        formats.duration(latency),
-        None
-        if pd.isna(data.latency_before.p50 - latency)
-        else formats.milliseconds(latency - data.latency_before.p50),
+        formats.duration(data.latency.p50),
+        None if pd.isna(change) else formats.milliseconds(change),
         delta_description=f"p95 {formats.duration(data.latency.p95)}",
-        help=f"From the broker's timestamp to the commit, {of_all}; the newest "
-        f"{queries.LATENCY_BATCHES:,} batches of the period and of the one before.",
+        help="From the broker's timestamp to the commit, of the whole stream: the newest "
+        f"{queries.LATENCY_BATCHES:,} batches of the period, and of the one before.",
     )
     _figure(
         "Lag, events",
@@ -204,22 +191,19 @@ def _figure(
             st.html(theme.sparkline(line, f"Course of {label.rpartition(')')[2].strip()}"))
 
 
-def _change(now: float, before: float | None) -> str | None:
+def _change(now: float, before: float) -> str | None:
     """`+12.3 %`; nothing where there is nothing to compare with."""
     return f"{100 * (now - before) / before:+.1f} %" if before else None
 
 
 def _points(now: Totals, before: Totals | None, name: str) -> str | None:
-    if before is None or not before.applications or not now.applications:
-        return None
-    return formats.points(
-        getattr(now, name) / now.applications - getattr(before, name) / before.applications
-    )
+    change = now.share(name) - before.share(name) if before else math.nan
+    return None if math.isnan(change) else formats.points(change)
 
 
-def _series(shares: "pd.Series[float]") -> list[float]:
+def _course(shares: "pd.Series[float]") -> list[float]:
     """A sparkline: where nothing came, the line goes on as before."""
-    return (100 * shares).ffill().fillna(0).tolist()
+    return shares.ffill().fillna(0).tolist()
 
 
 def _charts(data: queries.Overview, segment: Segment, when: str) -> None:

@@ -43,7 +43,7 @@ def test_a_filled_database_shows_figures_and_charts(commit: Commit) -> None:
         "Watchlist share": "6.2 %",
         "Elevated share": "18.8 %",
         "Amount at risk": "$100 K",
-        "Reject share": "0.6 %",
+        "Reject share": "0.62 %",
         "Throughput, events/s": "2.7",
         "Event to commit, p50": figures(page)["Event to commit, p50"],
         "Lag, events": "–",
