@@ -250,6 +250,7 @@ def _new_model(found: Modelling, trained: Trained, common: dict[str, Any]) -> Ne
     }
     digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     subject = found.benchmark.subject(trained.kind)
+    baseline = trained is found.trained[0]
     evaluation = subject.evaluation
     return NewModel(
         **common,
@@ -266,9 +267,10 @@ def _new_model(found: Modelling, trained: Trained, common: dict[str, Any]) -> Ne
             "ks": evaluation.ks,
             "brier": evaluation.brier,
             "out_of_time": subject.out_of_time and asdict(subject.out_of_time),
+            "effects": [asdict(effect) for effect in found.effects()] if baseline else None,
         },
         artifact=dump(trained),
-        coefficients=found.coefficients if trained is found.trained[0] else None,
+        coefficients=found.coefficients if baseline else None,
     )
 
 

@@ -50,6 +50,11 @@ def dollars(amount: float, signed: bool = False) -> str:
     return f"{sign}${scaled:.{decimals}f}{unit}"
 
 
+def megabytes(size: int) -> str:
+    """`1.2 MB`."""
+    return f"{size / 1e6:.1f} MB"
+
+
 def rate(per_second: float) -> str:
     """`9.8`, `1,234`: a decimal where it still says something."""
     return f"{per_second:,.1f}" if per_second < 100 else count(per_second)
@@ -138,3 +143,23 @@ def reject_reason(code: str) -> str:
 def plain(text: str) -> str:
     """The text as Markdown that shows it as it is."""
     return re.sub(r"([\\`*_{}\[\]()#+\-.!$~:<>|])", r"\\\1", text)
+
+
+_NAMES = {
+    "loan_amnt": "Loan amount",
+    "annual_inc": "Annual income",
+    "dti": "DTI",
+    "int_rate": "Interest rate",
+    "revol_util": "Utilization",
+    "delinq_2yrs": "Delinquencies",
+    "inq_last_6mths": "Inquiries",
+    "credit_history_years": "Credit history",
+    "emp_length_yrs": "Employment length",
+    "addr_state": "State",
+    "term_months": "Term",
+}
+
+
+def feature(name: str) -> str:
+    """`inq_last_6mths` as `Inquiries`."""
+    return _NAMES.get(name) or words(name)

@@ -12,7 +12,7 @@ import pandas as pd
 import psycopg
 import streamlit as st
 from pydantic import ValidationError
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, CursorResult, Engine, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from streamlit.connections import BaseConnection
 
@@ -1141,4 +1141,96 @@ def lab_applications(sample: LabSample, positions: npt.NDArray[np.intp]) -> pd.D
                 "scored_at": [sample.scored_at(at).to_pydatetime() for at in positions],
             },
         )
-        return pd.DataFrame(result.all(), columns=list(result.keys()))
+        return _frame(result)
+
+
+# --- drift --------------------------------------------------------------------------------------
+
+DRIFT_REPORTS = 500
+
+
+@dataclass(frozen=True)
+class DriftHistory:
+    """The drift reports of a period against one baseline, the oldest first.
+
+    Attributes:
+        baselines: every baseline, the active one first: `baseline_id`, `name`, `rows`, `active`.
+        baseline_id: of the one whose reports these are; None without any.
+        reports: the newest `DRIFT_REPORTS` of them, with the columns of `drift_reports`, times in
+            the zone.
+        features: `report_id`, `feature`, `psi`, `psi_limit` and `verdict` of each of them.
+    """
+
+    as_of: pd.Timestamp
+    baselines: pd.DataFrame
+    baseline_id: int | None
+    reports: pd.DataFrame
+    features: pd.DataFrame
+
+
+@st.cache_data(ttl=10, max_entries=50, show_spinner=False)
+def drift_history(period: str, baseline_id: int | None, zone: str) -> DriftHistory:
+    """The reports of one of `PERIODS` against a baseline; None is the active one."""
+    with st.connection("warehouse", type=WarehousePool).snapshot() as db:
+        as_of = pd.Timestamp(db.execute(text("SELECT now()")).scalar_one()).tz_convert(zone)
+        baselines = _frame(
+            db.execute(
+                text("""
+                    SELECT baseline_id, name, rows,
+                           activated_at IS NOT NULL AND retired_at IS NULL AS active
+                      FROM drift_baselines ORDER BY active DESC, baseline_id DESC
+                """)
+            )
+        )
+        if baseline_id not in baselines["baseline_id"].to_list():
+            baseline_id = None if baselines.empty else int(baselines["baseline_id"].iloc[0])
+        length = PERIODS[period].length
+        reports = _frame(
+            db.execute(
+                text("""
+                    SELECT * FROM drift_reports
+                     WHERE baseline_id = :baseline AND created_at >= :since
+                     ORDER BY created_at DESC, report_id DESC LIMIT :reports
+                """),
+                {
+                    "baseline": baseline_id,
+                    "since": datetime.min.replace(tzinfo=UTC) if length is None else as_of - length,
+                    "reports": DRIFT_REPORTS,
+                },
+            )
+        )[::-1].reset_index(drop=True)
+        features = _frame(
+            db.execute(
+                text("""
+                    SELECT report_id, feature, psi, psi_limit, verdict FROM drift_features
+                     WHERE report_id = ANY(:reports) ORDER BY report_id, feature
+                """),
+                {"reports": reports["report_id"].to_list()},
+            )
+        )
+    for column in ("created_at", "window_start", "window_end"):
+        reports[column] = pd.to_datetime(reports[column], utc=True).dt.tz_convert(zone)
+    return DriftHistory(as_of, baselines, baseline_id, reports, features)
+
+
+@st.cache_data(ttl="10min", max_entries=50, show_spinner=False)
+def drift_features(report_id: int) -> pd.DataFrame:
+    """Every feature of a report, as `drift_features` and, for its bins, `edges`, `categories` and
+    `reference_shares` of the baseline."""
+    with st.connection("warehouse", type=WarehousePool).snapshot() as db:
+        return _frame(
+            db.execute(
+                text("""
+                    SELECT f.*, b.edges, b.categories, b.shares AS reference_shares
+                      FROM drift_features f
+                      JOIN drift_reports r USING (report_id)
+                      JOIN drift_baseline_features b USING (baseline_id, feature)
+                     WHERE f.report_id = :report ORDER BY f.psi DESC NULLS LAST, f.feature
+                """),
+                {"report": report_id},
+            )
+        )
+
+
+def _frame(result: CursorResult[Any]) -> pd.DataFrame:
+    return pd.DataFrame(result.all(), columns=list(result.keys()))

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from credit_risk_dagster.domain.intervals import wilson_interval
+
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
@@ -196,14 +198,8 @@ def calibration(bad: Flags, pd: Floats) -> dict[str, Any]:
 
 
 def rate_interval(events: int, trials: int) -> tuple[float, float]:
-    """95 % interval of a rate (E. Wilson, JASA 22, 1927); 0 to 1 when nothing was tried."""
-    if not trials:
-        return 0.0, 1.0
-    rate, z2 = events / trials, Z**2
-    centre = rate + z2 / (2 * trials)
-    half = Z * np.sqrt(rate * (1 - rate) / trials + z2 / (4 * trials**2))
-    scale = 1 + z2 / trials
-    return max(float((centre - half) / scale), 0.0), min(float((centre + half) / scale), 1.0)
+    """`wilson_interval` of a rate; 0 to 1 when nothing was tried."""
+    return wilson_interval(events, trials) or (0.0, 1.0)
 
 
 def _thin(x: Floats, y: Floats) -> tuple[Floats, Floats]:

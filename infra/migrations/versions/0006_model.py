@@ -33,6 +33,8 @@ COMMENT ON COLUMN models.version IS 'Kind and short content hash, e.g. logistic@
 COMMENT ON COLUMN models.retired_at IS
     'NULL while it is active; activated_at is its last activation';
 COMMENT ON COLUMN models.outcome IS 'Name and short hash of the outcome definition';
+COMMENT ON COLUMN models.metrics IS
+    'Of its benchmark; effects: odds ratios of the baseline''s coefficients with 95 % intervals';
 COMMENT ON COLUMN models.artifact IS
     'The fitted pipeline in skops format; a scorecard''s bins and points as JSON';
 COMMENT ON COLUMN models.coefficients IS

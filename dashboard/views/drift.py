@@ -1,0 +1,504 @@
+"""Drift: does the population still look like the one that the policy was made for?"""
+
+from functools import lru_cache, partial
+from io import BytesIO
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import streamlit as st
+from pydantic import ValidationError
+
+from credit_risk_dagster.domain.drift import VERDICTS, Reference, bin_labels
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import DriftSettings, LakeSettings
+from dashboard import formats, queries
+from dashboard.live import guarded, viewer_zone
+from dashboard.periods import PERIODS
+from dashboard.theme import TIER_COLOURS, chart_text, coloured
+from resources.lake import Lake
+
+DATASET, _LIMITS = "figures", "limits"
+DEFAULT_PERIOD = "7 d"
+LINES = 3
+_PERIODS = [name for name in PERIODS if name in ("24 h", "7 d", "All")]
+_TIME = "%-d %b %H:%M"
+_NOTHING: Any = np.array([])
+
+VERDICT_WORDS = {
+    "too_few_rows": "Too few rows",
+    "stable": "Stable",
+    "moderate": "Moderate",
+    "significant": "Significant",
+}
+_WORST_FIRST = [VERDICT_WORDS[verdict] for verdict in reversed(VERDICTS)]
+_GREY = "#7F8C9B"
+# The tiers' colours for the same escalation, and what is stable recedes.
+_COLOURS = {
+    theme: [TIER_COLOURS["Watchlist"], TIER_COLOURS["Elevated"], stable, unknown]
+    for theme, (stable, unknown) in {
+        "light": ("#CFE0EF", "#B8C2CD"),
+        "dark": ("#24405C", "#55616E"),
+    }.items()
+}
+_BADGES = {"stable": "green", "moderate": "orange", "significant": "red", "too_few_rows": "gray"}
+_REFERENCE, _CURRENT = "Baseline", "Window"
+
+
+def page() -> None:
+    """Draw the page."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
+        st.title("Drift", anchor=False)
+        period = st.segmented_control(
+            "Period",
+            _PERIODS,
+            default=DEFAULT_PERIOD,
+            required=True,
+            key="period",
+            bind="query-params",
+        )
+    _body(period or DEFAULT_PERIOD)
+
+
+@guarded
+def _body(period: str) -> None:
+    zone = viewer_zone()
+    history = queries.drift_history(period, st.session_state.get("baseline"), zone)
+    if history.baseline_id is None:
+        st.info(
+            "**No baseline yet.** A baseline is the population that drift is measured from: freeze "
+            "one with `credit-risk baseline freeze`, or let the job `drift_report` do it once "
+            f"{formats.count(DriftSettings().baseline_rows)} applications are scored. Then the "
+            "reports appear here.",
+            icon=":material/hourglass_empty:",
+        )
+        return
+    if len(history.baselines) > 1:
+        _baseline_choice(history)
+    if history.reports.empty:
+        st.info(
+            f"**No drift report {PERIODS[period].words} against this baseline.** The job "
+            "`drift_report` makes one on its schedule, or when you launch it in Dagster.",
+            icon=":material/schedule:",
+        )
+        return
+    features = queries.drift_features(int(history.reports["report_id"].iloc[-1]))
+    as_of = f"as of {history.as_of:{_TIME}} ({zone})"
+    caption = f"{formats.count(len(history.reports))} reports {PERIODS[period].words}, {as_of}"
+    newest = history.reports.iloc[-1]
+    _status(history, newest)
+    _key_figures(newest, features)
+    with st.container(border=True):
+        st.header("Drift of each feature", anchor=False)
+        _heatmap(history)
+        st.caption(f"A cell is a report, the newest at the right. {caption}")
+    with st.container(border=True):
+        st.header("Population stability index over time", anchor=False)
+        _lines(history, features)
+        st.caption(caption)
+    _report(history, as_of)
+
+
+def _baseline_choice(history: queries.DriftHistory) -> None:
+    names = history.baselines.set_index("baseline_id")["name"]
+    active = history.baselines.set_index("baseline_id")["active"]
+    st.selectbox(
+        "Baseline",
+        history.baselines["baseline_id"].to_list(),
+        format_func=lambda at: f"{names[at]}{' (active)' if active[at] else ''}",
+        key="baseline",
+    )
+
+
+def _status(history: queries.DriftHistory, report: pd.Series) -> None:
+    baseline = history.baselines.set_index("baseline_id").loc[report["baseline_id"]]
+    words = VERDICT_WORDS[report["verdict"]]
+    st.markdown(
+        f":{_BADGES[report['verdict']]}-badge[{words}] The newest report compares "
+        f"{formats.count(report['rows'])} applications, scored {report['window_start']:{_TIME}} to "
+        f"{report['window_end']:{_TIME}}, with the {formats.count(baseline['rows'])} of the "
+        f"baseline “{baseline['name']}”."
+    )
+
+
+def _key_figures(report: pd.Series, features: pd.DataFrame) -> None:
+    figure = partial(st.metric, delta_color="off", delta_arrow="off", border=True)
+    with st.grid(5, min_column_width=150):
+        for verdict in ("significant", "moderate"):
+            names = features.loc[features["verdict"] == verdict, "feature"].map(formats.feature)
+            figure(
+                f"{VERDICT_WORDS[verdict]} drift",
+                f"{len(names)} of {len(features)}",
+                ", ".join(names) or "no feature",
+            )
+        figure(
+            "Tiers, PSI",
+            _psi(report["tier_psi"]),
+            VERDICT_WORDS[report["tier_verdict"]].lower(),
+        )
+        figure(
+            "Watchlist share",
+            _percent(report["watchlist_share"]),
+            _within(
+                report["watchlist_share"],
+                report["watchlist_lower_limit"],
+                report["watchlist_upper_limit"],
+            ),
+            help="Control limits from the baseline: three standard errors",
+        )
+        figure(
+            "Reject share",
+            _percent(report["reject_share"]),
+            _within(report["reject_share"], 0.0, report["reject_upper_limit"]),
+        )
+
+
+def _within(share: float | None, lower: float | None, upper: float | None) -> str:
+    if pd.isna([share, lower, upper]).any():
+        return "no limits"
+    where = "within" if lower <= share <= upper else "OUTSIDE"  # type: ignore[operator]
+    return f"{where} {_percent(lower)} to {_percent(upper)}"
+
+
+def _percent(share: float | None) -> str:
+    return formats.percent(float("nan") if share is None else float(share))
+
+
+def _psi(value: float | None) -> str:
+    return formats.UNKNOWN if value is None or pd.isna(value) else f"{value:.3f}"
+
+
+# --- over time ----------------------------------------------------------------------------------
+
+
+def _history_rows(history: queries.DriftHistory) -> pd.DataFrame:
+    rows = history.features.merge(
+        history.reports[["report_id", "window_end", "rows"]], on="report_id"
+    )
+    return pd.DataFrame(
+        {
+            "feature": rows["feature"].map(formats.feature),
+            "time": rows["window_end"],
+            "psi": rows["psi"].astype(float),
+            "limit": rows["psi_limit"].astype(float),
+            "rows": rows["rows"],
+            "verdict": rows["verdict"].map(VERDICT_WORDS),
+        }
+    )
+
+
+def _heatmap(history: queries.DriftHistory) -> None:
+    rows = _history_rows(history)
+    last = rows[rows["time"] == rows["time"].max()].sort_values("psi", ascending=False)
+    st.vega_lite_chart(
+        heatmap_chart(tuple(last["feature"]), chart_text(), st.context.theme.type or "light")
+        | {"datasets": {DATASET: rows}},
+        height=110 + 22 * rows["feature"].nunique(),
+        alt="Heatmap: the drift verdict of each feature in each report",
+    )
+
+
+@lru_cache
+def heatmap_chart(features: tuple[str, ...], text_colour: str, theme: str) -> dict[str, Any]:
+    """The verdict of each feature in each report."""
+    chart = (
+        alt.Chart(alt.NamedData(DATASET))
+        .mark_rect()
+        .encode(
+            x=alt.X(
+                "time:O",
+                title="End of the window",
+                axis=alt.Axis(
+                    labelExpr="timeFormat(datum.value, '%-d %b %H:%M')",
+                    labelAngle=0,
+                    labelOverlap="greedy",
+                    labelSeparation=12,
+                ),
+            ),
+            y=alt.Y(
+                "feature:N",
+                title=None,
+                sort=list(features),
+                axis=alt.Axis(labelLimit=150),
+            ),
+            color=alt.Color(
+                "verdict:N",
+                scale=alt.Scale(domain=_WORST_FIRST, range=_COLOURS[theme]),
+                legend=alt.Legend(orient="top", title=None, padding=0),
+            ),
+            tooltip=_TOOLTIPS,
+        )
+    )
+    return coloured(chart, text_colour).to_dict()
+
+
+_TOOLTIPS = [
+    alt.Tooltip("feature:N", title="Feature"),
+    alt.Tooltip("time:T", title="End of the window", format=_TIME),
+    alt.Tooltip("psi:Q", title="PSI", format=".3f"),
+    alt.Tooltip("limit:Q", title="PSI by chance, at most", format=".3f"),
+    alt.Tooltip("verdict:N", title="Verdict"),
+    alt.Tooltip("rows:Q", title="Applications", format=","),
+]
+
+
+def _lines(history: queries.DriftHistory, newest: pd.DataFrame) -> None:
+    names = newest["feature"].to_list()
+    chosen = st.multiselect(
+        "Features",
+        names,
+        default=names[:LINES],
+        format_func=formats.feature,
+        max_selections=len(_LINE_COLOURS),
+        key="features",
+    )
+    if not chosen:
+        st.write("Choose a feature.")
+        return
+    shown = [formats.feature(name) for name in chosen]
+    rows = _history_rows(history)
+    settings = DriftSettings()
+    limits = pd.DataFrame(
+        {
+            "psi": [settings.psi_moderate, settings.psi_significant],
+            "label": [
+                f"moderate from {settings.psi_moderate:g}",
+                f"significant above {settings.psi_significant:g}",
+            ],
+        }
+    )
+    st.vega_lite_chart(
+        lines_chart(tuple(shown), chart_text())
+        | {"datasets": {DATASET: rows[rows["feature"].isin(shown)], _LIMITS: limits}},
+        height=280,
+        alt=f"Lines: PSI of {', '.join(shown)} over time",
+    )
+
+
+# At least 3:1 against both backgrounds; lines also differ in their dashes.
+_LINE_COLOURS = ("#2F7DBD", "#C28400", "#C6303E", "#2E8B70", "#8E6BBF")
+_DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 4])
+
+
+@lru_cache
+def lines_chart(features: tuple[str, ...], text_colour: str) -> dict[str, Any]:
+    """PSI over time, with the limits of moderate and significant drift."""
+    names = list(features)
+    lines = (
+        alt.Chart(alt.NamedData(DATASET))
+        .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2)
+        .encode(
+            x=alt.X("time:T", title="End of the window", axis=alt.Axis(format=_TIME, tickCount=6)),
+            y=alt.Y("psi:Q", title="PSI", scale=alt.Scale(domainMin=0)),
+            color=alt.Color(
+                "feature:N",
+                scale=alt.Scale(domain=names, range=list(_LINE_COLOURS[: len(names)])),
+                legend=alt.Legend(orient="top", title=None, padding=0, symbolType="stroke"),
+            ),
+            strokeDash=alt.StrokeDash(
+                "feature:N",
+                scale=alt.Scale(domain=names, range=list(_DASHES[: len(names)])),
+            ),
+            tooltip=_TOOLTIPS,
+        )
+    )
+    limits = alt.Chart(alt.NamedData(_LIMITS))
+    rules = limits.mark_rule(strokeDash=[3, 3], color=text_colour, opacity=0.7).encode(y="psi:Q")
+    labels = limits.mark_text(align="left", baseline="bottom", dx=4, dy=-2, fontSize=11).encode(
+        x=alt.value(0), y="psi:Q", text="label:N"
+    )
+    return coloured(lines + rules + labels, text_colour).to_dict()
+
+
+# --- a report -----------------------------------------------------------------------------------
+
+
+def _report(history: queries.DriftHistory, as_of: str) -> None:
+    reports = history.reports.set_index("report_id")
+    titles = {
+        at: f"{end:{_TIME}}, {VERDICT_WORDS[verdict].lower()}"
+        for at, end, verdict in zip(
+            reports.index, reports["window_end"], reports["verdict"], strict=True
+        )
+    }
+    with st.container(border=True):
+        st.header("One report in detail", anchor=False)
+        left, right = st.columns(2)
+        report_id = left.selectbox(
+            "Report",
+            reports.index.to_list()[::-1],
+            format_func=titles.__getitem__,
+            key="report",
+        )
+        features = queries.drift_features(int(report_id))
+        name = right.selectbox(
+            "Feature",
+            features["feature"].to_list(),
+            format_func=formats.feature,
+            key="feature",
+            bind="query-params",
+        )
+        report = reports.loc[report_id]
+        feature = features.set_index("feature").loc[name]
+        caption = (
+            f"{formats.count(report['rows'])} applications, scored {report['window_start']:{_TIME}}"
+            f" to {report['window_end']:{_TIME}}, {as_of}"
+        )
+        left, right = st.columns([2, 1])
+        with left:
+            bins = _bins(name, feature)
+            st.vega_lite_chart(
+                distribution_chart(chart_text()) | {"datasets": {DATASET: bins}},
+                height=90 + 30 * (len(bins) // 2),
+                alt=f"Bars: distribution of {formats.feature(name)} in the baseline and the window",
+            )
+        with right:
+            st.table(_statistics(feature))
+        st.caption(caption)
+        st.markdown("**All features of this report**")
+        _features_table(features)
+        _html(report)
+
+
+def _bins(name: str, feature: pd.Series) -> pd.DataFrame:
+    """Two rows for each bin: its share in the baseline and in the window."""
+    reference = Reference(
+        feature=name,
+        kind=feature["kind"],
+        counts=_NOTHING,
+        edges=np.array(feature["edges"], np.float64),
+        categories=tuple(feature["categories"]),
+        support=_NOTHING,
+        support_counts=_NOTHING,
+        mean=None,
+        median=None,
+    )
+    labels = bin_labels(reference)
+    return pd.concat(
+        [
+            pd.DataFrame({"bin": labels, "of": of, "share": shares})
+            for of, shares in (
+                (_REFERENCE, feature["reference_shares"]),
+                (_CURRENT, feature["shares"]),
+            )
+        ]
+    )
+
+
+@lru_cache
+def distribution_chart(text_colour: str) -> dict[str, Any]:
+    """Shares of the bins in the baseline and in the window."""
+    chart = (
+        alt.Chart(alt.NamedData(DATASET))
+        .mark_bar()
+        .encode(
+            x=alt.X("share:Q", title="Share of applications", axis=alt.Axis(format="%")),
+            y=alt.Y("bin:N", title=None, sort=None, axis=alt.Axis(labelLimit=160)),
+            yOffset=alt.YOffset("of:N", sort=[_REFERENCE, _CURRENT]),
+            color=alt.Color(
+                "of:N",
+                scale=alt.Scale(domain=[_REFERENCE, _CURRENT], range=[_GREY, TIER_COLOURS["Low"]]),
+                legend=alt.Legend(orient="top", title=None, padding=0),
+            ),
+            tooltip=[
+                alt.Tooltip("bin:N", title="Bin"),
+                alt.Tooltip("of:N", title="Of"),
+                alt.Tooltip("share:Q", title="Share", format=".2%"),
+            ],
+        )
+    )
+    return coloured(chart, text_colour).to_dict()
+
+
+def _statistics(feature: pd.Series) -> pd.DataFrame:
+    """What the tests say of a feature, as text."""
+
+    def number(value: float | None) -> str:
+        return formats.UNKNOWN if value is None or pd.isna(value) else f"{value:,.4g}"
+
+    rows = {
+        "Verdict": VERDICT_WORDS[feature["verdict"]],
+        "PSI": _psi(feature["psi"]),
+        "PSI by chance, on average": _psi(feature["psi_floor"]),
+        "PSI by chance, at most": _psi(feature["psi_limit"]),
+    }
+    if feature["kind"] == "number":
+        rows |= {
+            "Kolmogorov-Smirnov": f"{number(feature['ks'])} (p {number(feature['ks_p'])})",
+            "Mean": f"{number(feature['reference_mean'])} → {number(feature['mean'])}",
+            "Median": f"{number(feature['reference_median'])} → {number(feature['median'])}",
+        }
+    else:
+        rows["Chi-square"] = f"{number(feature['chi2'])} (p {number(feature['chi2_p'])})"
+    before, after = _percent(feature["reference_missing_share"]), _percent(feature["missing_share"])
+    return pd.DataFrame({"Value": rows | {"Missing": f"{before} → {after}"}})
+
+
+def _features_table(features: pd.DataFrame) -> None:
+    number = partial(st.column_config.NumberColumn, format="%.3f")
+    share = partial(st.column_config.NumberColumn, format="percent")
+    st.dataframe(
+        features.assign(
+            feature=features["feature"].map(formats.feature),
+            verdict=features["verdict"].map(VERDICT_WORDS),
+            p=features["ks_p"].astype(float).combine_first(features["chi2_p"].astype(float)),
+        ),
+        hide_index=True,
+        placeholder=formats.UNKNOWN,
+        column_order=(
+            *("feature", "verdict", "psi", "psi_limit", "ks", "p", "reference_mean", "mean"),
+            *("reference_missing_share", "missing_share"),
+        ),
+        column_config={
+            "feature": st.column_config.TextColumn("Feature", pinned=True),
+            "verdict": "Verdict",
+            "psi": number("PSI"),
+            "psi_limit": number("PSI by chance", help="Exceeded by chance in 1 of 1,000 windows"),
+            "ks": number("KS", help="Kolmogorov-Smirnov distance, of numbers"),
+            "p": st.column_config.NumberColumn(
+                "p", format="%.2g", help="Of Kolmogorov-Smirnov, or of chi-square for categories"
+            ),
+            "reference_mean": st.column_config.NumberColumn("Mean before", format="localized"),
+            "mean": st.column_config.NumberColumn("Mean now", format="localized"),
+            "reference_missing_share": share("Missing before"),
+            "missing_share": share("Missing now"),
+        },
+    )
+
+
+def _html(report: pd.Series) -> None:
+    """The HTML report: read from S3 when it is asked for, as it has megabytes."""
+    key = report["html_key"]
+    if not key:
+        st.caption("This report has no HTML: its run in Dagster says why.")
+    elif st.button("Get the HTML report from S3", icon=":material/description:", key="html"):
+        try:
+            content = lake_object(key)
+        except (PlatformError, ValidationError) as error:
+            st.warning(
+                f"The dashboard cannot read `{key}`: it needs the S3 settings that the pipeline "
+                f"has (`S3_BUCKET`, `AWS_…`). {' '.join(str(error).split())}",
+                icon=":material/cloud_off:",
+            )
+        else:
+            st.download_button(
+                f"Save the HTML report ({formats.megabytes(len(content))})",
+                content,
+                file_name=key.rpartition("/")[2],
+                mime="text/html",
+                icon=":material/download:",
+                on_click="ignore",
+            )
+
+
+@st.cache_data(ttl="10min", max_entries=4, show_spinner="Reading the report")
+def lake_object(key: str) -> bytes:
+    """An object of the lake.
+
+    Raises:
+        ObjectMissing, LakeUnavailable, LakeRefused; ValidationError for settings that are wrong.
+    """
+    file = BytesIO()
+    Lake(LakeSettings(S3_MAX_ATTEMPTS=1, S3_TIMEOUT_SECONDS=10)).get(key, file)
+    return file.getvalue()
