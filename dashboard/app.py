@@ -3,7 +3,7 @@
 import streamlit as st
 
 from dashboard import sign_in, theme
-from dashboard.views import drift, operations, overview, policy_lab, watchlist
+from dashboard.views import drift, model, operations, overview, policy_lab, watchlist
 
 st.set_page_config(page_title="Credit risk", page_icon=theme.page_icon(), layout="wide")
 st.html(theme.PAGE_STYLE)
@@ -20,6 +20,7 @@ st.navigation(
             url_path="watchlist",
         ),
         st.Page(drift.page, title="Drift", icon=":material/ssid_chart:", url_path="drift"),
+        st.Page(model.page, title="Model", icon=":material/model_training:", url_path="model"),
         st.Page(
             policy_lab.page,
             title="Policy lab",

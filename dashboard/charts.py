@@ -25,10 +25,18 @@ TIME_FORMAT = "%-d %b %H:%M"
 _AXIS_FORMATS = ((pd.Timedelta("25h"), "%H:%M"), (pd.Timedelta("10D"), TIME_FORMAT))
 
 
-def show(spec: dict[str, Any], rows: pd.DataFrame, alt_text: str, height: int = HEIGHT) -> None:
-    """Draw a chart with its data."""
+def show(
+    spec: dict[str, Any],
+    rows: pd.DataFrame,
+    alt_text: str,
+    height: int = HEIGHT,
+    **others: pd.DataFrame,
+) -> None:
+    """Draw a chart with its data: `DATASET`, and others by their names."""
     st.vega_lite_chart(
-        spec | {"datasets": {DATASET: rows}, "padding": _PADDING}, height=height, alt=alt_text
+        spec | {"datasets": {DATASET: rows, **others}, "padding": _PADDING},
+        height=height,
+        alt=alt_text,
     )
 
 

@@ -50,11 +50,6 @@ def dollars(amount: float, signed: bool = False) -> str:
     return f"{sign}${scaled:.{decimals}f}{unit}"
 
 
-def megabytes(size: int) -> str:
-    """`1.2 MB`."""
-    return f"{size / 1e6:.1f} MB"
-
-
 def rate(per_second: float) -> str:
     """`9.8`, `1,234`: a decimal where it still says something."""
     return f"{per_second:,.1f}" if per_second < 100 else count(per_second)

@@ -12,7 +12,7 @@ import pandas as pd
 import psycopg
 import streamlit as st
 from pydantic import ValidationError
-from sqlalchemy import Connection, CursorResult, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from streamlit.connections import BaseConnection
 
@@ -993,7 +993,7 @@ def _frame(db: Connection, query: str, zone: str, **parameters: Any) -> pd.DataF
 
 _TIMES = (
     *("scored_at", "reviewed_at", "committed_at", "updated_at", "archived_at", "rejected_at"),
-    "last",
+    *("created_at", "activated_at", "retired_at", "window_start", "window_end", "last"),
 )
 
 
@@ -1141,7 +1141,7 @@ def lab_applications(sample: LabSample, positions: npt.NDArray[np.intp]) -> pd.D
                 "scored_at": [sample.scored_at(at).to_pydatetime() for at in positions],
             },
         )
-        return _frame(result)
+        return pd.DataFrame(result.all(), columns=list(result.keys()))
 
 
 # --- drift --------------------------------------------------------------------------------------
@@ -1173,43 +1173,16 @@ def drift_history(period: str, baseline_id: int | None, zone: str) -> DriftHisto
     """The reports of one of `PERIODS` against a baseline; None is the active one."""
     with st.connection("warehouse", type=WarehousePool).snapshot() as db:
         as_of = pd.Timestamp(db.execute(text("SELECT now()")).scalar_one()).tz_convert(zone)
-        baselines = _frame(
-            db.execute(
-                text("""
-                    SELECT baseline_id, name, rows,
-                           activated_at IS NOT NULL AND retired_at IS NULL AS active
-                      FROM drift_baselines ORDER BY active DESC, baseline_id DESC
-                """)
-            )
-        )
+        baselines = _frame(db, _BASELINES, zone)
         if baseline_id not in baselines["baseline_id"].to_list():
             baseline_id = None if baselines.empty else int(baselines["baseline_id"].iloc[0])
         length = PERIODS[period].length
-        reports = _frame(
-            db.execute(
-                text("""
-                    SELECT * FROM drift_reports
-                     WHERE baseline_id = :baseline AND created_at >= :since
-                     ORDER BY created_at DESC, report_id DESC LIMIT :reports
-                """),
-                {
-                    "baseline": baseline_id,
-                    "since": datetime.min.replace(tzinfo=UTC) if length is None else as_of - length,
-                    "reports": DRIFT_REPORTS,
-                },
-            )
-        )[::-1].reset_index(drop=True)
-        features = _frame(
-            db.execute(
-                text("""
-                    SELECT report_id, feature, psi, psi_limit, verdict FROM drift_features
-                     WHERE report_id = ANY(:reports) ORDER BY report_id, feature
-                """),
-                {"reports": reports["report_id"].to_list()},
-            )
+        since = datetime.min.replace(tzinfo=UTC) if length is None else as_of - length
+        newest = _frame(
+            db, _DRIFT_REPORTS, zone, baseline=baseline_id, since=since, reports=DRIFT_REPORTS
         )
-    for column in ("created_at", "window_start", "window_end"):
-        reports[column] = pd.to_datetime(reports[column], utc=True).dt.tz_convert(zone)
+        reports = newest[::-1].reset_index(drop=True)
+        features = _frame(db, _DRIFT_HISTORY, zone, reports=reports["report_id"].to_list())
     return DriftHistory(as_of, baselines, baseline_id, reports, features)
 
 
@@ -1218,19 +1191,82 @@ def drift_features(report_id: int) -> pd.DataFrame:
     """Every feature of a report, as `drift_features` and, for its bins, `edges`, `categories` and
     `reference_shares` of the baseline."""
     with st.connection("warehouse", type=WarehousePool).snapshot() as db:
-        return _frame(
-            db.execute(
-                text("""
-                    SELECT f.*, b.edges, b.categories, b.shares AS reference_shares
-                      FROM drift_features f
-                      JOIN drift_reports r USING (report_id)
-                      JOIN drift_baseline_features b USING (baseline_id, feature)
-                     WHERE f.report_id = :report ORDER BY f.psi DESC NULLS LAST, f.feature
-                """),
-                {"report": report_id},
-            )
+        return _frame(db, _DRIFT_FEATURES, "UTC", report=report_id)
+
+
+_BASELINES = """
+    SELECT baseline_id, name, rows, activated_at IS NOT NULL AND retired_at IS NULL AS active
+      FROM drift_baselines ORDER BY active DESC, baseline_id DESC
+"""
+_DRIFT_REPORTS = """
+    SELECT * FROM drift_reports WHERE baseline_id = :baseline AND created_at >= :since
+     ORDER BY created_at DESC, report_id DESC LIMIT :reports
+"""
+_DRIFT_HISTORY = """
+    SELECT report_id, feature, psi, psi_limit, verdict FROM drift_features
+     WHERE report_id = ANY(:reports) ORDER BY report_id, feature
+"""
+_DRIFT_FEATURES = """
+    SELECT f.*, b.edges, b.categories, b.shares AS reference_shares
+      FROM drift_features f
+      JOIN drift_reports r USING (report_id)
+      JOIN drift_baseline_features b USING (baseline_id, feature)
+     WHERE f.report_id = :report ORDER BY f.psi DESC NULLS LAST, f.feature
+"""
+
+
+# --- model --------------------------------------------------------------------------------------
+
+BENCHMARKS = 100
+
+
+@dataclass(frozen=True)
+class ModelHistory:
+    """What was trained and measured, the newest first; times in a zone.
+
+    Attributes:
+        benchmarks: the newest `BENCHMARKS`, a row for each subject, the rules first: the columns of
+            `model_benchmarks`.
+        models: every model: the columns of `models` without the artifact and the coefficients, and
+            `can_score`.
+    """
+
+    as_of: pd.Timestamp
+    benchmarks: pd.DataFrame
+    models: pd.DataFrame
+
+
+@st.cache_data(ttl=10, max_entries=20, show_spinner=False)
+def model_history(zone: str) -> ModelHistory:
+    """The benchmarks and the models."""
+    with st.connection("warehouse", type=WarehousePool).snapshot() as db:
+        return ModelHistory(
+            as_of=pd.Timestamp(db.execute(text("SELECT now()")).scalar_one()).tz_convert(zone),
+            benchmarks=_frame(db, _BENCHMARKS, zone, benchmarks=BENCHMARKS),
+            models=_frame(db, _MODELS, zone),
         )
 
 
-def _frame(result: CursorResult[Any]) -> pd.DataFrame:
-    return pd.DataFrame(result.all(), columns=list(result.keys()))
+@st.cache_data(ttl="10min", max_entries=20, show_spinner=False)
+def model_curves(benchmark_id: int) -> pd.DataFrame:
+    """The curves of a benchmark: `subject`, `curve`, `point`, `x`, `y`."""
+    with st.connection("warehouse", type=WarehousePool).snapshot() as db:
+        return _frame(db, _CURVES, "UTC", benchmark=benchmark_id)
+
+
+_BENCHMARKS = """
+    SELECT * FROM model_benchmarks
+     WHERE benchmark_id > (SELECT coalesce(max(benchmark_id), 0) FROM model_benchmarks)
+                          - :benchmarks
+     ORDER BY benchmark_id DESC,
+              array_position(ARRAY['rules', 'logistic', 'gradient_boosting', 'scorecard'], subject)
+"""
+_MODELS = """
+    SELECT model_id, kind, version, created_at, activated_at, retired_at, run_id, outcome, features,
+           sample, seed, rows, bads, code_version, metrics, coefficients IS NOT NULL AS can_score
+      FROM models ORDER BY model_id DESC
+"""
+_CURVES = """
+    SELECT subject, curve, point, x, y FROM model_curves
+     WHERE benchmark_id = :benchmark ORDER BY subject, curve, point
+"""

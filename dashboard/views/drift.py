@@ -1,5 +1,6 @@
 """Drift: does the population still look like the one that the policy was made for?"""
 
+from datetime import timedelta
 from functools import lru_cache, partial
 from io import BytesIO
 from typing import Any
@@ -13,17 +14,17 @@ from pydantic import ValidationError
 from credit_risk_dagster.domain.drift import VERDICTS, Reference, bin_labels
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DriftSettings, LakeSettings
-from dashboard import formats, queries
-from dashboard.live import guarded, viewer_zone
+from dashboard import formats, orchestration, queries
+from dashboard.charts import DATASET, TIME_FORMAT, show
+from dashboard.live import live, viewer_zone
 from dashboard.periods import PERIODS
 from dashboard.theme import TIER_COLOURS, chart_text, coloured
 from resources.lake import Lake
 
-DATASET, _LIMITS = "figures", "limits"
 DEFAULT_PERIOD = "7 d"
 LINES = 3
+REFRESH_EVERY = timedelta(seconds=30)
 _PERIODS = [name for name in PERIODS if name in ("24 h", "7 d", "All")]
-_TIME = "%-d %b %H:%M"
 _NOTHING: Any = np.array([])
 
 VERDICT_WORDS = {
@@ -61,7 +62,7 @@ def page() -> None:
     _body(period or DEFAULT_PERIOD)
 
 
-@guarded
+@partial(live, every=REFRESH_EVERY)
 def _body(period: str) -> None:
     zone = viewer_zone()
     history = queries.drift_history(period, st.session_state.get("baseline"), zone)
@@ -84,7 +85,7 @@ def _body(period: str) -> None:
         )
         return
     features = queries.drift_features(int(history.reports["report_id"].iloc[-1]))
-    as_of = f"as of {history.as_of:{_TIME}} ({zone})"
+    as_of = f"as of {history.as_of:{TIME_FORMAT}} ({zone})"
     caption = f"{formats.count(len(history.reports))} reports {PERIODS[period].words}, {as_of}"
     newest = history.reports.iloc[-1]
     _status(history, newest)
@@ -116,9 +117,17 @@ def _status(history: queries.DriftHistory, report: pd.Series) -> None:
     words = VERDICT_WORDS[report["verdict"]]
     st.markdown(
         f":{_BADGES[report['verdict']]}-badge[{words}] The newest report compares "
-        f"{formats.count(report['rows'])} applications, scored {report['window_start']:{_TIME}} to "
-        f"{report['window_end']:{_TIME}}, with the {formats.count(baseline['rows'])} of the "
-        f"baseline “{baseline['name']}”."
+        f"{_window(report)}, with the {formats.count(baseline['rows'])} of the baseline "
+        f"“{formats.plain(baseline['name'])}”. "
+        f"[Its run in Dagster]({orchestration.run_url(report['run_id'])})"
+    )
+
+
+def _window(report: pd.Series) -> str:
+    start, end = report["window_start"], report["window_end"]
+    return (
+        f"{formats.count(report['rows'])} applications, scored {start:{TIME_FORMAT}} to "
+        f"{end:{TIME_FORMAT}}"
     )
 
 
@@ -191,11 +200,11 @@ def _history_rows(history: queries.DriftHistory) -> pd.DataFrame:
 def _heatmap(history: queries.DriftHistory) -> None:
     rows = _history_rows(history)
     last = rows[rows["time"] == rows["time"].max()].sort_values("psi", ascending=False)
-    st.vega_lite_chart(
-        heatmap_chart(tuple(last["feature"]), chart_text(), st.context.theme.type or "light")
-        | {"datasets": {DATASET: rows}},
+    show(
+        heatmap_chart(tuple(last["feature"]), chart_text(), st.context.theme.type or "light"),
+        rows,
+        "Heatmap: the drift verdict of each feature in each report",
         height=110 + 22 * rows["feature"].nunique(),
-        alt="Heatmap: the drift verdict of each feature in each report",
     )
 
 
@@ -235,7 +244,7 @@ def heatmap_chart(features: tuple[str, ...], text_colour: str, theme: str) -> di
 
 _TOOLTIPS = [
     alt.Tooltip("feature:N", title="Feature"),
-    alt.Tooltip("time:T", title="End of the window", format=_TIME),
+    alt.Tooltip("time:T", title="End of the window", format=TIME_FORMAT),
     alt.Tooltip("psi:Q", title="PSI", format=".3f"),
     alt.Tooltip("limit:Q", title="PSI by chance, at most", format=".3f"),
     alt.Tooltip("verdict:N", title="Verdict"),
@@ -268,16 +277,17 @@ def _lines(history: queries.DriftHistory, newest: pd.DataFrame) -> None:
             ],
         }
     )
-    st.vega_lite_chart(
-        lines_chart(tuple(shown), chart_text())
-        | {"datasets": {DATASET: rows[rows["feature"].isin(shown)], _LIMITS: limits}},
-        height=280,
-        alt=f"Lines: PSI of {', '.join(shown)} over time",
+    show(
+        lines_chart(tuple(shown), chart_text()),
+        rows[rows["feature"].isin(shown)],
+        f"Lines: PSI of {', '.join(shown)} over time",
+        limits=limits,
     )
 
 
 # At least 3:1 against both backgrounds; lines also differ in their dashes.
 _LINE_COLOURS = ("#2F7DBD", "#C28400", "#C6303E", "#2E8B70", "#8E6BBF")
+_TIME_AXIS = alt.Axis(format=TIME_FORMAT, tickCount=6)
 _DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 4])
 
 
@@ -289,7 +299,9 @@ def lines_chart(features: tuple[str, ...], text_colour: str) -> dict[str, Any]:
         alt.Chart(alt.NamedData(DATASET))
         .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2)
         .encode(
-            x=alt.X("time:T", title="End of the window", axis=alt.Axis(format=_TIME, tickCount=6)),
+            x=alt.X(
+                "time:T", title="End of the window", axis=alt.Axis(format=TIME_FORMAT, tickCount=6)
+            ),
             y=alt.Y("psi:Q", title="PSI", scale=alt.Scale(domainMin=0)),
             color=alt.Color(
                 "feature:N",
@@ -303,7 +315,7 @@ def lines_chart(features: tuple[str, ...], text_colour: str) -> dict[str, Any]:
             tooltip=_TOOLTIPS,
         )
     )
-    limits = alt.Chart(alt.NamedData(_LIMITS))
+    limits = alt.Chart(alt.NamedData("limits"))
     rules = limits.mark_rule(strokeDash=[3, 3], color=text_colour, opacity=0.7).encode(y="psi:Q")
     labels = limits.mark_text(align="left", baseline="bottom", dx=4, dy=-2, fontSize=11).encode(
         x=alt.value(0), y="psi:Q", text="label:N"
@@ -317,7 +329,7 @@ def lines_chart(features: tuple[str, ...], text_colour: str) -> dict[str, Any]:
 def _report(history: queries.DriftHistory, as_of: str) -> None:
     reports = history.reports.set_index("report_id")
     titles = {
-        at: f"{end:{_TIME}}, {VERDICT_WORDS[verdict].lower()}"
+        at: f"{end:{TIME_FORMAT}}, {VERDICT_WORDS[verdict].lower()}"
         for at, end, verdict in zip(
             reports.index, reports["window_end"], reports["verdict"], strict=True
         )
@@ -341,17 +353,15 @@ def _report(history: queries.DriftHistory, as_of: str) -> None:
         )
         report = reports.loc[report_id]
         feature = features.set_index("feature").loc[name]
-        caption = (
-            f"{formats.count(report['rows'])} applications, scored {report['window_start']:{_TIME}}"
-            f" to {report['window_end']:{_TIME}}, {as_of}"
-        )
+        caption = f"{_window(report)}, {as_of}"
         left, right = st.columns([2, 1])
         with left:
             bins = _bins(name, feature)
-            st.vega_lite_chart(
-                distribution_chart(chart_text()) | {"datasets": {DATASET: bins}},
+            show(
+                distribution_chart(chart_text()),
+                bins,
+                f"Bars: distribution of {formats.feature(name)} in the baseline and the window",
                 height=90 + 30 * (len(bins) // 2),
-                alt=f"Bars: distribution of {formats.feature(name)} in the baseline and the window",
             )
         with right:
             st.table(_statistics(feature))
@@ -483,7 +493,7 @@ def _html(report: pd.Series) -> None:
             )
         else:
             st.download_button(
-                f"Save the HTML report ({formats.megabytes(len(content))})",
+                f"Save the HTML report ({formats.size(len(content))})",
                 content,
                 file_name=key.rpartition("/")[2],
                 mime="text/html",

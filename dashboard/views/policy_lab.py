@@ -29,15 +29,12 @@ from credit_risk_dagster.domain.policy_lab import (
 )
 from credit_risk_dagster.domain.scoring import decide
 from dashboard import formats, queries
-from dashboard.charts import TIER_SCALE, WORST_FIRST
+from dashboard.charts import DATASET, TIER_SCALE, TIME_FORMAT, WORST_FIRST, show
 from dashboard.live import guarded, viewer_zone
 from dashboard.theme import TIER_COLOURS, chart_text, coloured, swatch
 
 DEFAULT_SIZE = 100_000
-DATASET = "figures"
-CHART_HEIGHT = 280
 _MAX_UPLOAD_MB = 1
-_TIME = "%-d %b %H:%M"
 _AGAINST = "against active"
 _ACTIVE, _CANDIDATE = "Active", "Candidate"
 _FLAGGED_SHARE, _RECALL = "Flagged share", "Recall: bad loans that are flagged"
@@ -310,28 +307,28 @@ def _results(
     assert active is not None  # noqa: S101 (checked before)
     compared = compare(applications, active, candidate)
     zone = viewer_zone()
-    oldest, newest = (f"{sample.scored_at(at).tz_convert(zone):{_TIME}}" for at in (-1, 0))
+    oldest, newest = (f"{sample.scored_at(at).tz_convert(zone):{TIME_FORMAT}}" for at in (-1, 0))
     caption = (
         f"{formats.count(compared.applications)} applications scored from {oldest} to {newest}, "
-        f"as of {sample.as_of.tz_convert(zone):{_TIME}} ({zone})"
+        f"as of {sample.as_of.tz_convert(zone):{TIME_FORMAT}} ({zone})"
     )
     st.markdown(_changes(active, candidate))
     _key_figures(compared)
     left, right = st.columns(2)
     with left.container(border=True):
         st.header("Tiers", anchor=False)
-        st.vega_lite_chart(
-            tier_chart(chart_text()) | {"datasets": {DATASET: _tier_bars(compared)}},
-            height=CHART_HEIGHT,
-            alt="Bars: share of each tier under the active policy and under the candidate",
+        show(
+            tier_chart(chart_text()),
+            _tier_bars(compared),
+            "Bars: share of each tier under the active policy and under the candidate",
         )
         st.caption(caption)
     with right.container(border=True):
         st.header("Who moves", anchor=False)
-        st.vega_lite_chart(
-            moves_chart(chart_text()) | {"datasets": {DATASET: _moves(compared)}},
-            height=CHART_HEIGHT,
-            alt="Table: applications by tier under the active policy and under the candidate",
+        show(
+            moves_chart(chart_text()),
+            _moves(compared),
+            "Table: applications by tier under the active policy and under the candidate",
         )
         st.caption(caption)
     with st.container(border=True):
