@@ -45,6 +45,7 @@ CREDIT_RISK = [str(Path(sys.executable).with_name("credit-risk"))]
 COMMANDS = [
     *([name] for name in ("demo", "up", "produce", "migrate", "status", "score")),
     *(["topic", name] for name in ("reset", "new-epoch")),
+    *(["model", name] for name in ("benchmark", "train", "ls", "activate", "deactivate", "export")),
     *(["api"], ["api-key"], ["api-key", "new"]),
 ]
 
