@@ -123,7 +123,7 @@ def load_sample(
 def _cleaned(loans: Iterable[Any], policy: Policy, max_rows: int) -> pa.Table:
     """Raw loans by the stream's own cleaning; those that it would reject are left out."""
     batches = list(_clean_chunks(iter(islice(loans, max_rows)), policy))
-    if not batches or not sum(batch["loan_status"].null_count < len(batch) for batch in batches):
+    if not any(batch["loan_status"].null_count < len(batch) for batch in batches):
         raise SampleUnavailable("the loans have no loan_status, so nobody knows how they went")
     return pa.Table.from_batches(batches)
 
@@ -247,6 +247,8 @@ def _new_model(found: Modelling, trained: Trained, common: dict[str, Any]) -> Ne
         "seed": found.seed,
         "code": code_version,
         "scikit-learn": version("scikit-learn"),
+        # What it came to: code and libraries also change without their version.
+        "out of fold": hashlib.sha256(trained.out_of_fold.tobytes()).hexdigest(),
     }
     digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     subject = found.benchmark.subject(trained.kind)
