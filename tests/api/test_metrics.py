@@ -251,6 +251,63 @@ def test_reconciliation_shows_the_newest_check(client: TestClient, pipeline: Pip
     assert abs(of(found, "reconciliation_timestamp_seconds") - time.time()) < 300
 
 
+def test_replicas_and_restarts_tell_the_same(
+    client: TestClient,
+    pipeline: Pipeline,
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline.send([good_event(1), b"{"])
+    pipeline.drain()
+    told = counters(scrape(client))
+    with api(monkeypatch, environment) as another:
+        assert counters(scrape(another)) == told
+
+
+def test_the_newest_drift_report_and_benchmark(client: TestClient, pipeline: Pipeline) -> None:
+    pipeline.send([good_event(1)])
+    pipeline.drain()
+    with pipeline.warehouse.connect() as connection:
+        connection.execute(_REPORTS)
+    found = scrape(client)
+    assert of(found, "drift_level") == 2
+    assert of(found, "tier_psi") == 0.3
+    assert of(found, "psi", feature="dti") == 0.4
+    assert of(found, "feature_drift_level", feature="dti") == 2
+    # Too few rows for a verdict: none is told.
+    assert of(found, "psi", feature="grade") == 0.01
+    assert ("feature_drift_level", frozenset({"feature": "grade"}.items())) not in found
+    assert abs(of(found, "drift_report_timestamp_seconds") - time.time()) < 300
+    assert of(found, "model_auc", subject="logistic") == 0.7
+    assert of(found, "model_auc_low", subject="rules") == 0.4
+    assert ("model_brier", frozenset({"subject": "rules"}.items())) not in found
+    assert abs(of(found, "model_benchmark_timestamp_seconds") - time.time()) < 300
+
+
+# Each has an older one, which must not be told.
+_REPORTS = """
+INSERT INTO drift_baselines (name, origin, rows, rejected, tiers, tier_counts, content_hash)
+VALUES ('base', 'test', 1, 0, '{Low}', '{1}', 'hash');
+INSERT INTO drift_reports (baseline_id, source_id, created_at, window_start, window_end, rows,
+    rejected, run_id, verdict, tier_shares, tier_psi, tier_verdict)
+SELECT baseline_id, s.source_id, at, at, at, n, 0, 'run', verdict, '{1}', psi, verdict
+FROM drift_baselines, (SELECT source_id FROM sources) AS s, (VALUES
+    (now() - interval '1 day', 10, 'stable', 0.1), (now(), 11, 'significant', 0.3)
+) AS r (at, n, verdict, psi);
+INSERT INTO drift_features (report_id, feature, kind, psi, verdict, shares)
+SELECT report_id, feature, 'number', psi, v, '{1}' FROM drift_reports, (VALUES
+    ('significant', 'dti', 0.4, 'significant'), ('significant', 'grade', 0.01, 'too_few_rows'),
+    ('stable', 'purpose', 0.0, 'stable')
+) AS f (report, feature, psi, v) WHERE verdict = report;
+INSERT INTO model_benchmarks (benchmark_id, subject, created_at, run_id, outcome, sample,
+    sample_hash, policy, rows, bads, verdict, auc, auc_low, auc_high, gini, ks, brier, gains)
+VALUES (1, 'logistic', now() - interval '1 day', 'r', 'o', 's', 'h', 'p', 9, 1, 'v', 0.9, 0.8, 1,
+        0.8, 0.5, 0.1, '[]'),
+    (2, 'logistic', now(), 'r', 'o', 's', 'h', 'p', 9, 1, 'v', 0.7, 0.6, 0.8, 0.4, 0.3, 0.1, '[]'),
+    (2, 'rules', now(), 'r', 'o', 's', 'h', 'p', 9, 1, 'v', 0.5, 0.4, 0.6, 0, 0, NULL, '[]')
+"""
+
+
 # --- servers that do not answer -----------------------------------------------------------------
 
 
