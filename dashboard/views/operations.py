@@ -101,8 +101,15 @@ def _figures(data: Operations, lag: Lag) -> None:
 
 
 def _charts(data: Operations, as_of: str) -> None:
-    left, right = st.columns(2)
     minutes = data.minutes.iloc[:-1]  # the last one is not over
+    if minutes["p50"].isna().all():
+        st.info(
+            f"No event was committed in the last {queries.MINUTES} minutes; the courses of events "
+            "and latency appear with the next ones.",
+            icon=":material/hourglass_empty:",
+        )
+        return
+    left, right = st.columns(2)
     with left.container(border=True):
         st.header("Events per minute", anchor=False)
         charts.show(

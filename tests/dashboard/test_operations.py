@@ -37,6 +37,8 @@ def test_batches_partitions_and_rejected_events_are_shown(
     warehouse: psycopg.Connection[Any], commit: Commit
 ) -> None:
     commit(LOW, WATCHLIST, REJECTED)
+    warehouse.execute("UPDATE risk_by_minute SET minute = minute - interval '2 minutes'")
+    warehouse.execute("UPDATE batches SET committed_at = committed_at - interval '2 minutes'")
     commit(LOW, REJECTED)
     page = open_view("operations")
     assert not page.exception
@@ -57,6 +59,15 @@ def test_batches_partitions_and_rejected_events_are_shown(
     assert all(url.endswith("/runs/run") for url in batches["run"])
     assert "/locations/credit_risk/jobs/redrive_rejected/playground" in words(page)
     assert len(page.get("vega_lite_chart")) == 2
+
+
+def test_a_quiet_half_hour_says_so(warehouse: psycopg.Connection[Any], commit: Commit) -> None:
+    commit(LOW)
+    warehouse.execute("UPDATE batches SET committed_at = committed_at - interval '2 hours'")
+    page = open_view("operations")
+    assert not page.exception
+    assert "No event was committed in the last 30 minutes" in page.info[0].value
+    assert not page.get("vega_lite_chart")
 
 
 def test_minutes_without_events_are_there(commit: Commit) -> None:

@@ -16,6 +16,9 @@ THEMES = ("light", "dark")
 PAGES = {
     "Credit risk overview": "/",
     "Watchlist": "/watchlist",
+    "Drift": "/drift",
+    "Model": "/model",
+    "Policy lab": "/policy-lab",
     "Operations": "/operations",
 }
 PATIENCE_MS = 60_000
