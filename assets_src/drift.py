@@ -178,9 +178,7 @@ def drift_report(
         )
     if config.html:
         publish_html(report, warehouse.client(), lake.client(), context.log)
-    yield dg.MaterializeResult(
-        asset_key=REPORT, metadata=_metadata(report, lake.client().url(report.html_key or ""))
-    )
+    yield dg.MaterializeResult(asset_key=REPORT, metadata=_metadata(report))
     yield from _checks(report)
 
 
@@ -239,7 +237,7 @@ def _result(
     )
 
 
-def _metadata(report: DriftReport, url: str) -> dict[str, Any]:
+def _metadata(report: DriftReport) -> dict[str, Any]:
     from credit_risk_dagster.drift_plots import distributions, psi_bars
 
     drift, period = report.drift, report.period
@@ -257,9 +255,10 @@ def _metadata(report: DriftReport, url: str) -> dict[str, Any]:
         "PSI": dg.MetadataValue.md(psi_bars(report)),
         "baseline and window": dg.MetadataValue.md(distributions(report)),
         "features": _features(drift),
-        "HTML report": dg.MetadataValue.url(url)
-        if report.html_key
-        else dg.MetadataValue.text(f"none: {report.html_problem}"),
+        "HTML report": dg.MetadataValue.url(report.html_link)
+        if report.html_link
+        else report.html_key or f"none: {report.html_problem}",
+        **({"HTML report's key": report.html_key} if report.html_key else {}),
         **{name: value for name, value in figures.items() if value is not None},
         "window start": dg.MetadataValue.timestamp(period.start),
         "window end": dg.MetadataValue.timestamp(period.end),

@@ -164,6 +164,7 @@ class DriftReport:
     Attributes:
         stored, baseline: what the window was compared with; `froze` when it was made for it.
         html_key: of the report on S3; None when there is none, and `html_problem` says why.
+        html_link: an address that works for a while; None when no links are wanted.
         seconds: until the numbers were stored.
     """
 
@@ -177,6 +178,7 @@ class DriftReport:
     froze: bool
     seconds: float
     html_key: str | None = None
+    html_link: str | None = None
     html_problem: str = "not asked for"
 
 
@@ -246,6 +248,7 @@ def publish_html(
         lake.put(key, render(report, sample).encode(), CONTENT_TYPE)
         with warehouse.session("drift") as connection:
             DriftLedger(connection).set_html(report.report_id, key)
+        report.html_link = lake.link(key)
     except PlatformError as error:
         report.html_problem = str(error)
     except Exception as error:

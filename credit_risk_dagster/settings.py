@@ -155,6 +155,14 @@ class LakeSettings(_Settings):
         30, gt=0, alias="S3_TIMEOUT_SECONDS", description="how long one answer may take"
     )
 
+    link_hours: float = Field(
+        168,
+        ge=0,
+        le=168,
+        alias="S3_LINK_HOURS",
+        description="how long a link to a report works, at most a week; 0 makes none",
+    )
+
     @model_validator(mode="after")
     def _key_is_used(self) -> "LakeSettings":
         if self.kms_key_id and self.encryption != "aws:kms":

@@ -13,7 +13,6 @@ from functools import cached_property
 from io import SEEK_END, BytesIO
 from types import MappingProxyType
 from typing import Any, BinaryIO
-from urllib.parse import quote
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import LakeSettings
@@ -68,12 +67,23 @@ class Lake:
         """Bucket and endpoint, for messages."""
         return f"bucket {self._settings.bucket} at {self._settings.endpoint_url or 'AWS'}"
 
-    def url(self, key: str) -> str:
-        """Where a browser finds an object, with the right to read it."""
-        bucket, endpoint = self._settings.bucket, self._settings.endpoint_url
-        if endpoint:
-            return f"{endpoint.rstrip('/')}/{bucket}/{quote(key, safe='/=')}"
-        return f"https://s3.console.aws.amazon.com/s3/object/{bucket}?prefix={quote(key, safe='')}"
+    def link(self, key: str) -> str | None:
+        """An address at which a browser can read the object for `S3_LINK_HOURS`, by signature: a
+        bucket is private. None when no links are wanted.
+
+        Raises:
+            LakeRefused: there are no credentials to sign with.
+        """
+        seconds = round(3600 * self._settings.link_hours)
+        if not seconds:
+            return None
+        with self._errors(f"signing a link to {key}"):
+            url: str = self._client.generate_presigned_url(
+                "get_object",
+                Params={"Bucket": self._settings.bucket, "Key": key},
+                ExpiresIn=seconds,
+            )
+        return url
 
     def put(
         self,

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -79,6 +80,7 @@ def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
 def test_reports_from_the_first_application_to_a_drift(
     pipeline: LakePipeline,  # noqa: F811
     instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     nothing = run_job(instance, "report_drift")
     assert nothing.success
@@ -127,13 +129,19 @@ def test_reports_from_the_first_application_to_a_drift(
     assert re.fullmatch(
         r"reports/drift/dt=\d{4}-\d\d-\d\d/\d{4}-\d\d-\d\dT\d{6}\.\d{6}Z\.html", report["html_key"]
     )
-    assert found["HTML report"].value.endswith(report["html_key"])
+    assert found["HTML report's key"].value == report["html_key"]
+    with urllib.request.urlopen(found["HTML report"].value) as answer:
+        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert answer.read() == html.getvalue()
     assert "<td class='significant'>significant</td>" in page
     assert "PSI over the baseline" in page  # Evidently's own table
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=.?http", page)  # self-contained
 
     again = run_job(instance, "report_drift")
     assert metadata(again, "drift_report")["report"].value == report["report_id"]
+    monkeypatch.setenv("S3_LINK_HOURS", "0")
+    unlinked = metadata(run_job(instance, "report_drift"), "drift_report")
+    assert unlinked["HTML report"].value == report["html_key"]
 
 
 def test_an_unread_window_is_asked_for_by_rows_or_hours(
