@@ -5,11 +5,13 @@ import os
 import re
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, expect
 
+from credit_risk_dagster.domain.policy import load_policy
 from tests.live.browser import CHROMIUM, PAGES, THEMES, WIDTHS, Visit, chromium, visit
 from tests.live.platform import Live
 from tests.waiting import wait_until
@@ -143,3 +145,50 @@ def test_operations_show_dagsters_state_and_lead_there(live: Live, desk: Visit) 
     desk.page.goto(address)
     expect(desk.page.get_by_text("redrive_rejected").first).to_be_visible()
     desk.problems.clear()  # Dagster's own
+
+
+def test_a_policy_is_tried_and_downloaded(
+    live: Live, browser: Browser, desk: Visit, tmp_path: Path
+) -> None:
+    desk.open(f"{live.services.dashboard_url}/policy-lab", "Policy lab")
+    assert desk.figure("Enter the Watchlist") == "0"
+    before = live.query("SELECT name, document FROM policies")
+    slider = desk.page.get_by_role("slider", name="DTI, at least")
+    slider.focus()
+    for _ in range(20):  # ten points, by the keyboard
+        slider.press("ArrowLeft")
+    desk.page.wait_for_url(re.compile("dti_at_least=20"))
+    wait_until(lambda: number(desk.figure("Enter the Watchlist")) > 0, 30, "somebody is flagged")
+    with visit(browser) as colleague:
+        colleague.open(desk.page.url, "Policy lab")
+        assert number(colleague.figure("Enter the Watchlist")) > 0
+        assert colleague.problems == []
+    with desk.page.expect_download() as download:
+        desk.page.get_by_role("button", name="Download the candidate").click()
+    path = tmp_path / download.value.suggested_filename
+    download.value.save_as(path)
+    candidate = load_policy(path)
+    assert path.stem == candidate.name == "lendingclub-v1-candidate"
+    assert candidate.early_warning.dti_at_least == 20
+    desk.page.get_by_role("button", name="Back to the active policy").click()
+    wait_until(lambda: desk.figure("Enter the Watchlist") == "0", 30, "nobody is flagged")
+    desk.page.locator("input[type=file]").set_input_files(path)
+    wait_until(lambda: number(desk.figure("Enter the Watchlist")) > 0, 30, "the file is used")
+    assert live.query("SELECT name, document FROM policies") == before
+
+
+def test_the_html_of_a_drift_report_is_downloaded(live: Live, desk: Visit) -> None:
+    desk.open(f"{live.services.dashboard_url}/drift", "Drift")
+    desk.page.get_by_role("button", name="Get the HTML report from S3").click()
+    with desk.page.expect_download() as download:
+        desk.page.get_by_role("button", name="Save the HTML report").click()
+    assert "evidently" in download.value.path().read_text(encoding="utf-8").lower()
+
+
+def test_the_model_page_has_the_benchmarks_verdict(live: Live, desk: Visit) -> None:
+    desk.open(f"{live.services.dashboard_url}/model", "Model")
+    (row,) = live.query(
+        "SELECT verdict FROM model_benchmarks WHERE subject = 'rules'"
+        " ORDER BY benchmark_id DESC LIMIT 1"
+    )
+    expect(desk.page.get_by_text(row["verdict"])).to_be_visible()
