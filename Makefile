@@ -5,6 +5,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+CONTAINERS := docker compose --file infra/docker-compose.yml
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-index-url
 
@@ -67,6 +68,22 @@ benchmark-model: $(INSTALLED)  ## compare the rules with models on the built-in 
 
 grafana: $(INSTALLED)  ## write Grafana's dashboards anew from the code in infra/grafana/
 	@$(BIN)/python -m infra.grafana
+
+.PHONY: docs env up down logs
+docs: $(INSTALLED)  ## write docs/configuration.md anew from the settings
+	@$(BIN)/python -m infra.configuration_reference
+
+env:  ## write infra/.env with random secrets, unless it is there
+	@$(PYTHON) infra/make_env.py
+
+up:  ## start everything in containers; needs Docker, and `make env` once
+	$(CONTAINERS) up --build --detach --wait $(ARGS)
+
+down:  ## stop the containers; their data stays (ARGS=--volumes deletes it)
+	$(CONTAINERS) down $(ARGS)
+
+logs:  ## follow the containers' output; ARGS="dagster-code" for one of them
+	$(CONTAINERS) logs --follow --tail 100 $(ARGS)
 
 lock:  ## write requirements.lock anew from pyproject.toml; ARGS="--upgrade" takes newer versions
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv --clear .venv && $(BIN)/pip install --quiet "uv==$(UV_VERSION)"; }

@@ -211,4 +211,5 @@ score_applications = dg.define_asset_job(
     description="Drain the topic into Postgres, scored exactly once. Launch it as it is to drain "
     "what is there, or with `bounds` to process at most those offsets.",
     executor_def=dg.in_process_executor,  # no process per step: a second sooner, and one step only
+    tags={"dagster/max_retries": "0"},  # the sensor is sooner, and knows the offsets of then
 )

@@ -334,6 +334,16 @@ def rebuild(
     )
 
 
+@topic_app.command("create")
+def topic_create(bootstrap: Bootstrap = None, topic: Topic = None) -> None:
+    """Create the topic when it is missing, with KAFKA_PARTITIONS partitions. Safe at any time."""
+    from credit_risk_dagster.producer import ensure_topic
+
+    settings = _kafka(bootstrap, topic)
+    partitions = ensure_topic(settings)
+    out.print(f"topic {settings.topic} has {partitions} partitions", soft_wrap=True)
+
+
 @topic_app.command("reset")
 def topic_reset(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,

@@ -273,6 +273,9 @@ class DrainSettings(_Settings):
     session_seconds: float = Field(
         60, ge=0, description="how long a run stays; 0 means one batch per run"
     )
+    run_start_seconds: float = Field(
+        8, gt=0, description="how long a run may take to start; its successor is requested so early"
+    )
     idle_seconds: float = Field(15, ge=0, description="a run without events ends after this")
     max_batch_events: int = Field(20_000, ge=1, description="most events in one transaction")
     max_batch_bytes: int = Field(

@@ -62,10 +62,7 @@ class RetentionLedger:
                         " %(rejected)s)",
                         {**row, "month": month},
                     )
-                for name in _children(month):
-                    self._connection.execute(
-                        sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier(name))
-                    )
+                self._connection.execute("SELECT drop_month(%s)", (month,))
         except psycopg.errors.LockNotAvailable as error:
             raise TablesBusy(
                 f"a query used the tables for more than 2 s, {month:%Y-%m} is not dropped: the "

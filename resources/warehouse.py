@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, LiteralString, Self, cast
+from typing import Any, LiteralString, Self
 
 import numpy as np
 import pgpq
@@ -134,9 +134,10 @@ class StageSeconds:
     commit: float | None
 
 
-def migrate(settings: WarehouseSettings) -> str:
-    """Bring the schema to the newest version and return that version. Safe to run at any time, by
-    any number of processes. Readers (see `resources.readers`) are granted what is new.
+def migrate(settings: WarehouseSettings, version: str = "head") -> str:
+    """Bring the schema to the newest version, or to that one if it is older, and return the
+    version. Safe to run at any time, by any number of processes. Readers (see `resources.readers`)
+    are granted what is new.
 
     Raises:
         WarehouseUnavailable: Postgres does not answer.
@@ -144,7 +145,6 @@ def migrate(settings: WarehouseSettings) -> str:
     import sqlalchemy
     from alembic import command
     from alembic.config import Config
-    from alembic.script import ScriptDirectory
 
     from resources.readers import grant_readers_again
 
@@ -156,13 +156,17 @@ def migrate(settings: WarehouseSettings) -> str:
     )
     with engine.connect() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, version)
     engine.dispose()
+    if version != "head":
+        return version  # of the past, when there may have been no readers
     grant_readers_again(settings)
-    return cast(str, ScriptDirectory.from_config(config).get_current_head())
+    return SCHEMA_VERSION
 
 
 _MIGRATIONS = Path(__file__).resolve().parent.parent / "infra" / "migrations"
+# The newest migration, by its file's name: to ask Alembic would import it in every run.
+SCHEMA_VERSION = max(path.name[:4] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
 class Warehouse:
@@ -226,17 +230,28 @@ class Warehouse:
         with self.session(name) as connection:
             yield Ledger(connection)
 
+    def _check_version(self, connection: psycopg.Connection[Any]) -> None:
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        version = str(row[0]) if row else "0000"
+        if version < SCHEMA_VERSION:
+            raise NotMigrated(
+                f"schema {self._settings.db_schema} in Postgres at {self.location} is at version "
+                f"{version} and this code needs {SCHEMA_VERSION}: run `credit-risk migrate`"
+            )
+
     @contextmanager
     def session(self, name: str = "") -> Iterator[psycopg.Connection[Any]]:
         """Open a connection whose errors are the platform's.
 
         Raises:
             WarehouseUnavailable: Postgres does not answer, or went away.
-            NotMigrated: the tables are missing.
+            NotMigrated: the tables are missing, or older than this code. Newer ones are fine: every
+                version of the schema serves the code of the version before.
         """
         connection = self.connect(name)
         try:
             with self.errors():
+                self._check_version(connection)
                 yield connection
         finally:
             connection.close()
@@ -246,7 +261,11 @@ class Warehouse:
         """Turn the driver's errors into WarehouseUnavailable and NotMigrated."""
         try:
             yield
-        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction) as error:
+        except (
+            psycopg.errors.UndefinedTable,
+            psycopg.errors.UndefinedColumn,
+            psycopg.errors.UndefinedFunction,
+        ) as error:
             raise NotMigrated(
                 f"schema {self._settings.db_schema} in Postgres at {self.location} is not "
                 "migrated: run `credit-risk migrate`"

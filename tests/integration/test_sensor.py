@@ -50,11 +50,11 @@ LIVE, STARTING, GONE = RunState.LIVE, RunState.STARTING, RunState.GONE
     ],
 )
 def test_plan_of_a_lane(backlog: int, runs: list[LaneRun], plan: Plan) -> None:
-    assert plan_lane(backlog, runs, session_seconds=60) == plan
+    assert plan_lane(backlog, runs, session_seconds=60, start_seconds=8) == plan
 
 
 def test_without_sessions_a_run_gets_no_successor() -> None:
-    plan = plan_lane(100, [LaneRun("a" * 36, LIVE, 1.0)], session_seconds=0)
+    plan = plan_lane(100, [LaneRun("a" * 36, LIVE, 1.0)], session_seconds=0, start_seconds=8)
     assert plan == Plan(False, "run aaaaaaaa drains")
 
 
