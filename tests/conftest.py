@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import boto3
+import hypothesis
 import pytest
 from kafka import KafkaAdminClient
 from pydantic import SecretStr
@@ -65,6 +66,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         daemon = {"start_platform", "composed"}.intersection(fixtures)
         group = "live" if "live" in fixtures else "daemon" if daemon else item.path
         item.add_marker(pytest.mark.xdist_group(str(group)))
+
+
+# The same examples each time; `HYPOTHESIS_EXAMPLES=5000 pytest` tries new ones.
+_EXAMPLES = int(os.environ.get("HYPOTHESIS_EXAMPLES", 0))
+hypothesis.settings.register_profile(
+    "tests",
+    max_examples=_EXAMPLES or 60,
+    derandomize=not _EXAMPLES,
+    database=None,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.data_too_large],
+)
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session", autouse=True)
