@@ -217,10 +217,7 @@ def _edges(values: Floats) -> Floats:
         return values
     edges = np.unique(np.quantile(values, DECILES, method="inverted_cdf"))
     edges = edges[edges > values.min()]
-    if len(edges):
-        return edges
-    value = values.min()
-    return np.array([value, np.nextafter(value, math.inf)])
+    return edges if len(edges) else _grid(values.min(keepdims=True))
 
 
 def _support(values: Floats) -> Floats:
