@@ -58,14 +58,12 @@ _SETTINGS = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests one process should run, when several do: those that start Dagster's daemon,
-    whose limits on time one daemon at a time can keep; all that share the `live` platform; and
-    else the tests of one file, which share its fixtures."""
+    """Say which tests one process should run, when several do: those that run Dagster's daemon,
+    because their limits on time are for one daemon at a time, and some share one; and else the
+    tests of one file, which share its fixtures."""
     for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        daemon = {"start_platform", "composed"}.intersection(fixtures)
-        group = "live" if "live" in fixtures else "daemon" if daemon else item.path
-        item.add_marker(pytest.mark.xdist_group(str(group)))
+        daemon = item.get_closest_marker("e2e") or "composed" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("daemon" if daemon else str(item.path)))
 
 
 # The same examples each time; `HYPOTHESIS_EXAMPLES=5000 pytest` tries new ones.

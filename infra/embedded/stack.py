@@ -19,8 +19,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import gettempdir
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self
+from typing import IO, Any, Literal, NamedTuple, Self
 from urllib.parse import quote
 
 import boto3
@@ -62,17 +63,35 @@ class ServerFailed(PlatformError):
 def free_port(preferred: int | None = None) -> int:
     """The preferred port of 127.0.0.1, or the next one above it that nobody listens on.
 
-    Without a preference, any free port, chosen so that two processes that ask at the same time
-    hardly get the same one. It is below the range that the kernel gives to clients: a client that
-    retries while its server is down could otherwise be given that server's port.
+    This process keeps a preferred port until it ends, so that two demos that start at the same time
+    do not both get it before a server listens there. Without a preference, any free port, chosen so
+    that two processes hardly get the same one. It is below the range that the kernel gives to
+    clients: a client that retries while its server is down could otherwise be given that server's
+    port.
     """
     first = random.randint(15_000, 30_000) if preferred is None else preferred  # noqa: S311
     for port in range(first, 65_536):
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do
             probe.bind((HOST, port))
+            if preferred is not None:
+                _keep(port)
             return port
     raise ServerFailed(f"no free port on {HOST} from {first} up")
+
+
+_kept: list[IO[str]] = []
+
+
+def _keep(port: int) -> None:
+    """Keep a port from other processes that choose one by `free_port`. Raises OSError."""
+    file = open(Path(gettempdir()) / f"credit-risk-port-{port}", "a", encoding="utf-8")  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    _kept.append(file)
 
 
 class Postgres:

@@ -178,6 +178,20 @@ def test_nothing_is_left_when_the_start_fails(state: Path, monkeypatch: pytest.M
     assert processes_of(state) == []
 
 
+def test_a_chosen_port_is_not_chosen_again_before_its_server_listens() -> None:
+    first = free_port(23_000)
+    program = "from infra.embedded.stack import free_port; print(free_port(23_000))"
+    other = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(other.stdout) > first
+    assert free_port(first) > first
+
+
 @pytest.mark.e2e
 def test_dagster_dashboard_and_api_answer_and_end_with_the_stack(state: Path) -> None:
     with Stack(state) as stack:
