@@ -17,14 +17,14 @@ _FOLDER = PROJECT_ROOT / "infra" / "prometheus"
 def run_prometheus(binary: str, api_url: str, folder: Path) -> Iterator[str]:
     """Start it in an empty folder; gives its address.
 
-    Its scrapes and rules come every second, so that a short run has enough of them; there is no
-    Alertmanager.
+    Its scrapes and rules come every two seconds, so that a short run has enough of them; there is
+    no Alertmanager.
     """
     config = yaml.safe_load((_FOLDER / "prometheus.yml").read_text())
     config["global"] |= {
-        "scrape_interval": "1s",
-        "scrape_timeout": "1s",
-        "evaluation_interval": "1s",
+        "scrape_interval": "2s",
+        "scrape_timeout": "2s",
+        "evaluation_interval": "2s",
     }
     config["rule_files"] = [str(_FOLDER / name) for name in config["rule_files"]]
     del config["alerting"]
