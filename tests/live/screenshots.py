@@ -3,36 +3,45 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from playwright.sync_api import Browser
+
 from credit_risk_dagster.producer import builtin_loans, produce
 from credit_risk_dagster.settings import PROJECT_ROOT
-from tests.live.browser import PAGES, WIDTHS, Visit, chromium, visit
+from tests.live.browser import PAGES, THEMES, WIDTHS, Visit, chromium, visit
 from tests.live.platform import Live, run_platform
 from tests.waiting import wait_until
 
 FOLDER = PROJECT_ROOT / "docs" / "images"
 LOANS = 6_000
+RATE = 300.0  # a few hundred a second, so that there is a course to see
 
 
 def main() -> None:
-    """Start the platform, let it score some thousand loans, and take the pictures."""
+    """Start the platform and take the pictures."""
     with (
         TemporaryDirectory(prefix="credit-risk-shots-") as folder,
         run_platform(Path(folder)) as live,
         chromium() as browser,
     ):
-        produce(live.kafka, builtin_loans()[:LOANS], rate=400)
-        wait_until(lambda: live.committed() > LOANS, 240, "the loans are scored", every=0.5)
-        for theme in ("light", "dark"):
-            with visit(browser, theme) as desk:
-                for title, path in PAGES.items():
-                    desk.open(live.services.dashboard_url + path, title)
-                    _take(desk, path, "" if theme == "light" else f"-{theme}")
-        with visit(browser) as desk:
-            desk.open(live.services.dashboard_url + _an_application(live), "Watchlist")
-            _take(desk, "/application")
-        with visit(browser, "dark", WIDTHS["phone"]) as phone:
-            phone.open(live.services.dashboard_url, "Credit risk overview")
-            _take(phone, "/", "-phone", whole=False)
+        take(live, browser)
+
+
+def take(live: Live, browser: Browser) -> None:
+    """Let the platform score some thousand loans, and take every picture."""
+    before = live.committed()
+    produce(live.kafka, builtin_loans()[:LOANS], rate=RATE)
+    wait_until(lambda: live.committed() >= before + LOANS, 240, "the loans are scored", every=0.5)
+    for theme in THEMES:
+        with visit(browser, theme) as desk:
+            for title, path in PAGES.items():
+                desk.open(live.services.dashboard_url + path, title)
+                _take(desk, path, "" if theme == "light" else f"-{theme}")
+    with visit(browser) as desk:
+        desk.open(live.services.dashboard_url + _an_application(live), "Watchlist")
+        _take(desk, "/application")
+    with visit(browser, "dark", WIDTHS["phone"]) as phone:
+        phone.open(live.services.dashboard_url, "Credit risk overview")
+        _take(phone, "/", "-phone", whole=False)
 
 
 def _an_application(live: Live) -> str:
