@@ -370,14 +370,18 @@ VALUES (%(baseline_id)s, %(feature)s, %(kind)s, %(edges)s, %(categories)s, %(sha
 
 _COLUMNS = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
 
-# The rollup says in which minute so many rows are reached: only those up to it are sorted. Minutes
-# of months that retention dropped have no rows any more.
+# The rollup says in which minute so many rows are reached: only those up to it are sorted. Each of
+# its rows counts an application at least, so that as many rows of it as applications are enough.
+# Minutes of months that retention dropped have no applications any more.
 _FIRST_ROWS = sql.SQL("""
 WITH minutes AS (
     SELECT minute, sum(sum(applications)) OVER (ORDER BY minute) AS applications
-    FROM risk_by_minute
-    WHERE source_id = %(source_id)s AND risk_tier <> 'Rejected' AND minute >= coalesce(
-        (SELECT max(month) + interval '1 month' FROM dropped_rows), '-infinity')
+    FROM (
+        SELECT minute, applications FROM risk_by_minute
+        WHERE source_id = %(source_id)s AND risk_tier <> 'Rejected' AND minute >= coalesce(
+            (SELECT max(month) + interval '1 month' FROM dropped_rows), '-infinity')
+        ORDER BY minute LIMIT %(rows)s
+    ) AS first
     GROUP BY minute
 ), reached AS (
     SELECT coalesce(min(minute), 'infinity') + interval '1 minute' AS until
@@ -392,8 +396,11 @@ ORDER BY scored_at, partition, "offset" LIMIT %(rows)s
 _LAST_ROWS: LiteralString = """
 WITH minutes AS (
     SELECT minute, sum(sum(applications)) OVER (ORDER BY minute DESC) AS applications
-    FROM risk_by_minute
-    WHERE source_id = %(source_id)s AND risk_tier <> 'Rejected'
+    FROM (
+        SELECT minute, applications FROM risk_by_minute
+        WHERE source_id = %(source_id)s AND risk_tier <> 'Rejected'
+        ORDER BY minute DESC LIMIT %(rows)s
+    ) AS last
     GROUP BY minute
 ), reached AS (
     SELECT coalesce(max(minute), '-infinity') AS since FROM minutes WHERE applications >= %(rows)s
