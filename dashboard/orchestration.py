@@ -59,26 +59,13 @@ def state(zone: str) -> Dagster:
     Raises:
         DagsterUnavailable: the message names the address.
     """
-    url = DashboardSettings().dagster_url
-    try:
-        answer = requests.post(
-            f"{url.rstrip('/')}/graphql",
-            json={"query": _QUERY, "variables": {"runs": RUNS}},
-            timeout=TIMEOUT_SECONDS,
-        )
-        answer.raise_for_status()
-        data = answer.json()["data"]
-        runs = [_run(run) for run in data["runsOrError"]["results"]]
-        instigators = [
-            found
-            for repository in data["repositoriesOrError"]["nodes"]
-            for found in _instigators(repository)
-        ]
-    except (requests.RequestException, KeyError, TypeError) as error:
-        raise DagsterUnavailable(
-            f"Dagster at {url} does not answer as it should ({type(error).__name__}): start it, or "
-            "set CREDIT_RISK_DAGSTER_URL"
-        ) from error
+    data = _ask(_QUERY, runs=RUNS)
+    runs = [_run(run) for run in data["runsOrError"]["results"]]
+    instigators = [
+        found
+        for repository in data["repositoriesOrError"]["nodes"]
+        for found in _instigators(repository)
+    ]
     state = Dagster(
         pd.DataFrame(runs, columns=["run_id", "job", "status", "started", "seconds"]),
         pd.DataFrame(
@@ -88,6 +75,94 @@ def state(zone: str) -> Dagster:
     for frame, column in ((state.runs, "started"), (state.instigators, "tick")):
         frame[column] = pd.to_datetime(frame[column], unit="s", utc=True).dt.tz_convert(zone)
     return state
+
+
+_CHECKS = """
+query Checks {
+  assetNodes {
+    assetKey { path }
+    assetChecksOrError { ... on AssetChecks { checks {
+      name
+      description
+      executionForLatestMaterialization {
+        runId status timestamp evaluation { severity description }
+      }
+    } } }
+  }
+}
+"""
+_CHECK_STATES = {
+    "FAILED": "Failed",
+    "EXECUTION_FAILED": "Could not run",
+    "IN_PROGRESS": "Running",
+    "SKIPPED": "Skipped",
+    "SUCCEEDED": "Passed",
+}
+_NEVER, _WARNING = "Not run yet", "Warning"
+CHECK_STATES = ("Failed", "Could not run", _WARNING, "Running", "Skipped", _NEVER, "Passed")
+"""Every state of a check, the one to act on first."""
+
+
+@st.cache_data(ttl=10, show_spinner=False)
+def checks(zone: str) -> pd.DataFrame:
+    """Every asset check, those to act on first: `asset`, `check`, `state` (one of `CHECK_STATES`),
+    `at` (time in the zone), `found`, `to_do`, `run_id`.
+
+    Raises:
+        DagsterUnavailable: the message names the address.
+    """
+    found = [
+        _check(node["assetKey"]["path"][-1], check)
+        for node in _ask(_CHECKS)["assetNodes"]
+        for check in node["assetChecksOrError"].get("checks", ())
+    ]
+    frame = pd.DataFrame(
+        found, columns=["asset", "check", "state", "at", "found", "to_do", "run_id"]
+    )
+    frame["at"] = pd.to_datetime(frame["at"], unit="s", utc=True).dt.tz_convert(zone)
+    order = frame["state"].map(CHECK_STATES.index)
+    return frame.assign(order=order).sort_values(["order", "asset", "check"]).drop(columns="order")
+
+
+def _check(asset: str, check: dict[str, Any]) -> dict[str, Any]:
+    nothing: dict[str, Any] = {}
+    last = check["executionForLatestMaterialization"] or nothing
+    evaluation = last.get("evaluation") or nothing
+    state = _CHECK_STATES.get(last.get("status", ""), _NEVER)
+    if state == "Failed" and evaluation.get("severity") == "WARN":
+        state = _WARNING
+    return {
+        "asset": asset,
+        "check": check["name"],
+        "state": state,
+        "at": last.get("timestamp"),
+        "found": evaluation.get("description") or "",
+        "to_do": check["description"] or "",
+        "run_id": last.get("runId"),
+    }
+
+
+def _ask(query: str, **variables: Any) -> dict[str, Any]:
+    """What Dagster's webserver answers to a GraphQL query.
+
+    Raises:
+        DagsterUnavailable: the message names the address.
+    """
+    url = DashboardSettings().dagster_url
+    try:
+        answer = requests.post(
+            f"{url.rstrip('/')}/graphql",
+            json={"query": query, "variables": variables},
+            timeout=TIMEOUT_SECONDS,
+        )
+        answer.raise_for_status()
+        data: dict[str, Any] = dict(answer.json()["data"])  # null, with errors beside it
+    except (requests.RequestException, KeyError, TypeError) as error:
+        raise DagsterUnavailable(
+            f"Dagster at {url} does not answer as it should ({type(error).__name__}): start it, or "
+            "set CREDIT_RISK_DAGSTER_URL"
+        ) from error
+    return data
 
 
 def _run(run: dict[str, Any]) -> dict[str, Any]:

@@ -60,6 +60,9 @@ def page() -> None:
             bind="query-params",
         )
     _body(period or DEFAULT_PERIOD)
+    with st.container(border=True):
+        st.header("Checks in Dagster", anchor=False)
+        _checks()
 
 
 @partial(live, every=REFRESH_EVERY)
@@ -512,3 +515,46 @@ def lake_object(key: str) -> bytes:
     file = BytesIO()
     Lake(LakeSettings(S3_MAX_ATTEMPTS=1, S3_TIMEOUT_SECONDS=10)).get(key, file)
     return file.getvalue()
+
+
+# --- checks -------------------------------------------------------------------------------------
+
+
+@partial(live, every=REFRESH_EVERY)
+def _checks() -> None:
+    zone = viewer_zone()
+    try:
+        checks = orchestration.checks(zone)
+    except orchestration.DagsterUnavailable as error:
+        st.caption(str(error))
+        return
+    failed = checks["state"].isin(["Failed", "Could not run", "Warning"]).sum()
+    st.markdown(
+        f"{formats.count(failed)} of {formats.count(len(checks))} checks need attention."
+        if failed
+        else f"None of {formats.count(len(checks))} checks needs attention."
+    )
+    st.dataframe(
+        checks.assign(
+            state=checks["state"].map(lambda state: f"{_CHECK_ICONS.get(state, '')} {state}"),
+            run=checks["run_id"].map(orchestration.run_url, na_action="ignore"),
+            asset=checks["asset"].map(orchestration.asset_url),
+        ),
+        hide_index=True,
+        placeholder=formats.UNKNOWN,
+        column_order=("check", "state", "at", "found", "to_do", "asset", "run"),
+        column_config={
+            "check": st.column_config.TextColumn("Check", pinned=True),
+            "state": "State",
+            "at": st.column_config.DatetimeColumn("Last run", format="D MMM HH:mm"),
+            "found": st.column_config.TextColumn("What it found", width="medium"),
+            "to_do": st.column_config.TextColumn("What to do", width="large"),
+            "asset": st.column_config.LinkColumn("Asset", display_text=r"/assets/(.+)$"),
+            "run": st.column_config.LinkColumn("Run", display_text="Dagster"),
+        },
+    )
+    now = f"{pd.Timestamp.now(zone):{TIME_FORMAT}}"
+    st.caption(f"Of each asset's newest materialization, as of {now} ({zone})")
+
+
+_CHECK_ICONS = {"Failed": "✕", "Could not run": "✕", "Warning": "!", "Passed": "✓"}

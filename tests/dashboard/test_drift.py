@@ -202,3 +202,15 @@ def test_a_server_that_is_down_is_named_and_the_password_is_not(unreachable: Non
     assert not page.exception
     assert "The warehouse does not answer" in page.warning[0].value
     assert "secret" not in page.code[0].value
+
+
+def test_without_dagster_the_checks_say_where_it_was_looked_for(
+    commit: Commit, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDIT_RISK_DAGSTER_URL", "http://127.0.0.1:1")
+    commit(*BASELINE)
+    report(100)
+    page = open_view("drift")
+    assert not page.exception
+    assert "Dagster at http://127.0.0.1:1 does not answer" in words(page)
+    assert page.metric

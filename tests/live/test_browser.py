@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from credit_risk_dagster.domain.policy import load_policy
+from dashboard import orchestration
 from tests.live.browser import CHROMIUM, PAGES, THEMES, WIDTHS, Visit, chromium, visit
 from tests.live.platform import Live
 from tests.waiting import wait_until
@@ -192,3 +193,16 @@ def test_the_model_page_has_the_benchmarks_verdict(live: Live, desk: Visit) -> N
         " ORDER BY benchmark_id DESC LIMIT 1"
     )
     expect(desk.page.get_by_text(row["verdict"])).to_be_visible()
+
+
+def test_the_checks_have_the_state_that_dagster_knows(
+    live: Live, desk: Visit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDIT_RISK_DAGSTER_URL", live.services.dagster_url)
+    checks = orchestration.checks("UTC").set_index("check")
+    assert checks["asset"]["psi_significant"] == "drift_report"
+    assert checks["state"]["psi_significant"] in ("Passed", "Failed")
+    assert checks["at"]["psi_significant"].year > 2000
+    assert checks["to_do"]["psi_significant"]
+    desk.open(f"{live.services.dashboard_url}/drift", "Drift")
+    expect(desk.page.get_by_text(f"of {len(checks)} checks")).to_be_visible()
