@@ -378,6 +378,11 @@ class DashboardSettings(_Settings):
     dagster_url: str = Field(
         "http://127.0.0.1:3000", pattern=r"^https?://\S+$", description="Dagster's UI"
     )
+    dagster_internal_url: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        description="the same, where the dashboard's own server finds it; empty means there",
+    )
     grafana_url: str | None = Field(
         None, pattern=r"^https?://\S+$", description="Grafana; empty means that there is none"
     )

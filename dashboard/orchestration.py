@@ -148,7 +148,8 @@ def _ask(query: str, **variables: Any) -> dict[str, Any]:
     Raises:
         DagsterUnavailable: the message names the address.
     """
-    url = DashboardSettings().dagster_url
+    settings = DashboardSettings()
+    url = settings.dagster_internal_url or settings.dagster_url
     try:
         answer = requests.post(
             f"{url.rstrip('/')}/graphql",

@@ -185,6 +185,7 @@ class Composed(Platform):
         return (
             text.replace("redpanda:9092", self.stack.broker.bootstrap_servers)
             .replace("http://seaweedfs:8333", self.stack.s3.endpoint_url)
+            .replace("http://dagster-webserver:3000", f"http://{HOST}:{self._ports[3000]}")
             .replace("dagster-code", HOST)
             .replace("0.0.0.0", HOST)
         )

@@ -20,6 +20,7 @@ from dagster_k8s import K8sRunLauncher
 from kubernetes.utils import parse_quantity
 
 from credit_risk_dagster.settings import PROJECT_ROOT
+from dashboard.orchestration import LOCATION
 from tests.deploy.compose import INFRA, secrets, services
 from tests.test_settings import GROUPS, variables
 
@@ -119,6 +120,14 @@ def test_selectors_find_their_pods() -> None:
             found = pods
         if wanted:
             assert any(wanted.items() <= labels.items() for labels in found), manifest["metadata"]
+
+
+def test_the_code_location_has_its_name_everywhere() -> None:
+    (server,) = VALUES["dagsterWebserver"]["workspace"]["servers"]
+    (code,) = VALUES["dagster-user-deployments"]["deployments"]
+    assert (server["host"], server["port"]) == (code["name"], code["port"])
+    one_machine = yaml.safe_load((INFRA / "workspace.yaml").read_text())["load_from"][0]
+    assert server["name"] == one_machine["grpc_server"]["location_name"] == LOCATION
 
 
 def test_settings_are_the_platforms() -> None:
