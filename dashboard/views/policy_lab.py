@@ -235,7 +235,7 @@ def _controls(active: Policy) -> Policy | None:
             args=(active,),
         )
         if problem := st.session_state.get(_PROBLEM):
-            st.error(problem, icon=":material/rule:")
+            st.error(formats.plain(problem), icon=":material/rule:")
     return candidate
 
 
@@ -243,7 +243,7 @@ def _validated(content: dict[str, Any]) -> Policy | None:
     try:
         return validate_policy(content, content["name"])
     except PolicyError as error:
-        st.error(str(error), icon=":material/rule:")
+        st.error(formats.plain(str(error)), icon=":material/rule:")
         return None
 
 

@@ -42,6 +42,11 @@ def table(page: AppTest) -> dict[str, tuple[str, str]]:
     return {str(name): tuple(row) for name, row in zip(frame.index, frame.to_numpy(), strict=True)}
 
 
+def complaint(page: AppTest) -> str:
+    """The first error, without what keeps it from being Markdown."""
+    return page.error[0].value.replace("\\", "")
+
+
 def text(page: AppTest) -> str:
     return "\n".join(element.value for element in (*page.markdown, *page.caption))
 
@@ -126,7 +131,7 @@ def test_band_edges_out_of_order_are_explained(commit: Commit) -> None:
     page = open_page()
     page.slider(key="dti_1").set_value(35.0).run()
     assert not page.exception
-    assert "bands.dti: band edges must ascend, got [35.0, 30.0, 40.0]" in page.error[0].value
+    assert "bands.dti: band edges must ascend, got [35.0, 30.0, 40.0]" in complaint(page)
     assert not page.metric
     page.button[-1].click().run()  # back to the active policy
     assert not page.error
@@ -172,8 +177,8 @@ def test_a_file_that_is_no_policy_is_explained_and_changes_nothing(
     page = open_page()
     page.file_uploader[0].upload("bad.yaml", content, "application/yaml").run()
     assert not page.exception
-    assert "policy bad.yaml" in page.error[0].value
-    assert words in page.error[0].value
+    assert "policy bad.yaml" in complaint(page)
+    assert words in complaint(page)
     assert page.slider(key="dti_at_least").value == 30
     assert page.metric  # the candidate is as it was
 
@@ -192,7 +197,7 @@ def test_the_candidate_can_be_downloaded_as_a_policy_file(commit: Commit) -> Non
 def test_a_name_that_no_policy_can_have_is_explained(commit: Commit) -> None:
     commit(LOW)
     page = open_page(policy="No Spaces Please")
-    assert "name: String should match pattern" in page.error[0].value
+    assert "name: String should match pattern" in complaint(page)
     assert page.get("download_button")[0].proto.disabled
 
 
