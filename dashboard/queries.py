@@ -1218,6 +1218,7 @@ _DRIFT_FEATURES = """
 # --- model --------------------------------------------------------------------------------------
 
 BENCHMARKS = 100
+SUBJECTS = ("rules", "logistic", "gradient_boosting", "scorecard")
 
 
 @dataclass(frozen=True)
@@ -1225,8 +1226,9 @@ class ModelHistory:
     """What was trained and measured, the newest first; times in a zone.
 
     Attributes:
-        benchmarks: the newest `BENCHMARKS`, a row for each subject, the rules first: the columns of
-            `model_benchmarks`.
+        benchmarks: the newest `BENCHMARKS`, a row for each subject, the rules first:
+            `benchmark_id`, `subject`, `created_at`, `outcome`, `sample`, `rows`, `auc`, `auc_low`,
+            `auc_high`.
         models: every model: the columns of `models` without the artifact and the coefficients, and
             `can_score`.
     """
@@ -1242,24 +1244,46 @@ def model_history(zone: str) -> ModelHistory:
     with st.connection("warehouse", type=WarehousePool).snapshot() as db:
         return ModelHistory(
             as_of=pd.Timestamp(db.execute(text("SELECT now()")).scalar_one()).tz_convert(zone),
-            benchmarks=_frame(db, _BENCHMARKS, zone, benchmarks=BENCHMARKS),
+            benchmarks=_frame(db, _BENCHMARKS, zone, benchmarks=BENCHMARKS, subjects=[*SUBJECTS]),
             models=_frame(db, _MODELS, zone),
         )
 
 
+@dataclass(frozen=True)
+class ModelBenchmark:
+    """A benchmark.
+
+    Attributes:
+        subjects: by `subject`, the rules first: the columns of `model_benchmarks`.
+        curves: `subject`, `curve`, `point`, `x`, `y`.
+    """
+
+    subjects: pd.DataFrame
+    curves: pd.DataFrame
+
+
 @st.cache_data(ttl="10min", max_entries=20, show_spinner=False)
-def model_curves(benchmark_id: int) -> pd.DataFrame:
-    """The curves of a benchmark: `subject`, `curve`, `point`, `x`, `y`."""
+def model_benchmark(benchmark_id: int, zone: str) -> ModelBenchmark:
+    """A benchmark with all that was measured, times in a zone."""
     with st.connection("warehouse", type=WarehousePool).snapshot() as db:
-        return _frame(db, _CURVES, "UTC", benchmark=benchmark_id)
+        return ModelBenchmark(
+            subjects=_frame(
+                db, _BENCHMARK, zone, benchmark=benchmark_id, subjects=[*SUBJECTS]
+            ).set_index("subject"),
+            curves=_frame(db, _CURVES, zone, benchmark=benchmark_id),
+        )
 
 
 _BENCHMARKS = """
-    SELECT * FROM model_benchmarks
+    SELECT benchmark_id, subject, created_at, outcome, sample, rows, auc, auc_low, auc_high
+      FROM model_benchmarks
      WHERE benchmark_id > (SELECT coalesce(max(benchmark_id), 0) FROM model_benchmarks)
                           - :benchmarks
-     ORDER BY benchmark_id DESC,
-              array_position(ARRAY['rules', 'logistic', 'gradient_boosting', 'scorecard'], subject)
+     ORDER BY benchmark_id DESC, array_position(CAST(:subjects AS text[]), subject)
+"""
+_BENCHMARK = """
+    SELECT * FROM model_benchmarks WHERE benchmark_id = :benchmark
+     ORDER BY array_position(CAST(:subjects AS text[]), subject)
 """
 _MODELS = """
     SELECT model_id, kind, version, created_at, activated_at, retired_at, run_id, outcome, features,

@@ -62,8 +62,8 @@ def _body() -> None:
         for _, row in history.benchmarks[history.benchmarks["subject"] == RULES].iterrows()
     }
     chosen = st.selectbox("Benchmark", ids, format_func=titles.__getitem__, key="benchmark")
-    curves = queries.model_curves(int(chosen))
-    subjects = history.benchmarks[history.benchmarks["benchmark_id"] == chosen].set_index("subject")
+    benchmark = queries.model_benchmark(int(chosen), zone)
+    subjects = benchmark.subjects
     first = subjects.iloc[0]
     caption = (
         f"{formats.count(first['rows'])} loans of the sample {first['sample']}, "
@@ -73,7 +73,7 @@ def _body() -> None:
     )
     _verdict(first, caption)
     _key_figures(subjects)
-    _curves(subjects, curves, caption)
+    _curves(subjects, benchmark.curves, caption)
     with st.container(border=True):
         st.header("Rules against models", anchor=False)
         _subjects_table(subjects)
@@ -195,7 +195,9 @@ def _curves(subjects: pd.DataFrame, curves: pd.DataFrame, caption: str) -> None:
 def _subject_scales(names: tuple[str, ...]) -> dict[str, Any]:
     order = [*SUBJECTS.values()]
     at = [order.index(name) for name in names]
-    legend = alt.Legend(orient="top", title=None, padding=0, columns=2, symbolType="stroke")
+    legend = alt.Legend(
+        orient="top", title=None, padding=0, columns=2, symbolType="stroke", symbolOpacity=1
+    )
     return {
         "color": alt.Color(
             _CURVE,
@@ -387,8 +389,8 @@ def tiers_chart(text_colour: str) -> dict[str, Any]:
         x=alt.X("low:Q", title="Bad rate", axis=alt.Axis(format="%", tickCount=5)), x2="high:Q"
     )
     points = base.mark_point(filled=True, size=110, opacity=1).encode(x="bad_rate:Q")
-    labels = base.mark_text(align="left", dx=8, fontSize=12).encode(
-        x="high:Q", text="label:N", color=alt.value(text_colour)
+    labels = base.mark_text(dy=-14, fontSize=12).encode(
+        x="bad_rate:Q", text="label:N", color=alt.value(text_colour)
     )
     return coloured(intervals + points + labels, text_colour).to_dict()
 
@@ -442,7 +444,7 @@ def effects_chart(text_colour: str) -> dict[str, Any]:
     intervals = base.mark_rule(strokeWidth=2, color=_COLOURS[1]).encode(
         x=alt.X(
             "low:Q",
-            title="Odds ratio, for one standard deviation more",
+            title="Odds ratio (of a number: for one standard deviation more)",
             scale=alt.Scale(type="log", nice=False),
             axis=alt.Axis(format=".2~f", tickCount=5),
         ),
@@ -487,7 +489,7 @@ def _history(history: queries.ModelHistory) -> None:
     names = tuple(name for name in SUBJECTS.values() if name in set(rows["subject"]))
     show(
         history_chart(names, chart_text()),
-        rows[["created_at", "subject", "auc", "auc_low", "auc_high", "rows", "outcome"]],
+        rows,
         "Lines: AUC of the rules and each model over the benchmarks",
     )
     models = history.models

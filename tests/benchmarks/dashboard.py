@@ -283,7 +283,7 @@ def views() -> list[View]:
         partial(queries.drift_history, "All", None, ZONE),
         partial(queries.drift_features, REPORTS),
     )
-    model = (partial(queries.model_history, ZONE), partial(queries.model_curves, REPORTS))
+    model = (partial(queries.model_history, ZONE), partial(queries.model_benchmark, REPORTS, ZONE))
     application = (partial(queries.application, (1, 0, 5_000), ZONE), queries.population)
     return [
         overview("Overview, 24 h", "24 h", queries.EVERYTHING),
