@@ -17,6 +17,12 @@ from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._core.test_utils import instance_for_test
 from dagster_aws.s3 import S3ComputeLogManager
 from dagster_k8s import K8sRunLauncher
+from dagster_k8s.job import (
+    DagsterK8sJobConfig,
+    UserDefinedDagsterK8sConfig,
+    construct_dagster_k8s_job,
+)
+from kubernetes.client import ApiClient
 from kubernetes.utils import parse_quantity
 
 from credit_risk_dagster.settings import PROJECT_ROOT
@@ -161,26 +167,51 @@ def accepted(schema: Any, config: dict[str, Any]) -> None:
     assert result.success, [error.message for error in result.errors or []]
 
 
-def test_the_charts_values_are_what_dagster_accepts() -> None:
+def launcher_config() -> dict[str, Any]:
+    """The run launcher's configuration, as the chart's template writes it into dagster.yaml."""
     launcher = dict(VALUES["runLauncher"]["config"]["k8sRunLauncher"])
-    run = launcher.pop("runK8sConfig")
-    config = snake_case({name: value for name, value in launcher.items() if name != "labels"})
-    accepted(
-        K8sRunLauncher.config_type(),
-        {
-            **config,
-            "labels": launcher["labels"],
-            "run_k8s_config": {
-                "container_config": run["containerConfig"],
-                "pod_spec_config": run["podSpecConfig"],
-                "job_spec_config": run["jobSpecConfig"],
-            },
-            "service_account_name": "dagster",
-            "instance_config_map": "dagster-instance",
-            "postgres_password_secret": VALUES["global"]["postgresqlSecretName"],
-            "dagster_home": VALUES["global"]["dagsterHome"],
+    run, labels = launcher.pop("runK8sConfig"), launcher.pop("labels")
+    return {
+        **snake_case(launcher),
+        "labels": labels,
+        "run_k8s_config": {
+            "container_config": run["containerConfig"],
+            "pod_spec_config": run["podSpecConfig"],
+            "job_spec_config": run["jobSpecConfig"],
         },
+        "service_account_name": "dagster",
+        "instance_config_map": "dagster-instance",
+        "postgres_password_secret": VALUES["global"]["postgresqlSecretName"],
+        "dagster_home": VALUES["global"]["dagsterHome"],
+    }
+
+
+def test_a_run_is_a_job_that_kubernetes_knows() -> None:
+    config = launcher_config()
+    run = UserDefinedDagsterK8sConfig.from_dict(config.pop("run_k8s_config"))
+    del config["load_incluster_config"]
+    job = construct_dagster_k8s_job(
+        DagsterK8sJobConfig(job_image="registry.example.com/credit-risk-platform:0.1.0", **config),
+        args=["dagster", "api", "execute_run"],
+        job_name="dagster-run-1",
+        user_defined_k8s_config=run,
     )
+    manifest = ApiClient().sanitize_for_serialization(job)
+    kubernetes_validate.validate(manifest, VERSION, strict=True)
+    pod = manifest["spec"]["template"]
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert pod["spec"]["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert pod["spec"]["containers"][0]["resources"]["limits"] == {"memory": "1536Mi"}
+    # What the disruption budget of runs looks for. It has to be a number of pods: those of a Job
+    # are of no controller that could tell how many there should be.
+    (budget,) = [m for m in manifests() if m["metadata"]["name"] == "dagster-runs"]
+    assert budget["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    (settings,) = [m for m in manifests() if m["kind"] == "ConfigMap"]
+    assert budget["spec"]["minAvailable"] == int(settings["data"]["CREDIT_RISK_LANES"]) - 1
+
+
+def test_the_charts_values_are_what_dagster_accepts() -> None:
+    accepted(K8sRunLauncher.config_type(), launcher_config())
     daemon = VALUES["dagsterDaemon"]
     queue = dict(daemon["runCoordinator"]["config"]["queuedRunCoordinator"])
     limits = queue.pop("tagConcurrencyLimits")  # as they are
