@@ -31,7 +31,7 @@ from assets_src.stream_checks import (
 )
 from credit_risk_dagster import logs
 from resources.configurable import BrokerResource, LakeResource, WarehouseResource
-from sensors.alerts import run_failures
+from sensors.alerts import failing_sensors, run_failures
 from sensors.offsets import loan_applications_offsets
 from sensors.population import population_drifted
 
@@ -73,7 +73,7 @@ defs = dg.Definitions(
         check_stream_schedule,
         segments_schedule,
     ],
-    sensors=[loan_applications_offsets, population_drifted, run_failures],
+    sensors=[loan_applications_offsets, population_drifted, run_failures, failing_sensors],
     resources={
         "broker": BrokerResource(),
         "warehouse": WarehouseResource(),

@@ -1,11 +1,21 @@
-"""Failed runs are told to a webhook, when one is configured."""
+"""Failed runs, and sensors and schedules that begin to fail, are told to a webhook, when one is
+configured.
+"""
 
+import time
 from typing import Any
 
 import dagster as dg
+import msgspec
+from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
+from dagster._utils.error import SerializableErrorInfo
 
 from credit_risk_dagster.alerts import post
 from credit_risk_dagster.settings import AlertSettings
+
+# One that goes on failing is told once, and again after it was well for so long.
+LOOK_BACK_SECONDS = 600.0
+_NOBODY = "CREDIT_RISK_ALERT_WEBHOOK_URL is not set, so nobody is told"
 
 
 @dg.run_failure_sensor(
@@ -18,10 +28,8 @@ from credit_risk_dagster.settings import AlertSettings
 def run_failures(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
     """Tell of one failed run."""
     if not post(AlertSettings(), run_failure(context)):
-        return dg.SkipReason(
-            f"run {context.dagster_run.run_id[:8]} of {context.dagster_run.job_name} failed; "
-            "CREDIT_RISK_ALERT_WEBHOOK_URL is not set, so nobody is told"
-        )
+        run = context.dagster_run
+        return dg.SkipReason(f"run {run.run_id[:8]} of {run.job_name} failed; {_NOBODY}")
     return None
 
 
@@ -36,9 +44,51 @@ def run_failure(context: dg.RunFailureSensorContext) -> dict[str, Any]:
         "job": run.job_name,
         "run_id": run.run_id,
         "error": error,
-        "tags": {
-            name: value for name, value in run.tags.items() if name.startswith("credit_risk/")
-        },
+        "tags": {k: value for k, value in run.tags.items() if k.startswith("credit_risk/")},
+    }
+
+
+@dg.sensor(
+    name="failing_sensors",
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Posts sensors and schedules that begin to fail to CREDIT_RISK_ALERT_WEBHOOK_URL; "
+    "also `run_failures`, when the webhook did not take an alert.",
+)
+def failing_sensors(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Tell of those whose ticks failed, and of which nothing was told. The cursor has the failed
+    ticks that were seen; when the webhook fails it stays, so they are told later."""
+    seen = set(msgspec.json.decode(context.cursor or "[]", type=list[int]))
+    failing: dict[str, list[InstigatorTick]] = {}
+    for state in context.instance.all_instigator_state():
+        ticks = context.instance.get_ticks(
+            state.instigator_origin_id,
+            state.selector_id,
+            after=time.time() - LOOK_BACK_SECONDS,
+            statuses=[TickStatus.FAILURE],
+        )
+        if ticks and state.name != failing_sensors.name:
+            failing[state.name] = [*ticks]
+    news = [name for name, ticks in failing.items() if seen.isdisjoint(t.tick_id for t in ticks)]
+    settings = AlertSettings()
+    told = [name for name in news if post(settings, tick_failure(name, failing[name]))]
+    reason = f"failing: {', '.join(failing)}" if failing else "none fails"
+    return dg.SensorResult(
+        skip_reason=reason if told or not news else f"{reason}; {_NOBODY}",
+        cursor=msgspec.json.encode(
+            sorted(tick.tick_id for ticks in failing.values() for tick in ticks)
+        ).decode(),
+    )
+
+
+def tick_failure(name: str, ticks: list[InstigatorTick]) -> dict[str, Any]:
+    """The message about a sensor or schedule; the newest of its failed ticks comes first."""
+    error = f"{_kind(ticks[0].error)}; its page says more"
+    return {
+        "text": f"Dagster {ticks[0].instigator_type.value.lower()} {name} fails: {error}",
+        "kind": "tick_failure",
+        "name": name,
+        "error": error,
     }
 
 
@@ -48,8 +98,11 @@ def _why(event: dg.DagsterEvent) -> str:
     data = event.step_failure_data
     if data.user_failure_data and data.user_failure_data.description:
         return data.user_failure_data.description
-    error = data.error
+    return f"{_kind(data.error)} in {event.step_key}; the run's page says more"
+
+
+def _kind(error: SerializableErrorInfo | None) -> str:
+    """The class of an error, or of the one that it came from."""
     while error and error.cause:
         error = error.cause
-    kind = (error and error.cls_name) or "an error"
-    return f"{kind} in {event.step_key}; the run's page says more"
+    return (error and error.cls_name) or "an error"

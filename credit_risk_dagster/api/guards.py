@@ -78,8 +78,8 @@ class Admission:
     def _client(self, request: Request, key: str | None) -> str | None:
         if self._hashes:
             return client_of(key, self._hashes) if key else None
-        # Without keys, only for this machine: neither through a proxy, nor by a web page in a
-        # browser that has been told another address for its own name (DNS rebinding).
+        # Without keys, only for this machine; nor for a web page in its browser that has been told
+        # another address for its own name (DNS rebinding).
         host = request.url.hostname or ""
         if request.client is None or not is_loopback(request.client.host) or not is_loopback(host):
             raise ApiError(

@@ -60,6 +60,7 @@ def test_backpressure_is_a_503_that_says_when_to_come_back(
         ensure_topic(settings)
         monkeypatch.setattr(client.app.state, "publisher", Publisher(settings, 1))  # type: ignore[attr-defined]
         assert client.post("/applications", json=EXAMPLE).status_code == 202
+        broker.kill()
     # The broker is gone: the first one waits for it, and the second finds no room.
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda _: client.post("/applications", json=EXAMPLE), range(2)))
@@ -86,9 +87,11 @@ def test_it_recovers_with_the_broker() -> None:
     try:
         assert published() is None
         for _ in range(2):
-            with broker:
-                ensure_topic(settings)
-                assert wait_until(lambda: published() is not None, 20, "an event is published")
+            broker.start()
+            ensure_topic(settings)
+            wait_until(lambda: published() is not None, 20, "an event is published")
+            broker.kill()
             assert published() is None
     finally:
+        broker.kill()
         publisher.close()

@@ -57,9 +57,15 @@ def test_failures_are_told_and_a_dead_webhook_stops_nothing(start_platform: Star
         assert f"the alert webhook at {HOST} answers 404" in error
 
         heard = fail(platform)
-        wait_until(lambda: len(hook.posts) == 2, PATIENCE_SECONDS, "the next one is posted")
-        assert [post["run_id"] for post in hook.posts] == [unheard, heard]
-        assert "lane 7 does not exist" in hook.posts[1]["text"]
+        wait_until(lambda: len(hook.posts) == 3, PATIENCE_SECONDS, "the next one is posted")
+        runs = [post["run_id"] for post in hook.posts if post["kind"] == "run_failure"]
+        assert runs == [unheard, heard]
+        assert all("lane 7 does not exist" in post["text"] for post in hook.posts if "job" in post)
+        # What the webhook refused is told, too: that the sensor failed to tell it.
+        (refusal,) = (post for post in hook.posts if post["kind"] == "tick_failure")
+        assert refusal["text"] == (
+            "Dagster sensor run_failures fails: WebhookFailed; its page says more"
+        )
         assert len(failed_ticks(platform)) == 1
 
         platform.send(50)  # and the stream goes on

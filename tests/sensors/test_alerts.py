@@ -10,7 +10,7 @@ from credit_risk_dagster.alerts import WebhookFailed, post
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import AlertSettings
 from infra.embedded.stack import HOST, free_port
-from sensors.alerts import run_failures
+from sensors.alerts import failing_sensors, run_failures
 from tests.webhook import webhook
 
 LANE = {"credit_risk/lane": "3", "other": "x"}
@@ -112,6 +112,11 @@ def test_a_webhook_that_refuses_fails_the_tick_alone(
     assert "the-secret" not in first
     assert second is None  # and the next one is told
     assert [message["job"] for message in hook.posts] == ["refused", "broken"]
+
+
+def test_nothing_fails(instance: dg.DagsterInstance) -> None:
+    found = failing_sensors.evaluate_tick(dg.build_sensor_context(instance=instance))
+    assert (found.skip_message, found.cursor) == ("none fails", "[]")
 
 
 def settings(url: str, **limits: float) -> AlertSettings:
