@@ -60,8 +60,6 @@ class Health:
             name: (required, _question(name, connect))
             for name, (connect, required) in checks.items()
         }
-        for _, question in self._questions.values():
-            question.ask()  # the first answers take longest, and nobody waits for them yet
 
     def readiness(self) -> Readiness:
         """The state of every dependency, at most a second old."""
