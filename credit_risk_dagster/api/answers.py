@@ -34,7 +34,9 @@ FEATURES = {
 
 _PD: Any = Field(None, description="probability of default", examples=[0.182])
 _PD_REASONS: Any = Field(
-    None, description="what raises it most", examples=[["int_rate", "inq_last_6mths"]]
+    None,
+    description="what raises it most",
+    examples=[["Interest rate of the loan is high", "Many recent credit inquiries"]],
 )
 _MODEL: Any = Field(None, description="the model's version", examples=["logistic@1a2b3c4d5e6f"])
 

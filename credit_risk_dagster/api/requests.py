@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import Request
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bound_contextvars
 
@@ -16,6 +17,7 @@ from credit_risk_dagster.api.problems import problem
 
 # Asked every few seconds by machines.
 _QUIET = frozenset({"/health", "/ready", "/metrics"})
+_GONE = 499  # nobody waits for an answer any more; a usual code for it in logs
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _log = logging.getLogger(__name__)
@@ -54,6 +56,8 @@ class RequestLog:
         with bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
+            except ClientDisconnect:
+                status = _GONE
             except Exception:
                 _log.exception("a request failed")
                 if status:

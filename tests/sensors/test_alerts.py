@@ -1,9 +1,25 @@
 """Failed runs reach the webhook; a webhook that fails is told of, without its address."""
 
+import time
 from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.selector import InstigatorSelector
+from dagster._core.remote_origin import (
+    GrpcServerCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    SensorInstigatorData,
+    TickData,
+    TickStatus,
+)
+from dagster._utils.error import SerializableErrorInfo
 from pydantic import SecretStr
 
 from credit_risk_dagster.alerts import WebhookFailed, post
@@ -117,6 +133,73 @@ def test_a_webhook_that_refuses_fails_the_tick_alone(
 def test_nothing_fails(instance: dg.DagsterInstance) -> None:
     found = failing_sensors.evaluate_tick(dg.build_sensor_context(instance=instance))
     assert (found.skip_message, found.cursor) == ("none fails", "[]")
+
+
+def fail_tick(instance: dg.DagsterInstance, name: str) -> None:
+    """Let a sensor's tick fail, as the daemon records it."""
+    repository = RemoteRepositoryOrigin(
+        GrpcServerCodeLocationOrigin(HOST, port=1, location_name="credit_risk"), "__repository__"
+    )
+    origin = RemoteInstigatorOrigin(repository, name)
+    selector = InstigatorSelector(
+        location_name="credit_risk", repository_name="__repository__", name=name
+    ).get_id()
+    if instance.get_instigator_state(origin.get_id(), selector) is None:
+        instance.add_instigator_state(
+            InstigatorState(
+                origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING, SensorInstigatorData()
+            )
+        )
+    instance.create_tick(
+        TickData(
+            instigator_origin_id=origin.get_id(),
+            instigator_name=name,
+            instigator_type=InstigatorType.SENSOR,
+            status=TickStatus.FAILURE,
+            timestamp=time.time(),
+            selector_id=selector,
+            error=SerializableErrorInfo(
+                "nurse at a hospital",
+                [],
+                "SensorExecutionError",
+                cause=SerializableErrorInfo("nurse at a hospital", [], "KeyError"),
+            ),
+        )
+    )
+
+
+def test_a_sensor_that_begins_to_fail_is_told_once(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cursor: str | None = None
+
+    def tick_again() -> str | None:
+        nonlocal cursor
+        context = dg.build_sensor_context(instance=instance, cursor=cursor)
+        found = failing_sensors.evaluate_tick(context)
+        cursor = found.cursor
+        return found.skip_message
+
+    fail_tick(instance, "offsets")
+    assert str(tick_again()).endswith("is not set, so nobody is told")
+    cursor = None
+    with webhook(404, 200) as hook:
+        monkeypatch.setenv("CREDIT_RISK_ALERT_WEBHOOK_URL", hook.url)
+        with pytest.raises(WebhookFailed):  # the webhook does not take it
+            tick_again()
+        assert tick_again() == "failing: offsets"  # so it is told later
+        fail_tick(instance, "offsets")
+        assert tick_again() == "failing: offsets"  # and not again while it goes on
+        fail_tick(instance, "other")
+        fail_tick(instance, failing_sensors.name)
+        assert tick_again() == "failing: offsets, other"
+    assert [post["name"] for post in hook.posts] == ["offsets", "offsets", "other"]
+    assert hook.posts[-1] == {
+        "text": "Dagster sensor other fails: KeyError; its page says more",
+        "kind": "tick_failure",
+        "name": "other",
+        "error": "KeyError; its page says more",
+    }
 
 
 def settings(url: str, **limits: float) -> AlertSettings:
