@@ -25,6 +25,7 @@ Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int8]
 
 MAX_REASONS = 4
+PRINCIPAL = 0.05  # log-odds: what changes the odds by less than a twentieth is no principal reason
 HIGH, LOW, UNKNOWN = range(3)
 _MAX_LOG_ODDS = 700.0  # exp of more overflows, and no probability differs
 
@@ -146,7 +147,7 @@ class PdModel:
         """Columns `pd`, `model_id` and `pd_reasons` for rows with the model's features.
 
         The reasons of a row are the up to `MAX_REASONS` largest contributions that raise its PD,
-        the largest first.
+        by `PRINCIPAL` at least, the largest first.
         """
         log_odds, added, sides = self.log_odds(rows)
         return pa.RecordBatch.from_pydict(
@@ -159,7 +160,7 @@ class PdModel:
 
     def _reasons(self, added: Floats, sides: Codes) -> pa.ListArray:
         order = np.argsort(-added, axis=1, kind="stable")[:, :MAX_REASONS]
-        raises = np.take_along_axis(added, order, axis=1) > 0
+        raises = np.take_along_axis(added, order, axis=1) >= PRINCIPAL
         words = order * len((HIGH, LOW, UNKNOWN)) + np.take_along_axis(sides, order, axis=1)
         ends = np.concatenate(([0], raises.sum(axis=1).cumsum())).astype(np.int32)
         features = [FEATURES[term.feature] for term in self.coefficients.terms]

@@ -172,6 +172,7 @@ def test_the_drain_scores_without_scikit_learn() -> None:
         ({}, []),
         ({"dti": 30.0}, ["Obligations are high in relation to income"]),
         ({"dti": 10.0}, []),
+        ({"dti": 20.4}, []),  # too little to be told
         ({"annual_inc": 20_000.0}, ["Income is low"]),
         ({"revol_util": None}, ["Credit utilization is not known"]),
         ({"purpose": "medical"}, ["Purpose of the loan"]),

@@ -116,7 +116,7 @@ def test_the_stream_has_the_pd_of_the_active_model(pipeline: LakePipeline, store
     assert len(rows) == report.scored
     assert {row["model_id"] for row in rows} == {model_id}
     assert all(len(row["pd_reasons"]) <= 4 for row in rows)
-    assert sum(bool(row["pd_reasons"]) for row in rows) > 400
+    assert sum(bool(row["pd_reasons"]) for row in rows) > 300
     with pipeline.warehouse.session() as connection:
         pipeline_of_sklearn = load(ModelStore(connection).artifact(model_id))
     ids = {row["loan_id"]: row["pd"] for row in rows}
