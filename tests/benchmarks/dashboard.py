@@ -67,7 +67,9 @@ def fill(connection: psycopg.Connection[Any], settings: WarehouseSettings, rows:
                 "reports": REPORTS,
             },
         )
-    connection.execute("UPDATE segments_progress SET rolled_up_to = '-infinity'")
+    connection.execute(
+        "UPDATE segments_progress SET (rolled_up_to, merged_to) = ('-infinity', '-infinity')"
+    )
     connection.execute("SELECT roll_up_segments()")
     connection.execute("VACUUM ANALYZE")  # as the server does by itself, in time
 
