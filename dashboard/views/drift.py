@@ -23,6 +23,7 @@ from resources.lake import Lake
 
 DEFAULT_PERIOD = "7 d"
 LINES = 3
+_WANTED = "html_wanted"
 REFRESH_EVERY = timedelta(seconds=30)
 _PERIODS = [name for name in PERIODS if name in ("24 h", "7 d", "All")]
 _NOTHING: Any = np.array([])
@@ -485,7 +486,15 @@ def _html(report: pd.Series) -> None:
     key = report["html_key"]
     if not key:
         st.caption("This report has no HTML: its run in Dagster says why.")
-    elif st.button("Get the HTML report from S3", icon=":material/description:", key="html"):
+        return
+    st.button(
+        "Get the HTML report from S3",
+        icon=":material/description:",
+        key="html",
+        on_click=_want_html,
+        args=(key,),
+    )
+    if st.session_state.get(_WANTED) == key:
         try:
             content = lake_object(key)
         except (PlatformError, ValidationError) as error:
@@ -503,6 +512,10 @@ def _html(report: pd.Series) -> None:
                 icon=":material/download:",
                 on_click="ignore",
             )
+
+
+def _want_html(key: str) -> None:
+    st.session_state[_WANTED] = key
 
 
 @st.cache_data(ttl="10min", max_entries=4, show_spinner="Reading the report")

@@ -54,3 +54,26 @@ def test_an_unknown_reason_is_shown_as_it_is() -> None:
 def test_words() -> None:
     assert formats.words("debt_consolidation") == "Debt consolidation"
     assert formats.words(None) == "–"
+
+
+def test_shares_of_one_and_their_differences() -> None:
+    assert [formats.percent(share) for share in (0, 0.0004, 0.0999, 1, math.nan)] == [
+        *("0.0 %", "0.04 %", "10.0 %", "100.0 %", "–")
+    ]
+    assert formats.points(0.0123) == "+1.23 points"
+    assert formats.points(-0.5) == "-50.00 points"
+    assert formats.points(math.nan) == "–"
+
+
+def test_amounts_have_three_digits() -> None:
+    amounts = (0, 950, 12_345, 4_560_000, 967_400_000, 1_094_000_000)
+    assert [formats.dollars(amount) for amount in amounts] == [
+        *("$0", "$950", "$12.3 K", "$4.56 M", "$967 M", "$1.09 B")
+    ]
+    assert formats.dollars(1_500, signed=True) == "+$1.50 K"
+    assert formats.dollars(-1_500) == "−$1.50 K"
+
+
+def test_features_have_names() -> None:
+    assert formats.feature("inq_last_6mths") == "Inquiries"
+    assert formats.feature("home_ownership") == "Home ownership"
