@@ -77,3 +77,25 @@ def test_amounts_have_three_digits() -> None:
 def test_features_have_names() -> None:
     assert formats.feature("inq_last_6mths") == "Inquiries"
     assert formats.feature("home_ownership") == "Home ownership"
+
+
+def test_units() -> None:
+    assert formats.term(36.0) == "36 months"
+    assert formats.term(None) == formats.term(0) == "–"
+    assert formats.milliseconds(-0.0124) == "-12 ms"
+    assert formats.size(999) == "999 bytes"
+    assert formats.size(12_345_678) == "12.3 MB"
+    assert formats.size(3.2e13) == "32.0 TB"
+    assert formats.usd(12_500.4) == "$12,500"
+    assert formats.number(3.0) == "3"
+    assert formats.number_percent(12.54) == "12.5 %"
+    assert formats.years(15.26) == "15.3 years"
+
+
+def test_a_reject_reason_in_words() -> None:
+    assert formats.reject_reason("missing_required:dti") == "Missing required: dti"
+    assert formats.reject_reason("invalid_json") == "Invalid json"
+
+
+def test_a_name_is_no_markup() -> None:
+    assert formats.plain("Ada *L* [x](y) $1$") == r"Ada \*L\* \[x\]\(y\) \$1\$"

@@ -1,11 +1,13 @@
 """Contrast by the formulas of WCAG 2.2, in light and in dark."""
 
 import tomllib
+from itertools import combinations
+from math import dist
 
 import pytest
 
 from credit_risk_dagster.settings import PROJECT_ROOT
-from dashboard.theme import CHART_TEXT, TIER_COLOURS
+from dashboard.theme import CHART_TEXT, TIER_COLOURS, TILE_COLOURS, tile_ink
 
 THEMES = tomllib.loads((PROJECT_ROOT / ".streamlit" / "config.toml").read_text())["theme"]
 
@@ -37,3 +39,49 @@ def test_text_has_contrast(name: str) -> None:
 @pytest.mark.parametrize("tier", TIER_COLOURS)
 def test_tiers_stand_out_from_the_background(name: str, tier: str) -> None:
     assert contrast(TIER_COLOURS[tier], THEMES[name]["backgroundColor"]) >= 3
+
+
+@pytest.mark.parametrize("kind", TILE_COLOURS)
+def test_letters_stand_out_on_every_tile(kind: str) -> None:
+    low, high = ([int(c[at : at + 2], 16) for at in (1, 3, 5)] for c in TILE_COLOURS[kind])
+    for percent in range(101):
+        mixed = [
+            round(start + percent / 100 * (end - start))
+            for start, end in zip(low, high, strict=True)
+        ]
+        tile = "#{:02X}{:02X}{:02X}".format(*mixed)
+        assert contrast(tile_ink(percent / 100, kind), tile) >= 4.5
+
+
+def seen(colour: str, matrix: tuple[tuple[float, float, float], ...]) -> tuple[float, ...]:
+    """A colour as somebody sees it who lacks one kind of cone, in linear RGB."""
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return tuple(sum(w * c for w, c in zip(row, linear, strict=True)) for row in matrix)
+
+
+# Full dichromacy, by Machado, Oliveira and Fernandes (2009).
+BLINDNESS = {
+    "protanopia": (
+        (0.152286, 1.052583, -0.204868),
+        (0.114503, 0.786281, 0.099216),
+        (-0.003882, -0.048116, 1.051998),
+    ),
+    "deuteranopia": (
+        (0.367322, 0.860646, -0.227968),
+        (0.280085, 0.672501, 0.047413),
+        (-0.011820, 0.042940, 0.968881),
+    ),
+    "tritanopia": (
+        (1.255528, -0.076749, -0.178779),
+        (-0.078411, 0.930809, 0.147602),
+        (0.004733, 0.691367, 0.303900),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_tiers_are_told_apart_with_every_colour_blindness(kind: str) -> None:
+    colours = [seen(colour, BLINDNESS[kind]) for colour in TIER_COLOURS.values()]
+    for one, other in combinations(colours, 2):
+        assert dist(one, other) > 0.12

@@ -1,0 +1,27 @@
+"""A segment in words."""
+
+from dashboard import filters, queries
+
+
+def test_a_band_of_amounts_has_its_limits() -> None:
+    assert [filters.amount(start) for start in queries.AMOUNTS_FROM] == [
+        "Below $5 K",
+        "$5–10 K",
+        "$10–15 K",
+        "$15–25 K",
+        "$25 K or more",
+    ]
+
+
+def test_a_segment_is_described_without_formulas() -> None:
+    assert filters.describe(queries.EVERYTHING) == "All applications"
+    chosen = queries.Segment(
+        purpose=("debt_consolidation", ""),
+        grade=("A", ""),
+        addr_state=("TX",),
+        term_months=(36, 0),
+        amount_from=(5_000, 25_000),
+    )
+    assert filters.describe(chosen) == (
+        r"Debt consolidation, –, grade A, grade –, TX, 36 months, –, \$5–10 K, \$25 K or more"
+    )
