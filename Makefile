@@ -5,7 +5,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-CONTAINERS := docker compose --file infra/docker-compose.yml
+CONTAINERS := docker compose --env-file infra/.env --file infra/docker-compose.yml
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-header --no-annotate --no-emit-index-url
 
@@ -77,7 +77,8 @@ env:  ## write infra/.env with random secrets, unless it is there
 	@$(PYTHON) infra/make_env.py
 
 up:  ## start everything in containers; needs Docker, and `make env` once
-	$(CONTAINERS) up --build --detach --wait $(ARGS)
+	$(CONTAINERS) up --build --detach $(ARGS)
+	$(CONTAINERS) ps
 
 down:  ## stop the containers; their data stays (ARGS=--volumes deletes it)
 	$(CONTAINERS) down $(ARGS)
