@@ -97,7 +97,8 @@ class Composed(Platform):
     def __init__(self, pipeline: Pipeline, stack: Stack, settings: dict[str, str]) -> None:
         super().__init__(pipeline, {}, stack.logs / "dagster-webserver.log")
         self.stack = stack
-        self.services = services(secrets())
+        self.secrets = secrets()
+        self.services = services(self.secrets)
         self.servers: dict[str, Server] = {}
         self._settings = settings
         self._ports = {s.port: free_port() for s in self.services.values() if s.port}

@@ -95,7 +95,7 @@ def test_each_service_knows_only_its_own_secrets() -> None:
         "dagster-code": [*s3, "CREDIT_RISK_APP_PASSWORD", "DAGSTER_PASSWORD"],
         "dagster-webserver": ["DAGSTER_PASSWORD"],
         "dagster-daemon": ["DAGSTER_PASSWORD"],
-        "api": ["CREDIT_RISK_API_KEYS", "CREDIT_RISK_API_PASSWORD", "DAGSTER_PASSWORD"],
+        "api": [*s3, "CREDIT_RISK_API_KEYS", "CREDIT_RISK_API_PASSWORD", "DAGSTER_PASSWORD"],
         "dashboard": [*s3, "CREDIT_RISK_READER_PASSWORD"],
         "grafana": ["CREDIT_RISK_READER_PASSWORD", "GRAFANA_ADMIN_PASSWORD"],
     }
