@@ -99,8 +99,10 @@ class ModelStore:
             cursor.copy(query, (list(statuses), limit)) as copy,
         ):
             text = b"".join(copy)
-        types = dict.fromkeys(sample.COLUMNS, pa.float64())
+        types: dict[str, pa.DataType] = dict.fromkeys(sample.COLUMNS, pa.float64())
         types |= dict.fromkeys(sample.TEXTS, pa.string()) | {"issue_d": pa.date32()}
+        if not text:  # which is no CSV
+            return pa.schema(types).empty_table()
         return pc.read_csv(
             pa.py_buffer(text),
             read_options=pc.ReadOptions(column_names=sample.COLUMNS),

@@ -11,6 +11,7 @@ from credit_risk_dagster.domain.benchmark import RULES
 from credit_risk_dagster.domain.features import CLASSIC_FEATURES, select_features
 from credit_risk_dagster.domain.pd import ModelUnreadable
 from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.domain.sample import SampleTooSmall
 from credit_risk_dagster.domain.training import design, load, pd_of
 from credit_risk_dagster.modelling import ActivationRefused, Modelling, Stored
 from credit_risk_dagster.redrive import redrive
@@ -95,6 +96,12 @@ def test_the_scored_table_is_the_sample_that_its_events_are(pipeline: LakePipeli
     assert sample.by_month() == builtin.by_month()
     newest = modelling.load_sample("scored", OUTCOME, policy, pipeline.warehouse, 6_000)
     assert len(newest) == 6_000
+
+
+def test_an_empty_table_is_no_sample(pipeline: LakePipeline) -> None:
+    policy = load_policy(DEFAULT_POLICY)
+    with pytest.raises(SampleTooSmall, match="sample scored has 0 bad and 0 good loans"):
+        modelling.load_sample("scored", OUTCOME, policy, pipeline.warehouse, 1_000)
 
 
 # --- the active model ---------------------------------------------------------------------------
