@@ -22,7 +22,8 @@ PAGES = {
     "Operations": "/operations",
 }
 PATIENCE_MS = 60_000
-_QUIET_MS = 1_500
+_QUIET_MS = 700
+_PICTURE_MS = 3_000
 # Streamlit looks for its server below the page's own path first, and then where it is.
 _PROBES = ("/_stcore/health", "/_stcore/host-config")
 
@@ -57,7 +58,7 @@ class Visit:
         self.page.set_viewport_size(
             {"width": size["width"], "height": min(int(height) + 20, 6_000)}
         )
-        self.page.wait_for_timeout(_QUIET_MS)
+        self.page.wait_for_timeout(_PICTURE_MS)
 
     def look(self, theme: str, width: int) -> None:
         """See the page in a theme and a width."""
