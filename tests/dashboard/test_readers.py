@@ -8,7 +8,10 @@ import psycopg
 import pytest
 from psycopg import sql
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
+from credit_risk_dagster.cli import app
+from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 from infra.embedded.stack import Postgres
 from resources.readers import ReaderRefused, grant_reader
@@ -185,3 +188,22 @@ def test_who_may_not_create_roles_is_told_what_to_do(
         warehouse.execute(
             sql.SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}").format(sql.Identifier(owner))
         )
+
+
+def test_the_command_takes_the_role_of_the_dashboards_address(
+    warehouse: psycopg.Connection[Any],
+    warehouse_settings: WarehouseSettings,
+    role: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("DASHBOARD_DATABASE_URL", raising=False)
+    nameless = CliRunner().invoke(app, ["grant-reader"])
+    assert isinstance(nameless.exception, PlatformError)
+    assert "DASHBOARD_DATABASE_URL" in str(nameless.exception)
+    url = as_role(warehouse_settings, role).of_dashboard().database_url.get_secret_value()
+    monkeypatch.setenv("DASHBOARD_DATABASE_URL", url.replace(f"{role}@", f"{role}:secret@"))
+    for answer in ("is created, and", "now"):
+        done = CliRunner().invoke(app, ["grant-reader"])
+        assert done.output == f"role {role} {answer} reads schema credit_risk\n"
+    named = CliRunner().invoke(app, ["grant-reader", role])
+    assert named.exit_code == 0
