@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from credit_risk_dagster.settings import PROJECT_ROOT, ApiSettings
 from infra import make_env
@@ -99,6 +100,40 @@ def test_each_service_knows_only_its_own_secrets() -> None:
         "dashboard": [*s3, "CREDIT_RISK_READER_PASSWORD"],
         "grafana": ["CREDIT_RISK_READER_PASSWORD", "GRAFANA_ADMIN_PASSWORD"],
     }
+
+
+def test_what_watches_finds_what_it_watches() -> None:
+    prometheus = yaml.safe_load((INFRA / "prometheus" / "prometheus.yml").read_text())
+    alertmanagers = prometheus["alerting"]["alertmanagers"]
+    targets = [
+        target
+        for group in [*prometheus["scrape_configs"], *alertmanagers]
+        for static in group["static_configs"]
+        for target in static["targets"]
+    ]
+    assert len(targets) >= 2
+    for target in targets:
+        name, _, port = target.partition(":")
+        assert SERVICES[name]["ports"][0].endswith(f":{port}"), target
+
+    provisioning = INFRA / "grafana" / "provisioning"
+    wanted = {
+        variable
+        for file in provisioning.rglob("*.y*ml")
+        for variable in re.findall(r"\$\{(\w+)\}", file.read_text())
+    }
+    assert wanted
+    assert wanted <= set(SERVICES["grafana"]["environment"])
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "dashboards.yml").read_text())[
+        "providers"
+    ]
+    mounts = [volume.split(":")[1] for volume in SERVICES["grafana"]["volumes"]]
+    assert provider["options"]["path"] in mounts
+
+    # Where Alertmanager reads the addresses that `make env` makes room for.
+    text = (INFRA / "prometheus" / "alertmanager.yml").read_text()
+    files = re.findall(r"api_url_file: /etc/alertmanager/secrets/(\w+)", text)
+    assert set(files) == set(make_env.ALERT_ADDRESSES)
 
 
 def test_aws_takes_the_place_of_the_s3_server() -> None:
