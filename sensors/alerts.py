@@ -20,7 +20,7 @@ _NOBODY = "CREDIT_RISK_ALERT_WEBHOOK_URL is not set, so nobody is told"
 
 @dg.run_failure_sensor(
     name="run_failures",
-    minimum_interval_seconds=10,
+    minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Posts each failed run to CREDIT_RISK_ALERT_WEBHOOK_URL. When the webhook does not "
     "take it, this tick fails, and nothing else.",
@@ -50,7 +50,7 @@ def run_failure(context: dg.RunFailureSensorContext) -> dict[str, Any]:
 
 @dg.sensor(
     name="failing_sensors",
-    minimum_interval_seconds=10,
+    minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Posts sensors and schedules that begin to fail to CREDIT_RISK_ALERT_WEBHOOK_URL; "
     "also `run_failures`, when the webhook did not take an alert.",

@@ -57,7 +57,7 @@ def broken() -> None:
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         yield instance
 
 
@@ -130,11 +130,6 @@ def test_a_webhook_that_refuses_fails_the_tick_alone(
     assert [message["job"] for message in hook.posts] == ["refused", "broken"]
 
 
-def test_nothing_fails(instance: dg.DagsterInstance) -> None:
-    found = failing_sensors.evaluate_tick(dg.build_sensor_context(instance=instance))
-    assert (found.skip_message, found.cursor) == ("none fails", "[]")
-
-
 def fail_tick(instance: dg.DagsterInstance, name: str) -> None:
     """Let a sensor's tick fail, as the daemon records it."""
     repository = RemoteRepositoryOrigin(
@@ -168,9 +163,16 @@ def fail_tick(instance: dg.DagsterInstance, name: str) -> None:
     )
 
 
+@pytest.fixture
+def instance_with_ticks() -> Iterator[dg.DagsterInstance]:
+    with dg.instance_for_test() as instance:
+        yield instance
+
+
 def test_a_sensor_that_begins_to_fail_is_told_once(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    instance_with_ticks: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    instance = instance_with_ticks
     cursor: str | None = None
 
     def tick_again() -> str | None:
@@ -180,6 +182,7 @@ def test_a_sensor_that_begins_to_fail_is_told_once(
         cursor = found.cursor
         return found.skip_message
 
+    assert (tick_again(), cursor) == ("none fails", "[]")
     fail_tick(instance, "offsets")
     assert str(tick_again()).endswith("is not set, so nobody is told")
     cursor = None
