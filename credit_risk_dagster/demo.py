@@ -166,7 +166,8 @@ def run_up(*, state_dir: Path | None, console: Console) -> None:
         for name, value in stack.environment().items():
             console.print(f"export {name}={quote(value)}", soft_wrap=True)
         console.print(
-            "\n# Then, in another terminal: credit-risk migrate; dagster dev; credit-risk produce."
+            "\n# Then, in another terminal: credit-risk migrate; dagster dev; credit-risk api;"
+            "\n# credit-risk produce."
             "\n# Ctrl-C here stops the servers.",
             soft_wrap=True,
         )

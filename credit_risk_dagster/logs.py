@@ -7,11 +7,13 @@ coordinates (partition, offset, batch) is ever logged.
 
 import logging
 import sys
-from typing import Any
+import traceback
+from typing import Any, TextIO
 
 import structlog
-from structlog.typing import EventDict
+from structlog.typing import EventDict, ExcInfo
 
+from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import LogSettings
 
 PACKAGES = ("credit_risk_dagster", "resources", "assets_src", "sensors", "infra")
@@ -46,19 +48,37 @@ def _without_color(_logger: Any, _method: str, entry: EventDict) -> EventDict:
     return entry
 
 
+def _trace(exc_info: ExcInfo) -> list[str]:
+    """An exception and those that it came from, the outermost first: where, and of which kind.
+
+    Its message only when it is of the platform's own words, and no local variables: "could not
+    convert string to float: ..." goes on with a value of an application.
+    """
+    error: BaseException | None = exc_info[1]
+    traces = []
+    while error is not None:
+        message = f": {error}" if isinstance(error, PlatformError) else ""
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        traces.append(f"{frames}{type(error).__name__}{message}")
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return traces
+
+
+def _write_trace(stream: TextIO, exception: ExcInfo) -> None:
+    stream.write("\nfrom\n".join(_trace(exception)))
+
+
 def _formatter(settings: LogSettings) -> logging.Formatter:
     as_text = settings.format == "text" or (settings.format == "auto" and sys.stderr.isatty())
-    # Without local variables: they hold applications.
-    traces = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     rendering: list[Any] = (
         [
             structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+                colors=sys.stderr.isatty(), exception_formatter=_write_trace
             )
         ]
         if as_text
         else [
-            structlog.processors.ExceptionRenderer(traces),
+            structlog.processors.ExceptionRenderer(_trace),
             structlog.processors.EventRenamer("message"),
             structlog.processors.JSONRenderer(default=str),
         ]

@@ -61,16 +61,20 @@ def entries(stream: io.StringIO, message: str) -> list[dict[str, Any]]:
 PROGRAM = """
 import logging
 from credit_risk_dagster import logs
+from credit_risk_dagster.errors import PlatformError
 logs.configure()
 log = logging.getLogger("credit_risk_dagster.program")
 log.debug("too much")
 log.info("batch %d", 7, extra={"batch_id": 7})
-def fail(secret):
-    raise ValueError("wrong")
+def fail(value):
+    float(value)
 try:
-    fail("a-local-value")
-except ValueError:
-    log.exception("failed")
+    fail("nurse")
+except ValueError as error:
+    try:
+        raise PlatformError("our own words") from error
+    except PlatformError:
+        log.exception("failed")
 logging.getLogger("library").info("chatter")
 logging.getLogger("library").warning("of a library")
 """
@@ -93,8 +97,11 @@ def test_an_entry_is_a_line_of_json() -> None:
         "message": "batch 7",
         "batch_id": 7,
     }
-    assert second["exception"][0]["exc_type"] == "ValueError"
-    assert "a-local-value" not in json.dumps(second)
+    ours, cause = second["exception"]
+    assert ours.endswith("PlatformError: our own words")
+    assert "in fail" in cause  # where, and of which kind, without the value
+    assert cause.endswith("\nValueError")
+    assert "nurse" not in json.dumps(second)
     assert (third["level"], third["message"]) == ("warning", "of a library")
 
 
@@ -103,7 +110,9 @@ def test_it_can_be_text_and_more_or_less() -> None:
     assert "too much" in lines[0]
     assert "batch 7" in lines[1]
     assert "batch_id=7" in lines[1]
-    assert not any(line.startswith("{") for line in lines)
+    assert "PlatformError: our own words" in lines
+    assert "ValueError" in lines
+    assert not any(line.startswith("{") or "nurse" in line for line in lines)
     lines = run_program(CREDIT_RISK_LOG_LEVEL="ERROR")
     assert [json.loads(line)["message"] for line in lines] == ["failed", "of a library"]
 
@@ -179,6 +188,13 @@ def test_no_personal_data_of_the_stream(
     assert PERSONAL not in caplog.text
 
 
+class BrokenModel:
+    """Fails as code of ours could, with a value in its error."""
+
+    def ask(self) -> None:
+        float(PERSONAL)
+
+
 def test_no_personal_data_of_requests(
     logged: io.StringIO, start_api: StartApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +210,7 @@ def test_no_personal_data_of_requests(
         statuses.add(client.get(path).status_code)
     # An error of ours, while it has an application in its hands.
     application: Any = client.app
-    monkeypatch.setattr(application.state, "policy", None)
+    monkeypatch.setattr(application.state, "model", BrokenModel())
     answer = client.post(
         "/score", content=PERSONAL_EVENTS[0], headers={"Content-Type": "application/json"}
     )
