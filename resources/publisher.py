@@ -66,13 +66,16 @@ class Publisher:
                 f"{self._in_flight} applications wait for the broker, and no more may "
                 "(CREDIT_RISK_API_MAX_IN_FLIGHT)"
             )
+        loop = asyncio.get_running_loop()
         self._in_flight += 1
         try:
-            loop = asyncio.get_running_loop()
-            sent = await loop.run_in_executor(self._threads, self._send, key, value)
-            record = await asyncio.wrap_future(sent)
-        except (KafkaError, OSError) as error:
-            raise await loop.run_in_executor(self._threads, self._fail, error) from error
+            producer, sent = await loop.run_in_executor(self._threads, self._send, key, value)
+            try:
+                record = await asyncio.wrap_future(sent)
+            except KafkaError as error:
+                raise await loop.run_in_executor(
+                    self._threads, self._fail, producer, error
+                ) from error
         finally:
             self._in_flight -= 1
         return Published(record.topic, record.partition, record.offset)
@@ -83,14 +86,17 @@ class Publisher:
             self._disconnect()
         self._threads.shutdown()
 
-    def _send(self, key: bytes, value: bytes) -> "Future[Any]":
+    def _send(self, key: bytes, value: bytes) -> tuple[KafkaProducer, "Future[Any]"]:
         producer = self._connect()
         done: Future[Any] = Future()
         done.set_running_or_notify_cancel()  # whoever asked may go; the event does not come back
-        sent = producer.send(self._settings.topic, value, key)
+        try:
+            sent = producer.send(self._settings.topic, value, key)
+        except (KafkaError, OSError) as error:
+            raise self._fail(producer, error) from error
         sent.add_callback(done.set_result)
         sent.add_errback(done.set_exception)
-        return done
+        return producer, done
 
     def _connect(self) -> KafkaProducer:
         timeout_ms = self._settings.timeout_ms
@@ -118,9 +124,11 @@ class Publisher:
                     raise self._remember(error) from error
             return self._producer
 
-    def _fail(self, error: BaseException) -> PlatformError:
+    def _fail(self, producer: KafkaProducer, error: BaseException) -> PlatformError:
         """Forget a producer that failed; whatever else it holds fails, too."""
         with self._lock:
+            if producer is not self._producer:  # forgotten before, with another of its events
+                return BrokerUnavailable(self._settings.bootstrap_servers, error)
             self._disconnect()
             return self._remember(error)
 
