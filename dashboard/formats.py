@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable
 
 UNKNOWN = "–"
 
@@ -37,6 +38,14 @@ def percent(fraction: float) -> str:
 def points(fraction: float) -> str:
     """A difference of shares: `+1.2 points`."""
     return UNKNOWN if math.isnan(fraction) else f"{100 * fraction:+.2f} points"
+
+
+def interval(value: float, low: float, high: float, write: Callable[[float], str] = percent) -> str:
+    """`5.7 % (5.6 to 5.9)`."""
+    if math.isnan(value):
+        return UNKNOWN
+    ends = (write(end).partition(" ")[0] for end in (low, high))
+    return f"{write(value)} ({' to '.join(ends)})"
 
 
 def dollars(amount: float, signed: bool = False) -> str:

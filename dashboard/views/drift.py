@@ -258,14 +258,14 @@ _TOOLTIPS = [
 
 def _lines(history: queries.DriftHistory, newest: pd.DataFrame) -> None:
     names = newest["feature"].to_list()
-    chosen = st.multiselect(
-        "Features",
+    chosen = st.pills(
+        f"Features, at most {len(_LINE_COLOURS)}",
         names,
+        selection_mode="multi",
         default=names[:LINES],
         format_func=formats.feature,
-        max_selections=len(_LINE_COLOURS),
         key="features",
-    )
+    )[: len(_LINE_COLOURS)]
     if not chosen:
         st.write("Choose a feature.")
         return
@@ -320,7 +320,9 @@ def lines_chart(features: tuple[str, ...], text_colour: str) -> dict[str, Any]:
         )
     )
     limits = alt.Chart(alt.NamedData("limits"))
-    rules = limits.mark_rule(strokeDash=[3, 3], color=text_colour, opacity=0.7).encode(y="psi:Q")
+    rules = limits.mark_rule(strokeDash=[3, 3], color=text_colour, opacity=0.7, aria=False).encode(
+        y="psi:Q"
+    )
     labels = limits.mark_text(align="left", baseline="bottom", dx=4, dy=-2, fontSize=11).encode(
         x=alt.value(0), y="psi:Q", text="label:N"
     )

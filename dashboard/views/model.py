@@ -213,7 +213,7 @@ def _subject_scales(names: tuple[str, ...]) -> dict[str, Any]:
 def _diagonal(text_colour: str) -> alt.Chart:
     return (
         alt.Chart(alt.NamedData("diagonal"))
-        .mark_line(strokeDash=[2, 3], color=text_colour, opacity=0.7)
+        .mark_line(strokeDash=[2, 3], color=text_colour, opacity=0.7, aria=False)
         .encode(x="x:Q", y="y:Q")
     )
 
@@ -341,8 +341,9 @@ def _figures(subject: pd.Series) -> dict[str, str]:
     for label, field in _AT_SHARE.items():
         figures[label] = _AT_SHARE_FORMATS[field](model[field]) if model else unknown
     figures["Recall against the rules"] = (
-        f"{formats.points(comparison['difference'])} ({formats.points(comparison['low'])} to "
-        f"{formats.points(comparison['high'])})"
+        formats.interval(
+            *(comparison["difference"], comparison["low"], comparison["high"]), formats.points
+        )
         if comparison
         else unknown
     )
@@ -438,7 +439,7 @@ def effects_chart(text_colour: str) -> dict[str, Any]:
     )
     one = (
         alt.Chart(alt.NamedData(DATASET))
-        .mark_rule(strokeDash=[2, 3], color=text_colour)
+        .mark_rule(strokeDash=[2, 3], color=text_colour, aria=False)
         .encode(x=alt.datum(1))
     )
     intervals = base.mark_rule(strokeWidth=2, color=_COLOURS[1]).encode(
@@ -456,17 +457,22 @@ def effects_chart(text_colour: str) -> dict[str, Any]:
     return coloured(one + intervals + points, text_colour).to_dict()
 
 
+_PROFILE = ("flagged by", "loans", "bads", "bad_rate", "pd")
+
+
 def _profile(subjects: pd.DataFrame) -> None:
     comparison = subjects["comparison"].get(BASELINE)
     if not isinstance(comparison, dict):
         st.write("The rules flag none or all of these loans: there is nobody to compare.")
         return
     rows = pd.DataFrame(comparison["profile"])
+    features = [name for name in rows.columns if name not in _PROFILE]  # JSON has no order
     percent = partial(st.column_config.NumberColumn, format="percent")
     st.dataframe(
         rows.assign(**{"flagged by": rows["flagged by"].map(_GROUPS)}),
         hide_index=True,
         placeholder=formats.UNKNOWN,
+        column_order=[*_PROFILE, *features],
         column_config={
             "flagged by": st.column_config.TextColumn("Flagged by", pinned=True),
             "loans": st.column_config.NumberColumn("Loans", format="localized"),
@@ -475,7 +481,7 @@ def _profile(subjects: pd.DataFrame) -> None:
             "pd": percent("PD"),
             **{
                 name: st.column_config.NumberColumn(formats.feature(name), format="localized")
-                for name in rows.columns[5:]
+                for name in features
             },
         },
     )

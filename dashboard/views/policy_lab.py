@@ -422,10 +422,8 @@ def _figures(verdict: Verdict) -> dict[str, str]:
     }
 
 
-def _interval(interval: Interval, write: Callable[[float], str] = formats.percent) -> str:
-    if np.isnan(interval.value):
-        return formats.UNKNOWN
-    return f"{write(interval.value)} ({write(interval.low)} to {write(interval.high)})"
+def _interval(found: Interval, write: Callable[[float], str] = formats.percent) -> str:
+    return formats.interval(found.value, found.low, found.high, write)
 
 
 def _tier_bars(compared: Comparison) -> pd.DataFrame:

@@ -188,14 +188,16 @@ _FILL: tuple[LiteralString, ...] = (
     """,
     """
     INSERT INTO drift_reports (baseline_id, source_id, created_at, window_start, window_end, rows,
-        rejected, run_id, verdict, tier_shares, tier_verdict)
+        rejected, run_id, verdict, tier_shares, tier_verdict, tier_psi, watchlist_share,
+        reject_share)
     SELECT 1, 1, now() - r * interval '30 minutes', now() - (r + 1) * interval '30 minutes',
-        now() - r * interval '30 minutes', 5000, 0, 'bench', 'stable', '{}', 'stable'
-    FROM generate_series(1, %(reports)s) r
+        now() - r * interval '30 minutes', 5000, 0, 'bench', 'stable', '{}', 'stable', 0.01, 0.05,
+        0.01
+    FROM generate_series(%(reports)s, 1, -1) r
     """,
     """
-    INSERT INTO drift_features (report_id, feature, kind, psi, verdict, shares)
-    SELECT r, 'feature_' || f, 'number', random() / 10, 'stable', '{0.2,0.2,0.3,0.2,0.1}'
+    INSERT INTO drift_features (report_id, feature, kind, psi, psi_limit, verdict, shares)
+    SELECT r, 'feature_' || f, 'number', random() / 10, 0.02, 'stable', '{0.2,0.2,0.3,0.2,0.1}'
     FROM generate_series(1, %(reports)s) r, generate_series(1, 13) f
     """,
     """
@@ -208,8 +210,8 @@ _FILL: tuple[LiteralString, ...] = (
     """
     INSERT INTO model_benchmarks (benchmark_id, subject, created_at, run_id, outcome, sample,
         sample_hash, policy, rows, bads, verdict, model_id, auc, auc_low, auc_high, gini, ks, gains)
-    SELECT b, s, now() - b * interval '1 day', 'bench', 'bench', 'bench', 'bench', 'bench', 10000,
-        200, 'bench', b, 0.7, 0.6, 0.8, 0.4, 0.3, '[]'
+    SELECT b, s, now() - (%(reports)s - b) * interval '1 day', 'bench', 'bench', 'bench',
+        'bench', 'bench', 10000, 200, 'bench', b, 0.7, 0.6, 0.8, 0.4, 0.3, '[]'
     FROM generate_series(1, %(reports)s) b, unnest(ARRAY['rules', 'logistic', 'scorecard']) s
     """,
     """

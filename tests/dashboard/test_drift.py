@@ -120,7 +120,7 @@ def test_the_lines_of_no_feature(commit: Commit, report: Report) -> None:
     commit(*BASELINE)
     report(100)
     page = open_view("drift")
-    page.multiselect(key="features").set_value([]).run()
+    page.pills(key="features").set_value([]).run()
     assert not page.exception
     assert "Choose a feature" in words(page)
 

@@ -65,6 +65,13 @@ def test_shares_of_one_and_their_differences() -> None:
     assert formats.points(math.nan) == "–"
 
 
+def test_an_interval_repeats_no_unit() -> None:
+    assert formats.interval(0.057, 0.056, 0.059) == "5.7 % (5.6 to 5.9)"
+    change = formats.interval(-0.01, -0.02, 0.001, formats.points)
+    assert change == "-1.00 points (-2.00 to +0.10)"
+    assert formats.interval(math.nan, math.nan, math.nan) == "–"
+
+
 def test_amounts_have_three_digits() -> None:
     amounts = (0, 950, 12_345, 4_560_000, 967_400_000, 1_094_000_000)
     assert [formats.dollars(amount) for amount in amounts] == [
