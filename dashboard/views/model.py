@@ -89,7 +89,10 @@ def _body() -> None:
     with right.container(border=True):
         st.header("What raises the PD", anchor=False)
         _effects(subjects, history.models)
-        st.caption(f"Logistic regression, 95 % intervals. {caption}")
+        st.caption(
+            "Odds ratios of the logistic regression with 95 % intervals: of a number for one "
+            f"standard deviation more, of a category against the mean of all. {caption}"
+        )
     with st.container(border=True):
         st.header("Who is flagged by whom", anchor=False)
         _profile(subjects)
@@ -445,7 +448,7 @@ def effects_chart(text_colour: str) -> dict[str, Any]:
     intervals = base.mark_rule(strokeWidth=2, color=_COLOURS[1]).encode(
         x=alt.X(
             "low:Q",
-            title="Odds ratio (of a number: for one standard deviation more)",
+            title="Odds ratio",
             scale=alt.Scale(type="log", nice=False),
             axis=alt.Axis(format=".2~f", tickCount=5),
         ),
