@@ -3,6 +3,7 @@
 All SQL that writes these tables is here. The schema is on the connection's search_path.
 """
 
+import logging
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,9 @@ from credit_risk_dagster.domain.scoring import Assessment
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 from resources.broker import Fetch, OffsetRange, TopicReplaced, TopicState
+
+# What goes wrong arrives as an exception; the pool also logs it, with each of its attempts.
+logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
 
 # A vanished server or client is noticed within half a minute, not in two hours.
 _KEEPALIVE: dict[str, Any] = {

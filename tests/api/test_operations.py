@@ -1,12 +1,18 @@
 """Health, readiness, metrics and the documentation."""
 
 import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
-from infra.embedded.stack import HOST, free_port
+from credit_risk_dagster.settings import WarehouseSettings
+from infra.embedded.stack import HOST, Postgres, free_port
+from resources.applications import Applications
+from resources.warehouse import WarehouseReader, WarehouseUnavailable, migrate
 from tests.api.conftest import StartApi
 from tests.api.test_decisions import problem
 from tests.waiting import wait_until
@@ -70,6 +76,30 @@ def test_without_broker_and_warehouse_it_is_alive_and_scores(
     for text in (answer.text, caplog.text):
         assert "hush" not in text
     assert f"Postgres at {HOST}:{port}/credit_risk does not answer" in caplog.text
+
+
+def test_reading_goes_on_after_postgres_was_away() -> None:
+    with TemporaryDirectory(prefix="credit-risk-") as folder, Postgres(Path(folder)) as server:
+        server.create_database("platform")
+        settings = WarehouseSettings(DATABASE_URL=SecretStr(server.uri("platform")))
+        migrate(settings)
+        with WarehouseReader(settings, 2, 1.0) as reader:
+            applications = Applications(reader)
+
+            def reads() -> bool:
+                try:
+                    return applications.watchlist(limit=1) == ([], None)
+                except WarehouseUnavailable:
+                    return False
+
+            wait_until(reads, 30, "it reads")
+            server.restart()  # and so its connections are dead
+            wait_until(reads, 30, "it reads over new connections")
+            server.stop("immediate")
+            with pytest.raises(WarehouseUnavailable, match="does not answer"):
+                applications.watchlist(limit=1)
+            server.start()
+            wait_until(reads, 30, "it reads again")
 
 
 def test_metrics_are_prometheus_text(client: TestClient) -> None:
