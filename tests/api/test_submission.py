@@ -1,6 +1,7 @@
 """Submitting while the broker is slow, away, or other than it was."""
 
 import asyncio
+import socket
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,7 +10,7 @@ import pytest
 from credit_risk_dagster.api.bodies import EXAMPLE
 from credit_risk_dagster.producer import ensure_topic
 from credit_risk_dagster.settings import KafkaSettings
-from infra.embedded.stack import Broker
+from infra.embedded.stack import HOST, Broker
 from resources.broker import BrokerUnavailable
 from resources.publisher import Publisher, PublisherBusy
 from tests.api.conftest import Pipeline, StartApi
@@ -95,3 +96,27 @@ def test_it_recovers_with_the_broker() -> None:
     finally:
         broker.kill()
         publisher.close()
+
+
+def test_a_broker_that_hangs_stops_nobody_else() -> None:
+    """While a submission waits for a server that never answers, the event loop goes on."""
+    with socket.create_server((HOST, 0)) as silent:
+        port = silent.getsockname()[1]
+        publisher = Publisher(
+            KafkaSettings(bootstrap_servers=f"{HOST}:{port}", timeout_ms=1_000), 10
+        )
+
+        async def turns_while_waiting() -> int:
+            sending = asyncio.ensure_future(publisher.publish(b"1", b"{}"))
+            turns = 0
+            while not sending.done():
+                await asyncio.sleep(0.01)
+                turns += 1
+            with pytest.raises(BrokerUnavailable):
+                await sending
+            return turns
+
+        try:
+            assert asyncio.run(turns_while_waiting()) > 5
+        finally:
+            publisher.close()
