@@ -431,8 +431,8 @@ class Stack:
         self.state.mkdir(parents=True, exist_ok=True)
         with ExitStack() as started:
             started.enter_context(self._lock())
-            self._end_leftovers()
-            started.callback(self._end_leftovers)
+            self.end_processes()
+            started.callback(self.end_processes)
             shutil.rmtree(self.logs, ignore_errors=True)
             self.logs.mkdir()
 
@@ -572,8 +572,9 @@ class Stack:
             file.flush()
             yield
 
-    def _end_leftovers(self) -> None:
-        """Kill every process of this directory's stack; it is ours, for we hold the lock.
+    def end_processes(self) -> None:
+        """Kill every process of this directory's stack but Postgres; it is ours, for we hold the
+        lock.
 
         At the start, they are of an owner that was killed; at the end, those that got away.
         """

@@ -144,6 +144,8 @@ def run_platform(state: Path) -> Iterator[Live]:
         migrate(warehouse)
         ensure_topic(kafka)
         services = stack.start_services(_SMALL)
+        # At once: Dagster would wait for its runs, and those for events.
+        exits.callback(stack.end_processes)
         stream = exits.enter_context(Stream(kafka))
         live = Live(stack, services, environment, kafka, warehouse, stream)
         wait_until(
