@@ -18,7 +18,8 @@ TIER_COLOURS = dict(zip(TIERS, ("#2F7DBD", "#C28400", "#C6303E"), strict=True))
 CHART_TEXT = {"light": "#45556A", "dark": "#B4C1D0"}
 
 # Streamlit announces each run: it shows a running figure and fades what is not redrawn yet. On a
-# page that refreshes every two seconds that is flicker. And it leaves a lot of room above headings.
+# page that refreshes every two seconds that is flicker. And it leaves a lot of room above headings,
+# and writes what is chosen in white on the theme's own colour, which in dark has no contrast.
 PAGE_STYLE = """
 <style>
 [data-testid="stStatusWidget"] { display: none; }
@@ -26,6 +27,8 @@ PAGE_STYLE = """
 [data-testid="stMainBlockContainer"] { padding-top: 4rem; }
 [data-testid="stHeading"] h2 { padding: 0; }
 [data-testid="stCaptionContainer"] code { color: inherit; }
+[data-tag] { background-color: rgba(128, 140, 155, 0.25) !important; }
+[data-tag], [data-tag] * { color: inherit !important; }
 </style>
 """
 

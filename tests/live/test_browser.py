@@ -83,6 +83,8 @@ def test_a_filtered_view_can_be_sent_to_a_colleague(
     wait_until(
         lambda: 0 < number(desk.figure("Applications scored")) < everything, 30, "fewer of them"
     )
+    desk.look("dark", WIDTHS["desktop"])
+    assert desk.violations() == []  # what is chosen can be read, too
     with visit(browser) as colleague:
         colleague.open(desk.page.url, "Credit risk overview")
         assert 0 < number(colleague.figure("Applications scored")) < everything
@@ -160,6 +162,8 @@ def test_a_policy_is_tried_and_downloaded(
         slider.press("ArrowLeft")
     desk.page.wait_for_url(re.compile("dti_at_least=20"))
     wait_until(lambda: number(desk.figure("Enter the Watchlist")) > 0, 30, "somebody is flagged")
+    desk.look("dark", WIDTHS["desktop"])
+    assert desk.violations() == []  # what is chosen can be read, too
     with visit(browser) as colleague:
         colleague.open(desk.page.url, "Policy lab")
         assert number(colleague.figure("Enter the Watchlist")) > 0
