@@ -369,17 +369,17 @@ def hanging_question(timeout: float) -> tuple[Question[str], threading.Event]:
 
 
 def test_only_the_first_who_ask_wait_for_a_server_that_hangs() -> None:
-    question, go_on = hanging_question(0.3)
+    question, go_on = hanging_question(1.0)
     started = time.monotonic()
     waiting = [question.ask() for _ in range(20)]
     for answer in waiting:
-        with pytest.raises(Unanswered, match=r"no answer within 0\.3 s"):
+        with pytest.raises(Unanswered, match="no answer within 1 s"):
             answer()
-    assert 0.3 <= time.monotonic() - started < 2
+    assert 1.0 <= time.monotonic() - started < 10
     started = time.monotonic()
     with pytest.raises(Unanswered):
         question.ask()()
-    assert time.monotonic() - started < 0.25  # at once: it still hangs
+    assert time.monotonic() - started < 0.8  # at once: it still hangs
     assert [thread.name for thread in threading.enumerate()].count("ask a server") == 1
     go_on.set()
     wait_until(lambda: answered(question), 5, "the server answers again")
