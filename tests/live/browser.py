@@ -50,15 +50,16 @@ class Visit:
 
     def show_all(self) -> None:
         """Make the window as high as the page, which scrolls inside of it."""
-        height = self.page.evaluate(
-            "() => document.querySelector('[data-testid=stMain]').scrollHeight"
-        )
-        size = self.page.viewport_size
-        assert size is not None
-        self.page.set_viewport_size(
-            {"width": size["width"], "height": min(int(height) + 20, 6_000)}
-        )
-        self.page.wait_for_timeout(_PICTURE_MS)
+        for _ in range(2):  # a part that is drawn last makes it higher
+            height = self.page.evaluate(
+                "() => document.querySelector('[data-testid=stMain]').scrollHeight"
+            )
+            size = self.page.viewport_size
+            assert size is not None
+            self.page.set_viewport_size(
+                {"width": size["width"], "height": min(int(height) + 20, 6_000)}
+            )
+            self.page.wait_for_timeout(_PICTURE_MS)
 
     def look(self, theme: str, width: int) -> None:
         """See the page in a theme and a width."""
