@@ -203,6 +203,7 @@ def _checks(report: DriftReport) -> Iterator[dg.AssetCheckResult]:
             not found,
             few if small else f"PSI of {said}" if found else f"none of the features is {verdict}",
             severity,
+            {"features": len(found), "highest PSI": max(f.psi or 0.0 for f in drift.features)},
         )
     reject = drift.reject_limits[1] if drift.reject_limits else 1.0
     rejected = drift.reject_share or 0.0
@@ -211,6 +212,7 @@ def _checks(report: DriftReport) -> Iterator[dg.AssetCheckResult]:
         rejected <= reject or small,
         few if small else f"{rejected:.2%} of the events were rejected, limit {reject:.2%}",
         dg.AssetCheckSeverity.ERROR,
+        {"reject share": rejected, "upper limit": reject},
     )
     low, high = drift.watchlist_limits or (0.0, 1.0)
     share = drift.watchlist_share or 0.0
@@ -219,6 +221,7 @@ def _checks(report: DriftReport) -> Iterator[dg.AssetCheckResult]:
         low <= share <= high or small,
         few if small else f"{share:.2%} are on the Watchlist, limits {low:.2%} to {high:.2%}",
         dg.AssetCheckSeverity.WARN,
+        {"watchlist share": share, "lower limit": low, "upper limit": high},
     )
 
 
@@ -227,6 +230,7 @@ def _result(
     passed: bool,
     description: str,
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+    figures: dict[str, float] | None = None,
 ) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=spec.name,
@@ -234,6 +238,7 @@ def _result(
         passed=passed,
         severity=severity,
         description=description,
+        metadata=figures or {},
     )
 
 

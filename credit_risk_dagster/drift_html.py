@@ -79,7 +79,7 @@ def _evidently(report: "DriftReport", reference: pd.DataFrame, current: pd.DataF
     preset = DataDriftPreset(
         columns=list(methods),
         per_column_method=methods,
-        drift_share=1 / len(methods),  # the population drifts when one feature does
+        drift_share=0.01,  # the population drifts when one feature does
     )
     snapshot = Report([preset]).run(
         Dataset.from_pandas(current, data_definition=definition),
@@ -118,11 +118,12 @@ def _current_column(feature: Feature, reference: Reference, sample: pa.Table) ->
 # --- the numbers ----------------------------------------------------------------------------------
 
 _STYLE = """<style>
-.credit-risk { font: 15px/1.5 Roboto, system-ui, sans-serif; margin: 24px auto; max-width: 1200px;
-  color: #1a1a1a; }
+.credit-risk { font: 15px/1.5 Roboto, system-ui, sans-serif; margin: 24px auto; max-width: 1400px;
+  padding: 0 24px; color: #1a1a1a; background: #fff; }
 .credit-risk h1 { font-size: 26px; font-weight: 500; margin: 0 0 4px; }
 .credit-risk table { border-collapse: collapse; width: 100%; margin-top: 16px; }
-.credit-risk th, .credit-risk td { padding: 4px 10px; text-align: right;
+.credit-risk td { white-space: nowrap; }
+.credit-risk th, .credit-risk td { padding: 4px 8px; text-align: right;
   border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; }
 .credit-risk th { font-weight: 500; }
 .credit-risk th:first-child, .credit-risk td:first-child, .credit-risk td:last-child,

@@ -214,6 +214,7 @@ class Lake:
             "s3",
             endpoint_url=self._settings.endpoint_url,
             config=Config(
+                signature_version="s3v4",  # links would have an older one that not all regions take
                 retries={"mode": "standard", "total_max_attempts": self._settings.max_attempts},
                 connect_timeout=min(self._settings.timeout_seconds, 10),
                 read_timeout=self._settings.timeout_seconds,

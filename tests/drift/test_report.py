@@ -130,6 +130,7 @@ def test_reports_from_the_first_application_to_a_drift(
         r"reports/drift/dt=\d{4}-\d\d-\d\d/\d{4}-\d\d-\d\dT\d{6}\.\d{6}Z\.html", report["html_key"]
     )
     assert found["HTML report's key"].value == report["html_key"]
+    assert "X-Amz-Expires=604800" in found["HTML report"].value
     with urllib.request.urlopen(found["HTML report"].value) as answer:
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
         assert answer.read() == html.getvalue()
