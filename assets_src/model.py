@@ -222,6 +222,10 @@ def _benchmark_metadata(found: "Modelling", stored: "Stored") -> dict[str, Any]:
         "outcome": found.sample.outcome,
         "policy": measured.policy,
         "subjects": _table([_rounded(subject.figures()) for subject in measured.subjects]),
+        **{
+            f"plot: {name}": dg.MetadataValue.md(getattr(plots, name)(measured))
+            for name in ("roc", "gains", "calibration", "scores")
+        },
         "bad rate by tier of the rules": _table([_rounded(row) for row in rules.tiers or []]),
         "gains of the logistic model": _table([_rounded(r) for r in baseline.evaluation.gains]),
         "gains of the rules": _table([_rounded(row) for row in rules.evaluation.gains]),
@@ -232,8 +236,6 @@ def _benchmark_metadata(found: "Modelling", stored: "Stored") -> dict[str, Any]:
         )
     if baseline.comparison:
         metadata["who is flagged"] = _table([_rounded(r) for r in baseline.comparison.profile])
-    for name in ("roc", "gains", "calibration", "scores"):
-        metadata[f"plot: {name}"] = dg.MetadataValue.md(getattr(plots, name)(measured))
     return metadata
 
 

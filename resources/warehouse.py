@@ -277,6 +277,11 @@ class Warehouse:
                 f"schema {self._settings.db_schema} in Postgres at {self.location} is not "
                 "migrated: run `credit-risk migrate`"
             ) from error
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise WarehouseUnavailable(
+                f"Postgres at {self.location} refuses that to the role of DATABASE_URL: "
+                f"{' '.join(str(error).split())}"
+            ) from error
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             raise WarehouseUnavailable(f"Postgres at {self.location} {_reason(error)}") from error
 

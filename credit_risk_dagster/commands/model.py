@@ -93,12 +93,11 @@ def ls(json_: Json = False) -> None:
     if json_:
         _print_json([{**vars(model), "active": model.active} for model in models])
         return
-    table = Table("id", Column("version", no_wrap=True), "state", "trained at", "outcome", "AUC")
+    table = Table("id", Column("version, outcome", no_wrap=True), "state", "trained at", "AUC")
     for model in models:
         table.add_row(
-            *(str(model.model_id), model.version, _state(model)),
-            *(f"{model.created_at:%Y-%m-%d %H:%M}", model.outcome.split("@")[0]),
-            f"{model.metrics['auc']:.3f}",
+            *(str(model.model_id), f"{model.version}\n{model.outcome}", _state(model)),
+            *(f"{model.created_at:%Y-%m-%d %H:%M}", f"{model.metrics['auc']:.3f}"),
         )
     out.print(table)
 

@@ -17,6 +17,7 @@ from credit_risk_dagster.modelling import ActivationRefused, Modelling, Stored
 from credit_risk_dagster.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from resources.model_store import ModelMissing, ModelStore
+from resources.warehouse import WarehouseUnavailable
 from tests.domain.modelling import OUTCOME, builtin_sample
 from tests.lake.conftest import LakePipeline
 from tests.lake.test_rebuild import run as rebuild
@@ -253,6 +254,16 @@ def test_only_one_model_is_active(
     assert [row["model_id"] for row in rows] == [first, second]
     assert [row["retired_at"] for row in rows].count(None) == 1
     assert scorer(pipeline).model_id in (first, second)
+
+
+def test_a_role_that_may_only_read_cannot_activate(pipeline: LakePipeline, stored: Stored) -> None:
+    def activate() -> None:
+        with pipeline.warehouse.session() as connection:
+            connection.execute("SET ROLE pg_read_all_data")
+            ModelStore(connection).activate(stored.models["logistic"])
+
+    with pytest.raises(WarehouseUnavailable, match="refuses that to the role of DATABASE_URL"):
+        activate()
 
 
 def test_the_gate_of_activation(pipeline: LakePipeline, stored: Stored) -> None:
