@@ -206,9 +206,10 @@ def _controls(active: Policy) -> Policy | None:
             bind="query-params",
         )
         candidate = _validated(content)
+        document = "" if candidate is None else candidate.yaml
         st.download_button(
             "Download the candidate (YAML)",
-            "" if candidate is None else candidate.yaml,
+            lambda: document,  # made when it is clicked: a moving slider would make one file a step
             file_name=f"{content['name']}.yaml",
             mime="application/yaml",
             icon=":material/download:",
