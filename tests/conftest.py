@@ -10,7 +10,6 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import boto3
 import hypothesis
@@ -36,9 +35,6 @@ from credit_risk_dagster.settings import (
 )
 from infra.embedded.stack import S3, Broker, Postgres
 from resources.warehouse import migrate
-
-if TYPE_CHECKING:
-    from tests.live.platform import Live
 
 _SETTINGS = (
     KafkaSettings,
@@ -217,15 +213,3 @@ def _variables(
             secret = isinstance(value, SecretStr)
             text = value.get_secret_value() if secret else str(value)
             yield field.alias or f"{prefix}{name}".upper(), text
-
-
-@pytest.fixture(scope="session")
-def live() -> Iterator["Live"]:
-    """The whole platform at work, with a stream of loans; shared, see tests/live/platform.py."""
-    from tests.live.platform import run_platform
-
-    with (
-        TemporaryDirectory(prefix="credit-risk-live-") as folder,
-        run_platform(Path(folder)) as platform,
-    ):
-        yield platform

@@ -1,8 +1,8 @@
 """One real run of the platform for tests that look at it from outside: servers, Dagster, the
 dashboard, the API, and a stream of loans, some of them malformed.
 
-The fixture `live` (tests/conftest.py) starts it when a test first asks for it, and keeps it for the
-session. It is shared: a test that uses it only reads, or adds rows of its own.
+The fixture `live` (conftest.py) starts it when a test of this folder first asks for it, and ends it
+after the last one. It is shared: a test that uses it only reads, or adds rows of its own.
 """
 
 import threading
@@ -40,6 +40,7 @@ _SMALL = {
     "CREDIT_RISK_DRIFT_WINDOW_ROWS": "1000",
     "CREDIT_RISK_DRIFT_MIN_ROWS": "100",
     "CREDIT_RISK_MODEL_SAMPLE": "builtin",
+    "CREDIT_RISK_SESSION_SECONDS": "20",  # a run is checked when its session ends
 }
 
 
@@ -52,7 +53,7 @@ class Live:
         services: where Dagster, the dashboard and the API are.
         environment: the variables of a client: another process, or `monkeypatch.setenv`.
         kafka, warehouse: the same, as settings.
-        stream: the loans that are being sent; it ends with the session.
+        stream: the loans that are being sent; it ends with the platform.
     """
 
     stack: Stack
@@ -156,4 +157,10 @@ def run_platform(state: Path) -> Iterator[Live]:
         )
         for jobs in _JOBS:
             live.run_jobs(jobs)
+        wait_until(
+            lambda: live.query("SELECT 1 AS one FROM reconciliations"),
+            PATIENCE_SECONDS,
+            f"a run's session ends and is checked; see {stack.logs}",
+            every=0.2,
+        )
         yield live

@@ -46,7 +46,7 @@ def test_every_panel_says_what_it_shows() -> None:
     assert len(set(places)) == len(titles)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def prometheus(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prometheus that scrapes the platform."""
     binary = program("prometheus", "prometheus")
@@ -55,7 +55,7 @@ def prometheus(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield address
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def sources(live: Live, prometheus: str) -> Sources:
     """Where panels ask, when there are enough scrapes for a rate."""
     started = time.time()
