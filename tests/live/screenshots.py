@@ -4,6 +4,8 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
+from PIL import Image
 from playwright.sync_api import Browser
 
 from credit_risk_dagster.producer import builtin_loans, produce
@@ -68,8 +70,18 @@ def _an_application(live: Live) -> str:
 def _take(desk: Visit, path: str, suffix: str = "", *, whole: bool = True) -> None:
     if whole:
         desk.show_all()
-    name = path.strip("/") or "overview"
-    desk.page.screenshot(path=FOLDER / f"{name}{suffix}.png")
+    file = FOLDER / f"{path.strip('/') or 'overview'}{suffix}.png"
+    desk.page.screenshot(path=file)
+    if whole:
+        _cut_empty_end(file)
+
+
+def _cut_empty_end(file: Path) -> None:
+    """A page is shown as high as the highest one before it was."""
+    with Image.open(file) as image:
+        rows = np.asarray(image.convert("RGB"))
+    full = np.flatnonzero((rows != rows[-1]).any(axis=(1, 2)))
+    Image.fromarray(rows[: int(full[-1]) + 30]).save(file, optimize=True)
 
 
 if __name__ == "__main__":
