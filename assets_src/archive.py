@@ -7,11 +7,16 @@ from typing import Any
 import dagster as dg
 
 from assets_src.scoring import OWNERS
-from credit_risk_dagster.archive import ArchiveReport, archive, check_archive, verify_archive
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.archive import (
+    ArchiveReport,
+    archive,
+    check_archive,
+    verify_archive,
+)
 from credit_risk_dagster.settings import ArchiveSettings
 from resources.configurable import BrokerResource, LakeResource, WarehouseResource
-from resources.warehouse import Ledger
+from resources.postgres.ledger import Ledger
 
 ARCHIVE = dg.AssetKey("raw_event_archive")
 ARCHIVE_COMPLETE = dg.AssetCheckSpec(

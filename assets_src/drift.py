@@ -9,9 +9,10 @@ import dagster as dg
 from pydantic import Field
 
 from assets_src.scoring import OWNERS
-from credit_risk_dagster.domain.drift import Drift
+from credit_risk_dagster.domain.drift.statistics import Drift
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.drift import (
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.drift import (
     DriftReport,
     NothingScored,
     TooFewApplications,
@@ -19,10 +20,9 @@ from credit_risk_dagster.drift import (
     publish_html,
     report_drift,
 )
-from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DrainSettings, DriftSettings, KafkaSettings
 from resources.configurable import LakeResource, WarehouseResource
-from resources.drift_ledger import StoredBaseline
+from resources.postgres.drift import StoredBaseline
 
 BASELINE = dg.AssetKey("drift_baseline")
 REPORT = dg.AssetKey("drift_report")
@@ -243,7 +243,7 @@ def _result(
 
 
 def _metadata(report: DriftReport) -> dict[str, Any]:
-    from credit_risk_dagster.drift_plots import distributions, psi_bars
+    from credit_risk_dagster.pipelines.drift_plots import distributions, psi_bars
 
     drift, period = report.drift, report.period
     low, high = drift.watchlist_interval or (None, None)

@@ -8,16 +8,16 @@ import dagster as dg
 from pydantic import Field
 
 from assets_src.scoring import OWNERS
-from credit_risk_dagster.domain.features import FEATURES, select_features
-from credit_risk_dagster.domain.outcome import load_outcome
+from credit_risk_dagster.domain.model.features import FEATURES, select_features
+from credit_risk_dagster.domain.model.outcome import load_outcome
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DrainSettings, ModelSettings
 from resources.configurable import WarehouseResource
 
 if TYPE_CHECKING:
-    from credit_risk_dagster.domain.sample import Sample
-    from credit_risk_dagster.modelling import Modelling, Stored
+    from credit_risk_dagster.domain.model.sample import Sample
+    from credit_risk_dagster.pipelines.modelling import Modelling, Stored
 
 _DEFAULTS = ModelSettings()
 
@@ -106,10 +106,10 @@ def model_loans(
     context: dg.AssetExecutionContext, config: ModelConfig, warehouse: WarehouseResource
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Take a sample, train on it, measure, and store; stop where a check fails."""
-    from credit_risk_dagster import modelling
-    from credit_risk_dagster.domain.benchmark import BASELINE, objections
-    from credit_risk_dagster.domain.sample import SampleTooSmall
-    from resources.model_store import ModelStore
+    from credit_risk_dagster.domain.model.benchmark import BASELINE, objections
+    from credit_risk_dagster.domain.model.sample import SampleTooSmall
+    from credit_risk_dagster.pipelines import modelling
+    from resources.postgres.models import ModelStore
 
     store = warehouse.client()
     try:
@@ -196,7 +196,7 @@ def _sample_metadata(sample: "Sample") -> dict[str, Any]:
 
 
 def _model_metadata(found: "Modelling", stored: "Stored") -> dict[str, Any]:
-    from credit_risk_dagster import plots
+    from credit_risk_dagster.pipelines import plots
 
     effects = found.effects()
     return {
@@ -212,7 +212,7 @@ def _model_metadata(found: "Modelling", stored: "Stored") -> dict[str, Any]:
 
 
 def _benchmark_metadata(found: "Modelling", stored: "Stored") -> dict[str, Any]:
-    from credit_risk_dagster import plots
+    from credit_risk_dagster.pipelines import plots
 
     measured = found.benchmark
     baseline, rules = measured.subject("logistic"), measured.subject("rules")
@@ -279,7 +279,7 @@ def activate(
     context: dg.OpExecutionContext, config: ActivateConfig, warehouse: WarehouseResource
 ) -> None:
     """Activate, or fail with what speaks against it."""
-    from credit_risk_dagster.modelling import activate as activate_model_id
+    from credit_risk_dagster.pipelines.modelling import activate as activate_model_id
 
     try:
         model = activate_model_id(warehouse.client(), config.model_id)

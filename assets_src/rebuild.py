@@ -12,8 +12,8 @@ from pydantic import Field
 from assets_src.scoring import OWNERS
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.modelling import chosen_model
-from credit_risk_dagster.rebuild import rebuild
+from credit_risk_dagster.pipelines.modelling import chosen_model
+from credit_risk_dagster.pipelines.rebuild import rebuild
 from credit_risk_dagster.settings import DrainSettings, WarehouseSettings
 from resources.configurable import LakeResource, WarehouseResource
 

@@ -5,7 +5,7 @@ from pydantic import Field
 
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.redrive import redrive
+from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DrainSettings
 from resources.configurable import WarehouseResource
 

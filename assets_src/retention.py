@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.retention import drop_old_months
+from credit_risk_dagster.pipelines.retention import drop_old_months
 from credit_risk_dagster.settings import RetentionSettings
 from resources.configurable import WarehouseResource
 

@@ -9,11 +9,11 @@ from pydantic import Field
 
 from assets_src.columns import REJECTED_EVENTS, SCORED_APPLICATIONS
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.drain import Bound, DrainReport, drain
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.drain import Bound, DrainReport, drain
 from credit_risk_dagster.settings import DrainSettings, KafkaSettings
-from resources.broker import TopicReplaced
 from resources.configurable import BrokerResource, WarehouseResource
+from resources.kafka.broker import TopicReplaced
 
 OWNERS = ["team:credit-risk"]
 LANE_TAG = "credit_risk/lane"

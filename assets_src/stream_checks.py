@@ -7,8 +7,8 @@ import dagster as dg
 
 from assets_src.scoring import loan_applications
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.stream_health import compare_schema, measure_freshness
 from credit_risk_dagster.settings import StreamSettings
-from credit_risk_dagster.stream import compare_schema, measure_freshness
 from resources.configurable import BrokerResource, WarehouseResource
 
 _SHOWN = 20

@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from dashboard import sign_in, theme
+from dashboard.charts import theme
+from dashboard.parts import sign_in
 from dashboard.views import drift, model, operations, overview, policy_lab, watchlist
 
 st.set_page_config(page_title="Credit risk", page_icon=theme.page_icon(), layout="wide")

@@ -8,9 +8,9 @@ process that uses them, and never appear in Dagster's run config or UI.
 from dagster import ConfigurableResource
 
 from credit_risk_dagster.settings import KafkaSettings, LakeSettings, WarehouseSettings
-from resources.broker import Broker
+from resources.kafka.broker import Broker
 from resources.lake import Lake
-from resources.warehouse import Warehouse
+from resources.postgres.ledger import Warehouse
 
 
 class BrokerResource(ConfigurableResource):

@@ -10,8 +10,8 @@ import msgspec
 from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
 from dagster._utils.error import SerializableErrorInfo
 
-from credit_risk_dagster.alerts import post
 from credit_risk_dagster.settings import AlertSettings
+from resources.webhook import post
 
 # One that goes on failing is told once, and again after it was well for so long.
 LOOK_BACK_SECONDS = 600.0

@@ -10,12 +10,12 @@ from enum import Enum
 import dagster as dg
 
 from assets_src.scoring import LANE_TAG, RECONCILIATION, score_applications
-from credit_risk_dagster.drain import lane_of
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.drain import lane_of
 from credit_risk_dagster.settings import DrainSettings
-from resources.broker import TopicReplaced, TopicState, truncated
 from resources.configurable import BrokerResource, WarehouseResource
-from resources.warehouse import Ledger, Progress
+from resources.kafka.broker import TopicReplaced, TopicState, truncated
+from resources.postgres.ledger import Ledger, Progress
 
 # A run that starts for so many times longer than CREDIT_RISK_RUN_START_SECONDS is taken for gone. A
 # machine that is busy takes longer, and runs that are requested meanwhile make it busier. (A run

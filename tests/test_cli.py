@@ -30,11 +30,11 @@ import pytest
 import typer.main
 from pydantic import SecretStr
 
-from credit_risk_dagster import cli
+from credit_risk_dagster.cli import main as cli
 from credit_risk_dagster.settings import PROJECT_ROOT, ApiSettings, KafkaSettings, WarehouseSettings
 from infra.embedded.stack import HOST, Broker, Postgres, free_port
-from resources.broker import Broker as Topic
-from resources.warehouse import Warehouse
+from resources.kafka.broker import Broker as Topic
+from resources.postgres.ledger import Warehouse
 from tests.infra.test_embedded import processes_of
 from tests.integration.conftest import Pipeline, good_event, pipeline
 from tests.waiting import wait_until
@@ -145,7 +145,10 @@ def test_help_tells_everything(command: list[str], run: Run) -> None:
 def test_help_answers_at_once() -> None:
     """None of the slow libraries is imported before a command needs it."""
     slow = "'dagster', 'pandas', 'pyarrow', 'kafka', 'psycopg', 'streamlit', 'sklearn', 'boto3'"
-    code = f"import sys, credit_risk_dagster.cli; print([n for n in ({slow}) if n in sys.modules])"
+    code = (
+        "import sys, credit_risk_dagster.cli.main;"
+        f" print([n for n in ({slow}) if n in sys.modules])"
+    )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=PROJECT_ROOT)
     assert answer.stdout.decode().strip() == "[]"
 

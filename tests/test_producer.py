@@ -30,7 +30,7 @@ from kafka.errors import InvalidReplicationFactorError
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
-from credit_risk_dagster.producer import (
+from credit_risk_dagster.pipelines.producer import (
     BUILTIN_LOANS,
     REQUIRED_COLUMNS,
     DeliveryFailed,
@@ -46,8 +46,8 @@ from credit_risk_dagster.producer import (
 )
 from credit_risk_dagster.settings import DEFAULT_POLICY, KafkaSettings
 from infra.embedded.stack import Broker
-from resources.broker import Broker as Topic
-from resources.broker import BrokerUnavailable, TopicMissing
+from resources.kafka.broker import Broker as Topic
+from resources.kafka.broker import BrokerUnavailable, TopicMissing
 
 # --- built-in loans -----------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ def test_the_platform_scores_the_builtin_loans(loans: list[Row]) -> None:
 
 
 def test_importing_the_producer_does_not_import_pandas() -> None:
-    code = "import sys, credit_risk_dagster.producer; sys.exit('pandas' in sys.modules)"
+    code = "import sys, credit_risk_dagster.pipelines.producer; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -276,7 +276,7 @@ def test_a_csv_is_never_loaded_whole(tmp_path: Path, suffix: str) -> None:
     code = """
 import resource, sys
 from pathlib import Path
-from credit_risk_dagster.producer import csv_loans
+from credit_risk_dagster.pipelines.producer import csv_loans
 for path in sys.argv[1:]:
     rows = sum(1 for _ in csv_loans(Path(path)))
     print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

@@ -146,7 +146,7 @@ _COLUMNS = (
 
 
 def decision(row: dict[str, Any]) -> dict[str, Any]:
-    """A `Decision` of a row of `resources.applications`."""
+    """A `Decision` of a row of `resources.postgres.applications`."""
     answer = {name: row[name] for name in _COLUMNS}
     version = row["policy"] and f"{row['policy']}@{row['policy_hash'][:12]}"
     scored = row["outcome"] == "scored"

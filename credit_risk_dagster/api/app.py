@@ -14,13 +14,13 @@ from credit_risk_dagster.api.health import PATIENCE_SECONDS, Health
 from credit_risk_dagster.api.metrics import PlatformCollector
 from credit_risk_dagster.api.question import Question
 from credit_risk_dagster.api.requests import RequestLog
-from credit_risk_dagster.domain.pd import PdModel
+from credit_risk_dagster.domain.model.pd import PdModel
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.settings import Settings
-from resources.applications import Applications
-from resources.model_store import ModelStore
-from resources.publisher import Publisher
-from resources.warehouse import WarehouseReader
+from resources.kafka.publisher import Publisher
+from resources.postgres.applications import Applications
+from resources.postgres.ledger import WarehouseReader
+from resources.postgres.models import ModelStore
 
 _CONNECTIONS = 8
 

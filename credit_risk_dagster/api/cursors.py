@@ -8,7 +8,7 @@ import msgspec
 from fastapi import Query
 
 from credit_risk_dagster.api.problems import ApiError
-from resources.applications import NEWEST, Place
+from resources.postgres.applications import NEWEST, Place
 
 Cursor = Annotated[
     str | None,

@@ -21,9 +21,9 @@ from credit_risk_dagster.api.cursors import Cursor, Limit
 from credit_risk_dagster.api.guards import JsonBody, admit
 from credit_risk_dagster.api.problems import RETRY_AFTER_SECONDS, ApiError
 from credit_risk_dagster.api.question import Unanswered
-from credit_risk_dagster.domain.pd import PdModel
+from credit_risk_dagster.domain.model.pd import PdModel
 from credit_risk_dagster.domain.scoring import answers
-from resources.publisher import PublisherBusy
+from resources.kafka.publisher import PublisherBusy
 
 # A LendingClub row with all its 151 columns has 4 KB.
 MAX_APPLICATION_BYTES = 64 * 2**10

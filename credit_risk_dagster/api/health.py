@@ -12,9 +12,9 @@ from pydantic import BaseModel, Field
 
 from credit_risk_dagster.api.question import Question, Unanswered
 from credit_risk_dagster.settings import Settings
-from resources.broker import Broker
+from resources.kafka.broker import Broker
 from resources.lake import Lake
-from resources.warehouse import WarehouseReader
+from resources.postgres.ledger import WarehouseReader
 
 PATIENCE_SECONDS = 3.0
 # Probes may be many, and each question opens connections.

@@ -22,10 +22,10 @@ from credit_risk_dagster.api.question import Question, Unanswered
 from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, STAGE_BOUNDS_SECONDS
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import KafkaSettings, Settings, WarehouseSettings
-from resources.broker import Broker, TopicState
 from resources.dagster_storage import DagsterState, DagsterStorage
-from resources.metrics_ledger import MetricsLedger, Snapshot
-from resources.warehouse import Warehouse
+from resources.kafka.broker import Broker, TopicState
+from resources.postgres.ledger import Warehouse
+from resources.postgres.metrics import MetricsLedger, Snapshot
 
 PREFIX = "credit_risk_"
 TIMEOUT_SECONDS = 2.0

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from credit_risk_dagster.domain.cleaning import Floats
 from credit_risk_dagster.domain.intervals import Interval, paired_difference, share
-from credit_risk_dagster.domain.outcome import Outcome
+from credit_risk_dagster.domain.model.outcome import Outcome
 from credit_risk_dagster.domain.policy import TIERS, Policy
 from credit_risk_dagster.domain.scoring import WATCHLIST, Codes, decide
 

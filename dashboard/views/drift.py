@@ -11,14 +11,15 @@ import pandas as pd
 import streamlit as st
 from pydantic import ValidationError
 
-from credit_risk_dagster.domain.drift import VERDICTS, Reference, bin_labels
+from credit_risk_dagster.domain.drift.statistics import VERDICTS, Reference, bin_labels
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DriftSettings, LakeSettings
-from dashboard import formats, orchestration, queries
-from dashboard.charts import DATASET, TIME_FORMAT, show
-from dashboard.live import live, viewer_zone
-from dashboard.periods import PERIODS
-from dashboard.theme import TIER_COLOURS, chart_text, coloured
+from dashboard.charts.theme import TIER_COLOURS, chart_text, coloured
+from dashboard.charts.vocabulary import DATASET, TIME_FORMAT, show
+from dashboard.data import queries
+from dashboard.parts import formats, orchestration
+from dashboard.parts.live import live, viewer_zone
+from dashboard.parts.periods import PERIODS
 from resources.lake import Lake
 
 DEFAULT_PERIOD = "7 d"

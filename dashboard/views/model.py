@@ -11,10 +11,11 @@ import streamlit as st
 
 from credit_risk_dagster.domain.policy import TIERS
 from credit_risk_dagster.settings import ModelSettings
-from dashboard import formats, orchestration, queries
-from dashboard.charts import DATASET, TIER_SCALE, TIME_FORMAT, show
-from dashboard.live import live, viewer_zone
-from dashboard.theme import chart_text, coloured
+from dashboard.charts.theme import chart_text, coloured
+from dashboard.charts.vocabulary import DATASET, TIER_SCALE, TIME_FORMAT, show
+from dashboard.data import queries
+from dashboard.parts import formats, orchestration
+from dashboard.parts.live import live, viewer_zone
 
 REFRESH_EVERY = timedelta(seconds=30)
 RULES, BASELINE = "rules", "logistic"

@@ -6,10 +6,12 @@ import pandas as pd
 import streamlit as st
 
 from credit_risk_dagster.errors import PlatformError
-from dashboard import charts, formats, orchestration, queries
-from dashboard.lag import Lag, consumer_lag
-from dashboard.live import live, viewer_zone
-from dashboard.queries import Operations
+from dashboard.charts import vocabulary as charts
+from dashboard.data import queries
+from dashboard.data.queries import Operations
+from dashboard.parts import formats, orchestration
+from dashboard.parts.lag import Lag, consumer_lag
+from dashboard.parts.live import live, viewer_zone
 
 REDRIVE = "redrive_rejected"
 

@@ -10,13 +10,16 @@ import pandas as pd
 import streamlit as st
 
 from credit_risk_dagster.domain.intervals import wilson_interval
-from dashboard import charts, filters, formats, queries, theme
-from dashboard.lag import Lag, consumer_lag
-from dashboard.live import live, viewer_zone
-from dashboard.periods import DEFAULT_PERIOD, PERIODS
-from dashboard.queries import Segment, Totals
-from dashboard.states import TILES
-from dashboard.theme import TIER_COLOURS, swatch
+from dashboard.charts import theme
+from dashboard.charts import vocabulary as charts
+from dashboard.charts.theme import TIER_COLOURS, swatch
+from dashboard.data import queries
+from dashboard.data.queries import Segment, Totals
+from dashboard.parts import filters, formats
+from dashboard.parts.lag import Lag, consumer_lag
+from dashboard.parts.live import live, viewer_zone
+from dashboard.parts.periods import DEFAULT_PERIOD, PERIODS
+from dashboard.parts.states import TILES
 
 SILENT_AFTER_SECONDS = 60
 BREAKDOWN_EVERY = timedelta(seconds=10)  # kept for longer; but a viewer may change the theme

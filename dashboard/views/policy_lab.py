@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from credit_risk_dagster.domain.intervals import Interval
-from credit_risk_dagster.domain.outcome import BUILTIN_OUTCOMES
+from credit_risk_dagster.domain.model.outcome import BUILTIN_OUTCOMES
 from credit_risk_dagster.domain.policy import (
     BANDS,
     TIERS,
@@ -28,10 +28,11 @@ from credit_risk_dagster.domain.policy_lab import (
     outcome_codes,
 )
 from credit_risk_dagster.domain.scoring import decide
-from dashboard import formats, queries
-from dashboard.charts import DATASET, TIER_SCALE, TIME_FORMAT, WORST_FIRST, show
-from dashboard.live import guarded, viewer_zone
-from dashboard.theme import TIER_COLOURS, chart_text, coloured, swatch
+from dashboard.charts.theme import TIER_COLOURS, chart_text, coloured, swatch
+from dashboard.charts.vocabulary import DATASET, TIER_SCALE, TIME_FORMAT, WORST_FIRST, show
+from dashboard.data import queries
+from dashboard.parts import formats
+from dashboard.parts.live import guarded, viewer_zone
 
 DEFAULT_SIZE = 100_000
 _MAX_UPLOAD_MB = 1

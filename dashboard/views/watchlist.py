@@ -6,11 +6,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import filters, formats, orchestration, queries, sign_in
-from dashboard.live import guarded, live, viewer_zone
-from dashboard.periods import DEFAULT_PERIOD, PERIODS
-from dashboard.queries import Application, Flagged, Key, Population
-from dashboard.theme import TIER_COLOURS, swatch
+from dashboard.charts.theme import TIER_COLOURS, swatch
+from dashboard.data import queries
+from dashboard.data.queries import Application, Flagged, Key, Population
+from dashboard.parts import filters, formats, orchestration, sign_in
+from dashboard.parts.live import guarded, live, viewer_zone
+from dashboard.parts.periods import DEFAULT_PERIOD, PERIODS
 
 _UNTIL = "watchlist_until"
 FEATURES = {

@@ -547,7 +547,7 @@ class Stack:
         self.serve(
             "api",
             [
-                *(sys.executable, "-m", "credit_risk_dagster.cli"),
+                *(sys.executable, "-m", "credit_risk_dagster.cli.main"),
                 *("api", "--host", HOST, "--port", str(api_port)),
             ],
             api_port,

@@ -16,7 +16,7 @@ import typer
 from credit_risk_dagster.settings import WarehouseSettings
 from infra.grafana.files import Query, headings, queries
 from infra.grafana.sources import Series, Sources
-from resources.warehouse import Warehouse
+from resources.postgres.ledger import Warehouse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from infra.grafana.files import Query
-from resources.warehouse import Warehouse
+from resources.postgres.ledger import Warehouse
 
 _TIMEOUT_SECONDS = 30
 

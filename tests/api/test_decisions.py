@@ -9,13 +9,13 @@ from fastapi.testclient import TestClient
 from kafka.partitioner.default import murmur2
 
 from credit_risk_dagster.api.bodies import EXAMPLE
-from credit_risk_dagster.domain.pd import Coefficients, NumberTerm
+from credit_risk_dagster.domain.model.pd import Coefficients, NumberTerm
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import answers
-from credit_risk_dagster.redrive import redrive
+from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY, DrainSettings
-from resources.applications import _HISTORY, _WATCHLIST, NEWEST
-from resources.model_store import ModelStore, NewModel
+from resources.postgres.applications import _HISTORY, _WATCHLIST, NEWEST
+from resources.postgres.models import ModelStore, NewModel
 from tests.api.conftest import Pipeline
 from tests.integration.conftest import good_event
 

@@ -34,7 +34,7 @@ from credit_risk_dagster.api.metrics import STAGES
 from credit_risk_dagster.api.question import Question, Unanswered
 from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, STAGE_BOUNDS_SECONDS, histogram
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.redrive import redrive
+from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from infra.embedded.stack import free_port
 from tests.integration.conftest import Pipeline, good_event
@@ -218,7 +218,7 @@ def test_a_new_process_and_the_backfill_tell_the_same(
 def migration_statements() -> list[str]:
     import importlib
 
-    module = importlib.import_module("infra.migrations.versions.0009_metrics")
+    module = importlib.import_module("resources.postgres.migrations.versions.0009_metrics")
     # The function's body has semicolons of its own.
     text: str = module.STATEMENTS.split("CREATE FUNCTION add_to_totals")[0]
     return text.split(";\n")

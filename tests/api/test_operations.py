@@ -11,8 +11,8 @@ from pydantic import SecretStr
 
 from credit_risk_dagster.settings import WarehouseSettings
 from infra.embedded.stack import HOST, Postgres, free_port
-from resources.applications import Applications
-from resources.warehouse import WarehouseReader, WarehouseUnavailable, migrate
+from resources.postgres.applications import Applications
+from resources.postgres.ledger import WarehouseReader, WarehouseUnavailable, migrate
 from tests.api.conftest import StartApi
 from tests.api.test_decisions import problem
 from tests.waiting import wait_until

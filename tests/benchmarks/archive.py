@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from credit_risk_dagster.archive import COMPRESSION_LEVEL
-from credit_risk_dagster.domain.archive import to_arrow
 from credit_risk_dagster.domain.events import Event
-from credit_risk_dagster.producer import Row, builtin_loans, endless
+from credit_risk_dagster.domain.raw_events import to_arrow
+from credit_risk_dagster.pipelines.archive import COMPRESSION_LEVEL
+from credit_risk_dagster.pipelines.producer import Row, builtin_loans, endless
 from infra.embedded.stack import S3
 from tests.benchmarks.lab import BenchmarkFailed, Lab
 from tests.benchmarks.report import Bar, Section, table

@@ -30,12 +30,12 @@ from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.policy_lab import Applications, compare, outcome_codes
 from credit_risk_dagster.domain.scoring import assess
-from credit_risk_dagster.producer import BUILTIN_LOANS, builtin_loans
+from credit_risk_dagster.pipelines.producer import BUILTIN_LOANS, builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
-from dashboard import queries
+from dashboard.data import queries
 from infra.embedded.stack import Postgres
-from resources.broker import Fetch, OffsetRange, TopicState
-from resources.warehouse import StageSeconds, Warehouse, migrate
+from resources.kafka.broker import Fetch, OffsetRange, TopicState
+from resources.postgres.ledger import StageSeconds, Warehouse, migrate
 from tests.benchmarks.report import Bar, Section, bars_table, table
 
 FULL = 10_000_000

@@ -14,8 +14,8 @@ from typing import Any
 import psycopg
 from pydantic import SecretStr
 
-from credit_risk_dagster import producer
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines import producer
 from credit_risk_dagster.settings import (
     PROJECT_ROOT,
     DrainSettings,
@@ -23,7 +23,7 @@ from credit_risk_dagster.settings import (
     WarehouseSettings,
 )
 from infra.embedded.stack import Broker, Postgres
-from resources.warehouse import migrate
+from resources.postgres.ledger import migrate
 
 _TIMEOUT_SECONDS = 1800
 

@@ -16,12 +16,12 @@ import psycopg
 from rich.table import Table
 
 from assets_src.retention import delete_runs
-from credit_risk_dagster import producer
 from credit_risk_dagster.domain.latency import percentile
+from credit_risk_dagster.pipelines import producer
 from credit_risk_dagster.settings import KafkaSettings
 from infra.embedded.stack import Stack
-from resources.broker import Broker
-from resources.warehouse import Ledger, Warehouse, migrate
+from resources.kafka.broker import Broker
+from resources.postgres.ledger import Ledger, Warehouse, migrate
 from tests.benchmarks.lab import (
     BenchmarkFailed,
     drain_settings,

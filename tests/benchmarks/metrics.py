@@ -15,9 +15,9 @@ import numpy as np
 import psycopg
 
 from credit_risk_dagster.api.metrics import FRESH_SECONDS
-from credit_risk_dagster.producer import builtin_loans, ensure_topic, produce
+from credit_risk_dagster.pipelines.producer import builtin_loans, ensure_topic, produce
 from infra.embedded.stack import HOST, Server, Stack, free_port
-from resources.warehouse import Warehouse, migrate
+from resources.postgres.ledger import Warehouse, migrate
 from tests.benchmarks.lab import kafka_settings, warehouse_settings
 from tests.benchmarks.report import Bar, Section, table
 from tests.waiting import wait_until
@@ -125,7 +125,7 @@ def _summary(milliseconds: list[float]) -> dict[str, float]:
 @contextmanager
 def _api(variables: dict[str, str], logs: Path) -> Iterator[str]:
     port = free_port()
-    command = [sys.executable, "-m", "credit_risk_dagster.cli", "api", "--port", str(port)]
+    command = [sys.executable, "-m", "credit_risk_dagster.cli.main", "api", "--port", str(port)]
     with Server(
         *("The API", command, port),
         ready_path="/health",

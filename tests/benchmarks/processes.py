@@ -25,11 +25,11 @@ from kafka import KafkaConsumer, TopicPartition
 from psycopg import sql
 
 from credit_risk_dagster.domain.events import decode
-from credit_risk_dagster.domain.pd import CategoryTerm, Coefficients, NumberTerm
+from credit_risk_dagster.domain.model.pd import CategoryTerm, Coefficients, NumberTerm
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
-from credit_risk_dagster.drain import drain as run_drain
-from credit_risk_dagster.drain import tuned_interpreter
+from credit_risk_dagster.pipelines.drain import drain as run_drain
+from credit_risk_dagster.pipelines.drain import tuned_interpreter
 from credit_risk_dagster.settings import (
     ArchiveSettings,
     DrainSettings,
@@ -38,10 +38,10 @@ from credit_risk_dagster.settings import (
     LakeSettings,
     WarehouseSettings,
 )
-from resources.broker import Broker, Reader
+from resources.kafka.broker import Broker, Reader
 from resources.lake import Lake
-from resources.model_store import ModelStore, NewModel
-from resources.warehouse import Warehouse
+from resources.postgres.ledger import Warehouse
+from resources.postgres.models import ModelStore, NewModel
 
 Measured = dict[str, Any]
 
@@ -200,7 +200,7 @@ def _with_pd(warehouse: Warehouse) -> int:
 
 def scored_loans(rows: int) -> Measured:
     """Fill scored_applications with the built-in loans, over and over under other ids."""
-    from credit_risk_dagster.producer import builtin_loans
+    from credit_risk_dagster.pipelines.producer import builtin_loans
 
     policy = load_policy(DrainSettings().policy_file)
     values: list[bytes | None] = [msgspec.json.encode(row) for row in builtin_loans()]
@@ -226,11 +226,11 @@ def scored_loans(rows: int) -> Measured:
 
 def train(rows: int) -> Measured:
     """Train every kind of model on the scored applications, and measure them, as a run does."""
-    from credit_risk_dagster import modelling
-    from credit_risk_dagster.domain import training
-    from credit_risk_dagster.domain.benchmark import benchmark
-    from credit_risk_dagster.domain.features import CLASSIC_FEATURES, select_features
-    from credit_risk_dagster.domain.outcome import load_outcome
+    from credit_risk_dagster.domain.model import training
+    from credit_risk_dagster.domain.model.benchmark import benchmark
+    from credit_risk_dagster.domain.model.features import CLASSIC_FEATURES, select_features
+    from credit_risk_dagster.domain.model.outcome import load_outcome
+    from credit_risk_dagster.pipelines import modelling
 
     policy = load_policy(DrainSettings().policy_file)
     features = select_features(CLASSIC_FEATURES)
@@ -270,7 +270,7 @@ def _last_commit(warehouse: Warehouse) -> float:
 
 def archive() -> Measured:
     """Archive the whole topic, as the archive's run does it."""
-    from credit_risk_dagster import archive as archiving
+    from credit_risk_dagster.pipelines import archive as archiving
 
     before = _peak_mb()
     report = archiving.archive(
@@ -297,8 +297,8 @@ def bare_archive() -> Measured:
     and object size; all of an object is in memory."""
     import pyarrow.parquet as pq
 
-    from credit_risk_dagster.archive import COMPRESSION_LEVEL
-    from credit_risk_dagster.domain.archive import COLUMNS
+    from credit_risk_dagster.domain.raw_events import COLUMNS
+    from credit_risk_dagster.pipelines.archive import COMPRESSION_LEVEL
 
     settings, lake = KafkaSettings(), Lake(LakeSettings())
     size = events = 0
@@ -339,7 +339,7 @@ def bare_archive() -> Measured:
 def rebuild() -> Measured:
     """Score the whole archive into a fresh schema; like (c), from the first read to the last
     commit."""
-    from credit_risk_dagster.rebuild import rebuild
+    from credit_risk_dagster.pipelines.rebuild import rebuild
 
     settings = WarehouseSettings()
     target = WarehouseSettings(
@@ -407,8 +407,8 @@ def drift(rows: int, html: bool = False) -> Measured:
     """A drift report of the newest rows as its run makes it: plots included, HTML if asked for."""
     # A run has all of these modules.
     from credit_risk_dagster import definitions  # noqa: F401
-    from credit_risk_dagster.drift import publish_html, report_drift
-    from credit_risk_dagster.drift_plots import distributions, psi_bars
+    from credit_risk_dagster.pipelines.drift import publish_html, report_drift
+    from credit_risk_dagster.pipelines.drift_plots import distributions, psi_bars
 
     warehouse = Warehouse(WarehouseSettings())
     before = _peak_mb()

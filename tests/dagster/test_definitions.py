@@ -50,7 +50,7 @@ def test_every_asset_and_check_explains_itself() -> None:
 
 
 def test_tables_are_described_as_the_migrations_make_them() -> None:
-    versions = sorted((PROJECT_ROOT / "infra/migrations/versions").glob("0*.py"))
+    versions = sorted((PROJECT_ROOT / "resources/postgres/migrations/versions").glob("0*.py"))
     migrations = "".join(file.read_text() for file in versions)
     for name in ("scored_applications", "rejected_events"):
         body = migrations.split(f"CREATE TABLE {name} (")[1].split("PRIMARY KEY")[0]

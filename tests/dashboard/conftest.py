@@ -15,9 +15,9 @@ from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
-from dashboard import lag
-from resources.broker import Fetch, OffsetRange, TopicState
-from resources.warehouse import StageSeconds, Warehouse
+from dashboard.parts import lag
+from resources.kafka.broker import Fetch, OffsetRange, TopicState
+from resources.postgres.ledger import StageSeconds, Warehouse
 
 LATENCY_SECONDS = 0.19
 

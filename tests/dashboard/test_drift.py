@@ -7,9 +7,9 @@ import psycopg
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from credit_risk_dagster import drift
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.drift import DriftReport
+from credit_risk_dagster.pipelines import drift
+from credit_risk_dagster.pipelines.drift import DriftReport
 from credit_risk_dagster.settings import (
     DEFAULT_POLICY,
     DriftSettings,
@@ -17,7 +17,7 @@ from credit_risk_dagster.settings import (
     WarehouseSettings,
 )
 from resources.lake import Lake
-from resources.warehouse import Warehouse
+from resources.postgres.ledger import Warehouse
 from tests.dashboard.conftest import ELEVATED, LOW, Commit, figures, open_view, words
 
 pytestmark = pytest.mark.integration

@@ -1,6 +1,7 @@
 """A segment in words."""
 
-from dashboard import filters, queries
+from dashboard.data import queries
+from dashboard.parts import filters
 
 
 def test_a_band_of_amounts_has_its_limits() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.settings import DEFAULT_POLICY
-from dashboard import formats
+from dashboard.parts import formats
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ import psycopg
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from credit_risk_dagster import modelling
-from credit_risk_dagster.domain.features import select_features
+from credit_risk_dagster.domain.model.features import select_features
+from credit_risk_dagster.domain.model.training import kinds
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.domain.training import kinds
-from credit_risk_dagster.modelling import Modelling, Stored
+from credit_risk_dagster.pipelines import modelling
+from credit_risk_dagster.pipelines.modelling import Modelling, Stored
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
-from resources.warehouse import Warehouse
+from resources.postgres.ledger import Warehouse
 from tests.dashboard.conftest import figures, open_view, words
 from tests.domain.modelling import planted_sample
 

@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from dashboard import orchestration, queries
+from dashboard.data import queries
+from dashboard.parts import orchestration
 from tests.dashboard.conftest import LOW, REJECTED, WATCHLIST, Commit, figures, open_view, words
 
 pytestmark = pytest.mark.integration

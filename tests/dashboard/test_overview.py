@@ -7,7 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from credit_risk_dagster.settings import PROJECT_ROOT, WarehouseSettings
-from dashboard.states import TILES
+from dashboard.parts.states import TILES
 from tests.dashboard.conftest import (
     ELEVATED,
     LOW,

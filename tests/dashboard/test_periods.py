@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from dashboard.periods import MAX_BUCKETS, PERIODS, buckets
+from dashboard.parts.periods import MAX_BUCKETS, PERIODS, buckets
 
 ZONES = (
     "UTC",

@@ -9,8 +9,8 @@ import streamlit as st
 from sqlalchemy import text
 from sqlalchemy.exc import InternalError
 
-from dashboard import queries
-from dashboard.periods import PERIODS
+from dashboard.data import queries
+from dashboard.parts.periods import PERIODS
 from tests.dashboard.conftest import ELEVATED, LOW, REJECTED, WATCHLIST, Commit
 
 pytestmark = pytest.mark.integration

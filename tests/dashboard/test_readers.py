@@ -10,12 +10,12 @@ from psycopg import sql
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from credit_risk_dagster.cli import app
+from credit_risk_dagster.cli.main import app
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 from infra.embedded.stack import Postgres
-from resources.readers import ReaderRefused, grant_reader
-from resources.warehouse import Warehouse, migrate
+from resources.postgres.ledger import Warehouse, migrate
+from resources.postgres.readers import ReaderRefused, grant_reader
 from tests.dashboard.conftest import LOW, REJECTED, Commit
 
 pytestmark = pytest.mark.integration

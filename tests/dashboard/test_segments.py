@@ -13,9 +13,9 @@ from psycopg import sql
 
 from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.settings import WarehouseSettings
-from dashboard import queries
-from dashboard.periods import PERIODS
-from resources.warehouse import Warehouse
+from dashboard.data import queries
+from dashboard.parts.periods import PERIODS
+from resources.postgres.ledger import Warehouse
 from tests.dashboard.conftest import ELEVATED, LOW, WATCHLIST, Commit
 
 pytestmark = pytest.mark.integration

@@ -7,7 +7,7 @@ from math import dist
 import pytest
 
 from credit_risk_dagster.settings import PROJECT_ROOT
-from dashboard.theme import CHART_TEXT, TIER_COLOURS, TILE_COLOURS, tile_ink
+from dashboard.charts.theme import CHART_TEXT, TIER_COLOURS, TILE_COLOURS, tile_ink
 
 THEMES = tomllib.loads((PROJECT_ROOT / ".streamlit" / "config.toml").read_text())["theme"]
 

@@ -8,8 +8,8 @@ import pandas as pd
 import psycopg
 import pytest
 
-from dashboard import queries
-from dashboard.queries import Flagged, Segment
+from dashboard.data import queries
+from dashboard.data.queries import Flagged, Segment
 from tests.dashboard.conftest import ELEVATED, LOW, WATCHLIST, Commit, open_view, words
 
 pytestmark = pytest.mark.integration

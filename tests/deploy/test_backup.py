@@ -8,9 +8,9 @@ from pydantic import SecretStr
 
 from credit_risk_dagster.settings import KafkaSettings, LakeSettings, WarehouseSettings
 from infra.embedded.stack import Postgres
-from resources.broker import Broker
+from resources.kafka.broker import Broker
 from resources.lake import Lake
-from resources.warehouse import Warehouse
+from resources.postgres.ledger import Warehouse
 from tests.integration.conftest import good_event
 from tests.lake.conftest import LakePipeline, pipeline
 from tests.lake.test_rebuild import run as rebuild

@@ -26,7 +26,7 @@ from kubernetes.client import ApiClient
 from kubernetes.utils import parse_quantity
 
 from credit_risk_dagster.settings import PROJECT_ROOT
-from dashboard.orchestration import LOCATION
+from dashboard.parts.orchestration import LOCATION
 from tests.deploy.compose import INFRA, secrets, services
 from tests.test_settings import GROUPS, variables
 

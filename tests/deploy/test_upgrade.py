@@ -9,12 +9,13 @@ import pytest
 from pydantic import SecretStr
 
 from credit_risk_dagster.settings import PROJECT_ROOT, KafkaSettings, WarehouseSettings
-from resources.broker import Broker
-from resources.warehouse import SCHEMA_VERSION, NotMigrated, Warehouse, migrate
+from resources.kafka.broker import Broker
+from resources.postgres.ledger import SCHEMA_VERSION, NotMigrated, Warehouse, migrate
 from tests.integration.conftest import Pipeline, good_event
 
 VERSIONS = sorted(
-    path.name[:4] for path in (PROJECT_ROOT / "infra" / "migrations" / "versions").glob("[0-9]*.py")
+    path.name[:4]
+    for path in (PROJECT_ROOT / "resources/postgres/migrations/versions").glob("[0-9]*.py")
 )
 PREVIOUS = VERSIONS[-2]
 
@@ -73,7 +74,7 @@ def test_the_code_before_goes_on_with_the_new_schema(
 ) -> None:
     # What was there before the migration, for whoever still runs, or is rolled back to.
     migrate(settings)
-    monkeypatch.setattr("resources.warehouse.SCHEMA_VERSION", PREVIOUS)
+    monkeypatch.setattr("resources.postgres.ledger.SCHEMA_VERSION", PREVIOUS)
     assert pipeline.drain().scored == 100
     assert pipeline.unreconciled() == 0
 

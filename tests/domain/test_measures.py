@@ -9,7 +9,7 @@ from optbinning.metrics import classification as optbinning
 from scipy import stats
 from sklearn.metrics import brier_score_loss, roc_auc_score, roc_curve
 
-from credit_risk_dagster.domain.measures import (
+from credit_risk_dagster.domain.model.measures import (
     Flags,
     Floats,
     Ranking,

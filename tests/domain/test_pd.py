@@ -11,8 +11,8 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from credit_risk_dagster.domain.events import decode
-from credit_risk_dagster.domain.features import CLASSIC_FEATURES, FEATURES, select_features
-from credit_risk_dagster.domain.pd import (
+from credit_risk_dagster.domain.model.features import CLASSIC_FEATURES, FEATURES, select_features
+from credit_risk_dagster.domain.model.pd import (
     CategoryTerm,
     Coefficients,
     ModelUnreadable,
@@ -22,10 +22,8 @@ from credit_risk_dagster.domain.pd import (
     model_file,
     read_coefficients,
 )
-from credit_risk_dagster.domain.policy import Policy
-from credit_risk_dagster.domain.sample import make_sample
-from credit_risk_dagster.domain.scoring import answers, assess
-from credit_risk_dagster.domain.training import (
+from credit_risk_dagster.domain.model.sample import make_sample
+from credit_risk_dagster.domain.model.training import (
     Trained,
     coefficients,
     design,
@@ -34,6 +32,8 @@ from credit_risk_dagster.domain.training import (
     load,
     pd_of,
 )
+from credit_risk_dagster.domain.policy import Policy
+from credit_risk_dagster.domain.scoring import answers, assess
 from tests.domain.modelling import OUTCOME, builtin_rows, planted
 from tests.malformed import event
 
@@ -142,9 +142,9 @@ def test_missing_values_and_their_indicator_are_scikit_learns() -> None:
 def test_the_drain_scores_without_scikit_learn() -> None:
     program = (
         "import sys, json\n"
-        "import credit_risk_dagster.definitions, credit_risk_dagster.drain\n"
+        "import credit_risk_dagster.definitions, credit_risk_dagster.pipelines.drain\n"
         "from credit_risk_dagster.domain.events import decode\n"
-        "from credit_risk_dagster.domain.pd import *\n"
+        "from credit_risk_dagster.domain.model.pd import *\n"
         "from credit_risk_dagster.domain.policy import load_policy\n"
         "from credit_risk_dagster.domain.scoring import assess\n"
         "from credit_risk_dagster.settings import DEFAULT_POLICY\n"

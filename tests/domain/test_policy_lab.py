@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credit_risk_dagster.domain import intervals
-from credit_risk_dagster.domain.outcome import BUILTIN_OUTCOMES, load_outcome
+from credit_risk_dagster.domain.model.outcome import BUILTIN_OUTCOMES, load_outcome
 from credit_risk_dagster.domain.policy import TIERS, Policy, parse_policy
 from credit_risk_dagster.domain.policy_lab import (
     BAD,

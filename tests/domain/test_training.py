@@ -9,8 +9,7 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import cohen_kappa_score, jaccard_score
 
-from credit_risk_dagster import modelling
-from credit_risk_dagster.domain.benchmark import (
+from credit_risk_dagster.domain.model.benchmark import (
     RULES,
     benchmark,
     compare,
@@ -19,22 +18,21 @@ from credit_risk_dagster.domain.benchmark import (
     tier_table,
     verdict,
 )
-from credit_risk_dagster.domain.features import (
+from credit_risk_dagster.domain.model.features import (
     CLASSIC_FEATURES,
     POST_ORIGINATION,
     FeatureRefused,
     select_features,
 )
-from credit_risk_dagster.domain.measures import auc_interval
-from credit_risk_dagster.domain.outcome import (
+from credit_risk_dagster.domain.model.measures import auc_interval
+from credit_risk_dagster.domain.model.outcome import (
     BUILTIN_OUTCOMES,
     Outcome,
     OutcomeError,
     load_outcome,
 )
-from credit_risk_dagster.domain.policy import Policy
-from credit_risk_dagster.domain.sample import SampleTooSmall, make_sample
-from credit_risk_dagster.domain.training import (
+from credit_risk_dagster.domain.model.sample import SampleTooSmall, make_sample
+from credit_risk_dagster.domain.model.training import (
     Kind,
     Trained,
     design,
@@ -48,7 +46,9 @@ from credit_risk_dagster.domain.training import (
     time_split,
     train,
 )
-from credit_risk_dagster.modelling import LeakingFeature, check_features
+from credit_risk_dagster.domain.policy import Policy
+from credit_risk_dagster.pipelines import modelling
+from credit_risk_dagster.pipelines.modelling import LeakingFeature, check_features
 from tests.domain.modelling import OUTCOME, builtin_rows, builtin_sample, planted, planted_sample
 
 CLASSIC = select_features(CLASSIC_FEATURES)

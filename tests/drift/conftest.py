@@ -7,11 +7,11 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from credit_risk_dagster.domain.drift import COLUMNS, FEATURES, Baseline, Window, count
+from credit_risk_dagster.domain.drift.statistics import COLUMNS, FEATURES, Baseline, Window, count
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import TIERS, load_policy
 from credit_risk_dagster.domain.scoring import assess
-from credit_risk_dagster.producer import builtin_loans
+from credit_risk_dagster.pipelines.producer import builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY
 
 NUMBERS = tuple(feature.name for feature in FEATURES if feature.kind == "number")

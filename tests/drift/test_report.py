@@ -14,12 +14,12 @@ import pyarrow as pa
 import pytest
 
 from credit_risk_dagster.definitions import defs
-from credit_risk_dagster.domain.drift import FEATURES, freeze
+from credit_risk_dagster.domain.drift.statistics import FEATURES, freeze
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.drift import report_drift
-from credit_risk_dagster.producer import builtin_loans
+from credit_risk_dagster.pipelines.drift import report_drift
+from credit_risk_dagster.pipelines.producer import builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY, DriftSettings
-from resources.drift_ledger import DriftLedger
+from resources.postgres.drift import DriftLedger
 from tests.drift.conftest import window_of
 from tests.integration.conftest import good_event
 from tests.lake.conftest import LakePipeline, pipeline  # noqa: F401 (a fixture)

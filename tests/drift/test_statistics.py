@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from credit_risk_dagster.domain import drift
-from credit_risk_dagster.domain.drift import (
+from credit_risk_dagster.domain.drift import statistics as drift
+from credit_risk_dagster.domain.drift.statistics import (
     FEATURES,
     MISSING,
     Baseline,

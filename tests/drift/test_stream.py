@@ -9,13 +9,13 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
-from credit_risk_dagster.cli import app
+from credit_risk_dagster.cli.main import app
 from credit_risk_dagster.definitions import defs
-from credit_risk_dagster.domain.drift import freeze
+from credit_risk_dagster.domain.drift.statistics import freeze
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.producer import builtin_loans
-from credit_risk_dagster.stream import Freshness, measure_freshness, newest_events
-from resources.drift_ledger import DriftLedger
+from credit_risk_dagster.pipelines.producer import builtin_loans
+from credit_risk_dagster.pipelines.stream_health import Freshness, measure_freshness, newest_events
+from resources.postgres.drift import DriftLedger
 from tests.drift.conftest import score
 from tests.integration.conftest import good_event
 from tests.lake.conftest import LakePipeline, pipeline  # noqa: F401 (a fixture)

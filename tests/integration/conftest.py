@@ -10,15 +10,15 @@ import pytest
 from kafka import KafkaProducer
 
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.drain import Bound, DrainReport, drain
+from credit_risk_dagster.pipelines.drain import Bound, DrainReport, drain
 from credit_risk_dagster.settings import (
     DEFAULT_POLICY,
     DrainSettings,
     KafkaSettings,
     WarehouseSettings,
 )
-from resources.broker import Broker
-from resources.warehouse import Warehouse
+from resources.kafka.broker import Broker
+from resources.postgres.ledger import Warehouse
 
 GOOD = (
     b'{"id": %d, "loan_amnt": 10000, "annual_inc": 60000, "dti": 35.5, "int_rate": "13.56%%",'

@@ -7,7 +7,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from resources.columns import read_columns
+from resources.postgres.columns import read_columns
 
 pytestmark = pytest.mark.integration
 

@@ -6,11 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from credit_risk_dagster.drain import Bound, BoundsError
+from credit_risk_dagster.pipelines.drain import Bound, BoundsError
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.stack import Broker as BrokerServer
-from resources.broker import Broker, BrokerUnavailable, TopicMissing, TopicReplaced
-from resources.warehouse import LaneBusy, NotMigrated, Warehouse, WarehouseUnavailable, migrate
+from resources.kafka.broker import Broker, BrokerUnavailable, TopicMissing, TopicReplaced
+from resources.postgres.ledger import (
+    LaneBusy,
+    NotMigrated,
+    Warehouse,
+    WarehouseUnavailable,
+    migrate,
+)
 from tests.conftest import create_topic
 from tests.integration.conftest import Pipeline, good_event
 
@@ -138,7 +144,7 @@ def test_compare_and_set_alone_is_enough(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the lock, two drains on one partition waste work, and are never wrong."""
-    monkeypatch.setattr("resources.warehouse.Ledger.lock", lambda *_: None)
+    monkeypatch.setattr("resources.postgres.ledger.Ledger.lock", lambda *_: None)
     count = 5_000
     pipeline.send([good_event(i) for i in range(count)])
     with ThreadPoolExecutor(2) as pool:

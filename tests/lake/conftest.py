@@ -10,17 +10,17 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from credit_risk_dagster.archive import Account, ArchiveReport, archive, check_archive
+from credit_risk_dagster.pipelines.archive import Account, ArchiveReport, archive, check_archive
 from credit_risk_dagster.settings import (
     ArchiveSettings,
     KafkaSettings,
     LakeSettings,
     WarehouseSettings,
 )
-from resources.archive_ledger import ArchivedObject, ArchiveLedger
-from resources.broker import Broker
+from resources.kafka.broker import Broker
 from resources.lake import Lake
-from resources.warehouse import Source, Warehouse
+from resources.postgres.archive import ArchivedObject, ArchiveLedger
+from resources.postgres.ledger import Source, Warehouse
 from tests.integration.conftest import Pipeline
 
 

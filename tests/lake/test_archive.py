@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 import pytest
 from kafka import KafkaProducer
 
-from credit_risk_dagster.archive import verify_archive
+from credit_risk_dagster.pipelines.archive import verify_archive
 from credit_risk_dagster.settings import PROJECT_ROOT, LakeSettings
 from infra.embedded.stack import S3
-from resources.broker import TopicState
+from resources.kafka.broker import TopicState
 from resources.lake import Lake, LakeRefused, LakeUnavailable, Stored
 from tests.integration.conftest import good_event
 from tests.lake.conftest import LakePipeline
@@ -177,7 +177,7 @@ def test_killed_anywhere_it_goes_on_without_a_trace(
         pipeline.send([good_event(i) for i in range(5_000)], partition)
     pipeline.drain()
     environment = {**environment, "CREDIT_RISK_ARCHIVE_MAX_OBJECT_EVENTS": "250"}
-    program = "from credit_risk_dagster.cli import main; main()"
+    program = "from credit_risk_dagster.cli.main import main; main()"
     command = [sys.executable, "-c", program, "archive", "run"]
     kills = 0
     for step in range(1, 40):

@@ -8,7 +8,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from credit_risk_dagster.domain.archive import (
+from credit_risk_dagster.domain.raw_events import (
     Cutter,
     Limits,
     day_prefix,

@@ -117,7 +117,7 @@ def test_the_redrive_job(pipeline: LakePipeline, instance: dg.DagsterInstance) -
 
 
 def credit_risk(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = "from credit_risk_dagster.cli import main; main()"
+    program = "from credit_risk_dagster.cli.main import main; main()"
     return subprocess.run(
         [sys.executable, "-c", program, *arguments],
         env={**environment, "COLUMNS": "250"},

@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from credit_risk_dagster.archive import ArchiveDamaged, labels
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.producer import builtin_loans, endless
-from credit_risk_dagster.rebuild import RebuildRefused, RebuildReport, rebuild
+from credit_risk_dagster.pipelines.archive import ArchiveDamaged, labels
+from credit_risk_dagster.pipelines.producer import builtin_loans, endless
+from credit_risk_dagster.pipelines.rebuild import RebuildRefused, RebuildReport, rebuild
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from resources.lake import Lake
-from resources.warehouse import Warehouse
+from resources.postgres.ledger import Warehouse
 from tests.integration.conftest import good_event
 from tests.lake.conftest import LakePipeline
 

@@ -3,9 +3,9 @@
 import pytest
 
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.redrive import RedriveReport, UnknownReason, redrive
+from credit_risk_dagster.pipelines.redrive import RedriveReport, UnknownReason, redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY
-from resources.warehouse import RedriveRaced
+from resources.postgres.ledger import RedriveRaced
 from tests.integration.conftest import good_event
 from tests.lake.conftest import LakePipeline
 

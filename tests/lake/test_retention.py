@@ -7,10 +7,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from credit_risk_dagster.archive import verify_archive
 from credit_risk_dagster.definitions import defs
-from credit_risk_dagster.retention import RetentionReport, drop_old_months
-from resources.retention_ledger import TablesBusy
+from credit_risk_dagster.pipelines.archive import verify_archive
+from credit_risk_dagster.pipelines.retention import RetentionReport, drop_old_months
+from resources.postgres.retention import TablesBusy
 from tests.integration.conftest import good_event
 from tests.lake.conftest import LakePipeline
 

@@ -18,10 +18,10 @@ from dagster import DagsterRunStatus
 from dagster_graphql import DagsterGraphQLClient
 from pydantic import SecretStr
 
-from credit_risk_dagster.producer import builtin_loans, endless, ensure_topic, produce
+from credit_risk_dagster.pipelines.producer import builtin_loans, endless, ensure_topic, produce
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.stack import Services, Stack
-from resources.warehouse import Warehouse, migrate
+from resources.postgres.ledger import Warehouse, migrate
 from tests.integration.conftest import send
 from tests.malformed import event, without
 from tests.waiting import wait_until

@@ -8,11 +8,11 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser
 
-from credit_risk_dagster.producer import builtin_loans, produce
+from credit_risk_dagster.pipelines.producer import builtin_loans, produce
 from credit_risk_dagster.settings import PROJECT_ROOT
 from infra.grafana.pictures import draw
 from infra.grafana.sources import Sources
-from resources.warehouse import Warehouse
+from resources.postgres.ledger import Warehouse
 from tests.live.browser import PAGES, THEMES, WIDTHS, Visit, chromium, visit
 from tests.live.platform import Live, run_platform
 from tests.live.prometheus import run_prometheus

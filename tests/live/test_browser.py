@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from credit_risk_dagster.domain.policy import load_policy
-from dashboard import orchestration
+from dashboard.parts import orchestration
 from tests.live.browser import CHROMIUM, PAGES, THEMES, WIDTHS, Visit, chromium, visit
 from tests.live.platform import Live
 from tests.waiting import wait_until

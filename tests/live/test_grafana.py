@@ -17,7 +17,7 @@ from credit_risk_dagster.settings import PROJECT_ROOT, WarehouseSettings
 from infra.grafana.files import DASHBOARDS, Query, generated, queries
 from infra.grafana.pictures import draw
 from infra.grafana.sources import Sources
-from resources.warehouse import Warehouse
+from resources.postgres.ledger import Warehouse
 from tests.live.platform import Live
 from tests.live.prometheus import run_prometheus
 from tests.tools import program

@@ -5,11 +5,11 @@ import logging
 import msgspec
 import pytest
 
-from credit_risk_dagster import modelling
-from credit_risk_dagster.domain.features import CLASSIC_FEATURES, select_features
+from credit_risk_dagster.domain.model.features import CLASSIC_FEATURES, select_features
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.modelling import Modelling, Stored
-from credit_risk_dagster.producer import builtin_loans
+from credit_risk_dagster.pipelines import modelling
+from credit_risk_dagster.pipelines.modelling import Modelling, Stored
+from credit_risk_dagster.pipelines.producer import builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from tests.domain.modelling import builtin_sample
 from tests.lake.conftest import LakePipeline, pipeline

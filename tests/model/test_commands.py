@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from credit_risk_dagster import modelling
-from credit_risk_dagster.modelling import Modelling
+from credit_risk_dagster.pipelines import modelling
+from credit_risk_dagster.pipelines.modelling import Modelling
 from tests.lake.conftest import LakePipeline
 from tests.model.conftest import loans
 from tests.test_cli import Run, one_line, run, servers

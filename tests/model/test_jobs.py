@@ -7,11 +7,11 @@ import pytest
 
 from assets_src.drift import PSI_SIGNIFICANT
 from assets_src.model import benchmark_schedule
-from credit_risk_dagster import modelling
 from credit_risk_dagster.definitions import defs
-from credit_risk_dagster.modelling import Modelling
-from resources.model_store import ModelStore
-from resources.warehouse import Warehouse
+from credit_risk_dagster.pipelines import modelling
+from credit_risk_dagster.pipelines.modelling import Modelling
+from resources.postgres.ledger import Warehouse
+from resources.postgres.models import ModelStore
 from sensors.population import DRIFTED, STABLE, population_drifted
 from tests.dagster.test_scoring_job import failure, instance
 from tests.lake.conftest import LakePipeline

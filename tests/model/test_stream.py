@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from credit_risk_dagster import modelling
-from credit_risk_dagster.domain.benchmark import RULES
-from credit_risk_dagster.domain.features import CLASSIC_FEATURES, select_features
-from credit_risk_dagster.domain.pd import ModelUnreadable
+from credit_risk_dagster.domain.model.benchmark import RULES
+from credit_risk_dagster.domain.model.features import CLASSIC_FEATURES, select_features
+from credit_risk_dagster.domain.model.pd import ModelUnreadable
+from credit_risk_dagster.domain.model.sample import SampleTooSmall
+from credit_risk_dagster.domain.model.training import design, load, pd_of
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.domain.sample import SampleTooSmall
-from credit_risk_dagster.domain.training import design, load, pd_of
-from credit_risk_dagster.modelling import ActivationRefused, Modelling, Stored
-from credit_risk_dagster.redrive import redrive
+from credit_risk_dagster.pipelines import modelling
+from credit_risk_dagster.pipelines.modelling import ActivationRefused, Modelling, Stored
+from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
-from resources.model_store import ModelMissing, ModelStore
-from resources.warehouse import WarehouseUnavailable
+from resources.postgres.ledger import WarehouseUnavailable
+from resources.postgres.models import ModelMissing, ModelStore
 from tests.domain.modelling import OUTCOME, builtin_sample
 from tests.lake.conftest import LakePipeline
 from tests.lake.test_rebuild import run as rebuild

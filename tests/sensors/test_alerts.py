@@ -22,10 +22,10 @@ from dagster._core.scheduler.instigation import (
 from dagster._utils.error import SerializableErrorInfo
 from pydantic import SecretStr
 
-from credit_risk_dagster.alerts import WebhookFailed, post
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import AlertSettings
 from infra.embedded.stack import HOST, free_port
+from resources.webhook import WebhookFailed, post
 from sensors.alerts import failing_sensors, run_failures
 from tests.webhook import webhook
 

@@ -1,0 +1,1 @@
+"""Families of commands; `credit_risk_dagster.cli.main` puts them together."""

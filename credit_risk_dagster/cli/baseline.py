@@ -1,0 +1,122 @@
+"""`credit-risk baseline`: the populations that drift is measured from."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(help="The populations that drift is measured from.", no_args_is_help=True)
+out = Console(markup=False, highlight=False)
+
+
+@app.command()
+def freeze(
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            min=100,
+            max=100_000,
+            help="First applications of the stream; default CREDIT_RISK_DRIFT_BASELINE_ROWS.",
+        ),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            help="All loans of a LendingClub CSV instead (plain, .gz or .zip); default "
+            "CREDIT_RISK_DRIFT_BASELINE_CSV."
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
+    activate: Annotated[
+        bool, typer.Option(help="Compare with it from now on, or only keep it.")
+    ] = True,
+) -> None:
+    """Freeze the first scored applications, or the loans of a CSV."""
+    from credit_risk_dagster.domain.policy import load_policy
+    from credit_risk_dagster.pipelines.drift import freeze_baseline
+    from credit_risk_dagster.settings import (
+        DrainSettings,
+        DriftSettings,
+        KafkaSettings,
+        WarehouseSettings,
+    )
+    from resources.postgres.ledger import Warehouse
+
+    stored, new = freeze_baseline(
+        Warehouse(WarehouseSettings()),
+        DriftSettings(),
+        KafkaSettings().topic,
+        load_policy(DrainSettings().policy_file),
+        rows=rows,
+        csv=csv,
+        name=name,
+        activate=activate,
+    )
+    out.print(
+        f"baseline {stored.baseline_id}{'' if new else ', which has exactly these counts'}: "
+        f"{stored.rows:,} applications, {stored.origin}"
+        + ("; reports compare with it from now on" if stored.active else ""),
+        soft_wrap=True,
+    )
+
+
+@app.command("ls")
+def ls() -> None:
+    """List the baselines."""
+    from credit_risk_dagster.settings import WarehouseSettings
+    from resources.postgres.drift import DriftLedger
+    from resources.postgres.ledger import Warehouse
+
+    with Warehouse(WarehouseSettings()).session() as connection:
+        baselines = DriftLedger(connection).baselines()
+    if not baselines:
+        out.print(
+            "No baseline yet: the first drift report freezes one, or `credit-risk baseline freeze`",
+            soft_wrap=True,
+        )
+        return
+    table = Table("id", "name", "rows", "rejected", "created", "active since", "content")
+    for b in baselines:
+        table.add_row(
+            *(str(b.baseline_id), b.name, f"{b.rows:,}", f"{b.rejected:,}"),
+            f"{b.created_at:%Y-%m-%d %H:%M:%S}",
+            f"{b.activated_at:%Y-%m-%d %H:%M:%S}" if b.active else "",
+            b.content_hash[:12],
+        )
+    out.print(table)
+
+
+@app.command()
+def activate(baseline: Annotated[int, typer.Argument(help="Its id.")]) -> None:
+    """Compare with this baseline from now on; the active one retires."""
+    from credit_risk_dagster.pipelines.drift import activate_baseline
+    from credit_risk_dagster.settings import WarehouseSettings
+    from resources.postgres.ledger import Warehouse
+
+    stored = activate_baseline(Warehouse(WarehouseSettings()), baseline)
+    out.print(f"reports compare with baseline {stored.baseline_id}, {stored.name}", soft_wrap=True)
+
+
+@app.command("accept-columns")
+def accept_columns() -> None:
+    """Take the columns that the events have now for right, after the check schema_change failed.
+
+    The next check records them.
+    """
+    from credit_risk_dagster.errors import PlatformError
+    from credit_risk_dagster.settings import WarehouseSettings
+    from resources.postgres.drift import DriftLedger
+    from resources.postgres.ledger import Warehouse
+
+    with Warehouse(WarehouseSettings()).session() as connection:
+        ledger = DriftLedger(connection)
+        active = ledger.active()
+        if active is None:
+            raise PlatformError("there is no active baseline: `credit-risk baseline freeze`")
+        ledger.set_stream_columns(active.baseline_id, None)
+    out.print(
+        f"the next check of the stream records its columns for baseline {active.baseline_id}",
+        soft_wrap=True,
+    )

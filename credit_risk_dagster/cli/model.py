@@ -1,0 +1,245 @@
+"""`credit-risk model`: benchmark, train, list and activate models."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from credit_risk_dagster.settings import DrainSettings, ModelSettings, WarehouseSettings
+
+if TYPE_CHECKING:
+    from credit_risk_dagster.domain.model.benchmark import Benchmark
+    from credit_risk_dagster.pipelines.modelling import Modelling
+    from resources.postgres.ledger import Warehouse
+    from resources.postgres.models import StoredModel
+
+app = typer.Typer(help="The statistical model beside the policy.", no_args_is_help=True)
+out = Console(markup=False, highlight=False)
+
+Sample = Annotated[
+    str | None,
+    typer.Option(
+        help="scored (the table), builtin (10,000 real loans), or a LendingClub CSV; default "
+        "CREDIT_RISK_MODEL_SAMPLE."
+    ),
+]
+OutcomeName = Annotated[
+    str | None,
+    typer.Option(
+        help="early_delinquency, matured, or a YAML file; default CREDIT_RISK_MODEL_OUTCOME."
+    ),
+]
+Features = Annotated[
+    str | None,
+    typer.Option(help="Columns, comma-separated; default CREDIT_RISK_MODEL_FEATURES."),
+]
+Seed = Annotated[
+    int | None, typer.Option(min=0, help="Of folds and draws; default CREDIT_RISK_MODEL_SEED.")
+]
+ModelId = Annotated[int, typer.Argument(help="Id of the model: see `credit-risk model ls`.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+@app.command()
+def benchmark(
+    sample: Sample = None,
+    outcome: OutcomeName = None,
+    features: Features = None,
+    seed: Seed = None,
+    json_: Json = False,
+) -> None:
+    """Train models, compare them with the policy's rules, and store nothing.
+
+    Needs no server unless the sample is the table's.
+    """
+    found = _model(sample, outcome, features, seed)
+    if json_:
+        _print_json(asdict(found.benchmark))
+        return
+    _print_benchmark(found)
+
+
+@app.command("train")
+def train_command(
+    sample: Sample = None,
+    outcome: OutcomeName = None,
+    features: Features = None,
+    seed: Seed = None,
+) -> None:
+    """Train models, compare them with the policy's rules, and store both."""
+    import uuid
+
+    from credit_risk_dagster.pipelines.modelling import store
+
+    found = _model(sample, outcome, features, seed)
+    stored = store(_warehouse(), found, f"model-{uuid.uuid4()}")
+    _print_benchmark(found)
+    ids = ", ".join(f"{kind} {model_id}" for kind, model_id in stored.models.items())
+    out.print(f"\nstored as benchmark {stored.benchmark_id}; models: {ids}")
+
+
+@app.command("ls")
+def ls(json_: Json = False) -> None:
+    """List the models, the newest first."""
+    from resources.postgres.models import ModelStore
+
+    with _warehouse().session("model") as connection:
+        models = ModelStore(connection).models()
+    if json_:
+        _print_json([{**vars(model), "active": model.active} for model in models])
+        return
+    table = Table("id", Column("version, outcome", no_wrap=True), "state", "trained at", "AUC")
+    for model in models:
+        table.add_row(
+            *(str(model.model_id), f"{model.version}\n{model.outcome}", _state(model)),
+            *(f"{model.created_at:%Y-%m-%d %H:%M}", f"{model.metrics['auc']:.3f}"),
+        )
+    out.print(table)
+
+
+def _state(model: "StoredModel") -> str:
+    if model.active:
+        return "active"
+    if model.retired_at:
+        return "retired"
+    return "" if model.can_score else "challenger"
+
+
+@app.command()
+def activate(model_id: ModelId) -> None:
+    """Let a model score the stream, if its newest benchmark allows it."""
+    from credit_risk_dagster.pipelines.modelling import activate as activate_model
+
+    model = activate_model(_warehouse(), model_id)
+    out.print(f"{model.version} scores the stream from the next session of each lane on")
+
+
+@app.command()
+def deactivate() -> None:
+    """Let the policy score the stream alone."""
+    from resources.postgres.models import ModelStore
+
+    with _warehouse().session("model") as connection:
+        retired = ModelStore(connection).deactivate()
+    out.print("no model was active" if retired is None else f"model {retired} is retired")
+
+
+@app.command()
+def export(model_id: ModelId) -> None:
+    """Write what scoring needs of a model to stdout, as JSON: for `credit-risk score --model`."""
+    from credit_risk_dagster.domain.model.pd import model_file
+    from resources.postgres.models import ModelStore
+
+    with _warehouse().session("model") as connection:
+        scorer = ModelStore(connection).scorer(model_id)
+    assert scorer is not None  # noqa: S101 (of an id, there is one or an error)
+    sys.stdout.buffer.write(model_file(scorer) + b"\n")
+
+
+def _model(
+    sample: str | None, outcome: str | None, features: str | None, seed: int | None
+) -> "Modelling":
+    from credit_risk_dagster.domain.model.features import select_features
+    from credit_risk_dagster.domain.model.outcome import load_outcome
+    from credit_risk_dagster.domain.policy import load_policy
+    from credit_risk_dagster.pipelines import modelling
+
+    given: dict[str, Any] = {
+        "sample": sample,
+        "outcome": outcome,
+        "features": features,
+        "seed": seed,
+    }
+    settings = ModelSettings(**{name: value for name, value in given.items() if value is not None})
+    chosen = select_features(settings.feature_names)
+    policy = load_policy(DrainSettings().policy_file)
+    loans = modelling.load_sample(
+        settings.sample, load_outcome(settings.outcome), policy, _warehouse(), settings.max_rows
+    )
+    return modelling.model(loans, chosen, policy, settings.seed, logging.getLogger(__name__))
+
+
+def _warehouse() -> "Warehouse":
+    from resources.postgres.ledger import Warehouse
+
+    return Warehouse(WarehouseSettings())
+
+
+# --- what is printed ----------------------------------------------------------------------------
+
+
+def _print_benchmark(found: "Modelling") -> None:
+    sample, measured = found.sample, found.benchmark
+    out.print(
+        f"{sample.bads:,} bad of {len(sample):,} loans of sample {sample.name} "
+        f"({sample.content_hash[:12]}) by {sample.outcome}; rules of {measured.policy}\n"
+        f"features: {', '.join(feature.name for feature in found.features)}; seed {found.seed}"
+    )
+    for table in _tables(measured):
+        out.print(table)
+    out.print(measured.verdict)
+
+
+def _tables(measured: "Benchmark") -> list[Table]:
+    figures = _turned([subject.figures() for subject in measured.subjects])
+    tables = [
+        _table("Out of fold, each loan by a model that has not seen it", figures),
+        _table("Bad rate by tier of the rules", measured.subject("rules").tiers or []),
+    ]
+    for subject in measured.subjects:
+        tables.append(_table(f"Gains of {_words(subject.name)}", subject.evaluation.gains))
+        if calibrated := subject.evaluation.calibration:
+            tables.append(_table(f"Calibration of {_words(subject.name)}", calibrated["bins"]))
+        if subject.comparison:
+            title = (
+                f"Flagged by the rules and by {_words(subject.name)}, "
+                f"{subject.comparison.flagged:,} loans each"
+            )
+            tables.append(_table(title, _turned(subject.comparison.profile)))
+    return tables
+
+
+def _turned(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as columns; their first value names them."""
+    first, *names = rows[0]
+    return [{"": name, **{str(row[first]): row[name] for row in rows}} for name in names]
+
+
+def _words(name: str) -> str:
+    return {"rules": "the rules", "scorecard": "the scorecard"}.get(name, name.replace("_", " "))
+
+
+def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for at, name in enumerate(rows[0]):
+        table.add_column(name.replace("_", " "), justify="right" if at else "left")
+    for row in rows:
+        name, *cells = map(_cell, row.values())
+        table.add_row(name.replace("_", " "), *cells)
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) >= 1 else f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _print_json(value: Any) -> None:
+    import msgspec
+    import numpy as np
+
+    def plain(other: Any) -> Any:
+        if isinstance(other, np.ndarray):
+            return other.tolist()
+        raise TypeError(f"{type(other)} is no JSON")
+
+    content = msgspec.json.encode(value, enc_hook=plain)
+    sys.stdout.buffer.write(msgspec.json.format(content, indent=2) + b"\n")

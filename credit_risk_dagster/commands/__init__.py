@@ -1,1 +1,0 @@
-"""Families of commands; `credit_risk_dagster.cli` puts them together."""

@@ -1,0 +1,446 @@
+"""The drain: one session of moving events from the broker to the warehouse, exactly once.
+
+fetch a bounded range -> decode -> clean and score -> one transaction. Postgres works on a batch
+while the next one is fetched and scored. Offsets move only by that transaction, so a session that
+dies anywhere, or runs beside another, loses and doubles nothing.
+"""
+
+import gc
+import logging
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from kafka.errors import OffsetOutOfRangeError
+from structlog.contextvars import bound_contextvars
+
+from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, percentile
+from credit_risk_dagster.domain.model.pd import ModelUnreadable, PdModel
+from credit_risk_dagster.domain.policy import Policy
+from credit_risk_dagster.domain.scoring import Assessment, assess
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import DrainSettings
+from resources.kafka.broker import (
+    Broker,
+    Fetch,
+    OffsetRange,
+    Reader,
+    TopicReplaced,
+    TopicState,
+    truncated,
+)
+from resources.postgres.ledger import (
+    Committed,
+    Ledger,
+    OffsetsMoved,
+    Source,
+    StageSeconds,
+    Warehouse,
+)
+from resources.postgres.models import ModelMissing, ModelStore
+
+# A session that is over waits this long for its successor to stand in line, so that no event waits
+# for a run to start; without one it ends.
+HANDOVER_SECONDS = 10.0
+
+STAGES = ("fetch", "decode", "score", "write", "commit")
+
+# Beside the `log` that a session is given, which Dagster shows: the process's own, with fields.
+_log = logging.getLogger(__name__)
+
+
+class BoundsError(PlatformError):
+    """Offset bounds that cannot be processed without skipping offsets."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Offsets that a run may process: from first_offset up to and without until_offset."""
+
+    partition: int
+    first_offset: int
+    until_offset: int
+
+
+@dataclass
+class DrainReport:
+    """What a session did.
+
+    Attributes:
+        ended: why it ended.
+        model: version of the model that gave the PDs; None when none did.
+        model_error: why the active model gave none, for some batch at least.
+        ranges: partition to (first, next) offset that it committed.
+        batch_ids: the first and the last batch that it committed; None without any.
+        busy_seconds: stage to seconds; write and commit overlap with the others.
+    """
+
+    policy: str
+    lane: int
+    source: Source
+    ended: str = ""
+    model: str | None = None
+    model_error: str | None = None
+    seconds: float = 0.0
+    batches: int = 0
+    gaps: int = 0
+    value_bytes: int = 0
+    tiers: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    ranges: dict[int, tuple[int, int]] = field(default_factory=dict)
+    batch_ids: tuple[int, int] | None = None
+    latency_buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_SECONDS) + 1))
+    busy_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+
+    @property
+    def scored(self) -> int:
+        return self.tiers.total()
+
+    @property
+    def rejected(self) -> int:
+        return self.reasons.total()
+
+    def latency(self, q: float) -> float:
+        """Event-to-commit latency in seconds at percentile q; NaN without events."""
+        return percentile(self.latency_buckets, q)
+
+
+def lane_of(partition: int, lanes: int) -> int:
+    """The lane that a partition is dealt to."""
+    return partition % lanes
+
+
+def drain(
+    broker: Broker,
+    warehouse: Warehouse,
+    policy: Policy,
+    settings: DrainSettings,
+    *,
+    run_id: str,
+    lane: int = 0,
+    bounds: Sequence[Bound] = (),
+    interrupts: tuple[type[BaseException], ...] = (),
+    log: logging.Logger,
+) -> DrainReport:
+    """Drain a lane for one session.
+
+    Args:
+        broker, warehouse, policy: where from, where to, and by which rules.
+        settings: lanes, session and batch limits.
+        run_id: recorded in the ledger, and the name of the database connection, by which the
+            sensor knows that the run is alive.
+        lane: which of `settings.lanes` to drain.
+        bounds: process at most these offsets, of these partitions of any lane.
+        interrupts: what a signal raises to end the session; the batch that is being committed is
+            finished, and the report is of a session that ended well.
+        log: progress of the session.
+
+    Raises:
+        BrokerUnavailable, TopicMissing, WarehouseUnavailable, NotMigrated: as their names say.
+        TopicReplaced: the topic is not the one whose offsets are committed.
+        LaneBusy: another run kept the partitions for longer than a session lasts.
+        BoundsError: the bounds begin after the committed offset.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_logged(run_id, lane))
+        stack.enter_context(tuned_interpreter())
+        # Everything slow comes before the lock, while the predecessor still works.
+        reader = stack.enter_context(broker.reader(settings))
+        connection = stack.enter_context(warehouse.session(run_id))
+        ledger = Ledger(connection)
+        topic = broker.inspect()
+        ledger.prepare_storage()
+        policy_id = ledger.register_policy(policy)
+        source = ledger.register_source(topic)
+        report = DrainReport(policy.version, lane, source)
+        partitions = _partitions(topic, settings.lanes, lane, bounds)
+        if not partitions:
+            report.ended = f"lane {lane} of {settings.lanes} has no partition"
+            return report
+        patience = settings.session_seconds + 2 * HANDOVER_SECONDS
+        ledger.lock(source.source_id, partitions, patience)
+        log.info("draining %s, partitions %s", topic.topic, partitions)
+        _log.info(
+            "session started",
+            extra={
+                "source_id": source.source_id,
+                "topic": topic.topic,
+                "partitions": partitions,
+                "policy": policy.version,
+            },
+        )
+        model, report.model_error = active_model(ModelStore(connection))
+        report.model = model.version if model else None
+        session = _Session(reader, ledger, policy, policy_id, model, source, run_id, lane, report)
+        stack.callback(session.writer.shutdown)
+
+        def seek() -> None:
+            session.seek(broker.inspect(), partitions, bounds)
+
+        seek()
+        try:
+            _drain_until_over(session, seek, settings, bounds, log)
+        except interrupts:
+            report.ended = "the run was asked to stop"
+        session.settle()
+        _log.info("session ended", extra=_fields(report))
+    if report.model_error:
+        log.warning("%s; the applications were scored by the policy alone", report.model_error)
+    log.info("%s: %d scored, %d rejected", report.ended, report.scored, report.rejected)
+    return report
+
+
+@contextmanager
+def _logged(run_id: str, lane: int) -> Iterator[None]:
+    """Every entry of the process's log in this block says which run it is of."""
+    with bound_contextvars(run_id=run_id, lane=lane):
+        try:
+            yield
+        except PlatformError as error:
+            _log.error("session failed: %s", error)
+            raise
+
+
+def _fields(report: DrainReport) -> dict[str, Any]:
+    """What the log says of a session."""
+    return {
+        "why": report.ended,
+        "seconds": round(report.seconds, 1),
+        "batches": report.batches,
+        "batch_ids": report.batch_ids,
+        "offsets": report.ranges,
+        "scored": report.scored,
+        "rejected": report.rejected,
+        "gaps": report.gaps,
+        "reject_reasons": dict(report.reasons),
+        "model": report.model,
+        "model_error": report.model_error,
+    }
+
+
+def active_model(store: ModelStore) -> tuple[PdModel | None, str | None]:
+    """The active model, and why it cannot be used. Scoring goes on without it."""
+    try:
+        return store.scorer(), None
+    except (ModelMissing, ModelUnreadable) as error:
+        return None, str(error)
+
+
+def _drain_until_over(
+    session: "_Session",
+    seek: Callable[[], None],
+    settings: DrainSettings,
+    bounds: Sequence[Bound],
+    log: logging.Logger,
+) -> None:
+    """Fetch, score and commit until there is a reason to end, which goes into the report."""
+    report = session.report
+    started = last_event = time.monotonic()
+    while not report.ended:
+        try:
+            scored = session.fetch_and_score()
+        except OffsetOutOfRangeError:
+            log.warning("the broker no longer has the next offset; looking at what it has")
+            _log.warning("offsets lost to retention", extra={"positions": session.positions})
+            session.settle()
+            seek()
+            continue
+        if not session.settle():
+            log.warning("another run was here first; continuing from the committed offsets")
+            seek()
+            continue
+        gc.collect()
+        if scored:
+            session.commit_behind(*scored)
+            last_event = time.monotonic()
+        report.seconds = time.monotonic() - started
+        if bounds and session.reached(bounds):
+            report.ended = "the bounds are reached"
+        elif settings.session_seconds == 0:
+            report.ended = "one batch a run (session_seconds is 0)"
+        elif time.monotonic() - last_event >= settings.idle_seconds:
+            report.ended = f"no event for {settings.idle_seconds:g} s"
+        elif report.seconds >= settings.session_seconds:
+            session.settle()
+            if session.ledger.is_awaited(session.source.source_id, list(session.positions)):
+                report.ended = "the session is over; the next run takes the lane"
+            elif report.seconds >= settings.session_seconds + HANDOVER_SECONDS:
+                report.ended = "the session is over"
+
+
+@contextmanager
+def tuned_interpreter() -> Iterator[None]:
+    """Settings of the interpreter that suit a session; the old ones return with its end.
+
+    A batch makes a hundred thousand containers and hardly a cycle. By default the garbage collector
+    walks all of them, and everything that was imported, dozens of times: half of decoding's time.
+    So it is called between batches instead, when few are alive; the Kafka client's cycles hold
+    megabytes. And the thread that writes needs Python's lock for microseconds at a time: by default
+    it waits 5 ms for each of them while the other one works.
+    """
+    interval = sys.getswitchinterval()
+    gc.freeze()
+    gc.disable()
+    sys.setswitchinterval(0.0005)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+        gc.enable()
+        gc.unfreeze()
+
+
+def _partitions(topic: TopicState, lanes: int, lane: int, bounds: Sequence[Bound]) -> list[int]:
+    if not bounds:
+        return [partition for partition in topic.offsets if lane_of(partition, lanes) == lane]
+    for bound in bounds:
+        if bound.partition not in topic.offsets:
+            raise BoundsError(
+                f"bounds name partition {bound.partition}, but {topic.topic} has partitions "
+                f"{min(topic.offsets)} to {max(topic.offsets)}"
+            )
+        if bound.until_offset < bound.first_offset:
+            raise BoundsError(
+                f"bounds of partition {bound.partition} end at {bound.until_offset}, before they "
+                f"begin at {bound.first_offset}"
+            )
+    return sorted(bound.partition for bound in bounds)
+
+
+@dataclass
+class _Session:
+    """The state of a session that holds its lane."""
+
+    reader: Reader
+    ledger: Ledger
+    policy: Policy
+    policy_id: int
+    model: PdModel | None
+    source: Source
+    run_id: str
+    lane: int
+    report: DrainReport
+    positions: dict[int, int] = field(default_factory=dict)
+    last_commit_seconds: float | None = None
+    writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "commit"))
+    in_flight: tuple[Future[Committed], Fetch, Assessment, StageSeconds] | None = None
+
+    def seek(self, topic: TopicState, partitions: Sequence[int], bounds: Sequence[Bound]) -> None:
+        """Read on from the committed offsets."""
+        committed = self.ledger.start_partitions(
+            self.source.source_id, {p: topic.offsets[p][0] for p in partitions}
+        )
+        lost = []
+        for partition, position in committed.items():
+            beginning, end = topic.offsets[partition]
+            if end < position:
+                raise TopicReplaced(truncated(topic.topic, partition, position, end))
+            if beginning > position:
+                lost.append(OffsetRange(partition, position, beginning))
+                committed[partition] = beginning
+        if lost:
+            self.ledger.record_lost(self.source.source_id, lost)
+            self.report.gaps += sum(map(len, lost))
+        for bound in bounds:
+            if bound.first_offset > committed[bound.partition]:
+                raise BoundsError(
+                    f"bounds of partition {bound.partition} begin at {bound.first_offset}, but "
+                    f"offsets from {committed[bound.partition]} on are not processed yet, and "
+                    "none may be skipped"
+                )
+        self.positions = committed
+        self.reader.seek(committed, {b.partition: b.until_offset for b in bounds})
+
+    def fetch_and_score(self) -> tuple[Fetch, Assessment, StageSeconds] | None:
+        """The next batch, scored; None when no event came."""
+        fetch = self.reader.fetch()
+        if not fetch.ranges:
+            return None
+        clock = time.perf_counter()
+        events = decode(fetch.values, fetch.keys)
+        decoded = time.perf_counter()
+        assessment = assess(events, self.policy, self.model)
+        self.report.model_error = assessment.model_error or self.report.model_error
+        seconds = StageSeconds(
+            fetch.seconds,
+            decoded - clock,
+            time.perf_counter() - decoded,
+            self.last_commit_seconds,
+        )
+        return fetch, assessment, seconds
+
+    def commit_behind(self, fetch: Fetch, assessment: Assessment, seconds: StageSeconds) -> None:
+        """Start to commit a batch. Postgres works on it while the next one is fetched and scored,
+        which needs Python's lock; waiting for Postgres does not."""
+        commit = partial(
+            self.ledger.commit,
+            *(self.source.source_id, self.policy_id, self.run_id, self.lane),
+            *(fetch, assessment, seconds),
+        )
+        self.in_flight = (self.writer.submit(commit), fetch, assessment, seconds)
+
+    def settle(self) -> bool:
+        """Wait for the batch that is being committed; False when another run had moved the offsets,
+        and so nothing of it was written."""
+        if self.in_flight is None:
+            return True
+        pending, fetch, assessment, seconds = self.in_flight
+        wait([pending])  # an interrupt here leaves it in flight, for a later call
+        self.in_flight = None
+        try:
+            committed = pending.result()
+        except OffsetsMoved:
+            _log.warning("batch not committed, another run was first", extra=_offsets(fetch))
+            return False
+        self.last_commit_seconds = committed.commit_seconds
+        self.positions |= {r.partition: r.next for r in fetch.ranges}
+        self._add(fetch, assessment, committed)
+        busy = (
+            *(seconds.fetch, seconds.decode, seconds.score),
+            *(committed.write_seconds, committed.commit_seconds),
+        )
+        for stage, spent in zip(STAGES, busy, strict=True):
+            self.report.busy_seconds[stage] += spent
+        return True
+
+    def reached(self, bounds: Sequence[Bound]) -> bool:
+        return all(self.positions[bound.partition] >= bound.until_offset for bound in bounds)
+
+    def _add(self, fetch: Fetch, assessment: Assessment, committed: Committed) -> None:
+        report = self.report
+        report.batches += 1
+        first = report.batch_ids[0] if report.batch_ids else committed.batch_id
+        report.batch_ids = (first, committed.batch_id)
+        report.gaps += sum(map(len, fetch.gaps))
+        report.value_bytes += fetch.value_bytes
+        report.tiers.update(assessment.tier_counts())
+        report.reasons.update(assessment.reason_counts())
+        report.ranges |= {
+            r.partition: (report.ranges.get(r.partition, (r.first, r.next))[0], r.next)
+            for r in fetch.ranges
+        }
+        report.latency_buckets = [
+            total + new
+            for total, new in zip(report.latency_buckets, committed.latency_buckets, strict=True)
+        ]
+        # At four a second it would fill disks, and the ledger has it anyway.
+        _log.debug(
+            "batch committed",
+            extra={
+                "batch_id": committed.batch_id,
+                **_offsets(fetch),
+                "scored": len(assessment.scored_at),
+                "rejected": len(assessment.rejected_at),
+            },
+        )
+
+
+def _offsets(fetch: Fetch) -> dict[str, Any]:
+    return {"offsets": {r.partition: (r.first, r.next) for r in fetch.ranges}}

@@ -1,0 +1,279 @@
+"""Drift: freezing a baseline, and reporting how far the newest applications are from it."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+import pyarrow as pa
+
+from credit_risk_dagster.domain.drift.statistics import (
+    COLUMNS,
+    Baseline,
+    Drift,
+    Thresholds,
+    Window,
+    compare_window,
+    freeze,
+)
+from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.policy import Policy
+from credit_risk_dagster.domain.scoring import assess
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import DriftSettings
+from resources.lake import Lake
+from resources.postgres.drift import DriftLedger, Period, StoredBaseline
+from resources.postgres.ledger import Warehouse
+
+CONTENT_TYPE = "text/html; charset=utf-8"
+_CSV_CHUNK = 5_000
+_HTML_ROWS = 5_000
+
+
+class TooFewApplications(PlatformError):
+    """There are not enough applications yet to make a baseline of."""
+
+
+class NothingScored(PlatformError):
+    """Nothing of the topic was ever scored."""
+
+
+# --- the baseline ---------------------------------------------------------------------------------
+
+
+def freeze_baseline(
+    warehouse: Warehouse,
+    settings: DriftSettings,
+    topic: str,
+    policy: Policy,
+    *,
+    rows: int | None = None,
+    csv: Path | None = None,
+    name: str | None = None,
+    activate: bool = True,
+) -> tuple[StoredBaseline, bool]:
+    """Freeze the first scored applications of the topic, or the loans of a CSV.
+
+    Args:
+        topic: whose newest source is meant.
+        policy: decides the loans of a CSV.
+        rows: so many applications of the stream.
+        csv: a LendingClub CSV, the whole of which is taken instead. Without either, the settings
+            say what to freeze.
+        name: for people; a default says where the rows came from.
+        activate: compare with it from now on.
+
+    Returns:
+        The baseline, and whether it is new: one with exactly these counts is not stored again.
+
+    Raises:
+        TooFewApplications, NothingScored, WarehouseUnavailable, NotMigrated.
+        LoansUnavailable: the CSV cannot be read.
+    """
+    if rows is None:
+        csv = csv or settings.baseline_csv
+    with warehouse.session("baseline") as connection:
+        ledger = DriftLedger(connection)
+        if csv:
+            baseline, source_id = freeze_csv(csv, policy), None
+        else:
+            source_id = _source(ledger, topic)
+            baseline = _freeze_first(ledger, topic, source_id, rows or settings.baseline_rows)
+        name = name or (csv.name if csv else f"{topic}, first {baseline.rows:,}")
+        with ledger.changing_baselines():
+            baseline_id, new = ledger.add(baseline, name, source_id)
+            if activate:
+                ledger.activate(baseline_id)
+        return _stored(ledger, baseline_id), new
+
+
+def _freeze_first(ledger: DriftLedger, topic: str, source_id: int, rows: int) -> Baseline:
+    found, rejected = ledger.first_rows(source_id, rows)
+    if len(found) < rows:
+        raise TooFewApplications(
+            f"{len(found):,} applications of topic {topic} are scored, a baseline of {rows:,} needs"
+            " more: wait, lower CREDIT_RISK_DRIFT_BASELINE_ROWS, or give a CSV"
+        )
+    origin = f"the first {rows:,} scored applications of topic {topic}, source {source_id}"
+    return freeze(found, rejected=rejected, origin=origin)
+
+
+def freeze_csv(path: Path, policy: Policy) -> Baseline:
+    """A baseline of a LendingClub CSV's loans, cleaned and decided as the stream's are.
+
+    Raises:
+        LoansUnavailable: the file cannot be read.
+        TooFewApplications: none of its loans can be scored.
+    """
+    from credit_risk_dagster.pipelines.producer import csv_loans
+
+    encode = msgspec.json.Encoder().encode
+    loans = iter(csv_loans(path))
+    parts, rejected = [], 0
+    while chunk := [encode(loan) for loan in islice(loans, _CSV_CHUNK)]:
+        assessment = assess(decode(chunk), policy)
+        parts.append(assessment.scored.select([*COLUMNS, "risk_tier"]))
+        rejected += len(assessment.rejected_at)
+    if not sum(map(len, parts)):
+        raise TooFewApplications(f"{path}: none of its loans can be scored")
+    return freeze(
+        pa.Table.from_batches(parts), rejected=rejected, origin=f"the loans of {path.name}"
+    )
+
+
+def activate_baseline(warehouse: Warehouse, baseline_id: int) -> StoredBaseline:
+    """Compare with this baseline from now on.
+
+    Raises:
+        NoSuchBaseline, WarehouseUnavailable, NotMigrated.
+    """
+    with warehouse.session("baseline") as connection:
+        ledger = DriftLedger(connection)
+        with ledger.changing_baselines():
+            ledger.activate(baseline_id)
+        return _stored(ledger, baseline_id)
+
+
+def _stored(ledger: DriftLedger, baseline_id: int) -> StoredBaseline:
+    return next(b for b in ledger.baselines() if b.baseline_id == baseline_id)
+
+
+def _source(ledger: DriftLedger, topic: str) -> int:
+    source_id = ledger.newest_source(topic)
+    if source_id is None:
+        raise NothingScored(
+            f"nothing of topic {topic} was scored yet: `credit-risk produce` sends applications"
+        )
+    return source_id
+
+
+# --- the report -----------------------------------------------------------------------------------
+
+
+@dataclass
+class DriftReport:
+    """A report, as it is stored.
+
+    Attributes:
+        stored, baseline: what the window was compared with; `froze` when it was made for it.
+        html_key: of the report on S3; None when there is none, and `html_problem` says why.
+        html_link: an address that works for a while; None when no links are wanted.
+        seconds: until the numbers were stored.
+    """
+
+    report_id: int
+    stored: StoredBaseline
+    baseline: Baseline
+    period: Period
+    window: Window
+    drift: Drift
+    thresholds: Thresholds
+    froze: bool
+    seconds: float
+    html_key: str | None = None
+    html_link: str | None = None
+    html_problem: str = "not asked for"
+
+
+def report_drift(
+    warehouse: Warehouse,
+    settings: DriftSettings,
+    topic: str,
+    policy: Policy,
+    *,
+    run_id: str,
+    last_rows: int | None = None,
+    last_hours: float | None = None,
+) -> DriftReport:
+    """Compare the newest applications with the active baseline, and store the numbers.
+
+    Without a baseline, the settings' one is frozen first.
+
+    Args:
+        last_rows, last_hours: the newest so many, or those scored in so many hours; without
+            either, what the settings say.
+
+    Raises:
+        TooFewApplications: there is no baseline, and not enough for one.
+        NothingScored, WarehouseUnavailable, NotMigrated.
+    """
+    started = time.monotonic()
+    if last_rows is None:
+        last_hours = last_hours or settings.window_hours
+    thresholds = Thresholds(settings.psi_moderate, settings.psi_significant, settings.min_rows)
+    froze = not _has_baseline(warehouse)
+    if froze:
+        freeze_baseline(warehouse, settings, topic, policy)
+    with warehouse.session("drift") as connection:
+        ledger = DriftLedger(connection)
+        source_id = _source(ledger, topic)
+        stored = ledger.active()
+        assert stored is not None  # noqa: S101 (there is always one once there was one)
+        baseline = ledger.baseline(stored.baseline_id)
+        with _one_snapshot(connection):
+            period = (
+                ledger.last_hours(source_id, last_hours)
+                if last_hours
+                else ledger.last_rows(source_id, last_rows or settings.window_rows)
+            )
+            if period is None:
+                raise NothingScored(f"no application of topic {topic} is stored any more")
+            window = ledger.count(period, baseline.references)
+        drift = compare_window(baseline, window, thresholds)
+        report_id = ledger.save(stored.baseline_id, period, window, drift, run_id)
+    seconds = time.monotonic() - started
+    return DriftReport(
+        report_id, stored, baseline, period, window, drift, thresholds, froze, seconds
+    )
+
+
+def publish_html(
+    report: DriftReport, warehouse: Warehouse, lake: Lake, log: logging.Logger
+) -> None:
+    """Make the HTML of a report and put it on S3. What goes wrong is noted in the report: its
+    numbers are stored, and stay."""
+    key = html_key(report.period.end)
+    try:
+        from credit_risk_dagster.pipelines.drift_html import render
+
+        with warehouse.session("drift") as connection:
+            sample = DriftLedger(connection).sample(report.period, report.window.rows, _HTML_ROWS)
+        lake.put(key, render(report, sample).encode(), CONTENT_TYPE)
+        with warehouse.session("drift") as connection:
+            DriftLedger(connection).set_html(report.report_id, key)
+        report.html_link = lake.link(key)
+    except PlatformError as error:
+        report.html_problem = str(error)
+    except Exception as error:
+        log.warning("Evidently failed", exc_info=True)
+        report.html_problem = f"Evidently failed: {type(error).__name__}: {error}"
+    else:
+        report.html_key, report.html_problem = key, ""
+        return
+    log.warning("no HTML report: %s", report.html_problem)
+
+
+def html_key(end: datetime) -> str:
+    """Key of the report of a window that ends then."""
+    end = end.astimezone(UTC)
+    return f"reports/drift/dt={end:%Y-%m-%d}/{end:%Y-%m-%dT%H%M%S.%fZ}.html"
+
+
+def _has_baseline(warehouse: Warehouse) -> bool:
+    with warehouse.session("drift") as connection:
+        return DriftLedger(connection).active() is not None
+
+
+@contextmanager
+def _one_snapshot(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """A transaction whose queries all see the same rows."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        yield

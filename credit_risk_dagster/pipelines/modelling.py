@@ -1,0 +1,323 @@
+"""Models from end to end: a sample, training, the benchmark, what is stored, and activation."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from credit_risk_dagster.domain.events import ACCEPTED, DecodedEvents, Event
+from credit_risk_dagster.domain.model.benchmark import Benchmark, benchmark, objections
+from credit_risk_dagster.domain.model.features import Feature, FeatureRefused
+from credit_risk_dagster.domain.model.outcome import Outcome
+from credit_risk_dagster.domain.model.pd import Coefficients, PdModel
+from credit_risk_dagster.domain.model.sample import COLUMNS, Sample, make_sample
+from credit_risk_dagster.domain.model.training import (
+    LEAKAGE_AUC,
+    Effect,
+    Trained,
+    coefficients,
+    design,
+    dump,
+    effects,
+    feature_aucs,
+    kinds,
+    train,
+)
+from credit_risk_dagster.domain.policy import Policy
+from credit_risk_dagster.domain.scoring import assess
+from credit_risk_dagster.errors import PlatformError
+from resources.postgres.ledger import Warehouse
+from resources.postgres.models import ModelStore, NewModel, StoredModel
+
+SCORED, BUILTIN = "scored", "builtin"
+_CHUNK_LOANS = 50_000
+
+
+class SampleUnavailable(PlatformError):
+    """A sample that cannot be read as one; the message says why."""
+
+
+class LeakingFeature(PlatformError):
+    """A feature that separates good from bad too well to have been known at the decision."""
+
+
+class ActivationRefused(PlatformError):
+    """A model that must not score the stream; the message says what its benchmark lacks."""
+
+
+@dataclass(frozen=True)
+class Modelling:
+    """Models that were trained on a sample, and their benchmark; nothing is stored yet.
+
+    Attributes:
+        coefficients: of the first of the models, the baseline.
+    """
+
+    sample: Sample
+    features: tuple[Feature, ...]
+    seed: int
+    trained: tuple[Trained, ...]
+    coefficients: Coefficients
+    benchmark: Benchmark
+
+    def effects(self) -> list[Effect]:
+        """The baseline's coefficients as odds ratios."""
+        return effects(self.trained[0].estimator, design(self.sample.rows, self.features))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Ids under which a benchmark and its models are stored, the models by kind."""
+
+    benchmark_id: int
+    models: dict[str, int]
+
+
+# --- the sample ---------------------------------------------------------------------------------
+
+
+def load_sample(
+    source: str, outcome: Outcome, policy: Policy, warehouse: Warehouse | None, max_rows: int
+) -> Sample:
+    """The loans with an outcome.
+
+    Args:
+        source: `SCORED`, the newest rows of scored_applications; `BUILTIN`, the 10,000 built-in
+            loans; or the path of a LendingClub CSV.
+        outcome: what is bad and what is good.
+        policy: cleans with its scoring; the sample does not depend on its thresholds.
+        warehouse: for `SCORED`.
+        max_rows: most rows that are read.
+
+    Raises:
+        SampleTooSmall: there are too few good or bad loans.
+        SampleUnavailable, LoansUnavailable: the source is none, or has no outcomes.
+        WarehouseUnavailable, NotMigrated: as their names say.
+    """
+    if source == SCORED:
+        if warehouse is None:
+            raise SampleUnavailable("the scored applications need a database")
+        with warehouse.session("model") as connection:
+            rows = ModelStore(connection).outcomes([*outcome.bad, *outcome.good], max_rows)
+        return make_sample(source, outcome, rows)
+    from credit_risk_dagster.pipelines.producer import builtin_loans, csv_loans
+
+    if source == BUILTIN:
+        return make_sample(source, outcome, _cleaned(builtin_loans(), policy, max_rows))
+    path = Path(source)
+    if not path.suffix:
+        raise SampleUnavailable(
+            f"there is no sample {source!r}: take {SCORED}, {BUILTIN}, or a LendingClub CSV"
+        )
+    return make_sample(path.name, outcome, _cleaned(csv_loans(path), policy, max_rows))
+
+
+def _cleaned(loans: Iterable[Any], policy: Policy, max_rows: int) -> pa.Table:
+    """Raw loans by the stream's own cleaning; those that it would reject are left out."""
+    batches = list(_clean_chunks(iter(islice(loans, max_rows)), policy))
+    if not any(batch["loan_status"].null_count < len(batch) for batch in batches):
+        raise SampleUnavailable("the loans have no loan_status, so nobody knows how they went")
+    return pa.Table.from_batches(batches)
+
+
+def _clean_chunks(loans: Iterator[Any], policy: Policy) -> Iterator[pa.RecordBatch]:
+    while chunk := list(islice(loans, _CHUNK_LOANS)):
+        columns: dict[str, Sequence[Any]] = {
+            name: [row.get(name) for row in chunk] for name in Event.__struct_fields__
+        }
+        events = DecodedEvents(columns, None, np.full(len(chunk), ACCEPTED, dtype=np.int16))
+        yield assess(events, policy).scored.select(list(COLUMNS))
+
+
+# --- training and measuring ---------------------------------------------------------------------
+
+
+def check_features(sample: Sample, features: Sequence[Feature]) -> dict[str, float]:
+    """The AUC of each feature alone.
+
+    Raises:
+        FeatureRefused: one has no value in the whole sample.
+        LeakingFeature: the AUC of one is above 0.95.
+    """
+    empty = [f.name for f in features if sample.rows[f.name].null_count == len(sample)]
+    if empty:
+        raise FeatureRefused(
+            f"{', '.join(empty)} is missing for every loan of sample {sample.name}: remove it from "
+            "the features"
+        )
+    aucs = feature_aucs(sample, features)
+    leaks = [f"{name} ({auc:.3f})" for name, auc in aucs.items() if auc > LEAKAGE_AUC]
+    if leaks:
+        raise LeakingFeature(
+            f"alone, {', '.join(leaks)} separates good from bad with an AUC above {LEAKAGE_AUC}: "
+            "it was filled in after the decision; remove it from the features"
+        )
+    return aucs
+
+
+def model(
+    sample: Sample,
+    features: tuple[Feature, ...],
+    policy: Policy,
+    seed: int,
+    log: logging.Logger,
+) -> Modelling:
+    """Train every kind of model, and measure them and the policy's rules.
+
+    Raises:
+        FeatureRefused, LeakingFeature: as `check_features`.
+    """
+    check_features(sample, features)
+    baseline, *challengers = kinds()
+    log.info("training on %d loans, %d of them bad", len(sample), sample.bads)
+    trained = [train(baseline, sample, features, seed)]
+    for kind in challengers:
+        try:
+            trained.append(train(kind, sample, features, seed))
+        except Exception as error:  # noqa: BLE001 (whatever it is, the baseline stands without it)
+            log.warning("no %s: %s: %s", kind.name, type(error).__name__, error)
+    return Modelling(
+        sample,
+        features,
+        seed,
+        tuple(trained),
+        coefficients(trained[0].estimator, design(sample.rows, features)),
+        benchmark(sample, policy, trained, features, seed),
+    )
+
+
+def store(warehouse: Warehouse, found: Modelling, run_id: str) -> Stored:
+    """Store models and benchmark. A model that was trained before keeps its id.
+
+    Raises:
+        WarehouseUnavailable, NotMigrated: as their names say.
+    """
+    sample = found.sample
+    common = {
+        "run_id": run_id,
+        "outcome": sample.outcome,
+        "sample": sample.name,
+        "sample_hash": sample.content_hash,
+        "rows": len(sample),
+        "bads": sample.bads,
+    }
+    with warehouse.session("model") as connection, connection.transaction():
+        models = ModelStore(connection)
+        ids = {
+            trained.kind: models.add_model(_new_model(found, trained, common))
+            for trained in found.trained
+        }
+        rows, curves = [], {}
+        for subject in found.benchmark.subjects:
+            measured = asdict(subject.evaluation)
+            for curve, (xs, ys) in measured.pop("curves").items():
+                curves[subject.name, curve] = (xs, ys)
+            rows.append(
+                {
+                    **common,
+                    **measured,
+                    "subject": subject.name,
+                    "policy": found.benchmark.policy,
+                    "verdict": found.benchmark.verdict,
+                    "model_id": ids.get(subject.name),
+                    "tiers": subject.tiers,
+                    "out_of_time": subject.out_of_time and asdict(subject.out_of_time),
+                    "comparison": subject.comparison and asdict(subject.comparison),
+                }
+            )
+        return Stored(models.add_benchmark(rows, curves), ids)
+
+
+def _new_model(found: Modelling, trained: Trained, common: dict[str, Any]) -> NewModel:
+    names = [feature.name for feature in found.features]
+    code_version = version("credit-risk-platform")
+    made_from = {
+        "kind": trained.kind,
+        "outcome": found.sample.outcome,
+        "features": names,
+        "sample": found.sample.content_hash,
+        "seed": found.seed,
+        "code": code_version,
+        "scikit-learn": version("scikit-learn"),
+        # What it came to: code and libraries also change without their version.
+        "out of fold": hashlib.sha256(trained.out_of_fold.tobytes()).hexdigest(),
+    }
+    digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+    subject = found.benchmark.subject(trained.kind)
+    baseline = trained is found.trained[0]
+    evaluation = subject.evaluation
+    return NewModel(
+        **common,
+        kind=trained.kind,
+        version=f"{trained.kind}@{digest[:12]}",
+        features=names,
+        seed=found.seed,
+        code_version=code_version,
+        metrics={
+            "auc": evaluation.auc,
+            "auc_low": evaluation.auc_low,
+            "auc_high": evaluation.auc_high,
+            "gini": evaluation.gini,
+            "ks": evaluation.ks,
+            "brier": evaluation.brier,
+            "out_of_time": subject.out_of_time and asdict(subject.out_of_time),
+            "effects": [asdict(effect) for effect in found.effects()] if baseline else None,
+        },
+        artifact=dump(trained),
+        coefficients=found.coefficients if baseline else None,
+    )
+
+
+# --- the active model ---------------------------------------------------------------------------
+
+
+def activate(warehouse: Warehouse, model_id: int) -> StoredModel:
+    """Let a model score the stream, from the next session of each lane on.
+
+    Its newest benchmark is the gate; see `objections`.
+
+    Raises:
+        ActivationRefused: it is of a kind that cannot score the stream, or was not measured, or its
+            benchmark speaks against it.
+        ModelMissing: there is none of that id.
+        ModelUnreadable: its coefficients are damaged.
+        WarehouseUnavailable, NotMigrated: as their names say.
+    """
+    with warehouse.session("model") as connection:
+        models = ModelStore(connection)
+        found = models.model(model_id)
+        if not found.can_score:
+            raise ActivationRefused(
+                f"model {model_id} is a challenger ({found.kind}) and cannot score the stream: "
+                "activate a logistic one"
+            )
+        models.scorer(model_id)
+        measured = models.benchmark_of(model_id)
+        against = ["it has no benchmark"] if measured is None else objections(measured)
+        if against:
+            raise ActivationRefused(f"model {model_id} stays out: {'; '.join(against)}")
+        models.activate(model_id)
+        return models.model(model_id)
+
+
+def chosen_model(warehouse: Warehouse, choice: str) -> PdModel | None:
+    """A model by choice: `active` (None when none is), `none`, or an id.
+
+    Raises:
+        ModelMissing, ModelUnreadable: as `ModelStore.scorer`; and when the choice is none of these.
+        WarehouseUnavailable, NotMigrated: as their names say.
+    """
+    if choice == "none":
+        return None
+    if choice != "active" and not choice.isdecimal():
+        raise PlatformError(f"{choice!r} is no model: say active, none or an id")
+    with warehouse.session("model") as connection:
+        return ModelStore(connection).scorer(None if choice == "active" else int(choice))

@@ -1,0 +1,74 @@
+"""The re-drive: rejected events, scored again after the code, the policy or the data was mended."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from credit_risk_dagster.domain.events import REASONS, decode
+from credit_risk_dagster.domain.policy import Policy
+from credit_risk_dagster.domain.scoring import assess
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.drain import active_model
+from resources.postgres.ledger import Ledger, Warehouse
+from resources.postgres.models import ModelStore
+
+
+class UnknownReason(PlatformError):
+    """No event can be rejected for that reason."""
+
+
+@dataclass
+class RedriveReport:
+    """How many rejected events were looked at, and of those by reason, how many are now scored."""
+
+    policy: str
+    examined: int = 0
+    moved: Counter[str] = field(default_factory=Counter)
+
+
+def redrive(
+    warehouse: Warehouse,
+    policy: Policy,
+    *,
+    run_id: str,
+    reason: str | None = None,
+    partition: int | None = None,
+    offset: int | None = None,
+) -> RedriveReport:
+    """Score rejected events again; those that can be scored now move to the scored ones.
+
+    Each transaction moves some events of one partition, so that a re-drive which is interrupted
+    has moved some of them, wholly.
+
+    Args:
+        warehouse, policy: where, and by which rules; the PD is by the active model.
+        run_id: recorded in the audit rows.
+        reason, partition, offset: only the events with these.
+
+    Raises:
+        UnknownReason: there is no such reason code.
+        RedriveRaced: another re-drive is at work.
+        WarehouseUnavailable, NotMigrated: as their names say.
+    """
+    if reason is not None and reason not in REASONS:
+        raise UnknownReason(f"no event is rejected as {reason}; there are: {', '.join(REASONS)}")
+    report = RedriveReport(policy.version)
+    with warehouse.session(f"redrive {run_id}") as connection:
+        ledger = Ledger(connection)
+        ledger.lock_redrive()
+        ledger.prepare_storage()
+        policy_id = ledger.register_policy(policy)
+        model, _ = active_model(ModelStore(connection))
+        after = (-1, -1, -1)
+        while chunk := ledger.rejected(
+            reason=reason, partition=partition, offset=offset, after=after
+        ):
+            after = (chunk[-1].source_id, chunk[-1].partition, chunk[-1].offset)
+            for _, group in groupby(chunk, key=lambda event: (event.source_id, event.partition)):
+                events = list(group)
+                values, keys = [e.value for e in events], [e.key for e in events]
+                assessment = assess(decode(values, keys), policy, model)
+                ledger.redrive(events, assessment, policy_id, run_id)
+                report.examined += len(events)
+                report.moved.update(events[at].reason for at in assessment.scored_at)
+    return report

@@ -1,0 +1,147 @@
+"""Watching the stream itself: whether scoring keeps up, and whether the events look as before."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from kafka.errors import OffsetOutOfRangeError
+
+from credit_risk_dagster.domain.stream_columns import Change, StreamColumns, changes, describe
+from credit_risk_dagster.settings import DrainSettings
+from resources.kafka.broker import Broker, Fetch
+from resources.postgres.drift import DriftLedger
+from resources.postgres.ledger import Warehouse
+
+_FEWEST_EVENTS = 50
+_MAX_BYTES = 16 * 2**20
+# Everything that is sampled is already on the broker.
+_PATIENCE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Freshness:
+    """How far scoring is behind.
+
+    Attributes:
+        backlog: events that are on the broker and not committed.
+        waited_seconds: since the oldest of them was sent; None when there is none to be read.
+        silent_seconds: since an application was scored; None when none ever was.
+    """
+
+    backlog: int
+    waited_seconds: float | None
+    silent_seconds: float | None
+
+    def is_stale(self, limit_seconds: float) -> bool:
+        """Whether events wait and nothing is scored, both for longer than the limit. An event that
+        has just come after a quiet hour is no reason to worry."""
+        return self.backlog > 0 and all(
+            seconds is None or seconds > limit_seconds
+            for seconds in (self.waited_seconds, self.silent_seconds)
+        )
+
+
+def measure_freshness(broker: Broker, warehouse: Warehouse) -> Freshness:
+    """How many events wait, and for how long.
+
+    Raises:
+        BrokerUnavailable, TopicMissing, TopicReplaced, WarehouseUnavailable, NotMigrated.
+    """
+    topic = broker.inspect()
+    committed: dict[int, int] = {}
+    silent = None
+    with warehouse.ledger("freshness") as ledger:
+        if source := ledger.find_source(topic):
+            committed = {p.partition: p.next_offset for p in ledger.progress(source.source_id)}
+            silent = ledger.silent_seconds(source.source_id)
+    waiting = {
+        partition: (max(first, committed.get(partition, first)), end)
+        for partition, (first, end) in topic.offsets.items()
+        if committed.get(partition, first) < end
+    }
+    backlog = sum(end - first for first, end in waiting.values())
+    sent = [
+        milliseconds / 1000
+        for fetch in _read(broker, {p: (first, first + 1) for p, (first, _) in waiting.items()})
+        for milliseconds in fetch.timestamps.tolist()
+        if milliseconds >= 0
+    ]
+    waited = max(0.0, time.time() - min(sent)) if sent else None
+    return Freshness(backlog, waited, silent)
+
+
+@dataclass(frozen=True)
+class SchemaComparison:
+    """What the newest events look like, and what changed since the baseline first met them.
+
+    Attributes:
+        baseline_id: of the active baseline; None without one.
+        before: what it recorded; None when it just did so for the first time.
+    """
+
+    now: StreamColumns
+    baseline_id: int | None = None
+    before: StreamColumns | None = None
+    found: list[Change] = field(default_factory=list)
+
+    @property
+    def too_few(self) -> bool:
+        return self.now.events < _FEWEST_EVENTS
+
+
+def compare_schema(broker: Broker, warehouse: Warehouse, sample_events: int) -> SchemaComparison:
+    """Compare the columns of the newest events with those that the active baseline recorded; the
+    first look at a baseline records them.
+
+    Raises:
+        BrokerUnavailable, TopicMissing, TopicReplaced, WarehouseUnavailable, NotMigrated.
+    """
+    now = describe(newest_events(broker, sample_events))
+    with warehouse.session("schema") as connection:
+        ledger = DriftLedger(connection)
+        active = ledger.active()
+        if active is None or now.events < _FEWEST_EVENTS:
+            return SchemaComparison(now, active.baseline_id if active else None)
+        recorded = ledger.stream_columns(active.baseline_id)
+        if recorded is None:
+            ledger.set_stream_columns(active.baseline_id, vars(now))
+            return SchemaComparison(now, active.baseline_id)
+    before = StreamColumns(**recorded)
+    return SchemaComparison(now, active.baseline_id, before, changes(before, now))
+
+
+def newest_events(broker: Broker, events: int) -> list[bytes | None]:
+    """The newest events of the topic, evenly of its partitions: at most so many, and 16 MiB."""
+    filled = {p: bounds for p, bounds in broker.inspect().offsets.items() if bounds[0] < bounds[1]}
+    each = math.ceil(events / max(len(filled), 1))
+    newest = {p: (max(first, end - each), end) for p, (first, end) in filled.items()}
+    return [value for fetch in _read(broker, newest) for value in fetch.values]
+
+
+def _read(broker: Broker, ranges: Mapping[int, tuple[int, int]]) -> Iterator[Fetch]:
+    """Read offset ranges by partition, until their end, 16 MiB, or ten seconds of silence."""
+    if not ranges:
+        return
+    limits = DrainSettings.model_construct(
+        max_batch_events=sum(end - first for first, end in ranges.values()),
+        max_batch_bytes=_MAX_BYTES,
+        poll_interval_ms=50,
+    )
+    ends = {partition: end for partition, (_, end) in ranges.items()}
+    positions = {partition: first for partition, (first, _) in ranges.items()}
+    size, moved = 0, time.monotonic()
+    with broker.reader(limits) as reader:
+        reader.seek(positions, ends)
+        while size < _MAX_BYTES and any(positions[p] < ends[p] for p in ends):
+            try:
+                fetch = reader.fetch()
+            except OffsetOutOfRangeError:  # retention was faster
+                return
+            if fetch.ranges:
+                positions |= {reached.partition: reached.next for reached in fetch.ranges}
+                size += fetch.value_bytes
+                moved = time.monotonic()
+                yield fetch
+            elif time.monotonic() - moved > _PATIENCE_SECONDS:
+                return

@@ -1,0 +1,80 @@
+"""What a viewer narrows a page down to; all of it is in the page's address."""
+
+from itertools import pairwise
+
+import streamlit as st
+
+from dashboard.data import queries
+from dashboard.data.queries import AMOUNTS_FROM, Segment
+from dashboard.parts import formats
+from dashboard.parts.states import STATES
+
+GRADES = (*"ABCDEFG", "")
+TERMS = (36, 60, 0)
+
+
+def period(default: str, options: list[str]) -> str:
+    """The period that is chosen."""
+    return (
+        st.segmented_control(
+            "Period",
+            options,
+            default=default,
+            required=True,
+            key="period",
+            bind="query-params",
+        )
+        or default
+    )
+
+
+def segment(purposes: tuple[str, ...]) -> Segment:
+    """The segment that is chosen, by one field for each of its columns."""
+    with st.grid(5, min_column_width=150, gap="small"):
+        return Segment(
+            purpose=tuple(_choice("Purpose", purposes, formats.words)),
+            grade=tuple(_choice("Grade", GRADES, lambda grade: grade or formats.UNKNOWN)),
+            addr_state=tuple(_choice("State", STATES, lambda state: state or formats.UNKNOWN)),
+            term_months=tuple(_choice("Term", TERMS, formats.term)),
+            amount_from=tuple(_choice("Amount", AMOUNTS_FROM, amount)),
+        )
+
+
+def amount(start: int) -> str:
+    """`$5–10 K`: the band of amounts that begins there."""
+    following = dict(pairwise(AMOUNTS_FROM)).get(start)
+    if following is None:
+        return f"${start // 1000} K or more"
+    return f"${start // 1000}–{following // 1000} K" if start else f"Below ${following // 1000} K"
+
+
+def describe(chosen: Segment) -> str:
+    """The segment in words, for a caption."""
+    parts = [
+        *(map(formats.words, chosen.purpose)),
+        *(f"grade {grade or formats.UNKNOWN}" for grade in chosen.grade),
+        *(state or formats.UNKNOWN for state in chosen.addr_state),
+        *(map(formats.term, chosen.term_months)),
+        *(map(amount, chosen.amount_from)),
+    ]
+    return ", ".join(parts).replace("$", "\\$") if parts else "All applications"
+
+
+def purposes() -> tuple[str, ...]:
+    """The purposes to choose from; none while the warehouse does not answer, which the rest of the
+    page says."""
+    try:
+        return queries.purposes()
+    except queries.PROBLEMS:
+        return ()
+
+
+def _choice(label: str, options, format_func):  # type: ignore[no-untyped-def]
+    return st.multiselect(
+        label,
+        options,
+        format_func=format_func,
+        placeholder="All",
+        key=label.lower(),
+        bind="query-params",
+    )

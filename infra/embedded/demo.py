@@ -1,0 +1,319 @@
+"""`credit-risk demo` and `credit-risk up`: the platform on embedded servers."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from shlex import quote
+from types import FrameType
+from typing import Any
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from credit_risk_dagster.domain.latency import percentile
+from credit_risk_dagster.domain.shifts import Shift, shifted
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines import producer
+from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
+from infra.embedded.stack import DEFAULT_STATE, Stack
+from resources.kafka.broker import Broker
+from resources.postgres.ledger import Ledger, Source, Warehouse, migrate
+
+_REFRESH_SECONDS = 0.5
+_PLAIN_REFRESH_SECONDS = 10.0  # without a terminal, a line of its own each time
+_STALL_SECONDS = 90.0
+_END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class NothingHappens(PlatformError):
+    """Events were sent, and none of them arrives in Postgres."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What is committed of a source."""
+
+    scored: int = 0
+    rejected: int = 0
+    gaps: int = 0
+
+    @property
+    def accounted(self) -> int:
+        return self.scored + self.rejected + self.gaps
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the demo shows at the end; latency is event to commit."""
+
+    sent: int
+    scored: int
+    rejected: int
+    gaps: int
+    tiers: dict[str, int]
+    reject_reasons: dict[str, int]
+    events_per_second: float
+    latency_p50_ms: float
+    latency_p95_ms: float
+    first_event_ms: float
+    reconciled: bool
+    partitions: list[dict[str, Any]]
+
+
+def run_demo(
+    *,
+    events: int,
+    rate: float,
+    stay: bool,
+    json_file: Path | None,
+    csv: Path | None,
+    shifts: Sequence[Shift],
+    after: int,
+    state_dir: Path | None,
+    console: Console,
+) -> bool:
+    """Run the demo; returns whether every event that was sent is accounted for.
+
+    Args:
+        events: how many to stream before the summary.
+        rate: events a second; 0 is as fast as possible.
+        stay: keep streaming and serving after the summary until interrupted.
+        json_file: where to write the summary.
+        csv: a LendingClub CSV; None means the built-in loans.
+        shifts, after: change the loans after so many; see `domain.shifts`.
+        state_dir: directory of the servers' state.
+        console: where to print.
+    """
+    if json_file and (json_file.is_dir() or not os.access(json_file.parent, os.W_OK)):
+        raise PlatformError(f"cannot write {json_file}")
+    loans = shifted(
+        producer.endless(producer.csv_loans(csv) if csv else producer.builtin_loans()),
+        *(shifts, after),
+    )
+    stop = threading.Event()
+    reconciled = False
+    # One worker, which has ended before the servers do.
+    with _interruptible(), Stack(state_dir or DEFAULT_STATE) as stack:
+        os.environ.update(stack.environment())
+        kafka = KafkaSettings()
+        console.print("Postgres, the broker and S3 are up; starting Dagster, dashboard, API")
+        migrate(WarehouseSettings())
+        producer.ensure_topic(kafka)
+        services = stack.start_services()
+        console.print(f"  Dagster    {services.dagster_url}")
+        console.print(f"  Dashboard  {services.dashboard_url}")
+        console.print(f"  API        {services.api_url}/docs")
+        console.print(f"  Logs       {stack.logs}\n", soft_wrap=True)
+        with (
+            Warehouse(WarehouseSettings()).ledger("demo") as ledger,
+            ThreadPoolExecutor(1, "produce") as pool,
+        ):
+            source = ledger.register_source(Broker(kafka).inspect())
+            view = _View(console, ledger, source)
+
+            def stream(count: int | None, already: int) -> "Future[producer.Produced]":
+                def show(acknowledged: int) -> None:
+                    view.sent = already + acknowledged
+
+                return pool.submit(
+                    producer.produce,
+                    *(kafka, loans),
+                    rate=rate,
+                    max_events=count,
+                    on_progress=show,
+                    stop=stop,
+                )
+
+            try:
+                # The first event alone: it waits for the first run to start, the others do not.
+                started = time.monotonic()
+                view.follow(stream(1, 0), 1)
+                first_event = time.monotonic() - started
+                started = time.monotonic()
+                view.follow(stream(events - 1, 1), events)
+                seconds = time.monotonic() - started
+                summary = _summarize(ledger, source, events, seconds, first_event)
+                reconciled = summary.reconciled
+                console.print(_summary_table(summary))
+                if json_file:
+                    json_file.write_bytes(
+                        msgspec.json.format(msgspec.json.encode(asdict(summary)), indent=2) + b"\n"
+                    )
+                if stay:
+                    console.print("Streaming on. Ctrl-C stops everything.\n")
+                    view.follow(stream(None, events), None)
+            except KeyboardInterrupt:
+                console.print("\nStopping")
+            finally:
+                stop.set()
+    return reconciled
+
+
+def run_up(*, state_dir: Path | None, console: Console) -> None:
+    """Start the servers alone, print how to reach them, and wait for Ctrl-C."""
+    with _interruptible(), Stack(state_dir or DEFAULT_STATE) as stack:
+        for name, value in stack.environment().items():
+            console.print(f"export {name}={quote(value)}", soft_wrap=True)
+        console.print(
+            "\n# Then, in another terminal: credit-risk migrate; dagster dev; credit-risk api;"
+            "\n# credit-risk produce."
+            "\n# Ctrl-C here stops the servers.",
+            soft_wrap=True,
+        )
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            console.print("\nStopping")
+
+
+class _View:
+    """The progress line: sent, scored, rejected, lag, latency."""
+
+    def __init__(self, console: Console, ledger: Ledger, source: Source) -> None:
+        self.sent = 0
+        self._console = console
+        self._ledger = ledger
+        self._source = source
+
+    def follow(self, producing: "Future[producer.Produced]", until: int | None) -> None:
+        """Show progress until all is sent and `until` events are accounted for.
+
+        Raises:
+            NothingHappens: there is a backlog, and nothing was committed for a long time.
+        """
+        totals, changed = Totals(), time.monotonic()
+        printed = 0.0
+        pause = threading.Event()
+        with Live(console=self._console, auto_refresh=False, transient=True) as live:
+            while True:
+                if producing.done():
+                    self.sent = max(self.sent, 0)
+                    producing.result()
+                before, totals = totals, _totals(self._ledger, self._source)
+                now = time.monotonic()
+                if totals != before or totals.accounted >= self.sent:
+                    changed = now
+                if now - changed > _STALL_SECONDS:
+                    raise NothingHappens(
+                        f"{self.sent - totals.accounted:,} events were sent and not scored for "
+                        f"{_STALL_SECONDS:.0f} s: see the sensor's ticks and the runs in Dagster"
+                    )
+                if self._console.is_terminal:
+                    live.update(self._line(totals), refresh=True)
+                elif now - printed >= _PLAIN_REFRESH_SECONDS:
+                    self._console.print(self._line(totals), soft_wrap=True)
+                    printed = now
+                if producing.done() and until is not None and totals.accounted >= until:
+                    return
+                pause.wait(_REFRESH_SECONDS)
+
+    def _line(self, totals: Totals) -> Text:
+        recent = _latency_buckets(self._ledger, self._source, timedelta(seconds=10))
+        latency = f"{percentile(recent, 50) * 1000:,.0f} ms" if sum(recent) else "-"
+        lag = max(self.sent - totals.accounted, 0)
+        return Text(
+            f"sent {self.sent:,}   scored {totals.scored:,}   rejected {totals.rejected:,}   "
+            f"lag {lag:,}   latency (median of 10 s) {latency}"
+        )
+
+
+def _totals(ledger: Ledger, source: Source) -> Totals:
+    progress = ledger.progress(source.source_id)
+    return Totals(
+        sum(p.scored for p in progress),
+        sum(p.rejected for p in progress),
+        sum(p.gaps for p in progress),
+    )
+
+
+def _latency_buckets(ledger: Ledger, source: Source, period: timedelta) -> list[int]:
+    rows = ledger.execute(
+        "SELECT latency_buckets FROM batches"
+        " WHERE source_id = %(source_id)s AND committed_at > now() - %(period)s",
+        {"source_id": source.source_id, "period": period},
+    )
+    counts: list[int] = np.sum([row["latency_buckets"] for row in rows] or [[0]], axis=0).tolist()
+    return counts
+
+
+def _summarize(
+    ledger: Ledger, source: Source, sent: int, seconds: float, first_event: float
+) -> Summary:
+    partitions = ledger.reconcile(source.source_id)
+    found = {name: sum(p[name] for p in partitions) for name in ("scored", "rejected", "gaps")}
+    committed = sum(p["next_offset"] - p["first_offset"] for p in partitions)
+    differences = [p["difference"] for p in partitions]
+    (tiers,) = ledger.execute(
+        'SELECT coalesce(sum(watchlist), 0)::int AS "Watchlist",'
+        ' coalesce(sum(elevated), 0)::int AS "Elevated", coalesce(sum(low), 0)::int AS "Low"'
+        " FROM batches WHERE source_id = %(source_id)s",
+        {"source_id": source.source_id},
+    )
+    reasons = ledger.execute(
+        "SELECT reason, count(*) AS events FROM rejected_events WHERE source_id = %(source_id)s"
+        " GROUP BY reason ORDER BY events DESC",
+        {"source_id": source.source_id},
+    )
+    buckets = _latency_buckets(ledger, source, timedelta(days=1))
+    return Summary(
+        sent=sent,
+        tiers=tiers,
+        reject_reasons={row["reason"]: row["events"] for row in reasons},
+        events_per_second=round((sent - 1) / seconds, 1),
+        latency_p50_ms=round(percentile(buckets, 50) * 1000),
+        latency_p95_ms=round(percentile(buckets, 95) * 1000),
+        first_event_ms=round(first_event * 1000),
+        reconciled=committed == sent and not any(differences),
+        partitions=partitions,
+        **found,
+    )
+
+
+def _summary_table(summary: Summary) -> Table:
+    table = Table(title="Summary", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    rows = {
+        "sent": f"{summary.sent:,}",
+        "scored": f"{summary.scored:,}",
+        **{f"  {tier}": f"{count:,}" for tier, count in summary.tiers.items()},
+        "rejected": f"{summary.rejected:,}",
+        **{f"  {reason}": f"{count:,}" for reason, count in summary.reject_reasons.items()},
+        "gaps": f"{summary.gaps:,}",
+        "events/s": f"{summary.events_per_second:,.1f}",
+        "event to commit, p50": f"{summary.latency_p50_ms:,.0f} ms",
+        "event to commit, p95": f"{summary.latency_p95_ms:,.0f} ms",
+        "first event (starts the first run)": f"{summary.first_event_ms:,.0f} ms",
+        "every offset accounted for": "yes" if summary.reconciled else "NO",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let SIGTERM, and the end of the terminal, do what Ctrl-C does: run every `finally`, once."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        for number in _END_SIGNALS:  # a second one would end the ending
+            signal.signal(number, lambda *_: None)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in _END_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

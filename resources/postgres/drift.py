@@ -1,0 +1,532 @@
+"""Drift, in Postgres: baselines, reports, and counting a window of applications where it is.
+
+All SQL that writes the drift tables is here. A window of a million rows leaves the database as a
+few thousand counts.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, LiteralString
+
+import numpy as np
+import psycopg
+import pyarrow as pa
+from psycopg import sql
+from psycopg.rows import class_row, dict_row
+from psycopg.types.json import Jsonb
+
+from credit_risk_dagster.domain.drift.statistics import (
+    COLUMNS,
+    FEATURES,
+    MISSING,
+    Baseline,
+    Current,
+    Drift,
+    Reference,
+    Window,
+)
+from credit_risk_dagster.domain.policy import TIERS
+from credit_risk_dagster.errors import PlatformError
+
+
+class NoSuchBaseline(PlatformError):
+    """There is no baseline of that id."""
+
+
+@dataclass(frozen=True)
+class StoredBaseline:
+    """A baseline without its features."""
+
+    baseline_id: int
+    name: str
+    created_at: datetime
+    activated_at: datetime | None
+    retired_at: datetime | None
+    source_id: int | None
+    origin: str
+    rows: int
+    rejected: int
+    content_hash: str
+
+    @property
+    def active(self) -> bool:
+        return self.activated_at is not None and self.retired_at is None
+
+
+@dataclass(frozen=True)
+class Period:
+    """Which applications of a source make a window: those scored from `start`, and from the record
+    (`partition`, `offset`) on among those of that very moment, until `end`, inclusive."""
+
+    source_id: int
+    start: datetime
+    end: datetime
+    partition: int = -1
+    offset: int = -1
+
+
+class DriftLedger:
+    """Baselines and reports, over one connection."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    # --- baselines ------------------------------------------------------------------------------
+
+    def baselines(self) -> list[StoredBaseline]:
+        """Every baseline, the oldest first."""
+        with self._connection.cursor(row_factory=class_row(StoredBaseline)) as cursor:
+            return cursor.execute(_BASELINES + " ORDER BY baseline_id").fetchall()
+
+    def active(self) -> StoredBaseline | None:
+        """The baseline that windows are compared with; None before there is one."""
+        with self._connection.cursor(row_factory=class_row(StoredBaseline)) as cursor:
+            return cursor.execute(
+                _BASELINES + " WHERE activated_at IS NOT NULL AND retired_at IS NULL"
+            ).fetchone()
+
+    def baseline(self, baseline_id: int) -> Baseline:
+        """A baseline with its features.
+
+        Raises:
+            NoSuchBaseline: there is none of that id.
+        """
+        with self._connection.cursor(row_factory=dict_row) as cursor:
+            stored = cursor.execute(
+                "SELECT origin, rows, rejected, tiers, tier_counts FROM drift_baselines"
+                " WHERE baseline_id = %s",
+                (baseline_id,),
+            ).fetchone()
+            features = cursor.execute(
+                "SELECT feature, kind, edges, categories, counts, support, support_counts, mean,"
+                " median FROM drift_baseline_features WHERE baseline_id = %s",
+                (baseline_id,),
+            ).fetchall()
+        if stored is None:
+            raise _no_such(baseline_id)
+        tiers = dict(zip(stored["tiers"], stored["tier_counts"], strict=True))
+        by_name = {row["feature"]: _reference(row) for row in features}
+        return Baseline(
+            origin=stored["origin"],
+            rows=stored["rows"],
+            rejected=stored["rejected"],
+            tiers=np.array([tiers.get(tier, 0) for tier in TIERS], np.int64),
+            references=tuple(by_name[f.name] for f in FEATURES if f.name in by_name),
+        )
+
+    @contextmanager
+    def changing_baselines(self) -> Iterator[None]:
+        """A transaction in which nobody else adds or activates a baseline."""
+        with self._connection.transaction():
+            self._connection.execute(
+                "SELECT pg_advisory_xact_lock("
+                "hashtextextended(current_schema() || '.drift_baselines', 0))"
+            )
+            yield
+
+    def add(self, baseline: Baseline, name: str, source_id: int | None) -> tuple[int, bool]:
+        """Store a baseline; one with exactly its counts is not stored again.
+
+        Returns:
+            The id, and whether it is new.
+        """
+        known = self._connection.execute(
+            "SELECT baseline_id FROM drift_baselines WHERE content_hash = %s",
+            (baseline.content_hash,),
+        ).fetchone()
+        if known:
+            return int(known[0]), False
+        row = self._connection.execute(
+            "INSERT INTO drift_baselines (name, source_id, origin, rows, rejected, tiers,"
+            " tier_counts, content_hash) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+            " RETURNING baseline_id",
+            (
+                *(name, source_id, baseline.origin, baseline.rows, baseline.rejected),
+                *(list(TIERS), baseline.tiers.tolist(), baseline.content_hash),
+            ),
+        ).fetchone()
+        assert row is not None  # noqa: S101
+        with self._connection.cursor() as cursor:
+            cursor.executemany(
+                _INSERT_REFERENCE,
+                [_reference_row(int(row[0]), reference) for reference in baseline.references],
+            )
+        return int(row[0]), True
+
+    def activate(self, baseline_id: int) -> None:
+        """Compare with this baseline from now on; the one that was active retires.
+
+        Raises:
+            NoSuchBaseline: there is none of that id.
+        """
+        self._connection.execute(
+            "UPDATE drift_baselines SET retired_at = now()"
+            " WHERE activated_at IS NOT NULL AND retired_at IS NULL AND baseline_id <> %s",
+            (baseline_id,),
+        )
+        found = self._connection.execute(
+            "UPDATE drift_baselines SET retired_at = NULL, activated_at ="
+            " CASE WHEN retired_at IS NULL THEN coalesce(activated_at, now()) ELSE now() END"
+            " WHERE baseline_id = %s",
+            (baseline_id,),
+        )
+        if not found.rowcount:
+            raise _no_such(baseline_id)
+
+    def stream_columns(self, baseline_id: int) -> dict[str, Any] | None:
+        """What the raw events looked like when this baseline first met them."""
+        row = self._connection.execute(
+            "SELECT stream_columns FROM drift_baselines WHERE baseline_id = %s", (baseline_id,)
+        ).fetchone()
+        return row[0] if row else None
+
+    def set_stream_columns(self, baseline_id: int, columns: Mapping[str, Any] | None) -> None:
+        """Record it; None forgets it, so that the next look records what it finds."""
+        self._connection.execute(
+            "UPDATE drift_baselines SET stream_columns = %s WHERE baseline_id = %s",
+            (None if columns is None else Jsonb(columns), baseline_id),
+        )
+
+    # --- applications ---------------------------------------------------------------------------
+
+    def newest_source(self, topic: str) -> int | None:
+        """The source of that topic of which something was committed last."""
+        row = self._connection.execute(
+            "SELECT source_id FROM sources JOIN stream_offsets USING (source_id) WHERE topic = %s"
+            " GROUP BY source_id ORDER BY max(updated_at) DESC, source_id DESC LIMIT 1",
+            (topic,),
+        ).fetchone()
+        return int(row[0]) if row else None
+
+    def first_rows(self, source_id: int, rows: int) -> tuple[pa.Table, int]:
+        """The first scored applications of a source that are still there.
+
+        Returns:
+            At most so many of them with what `domain.drift.freeze` needs, and the events beside
+            them that could not be scored.
+        """
+        parameters = {"source_id": source_id, "rows": rows}
+        found = self._connection.execute(_FIRST_ROWS, parameters).fetchall()
+        rejected = self._connection.execute(
+            "SELECT count(*) FROM rejected_events WHERE source_id = %s"
+            " AND rejected_at BETWEEN %s AND %s",
+            (source_id, found[0][-1], found[-1][-1]) if found else (source_id, None, None),
+        ).fetchone()
+        return _table([row[:-1] for row in found]), int(rejected[0]) if rejected else 0
+
+    def last_rows(self, source_id: int, rows: int) -> Period | None:
+        """The period of a source's newest scored applications, at most so many; None without any.
+
+        Found by the rollup, so that only the minutes around its start are sorted.
+        """
+        with self._connection.cursor(row_factory=class_row(Period)) as cursor:
+            return cursor.execute(_LAST_ROWS, {"source_id": source_id, "rows": rows}).fetchone()
+
+    def last_hours(self, source_id: int, hours: float) -> Period:
+        """The period of what was scored in the last hours."""
+        row = self._connection.execute("SELECT now()").fetchone()
+        assert row is not None  # noqa: S101
+        return Period(source_id, row[0] - timedelta(hours=hours), row[0])
+
+    def count(self, period: Period, references: Sequence[Reference]) -> Window:
+        """Count a window over the cells of a baseline's features, in the database."""
+        counts = {
+            r.feature: np.zeros(len(r.grid) + 1 if r.kind == "number" else len(r.counts), np.int64)
+            for r in references
+        } | {"tier": np.zeros(len(TIERS), np.int64)}
+        missing = dict.fromkeys(counts, 0)
+        cells = sql.SQL(", ").join(
+            sql.SQL("({}, {})").format(sql.Literal(name), cell)
+            for name, cell in _cells(references).items()
+        )
+        for name, cell, rows in self._connection.execute(
+            _COUNT.format(cells=cells, window=_WINDOW),
+            vars(period) | {"tiers": list(TIERS)} | _bounds(references),
+            binary=True,
+        ):
+            if cell is None:
+                missing[name] = rows
+            else:
+                counts[name][cell] = rows
+        numbers = [r.feature for r in references if r.kind == "number"]
+        centres = self._centres(period, numbers)
+        features = {}
+        for r in references:
+            found = counts[r.feature]
+            if r.kind == "number":
+                features[r.feature] = Current(found, missing[r.feature], *centres[r.feature])
+            else:
+                features[r.feature] = Current(found, int(found[-2]))
+        tiers = counts["tier"]
+        return Window(int(tiers.sum()), self._rejected(period), tiers, features)
+
+    def _centres(
+        self, period: Period, features: Sequence[str]
+    ) -> dict[str, tuple[float | None, float | None]]:
+        """Mean of the finite values and lower median of each number."""
+        columns = sql.SQL(", ").join(
+            sql.SQL(
+                "sum({0}) FILTER (WHERE abs({0}) < 'Infinity')"  # avg would square them
+                " / nullif(count(*) FILTER (WHERE abs({0}) < 'Infinity'), 0),"
+                " percentile_disc(0.5) WITHIN GROUP (ORDER BY {0}) FILTER (WHERE {0} <> 'NaN')"
+            ).format(_column(feature))
+            for feature in features
+        )
+        row = self._connection.execute(
+            sql.SQL("SELECT {columns} FROM {window}").format(columns=columns, window=_WINDOW),
+            vars(period),
+        ).fetchone()
+        assert row is not None  # noqa: S101
+        return {name: (row[2 * i], row[2 * i + 1]) for i, name in enumerate(features)}
+
+    def _rejected(self, period: Period) -> int:
+        row = self._connection.execute(
+            "SELECT count(*) FROM rejected_events WHERE source_id = %(source_id)s"
+            " AND rejected_at BETWEEN %(start)s AND %(end)s",
+            vars(period),
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+    def sample(self, period: Period, rows: int, at_most: int) -> pa.Table:
+        """About so many rows of a window that has `rows`: every k-th offset of each partition."""
+        step = -(-rows // at_most) or 1
+        return _table(self._connection.execute(_SAMPLE, vars(period) | {"step": step}).fetchall())
+
+    # --- reports --------------------------------------------------------------------------------
+
+    def save(
+        self, baseline_id: int, period: Period, window: Window, drift: Drift, run_id: str
+    ) -> int:
+        """Store a report; a second one of the same window and baseline replaces the first."""
+        with self._connection.transaction():
+            row = self._connection.execute(
+                _INSERT_REPORT,
+                {
+                    "baseline_id": baseline_id,
+                    "source_id": period.source_id,
+                    "window_start": period.start,
+                    "window_end": period.end,
+                    "rows": window.rows,
+                    "rejected": window.rejected,
+                    "run_id": run_id,
+                    "verdict": drift.verdict,
+                    "tier_shares": drift.tier_shares.tolist(),
+                    "tier_psi": drift.tier_psi,
+                    "tier_psi_floor": drift.tier_psi_floor,
+                    "tier_verdict": drift.tier_verdict,
+                    "watchlist_share": drift.watchlist_share,
+                    **_pair("watchlist_low", "watchlist_high", drift.watchlist_interval),
+                    **_pair(
+                        "watchlist_lower_limit", "watchlist_upper_limit", drift.watchlist_limits
+                    ),
+                    "reject_share": drift.reject_share,
+                    "reject_upper_limit": drift.reject_limits and drift.reject_limits[1],
+                },
+            ).fetchone()
+            assert row is not None  # noqa: S101
+            report_id = int(row[0])
+            self._connection.execute(
+                "DELETE FROM drift_features WHERE report_id = %s", (report_id,)
+            )
+            with self._connection.cursor() as cursor:
+                cursor.executemany(
+                    _INSERT_FEATURE,
+                    [
+                        vars(feature) | {"report_id": report_id, "shares": feature.shares.tolist()}
+                        for feature in drift.features
+                    ],
+                )
+        return report_id
+
+    def set_html(self, report_id: int, key: str) -> None:
+        """Record where the HTML of a report is."""
+        self._connection.execute(
+            "UPDATE drift_reports SET html_key = %s WHERE report_id = %s", (key, report_id)
+        )
+
+
+def _no_such(baseline_id: int) -> NoSuchBaseline:
+    return NoSuchBaseline(
+        f"there is no baseline {baseline_id}: `credit-risk baseline ls` lists them"
+    )
+
+
+# --- SQL ------------------------------------------------------------------------------------------
+
+_BASELINES: LiteralString = """
+SELECT baseline_id, name, created_at, activated_at, retired_at, source_id, origin, rows, rejected,
+    content_hash
+FROM drift_baselines
+"""
+
+_INSERT_REFERENCE: LiteralString = """
+INSERT INTO drift_baseline_features (baseline_id, feature, kind, edges, categories, shares, counts,
+    support, support_counts, mean, median)
+VALUES (%(baseline_id)s, %(feature)s, %(kind)s, %(edges)s, %(categories)s, %(shares)s, %(counts)s,
+    %(support)s, %(support_counts)s, %(mean)s, %(median)s)
+"""
+
+_COLUMNS = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
+
+# The rollup says in which minute so many rows are reached: only those up to it are sorted. Each of
+# its rows counts an application at least, so that as many rows of it as applications are enough.
+# Minutes of months that retention dropped have no applications any more.
+_FIRST_ROWS = sql.SQL("""
+WITH minutes AS (
+    SELECT minute, sum(sum(applications)) OVER (ORDER BY minute) AS applications
+    FROM (
+        SELECT minute, applications FROM risk_by_minute
+        WHERE source_id = %(source_id)s AND risk_tier <> 'Rejected' AND minute >= coalesce(
+            (SELECT max(month) + interval '1 month' FROM dropped_rows), '-infinity')
+        ORDER BY minute LIMIT %(rows)s
+    ) AS first
+    GROUP BY minute
+), reached AS (
+    SELECT coalesce(min(minute), 'infinity') + interval '1 minute' AS until
+    FROM minutes WHERE applications >= %(rows)s
+)
+SELECT {columns}, risk_tier, scored_at
+FROM scored_applications
+WHERE source_id = %(source_id)s AND scored_at < (SELECT until FROM reached)
+ORDER BY scored_at, partition, "offset" LIMIT %(rows)s
+""").format(columns=_COLUMNS)
+
+_LAST_ROWS: LiteralString = """
+WITH minutes AS (
+    SELECT minute, sum(sum(applications)) OVER (ORDER BY minute DESC) AS applications
+    FROM (
+        SELECT minute, applications FROM risk_by_minute
+        WHERE source_id = %(source_id)s AND risk_tier <> 'Rejected'
+        ORDER BY minute DESC LIMIT %(rows)s
+    ) AS last
+    GROUP BY minute
+), reached AS (
+    SELECT coalesce(max(minute), '-infinity') AS since FROM minutes WHERE applications >= %(rows)s
+), newest AS MATERIALIZED (
+    SELECT scored_at, partition, "offset" FROM scored_applications
+    WHERE source_id = %(source_id)s AND scored_at >= (SELECT since FROM reached)
+    ORDER BY scored_at DESC, partition DESC, "offset" DESC LIMIT %(rows)s
+)
+SELECT %(source_id)s::int AS source_id, scored_at AS start,
+    (SELECT max(scored_at) FROM newest) AS "end", partition, "offset"
+FROM newest ORDER BY scored_at, partition, "offset" LIMIT 1
+"""
+
+# The first two conditions are what the table's partitions and index know.
+_WINDOW = sql.SQL("""scored_applications
+WHERE source_id = %(source_id)s AND scored_at BETWEEN %(start)s AND %(end)s
+    AND (scored_at, partition, "offset") >= (%(start)s, %(partition)s::int, %(offset)s::bigint)""")
+
+_COUNT = sql.SQL("""
+SELECT feature, cell, count(*)
+FROM (SELECT * FROM {window}) AS application
+    CROSS JOIN LATERAL (VALUES {cells}) AS counted (feature, cell)
+GROUP BY feature, cell
+""")
+
+_SAMPLE = sql.SQL('SELECT {columns}, risk_tier FROM {window} AND "offset" %% %(step)s = 0').format(
+    columns=_COLUMNS, window=_WINDOW
+)
+
+_REPORT_COLUMNS = (
+    *("baseline_id", "source_id", "window_start", "window_end", "rows", "rejected", "run_id"),
+    *("verdict", "tier_shares", "tier_psi", "tier_psi_floor", "tier_verdict", "watchlist_share"),
+    *("watchlist_low", "watchlist_high", "watchlist_lower_limit", "watchlist_upper_limit"),
+    *("reject_share", "reject_upper_limit"),
+)
+_INSERT_REPORT = sql.SQL(
+    "INSERT INTO drift_reports ({columns}) VALUES ({values})"
+    " ON CONFLICT (source_id, baseline_id, window_end, window_start, rows)"
+    " DO UPDATE SET created_at = now(), {updates} RETURNING report_id"
+).format(
+    columns=sql.SQL(", ").join(map(sql.Identifier, _REPORT_COLUMNS)),
+    values=sql.SQL(", ").join(map(sql.Placeholder, _REPORT_COLUMNS)),
+    updates=sql.SQL(", ").join(
+        sql.SQL("{0} = excluded.{0}").format(sql.Identifier(name)) for name in _REPORT_COLUMNS
+    ),
+)
+
+_INSERT_FEATURE: LiteralString = """
+INSERT INTO drift_features (report_id, feature, kind, psi, psi_floor, psi_limit, ks, ks_p, chi2,
+    chi2_p, mean, reference_mean, median, reference_median, missing_share,
+    reference_missing_share, verdict, shares)
+VALUES (%(report_id)s, %(feature)s, %(kind)s, %(psi)s, %(psi_floor)s, %(psi_limit)s, %(ks)s,
+    %(ks_p)s, %(chi2)s, %(chi2_p)s, %(mean)s, %(reference_mean)s, %(median)s,
+    %(reference_median)s, %(missing_share)s, %(reference_missing_share)s, %(verdict)s, %(shares)s)
+"""
+
+
+def _column(feature: str) -> sql.Identifier:
+    return sql.Identifier(next(f.column for f in FEATURES if f.name == feature))
+
+
+def _cells(references: Sequence[Reference]) -> dict[str, sql.Composed | sql.SQL]:
+    """For each feature, the SQL expression of a row's cell: `domain.drift.count` in Postgres. The
+    bounds are parameters of the feature's name."""
+    number = "width_bucket(nullif({column}, 'NaN'), {bounds}::float8[])"
+    category = (
+        "coalesce(array_position({bounds}::text[], coalesce({column}::text, {missing})) - 1,"
+        " cardinality({bounds}::text[]))"
+    )
+    cells: dict[str, sql.Composed | sql.SQL] = {
+        r.feature: sql.SQL(number if r.kind == "number" else category).format(
+            column=_column(r.feature),
+            bounds=sql.Placeholder(r.feature),
+            missing=sql.Literal(MISSING),
+        )
+        for r in references
+    }
+    cells["tier"] = sql.SQL("array_position(%(tiers)s::text[], risk_tier) - 1")
+    return cells
+
+
+def _bounds(references: Sequence[Reference]) -> dict[str, Any]:
+    return {
+        r.feature: r.grid.tolist() if r.kind == "number" else list(r.categories) for r in references
+    }
+
+
+def _reference(row: dict[str, Any]) -> Reference:
+    return Reference(
+        feature=row["feature"],
+        kind=row["kind"],
+        counts=np.array(row["counts"], np.int64),
+        edges=np.array(row["edges"], np.float64),
+        categories=tuple(row["categories"]),
+        support=np.array(row["support"], np.float64),
+        support_counts=np.array(row["support_counts"], np.int64),
+        mean=row["mean"],
+        median=row["median"],
+    )
+
+
+def _reference_row(baseline_id: int, reference: Reference) -> dict[str, Any]:
+    row = {**vars(reference), "baseline_id": baseline_id, "shares": reference.shares}
+    return {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in (row | {"categories": list(reference.categories)}).items()
+    }
+
+
+def _pair(low: str, high: str, values: tuple[float, float] | None) -> dict[str, float | None]:
+    return {low: values and values[0], high: values and values[1]}
+
+
+_ARROW = {feature.column: pa.string() for feature in FEATURES if feature.kind == "category"} | {
+    "term_months": pa.float64(),
+    "risk_tier": pa.string(),
+}
+
+
+def _table(rows: Sequence[Sequence[Any]]) -> pa.Table:
+    """Rows of `COLUMNS` and risk_tier, as columns."""
+    names = (*COLUMNS, "risk_tier")
+    columns = zip(*rows, strict=True) if rows else ((),) * len(names)
+    return pa.table(
+        {
+            name: pa.array(values, _ARROW.get(name, pa.float64()))
+            for name, values in zip(names, columns, strict=True)
+        }
+    )

@@ -1,0 +1,20 @@
+"""Alembic environment: migrates the schema named on the connection, one process at a time.
+
+Run by `resources.postgres.ledger.migrate`, which hands the connection over: no alembic.ini.
+"""
+
+from alembic import context
+from sqlalchemy import text
+
+connection = context.config.attributes["connection"]
+schema = context.config.attributes["schema"]
+
+with connection.begin():
+    connection.execute(
+        text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"),
+        {"name": f"{schema}.migrations"},
+    )
+    connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+    connection.execute(text(f'SET LOCAL search_path TO "{schema}"'))
+    context.configure(connection=connection, version_table_schema=schema)
+    context.run_migrations()
