@@ -1,6 +1,5 @@
 """`make screenshots`: the pictures in docs/images, of a live run."""
 
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,12 +9,8 @@ from playwright.sync_api import Browser
 
 from credit_risk_dagster.pipelines.producer import builtin_loans, produce
 from credit_risk_dagster.settings import PROJECT_ROOT
-from infra.grafana.pictures import draw
-from infra.grafana.sources import Sources
-from resources.postgres.ledger import Warehouse
 from tests.live.browser import PAGES, THEMES, WIDTHS, Visit, chromium, visit
 from tests.live.platform import Live, run_platform
-from tests.live.prometheus import run_prometheus
 from tests.waiting import wait_until
 
 FOLDER = PROJECT_ROOT / "docs" / "images"
@@ -28,16 +23,9 @@ def main() -> None:
     with (
         TemporaryDirectory(prefix="credit-risk-shots-") as folder,
         run_platform(Path(folder) / "platform") as live,
-        run_prometheus("prometheus", live.services.api_url, Path(folder)) as prometheus,
         chromium() as browser,
     ):
-        started = time.time()
         take(live, browser)
-        sources = Sources(
-            *(prometheus, Warehouse(live.warehouse), live.warehouse.db_schema),
-            *(started, time.time(), "15s"),
-        )
-        draw(sources, FOLDER)
 
 
 def take(live: Live, browser: Browser) -> None:

@@ -7,17 +7,15 @@ import re
 import time
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import yaml
 from pydantic import SecretStr
 
 from credit_risk_dagster.settings import PROJECT_ROOT, WarehouseSettings
-from infra.grafana.files import DASHBOARDS, Query, generated, queries
-from infra.grafana.pictures import draw
-from infra.grafana.sources import Sources
+from infra.grafana.files import DASHBOARDS, generated
 from resources.postgres.ledger import Warehouse
+from tests.live.panels import Query, Sources, queries
 from tests.live.platform import Live
 from tests.live.prometheus import run_prometheus
 from tests.tools import program
@@ -83,13 +81,6 @@ def test_no_panel_is_empty(query: Query, sources: Sources) -> None:
         assert sources.series(query)
     else:
         assert sources.rows(query)
-
-
-@pytest.mark.e2e
-def test_dashboards_are_drawn_for_the_readme(sources: Sources, tmp_path: Path) -> None:
-    pictures = draw(sources, tmp_path)
-    assert [path.name for path in pictures] == ["grafana-pipeline-health.png", "grafana-risk.png"]
-    assert all(path.stat().st_size > 50_000 for path in pictures)
 
 
 @pytest.mark.e2e

@@ -1,16 +1,52 @@
 """Asking what Grafana would ask: the panels' queries, of Prometheus and of the warehouse."""
 
 import json
+import re
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from infra.grafana.files import Query
+from infra.grafana.files import DASHBOARDS
 from resources.postgres.ledger import Warehouse
 
 _TIMEOUT_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Query:
+    """A query of a panel, as the committed file has it."""
+
+    dashboard: str
+    panel: dict[str, Any]
+    kind: str
+    text: str
+    legend: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.dashboard}: {self.panel['title']}"
+
+    def rendered(self, *, rate_interval: str, start: str, end: str, schema: str) -> str:
+        """The query as Grafana would send it, with its variables and macros replaced."""
+        text = self.text.replace("$__rate_interval", rate_interval).replace("${schema}", schema)
+        text = re.sub(r"\$__timeFilter\((\w+)\)", rf"\1 BETWEEN '{start}' AND '{end}'", text)
+        assert "$" not in text, f"{self.name}: {text}"
+        return text
+
+
+def queries() -> Iterator[Query]:
+    """Every query of every panel of the committed files."""
+    for path in sorted(DASHBOARDS.glob("*.json")):
+        dashboard = json.loads(path.read_text())
+        for panel in dashboard["panels"]:
+            for target in panel.get("targets", []):
+                kind = target["datasource"]["type"]
+                text = target["expr"] if kind == "prometheus" else target["rawSql"]
+                legend = target.get("legendFormat", "")
+                yield Query(dashboard["title"], panel, kind, text, legend)
 
 
 @dataclass(frozen=True)
@@ -61,7 +97,6 @@ class Sources:
     def rows(self, query: Query) -> list[dict[str, Any]]:
         """The rows of a warehouse query."""
         with self.warehouse.ledger("panels") as ledger:
-            # The queries are files of this repository.
             rows: list[dict[str, Any]] = ledger.execute(self._text(query))
         return rows
 
@@ -74,10 +109,10 @@ class Sources:
         )
 
     def _ask(self, what: str, **parameters: str) -> Any:
-        request = urllib.request.Request(  # noqa: S310 (the address is the caller's)
+        request = urllib.request.Request(
             f"{self.prometheus}/api/v1/{what}", urllib.parse.urlencode(parameters).encode()
         )
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
             return json.load(response)["data"]
 
 
