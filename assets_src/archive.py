@@ -16,7 +16,7 @@ from credit_risk_dagster.pipelines.archive import (
 )
 from credit_risk_dagster.settings import ArchiveSettings
 from resources.configurable import BrokerResource, LakeResource, WarehouseResource
-from resources.postgres.ledger import Ledger
+from resources.postgres.sources import Sources
 
 ARCHIVE = dg.AssetKey("raw_event_archive")
 ARCHIVE_COMPLETE = dg.AssetCheckSpec(
@@ -142,7 +142,7 @@ def archive_checksums(
     try:
         topic = broker.client().inspect()
         with store.session() as connection:
-            source = Ledger(connection).find_source(topic)
+            source = Sources(connection).find(topic)
         if source is None:
             return dg.AssetCheckResult(passed=True, description="nothing is archived yet")
         account = check_archive(store, bucket, source)

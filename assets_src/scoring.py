@@ -14,6 +14,7 @@ from credit_risk_dagster.pipelines.drain import Bound, DrainReport, drain
 from credit_risk_dagster.settings import DrainSettings, KafkaSettings
 from resources.configurable import BrokerResource, WarehouseResource
 from resources.kafka.broker import TopicReplaced
+from resources.postgres.reconciliation import reconcile, record_reconciliation
 
 OWNERS = ["team:credit-risk"]
 LANE_TAG = "credit_risk/lane"
@@ -152,11 +153,13 @@ def score_stream(
                 **metadata,
             },
         )
-    with store.ledger() as ledger:
-        counted = ledger.reconcile(report.source.source_id, context.run.run_id)
+    with store.session() as connection:
+        counted = reconcile(connection, report.source.source_id, context.run.run_id)
         committed = sum(row["next_offset"] - row["first_offset"] for row in counted)
         wrong = sum(abs(row["difference"]) for row in counted)
-        ledger.record_reconciliation(report.source.source_id, context.run.run_id, committed, wrong)
+        record_reconciliation(
+            connection, report.source.source_id, context.run.run_id, committed, wrong
+        )
     yield dg.AssetCheckResult(
         check_name=RECONCILIATION.name,
         asset_key=RECONCILIATION.asset_key,

@@ -7,6 +7,7 @@ import dagster as dg
 from assets_src.scoring import OWNERS
 from credit_risk_dagster.errors import PlatformError
 from resources.configurable import WarehouseResource
+from resources.postgres.segments import roll_up_segments as add_new_applications
 
 
 @dg.asset(
@@ -24,8 +25,8 @@ def segments_by_hour(
 ) -> Iterator[dg.MaterializeResult]:
     """Add what was scored since the last time."""
     try:
-        with warehouse.client().ledger(context.run.run_id) as ledger:
-            added = ledger.roll_up_segments()
+        with warehouse.client().session("roll up segments") as connection:
+            added = add_new_applications(connection)
     except PlatformError as error:
         # The next run adds it; a retry of this one would only come sooner than Postgres recovers.
         raise dg.Failure(str(error), allow_retries=False) from error

@@ -10,7 +10,7 @@ from dagster import ConfigurableResource
 from credit_risk_dagster.settings import KafkaSettings, LakeSettings, WarehouseSettings
 from resources.kafka.broker import Broker
 from resources.lake import Lake
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse
 
 
 class BrokerResource(ConfigurableResource):

@@ -6,8 +6,10 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import dagster as dg
+import psycopg
 
 from assets_src.scoring import LANE_TAG, RECONCILIATION, score_applications
 from credit_risk_dagster.errors import PlatformError
@@ -15,7 +17,9 @@ from credit_risk_dagster.pipelines.drain import lane_of
 from credit_risk_dagster.settings import DrainSettings
 from resources.configurable import BrokerResource, WarehouseResource
 from resources.kafka.broker import TopicReplaced, TopicState, truncated
+from resources.postgres.lanes import connected_runs
 from resources.postgres.ledger import Ledger, Progress
+from resources.postgres.sources import Sources
 
 # A run that starts for so many times longer than CREDIT_RISK_RUN_START_SECONDS is taken for gone. A
 # machine that is busy takes longer, and runs that are requested meanwhile make it busier. (A run
@@ -129,8 +133,8 @@ def loan_applications_offsets(
     settings = DrainSettings()
     try:
         topic = broker.client().inspect()
-        with warehouse.client().ledger() as ledger:
-            plans = _plan_lanes(context.instance, topic, ledger, settings)
+        with warehouse.client().session() as connection:
+            plans = _plan_lanes(context.instance, topic, connection, settings)
     except TopicReplaced as error:
         return _report_replaced(context, error)
     except PlatformError as error:
@@ -156,15 +160,19 @@ def loan_applications_offsets(
 
 
 def _plan_lanes(
-    instance: dg.DagsterInstance, topic: TopicState, ledger: Ledger, settings: DrainSettings
+    instance: dg.DagsterInstance,
+    topic: TopicState,
+    connection: psycopg.Connection[Any],
+    settings: DrainSettings,
 ) -> dict[int, Plan]:
-    source = ledger.find_source(topic)
+    ledger = Ledger(connection)
+    source = Sources(connection).find(topic)
     progress = ledger.progress(source.source_id) if source else []
     backlog = backlog_by_lane(topic, progress, settings.lanes)
     unfinished = instance.get_run_records(
         dg.RunsFilter(job_name=score_applications.name, statuses=UNFINISHED)
     )
-    connected = ledger.connected_runs()
+    connected = connected_runs(connection)
     worked = ledger.session_seconds([record.dagster_run.run_id for record in unfinished])
     plans = {}
     for lane in range(settings.lanes):

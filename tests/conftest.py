@@ -34,7 +34,7 @@ from credit_risk_dagster.settings import (
     WarehouseSettings,
 )
 from infra.embedded.stack import S3, Broker, Postgres
-from resources.postgres.ledger import migrate
+from resources.postgres.migrate import migrate
 
 _SETTINGS = (
     KafkaSettings,

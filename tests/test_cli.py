@@ -34,7 +34,8 @@ from credit_risk_dagster.cli import main as cli
 from credit_risk_dagster.settings import PROJECT_ROOT, ApiSettings, KafkaSettings, WarehouseSettings
 from infra.embedded.stack import HOST, Broker, Postgres, free_port
 from resources.kafka.broker import Broker as Topic
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse, fetch_all
+from resources.postgres.reconciliation import reconcile
 from tests.infra.test_embedded import processes_of
 from tests.integration.conftest import Pipeline, good_event, pipeline
 from tests.waiting import wait_until
@@ -836,9 +837,9 @@ def committed_by_source(state: Path) -> list[tuple[int, int]]:
     """Offsets committed, and rows stored, of each source that the stopped demo left, by age."""
     with Postgres(state / "postgres") as postgres:
         settings = WarehouseSettings(DATABASE_URL=SecretStr(postgres.uri("credit_risk")))
-        with Warehouse(settings).ledger() as ledger:
-            sources = ledger.execute("SELECT source_id FROM sources ORDER BY created_at")
-            counted = [ledger.reconcile(source["source_id"]) for source in sources]
+        with Warehouse(settings).session() as connection:
+            sources = fetch_all(connection, "SELECT source_id FROM sources ORDER BY created_at")
+            counted = [reconcile(connection, source["source_id"]) for source in sources]
     return [
         (
             sum(p["next_offset"] - p["first_offset"] for p in partitions),

@@ -19,7 +19,7 @@ from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.settings import Settings
 from resources.kafka.publisher import Publisher
 from resources.postgres.applications import Applications
-from resources.postgres.ledger import WarehouseReader
+from resources.postgres.connection import WarehouseReader
 from resources.postgres.models import ModelStore
 
 _CONNECTIONS = 8

@@ -14,7 +14,7 @@ from credit_risk_dagster.api.question import Question, Unanswered
 from credit_risk_dagster.settings import Settings
 from resources.kafka.broker import Broker
 from resources.lake import Lake
-from resources.postgres.ledger import WarehouseReader
+from resources.postgres.connection import WarehouseReader
 
 PATIENCE_SECONDS = 3.0
 # Probes may be many, and each question opens connections.

@@ -24,7 +24,7 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import KafkaSettings, Settings, WarehouseSettings
 from resources.dagster_storage import DagsterState, DagsterStorage
 from resources.kafka.broker import Broker, TopicState
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse
 from resources.postgres.metrics import MetricsLedger, Snapshot
 
 PREFIX = "credit_risk_"

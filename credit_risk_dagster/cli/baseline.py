@@ -42,7 +42,7 @@ def freeze(
         KafkaSettings,
         WarehouseSettings,
     )
-    from resources.postgres.ledger import Warehouse
+    from resources.postgres.connection import Warehouse
 
     stored, new = freeze_baseline(
         Warehouse(WarehouseSettings()),
@@ -66,8 +66,8 @@ def freeze(
 def ls() -> None:
     """List the baselines."""
     from credit_risk_dagster.settings import WarehouseSettings
+    from resources.postgres.connection import Warehouse
     from resources.postgres.drift import DriftLedger
-    from resources.postgres.ledger import Warehouse
 
     with Warehouse(WarehouseSettings()).session() as connection:
         baselines = DriftLedger(connection).baselines()
@@ -93,7 +93,7 @@ def activate(baseline: Annotated[int, typer.Argument(help="Its id.")]) -> None:
     """Compare with this baseline from now on; the active one retires."""
     from credit_risk_dagster.pipelines.drift import activate_baseline
     from credit_risk_dagster.settings import WarehouseSettings
-    from resources.postgres.ledger import Warehouse
+    from resources.postgres.connection import Warehouse
 
     stored = activate_baseline(Warehouse(WarehouseSettings()), baseline)
     out.print(f"reports compare with baseline {stored.baseline_id}, {stored.name}", soft_wrap=True)
@@ -107,8 +107,8 @@ def accept_columns() -> None:
     """
     from credit_risk_dagster.errors import PlatformError
     from credit_risk_dagster.settings import WarehouseSettings
+    from resources.postgres.connection import Warehouse
     from resources.postgres.drift import DriftLedger
-    from resources.postgres.ledger import Warehouse
 
     with Warehouse(WarehouseSettings()).session() as connection:
         ledger = DriftLedger(connection)

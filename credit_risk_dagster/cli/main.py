@@ -25,10 +25,11 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DEFAULT_POLICY, KafkaSettings, WarehouseSettings
 
 if TYPE_CHECKING:
+    from psycopg import Connection
+
     from credit_risk_dagster.domain.shifts import Shift
     from resources.lake import Lake
     from resources.postgres.archive import ArchivedObject
-    from resources.postgres.ledger import Ledger
 
 app = typer.Typer(
     help="Credit risk monitoring: loan applications from a Kafka topic, scored exactly once into "
@@ -192,7 +193,7 @@ def produce(
 @app.command()
 def migrate() -> None:
     """Bring the schema in Postgres to the newest version. Safe to run at any time."""
-    from resources.postgres.ledger import migrate as migrate_schema
+    from resources.postgres.migrate import migrate as migrate_schema
 
     settings = WarehouseSettings()
     version = migrate_schema(settings)
@@ -309,7 +310,7 @@ def rebuild(
     from credit_risk_dagster.pipelines.modelling import chosen_model
     from credit_risk_dagster.pipelines.rebuild import rebuild as rebuild_schema
     from credit_risk_dagster.settings import DrainSettings
-    from resources.postgres.ledger import Warehouse
+    from resources.postgres.connection import Warehouse
 
     if not from_archive:
         raise PlatformError("say --from-archive: there is nothing else to rebuild from")
@@ -352,6 +353,7 @@ def topic_reset(
 ) -> None:
     """Delete the topic with all its events, create it again, and start a new epoch."""
     from credit_risk_dagster.pipelines.producer import reset_topic
+    from resources.postgres.connection import Warehouse
 
     settings = _kafka(bootstrap, topic)
     if not yes:
@@ -359,10 +361,11 @@ def topic_reset(
             f"Delete topic {settings.topic} on {settings.bootstrap_servers} with all its events?",
             abort=True,
         )
-    with _ledger() as ledger:  # if that fails, the topic stays as it is
+    with Warehouse(WarehouseSettings()).session() as connection:
+        # If that failed, the topic stays as it is.
         partitions = reset_topic(settings)
         out.print(f"topic {settings.topic} is empty, with {partitions} partitions", soft_wrap=True)
-        _new_epoch(ledger, settings)
+        _new_epoch(connection, settings)
 
 
 @topic_app.command("new-epoch")
@@ -371,9 +374,11 @@ def topic_new_epoch(bootstrap: Bootstrap = None, topic: Topic = None) -> None:
 
     What was scored stays; the topic counts as a new source, from its first offset.
     """
+    from resources.postgres.connection import Warehouse
+
     settings = _kafka(bootstrap, topic)
-    with _ledger() as ledger:
-        _new_epoch(ledger, settings)
+    with Warehouse(WarehouseSettings()).session() as connection:
+        _new_epoch(connection, settings)
 
 
 @archive_app.command("run")
@@ -385,7 +390,7 @@ def archive_run() -> None:
     from credit_risk_dagster.pipelines.archive import archive
     from credit_risk_dagster.settings import ArchiveSettings
     from resources.kafka.broker import Broker
-    from resources.postgres.ledger import Warehouse
+    from resources.postgres.connection import Warehouse
 
     report = archive(
         Broker(KafkaSettings()),
@@ -423,7 +428,7 @@ def archive_ls(since: Since = None, until: Until = None, json_: Json = False) ->
 def archive_verify(since: Since = None, until: Until = None) -> None:
     """Read objects back and compare their checksums; exits with 1 if one differs."""
     from credit_risk_dagster.pipelines.archive import verify_archive
-    from resources.postgres.ledger import Warehouse
+    from resources.postgres.connection import Warehouse
 
     done = verify_archive(
         Warehouse(WarehouseSettings()), _lake(), since=_day(since), until=_day(until)
@@ -464,7 +469,7 @@ def archive_get(
 
 def _archived(since: datetime | None, until: datetime | None) -> "list[ArchivedObject]":
     from resources.postgres.archive import ArchiveLedger
-    from resources.postgres.ledger import Warehouse
+    from resources.postgres.connection import Warehouse
 
     with Warehouse(WarehouseSettings()).session() as connection:
         return ArchiveLedger(connection).objects(since=_day(since), until=_day(until))
@@ -487,14 +492,16 @@ def rejected_ls(
     limit: Annotated[int, typer.Option(min=1, help="Most events.")] = 20,
 ) -> None:
     """Count the rejected events by reason, and list the first of them."""
-    from resources.postgres.ledger import Warehouse
+    from resources.postgres.connection import Warehouse, fetch_all
+    from resources.postgres.rejected import RejectedEvents
 
-    with Warehouse(WarehouseSettings()).ledger() as ledger:
-        counts = ledger.execute(
+    with Warehouse(WarehouseSettings()).session() as connection:
+        counts = fetch_all(
+            connection,
             "SELECT reason, count(*) AS events, max(rejected_at) AS last FROM rejected_events"
-            " GROUP BY reason ORDER BY 2 DESC"
+            " GROUP BY reason ORDER BY 2 DESC",
         )
-        events = ledger.rejected(reason=reason, limit=limit)
+        events = RejectedEvents(connection).page(reason=reason, limit=limit)
     totals = Table("reason", "events", "last")
     for row in counts:
         totals.add_row(row["reason"], f"{row['events']:,}", f"{row['last']:%Y-%m-%d %H:%M:%S}")
@@ -514,10 +521,11 @@ def rejected_show(
     offset: Annotated[int, typer.Argument(help="Offset of the event.")],
 ) -> None:
     """Write an event's exact bytes to stdout, and where it came from to stderr."""
-    from resources.postgres.ledger import Warehouse
+    from resources.postgres.connection import Warehouse
+    from resources.postgres.rejected import RejectedEvents
 
-    with Warehouse(WarehouseSettings()).ledger() as ledger:
-        events = ledger.rejected(partition=partition, offset=offset)
+    with Warehouse(WarehouseSettings()).session() as connection:
+        events = RejectedEvents(connection).page(partition=partition, offset=offset)
     if not events:
         raise PlatformError(f"no rejected event has partition {partition} and offset {offset}")
     event = events[-1]  # of several sources, the newest
@@ -547,7 +555,7 @@ def rejected_redrive(
     from credit_risk_dagster.domain.policy import load_policy
     from credit_risk_dagster.pipelines.redrive import redrive
     from credit_risk_dagster.settings import DrainSettings
-    from resources.postgres.ledger import Warehouse
+    from resources.postgres.connection import Warehouse
 
     report = redrive(
         Warehouse(WarehouseSettings()),
@@ -564,22 +572,13 @@ def _preview(value: bytes | None) -> str:
     return "" if value is None else repr(value[:60])[2:-1] + ("..." if len(value) > 60 else "")
 
 
-def _new_epoch(ledger: "Ledger", settings: KafkaSettings) -> None:
+def _new_epoch(connection: "Connection[Any]", settings: KafkaSettings) -> None:
     from resources.kafka.broker import Broker
+    from resources.postgres.sources import Sources
 
     state = Broker(settings).inspect()
-    epoch = ledger.new_epoch(state)
+    epoch = Sources(connection).new_epoch(state)
     out.print(f"topic {state.topic} on cluster {state.cluster_id}: epoch {epoch}", soft_wrap=True)
-
-
-@contextmanager
-def _ledger() -> Iterator["Ledger"]:
-    """The ledger, of which it is sure that it has its tables."""
-    from resources.postgres.ledger import Warehouse
-
-    with Warehouse(WarehouseSettings()).ledger() as ledger:
-        ledger.progress(0)
-        yield ledger
 
 
 def _kafka(bootstrap: str | None, topic: str | None) -> KafkaSettings:

@@ -15,7 +15,7 @@ from credit_risk_dagster.settings import DrainSettings, ModelSettings, Warehouse
 if TYPE_CHECKING:
     from credit_risk_dagster.domain.model.benchmark import Benchmark
     from credit_risk_dagster.pipelines.modelling import Modelling
-    from resources.postgres.ledger import Warehouse
+    from resources.postgres.connection import Warehouse
     from resources.postgres.models import StoredModel
 
 app = typer.Typer(help="The statistical model beside the policy.", no_args_is_help=True)
@@ -165,7 +165,7 @@ def _model(
 
 
 def _warehouse() -> "Warehouse":
-    from resources.postgres.ledger import Warehouse
+    from resources.postgres.connection import Warehouse
 
     return Warehouse(WarehouseSettings())
 

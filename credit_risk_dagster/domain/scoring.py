@@ -105,6 +105,15 @@ class Assessment:
         counts = np.bincount(self.tiers, minlength=len(TIERS))
         return dict(zip(TIERS, counts.tolist(), strict=True))
 
+    def tier_amounts(self) -> list[float]:
+        """USD applied for, by tier."""
+        amounts = np.bincount(
+            self.tiers,
+            weights=self.scored["loan_amnt"].to_numpy(zero_copy_only=False),
+            minlength=len(TIERS),
+        )
+        return amounts.astype(np.float64).tolist()  # of no rows, bincount makes integers
+
     def reason_counts(self) -> dict[str, int]:
         """Rejected events by reason; only the reasons that occurred."""
         codes, counts = np.unique(self.reasons, return_counts=True)

@@ -39,7 +39,8 @@ from credit_risk_dagster.settings import ArchiveSettings, DrainSettings
 from resources.kafka.broker import Broker, Fetch, OffsetRange, Reader, TopicReplaced, truncated
 from resources.lake import Lake, ObjectMissing
 from resources.postgres.archive import ArchivedObject, ArchiveLedger, Plan
-from resources.postgres.ledger import Ledger, Source, Warehouse
+from resources.postgres.connection import Warehouse
+from resources.postgres.sources import Source, Sources
 
 # Measured over real loans (tests/benchmarks/archive.py): level 3 packs 10.7 to 1 at 350 MB/s; 6 and
 # 9 gain a fifth and take five times as long. Row groups of 1, 8 and 32 MiB differ by a hundredth,
@@ -125,7 +126,7 @@ def archive(
         broker.reader(_READ) as reader,
         warehouse.session(f"archive {run_id}") as connection,
     ):
-        report.source = Ledger(connection).find_source(broker.inspect())
+        report.source = Sources(connection).find(broker.inspect())
         if report.source is not None:
             ledger = ArchiveLedger(connection)
             run = _Run(broker, reader, ledger, lake, settings, report.source, report, log)

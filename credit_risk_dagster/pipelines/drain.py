@@ -36,15 +36,12 @@ from resources.kafka.broker import (
     TopicState,
     truncated,
 )
-from resources.postgres.ledger import (
-    Committed,
-    Ledger,
-    OffsetsMoved,
-    Source,
-    StageSeconds,
-    Warehouse,
-)
+from resources.postgres.connection import Warehouse
+from resources.postgres.lanes import is_awaited, lock_partitions
+from resources.postgres.ledger import Committed, Ledger, OffsetsMoved, StageSeconds
 from resources.postgres.models import ModelMissing, ModelStore
+from resources.postgres.policies import register_policy
+from resources.postgres.sources import Source, Sources
 
 # A session that is over waits this long for its successor to stand in line, so that no event waits
 # for a run to start; without one it ends.
@@ -157,15 +154,15 @@ def drain(
         ledger = Ledger(connection)
         topic = broker.inspect()
         ledger.prepare_storage()
-        policy_id = ledger.register_policy(policy)
-        source = ledger.register_source(topic)
+        policy_id = register_policy(connection, policy)
+        source = Sources(connection).register(topic)
         report = DrainReport(policy.version, lane, source)
         partitions = _partitions(topic, settings.lanes, lane, bounds)
         if not partitions:
             report.ended = f"lane {lane} of {settings.lanes} has no partition"
             return report
         patience = settings.session_seconds + 2 * HANDOVER_SECONDS
-        ledger.lock(source.source_id, partitions, patience)
+        lock_partitions(connection, source.source_id, partitions, patience)
         log.info("draining %s, partitions %s", topic.topic, partitions)
         _log.info(
             "session started",
@@ -269,7 +266,9 @@ def _drain_until_over(
             report.ended = f"no event for {settings.idle_seconds:g} s"
         elif report.seconds >= settings.session_seconds:
             session.settle()
-            if session.ledger.is_awaited(session.source.source_id, list(session.positions)):
+            if is_awaited(
+                session.ledger.connection, session.source.source_id, list(session.positions)
+            ):
                 report.ended = "the session is over; the next run takes the lane"
             elif report.seconds >= settings.session_seconds + HANDOVER_SECONDS:
                 report.ended = "the session is over"

@@ -29,8 +29,8 @@ from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DriftSettings
 from resources.lake import Lake
+from resources.postgres.connection import Warehouse
 from resources.postgres.drift import DriftLedger, Period, StoredBaseline
-from resources.postgres.ledger import Warehouse
 
 CONTENT_TYPE = "text/html; charset=utf-8"
 _CSV_CHUNK = 5_000

@@ -34,7 +34,7 @@ from credit_risk_dagster.domain.model.training import (
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse
 from resources.postgres.models import ModelStore, NewModel, StoredModel
 
 SCORED, BUILTIN = "scored", "builtin"

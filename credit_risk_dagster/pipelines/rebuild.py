@@ -32,8 +32,13 @@ from credit_risk_dagster.settings import WarehouseSettings
 from resources.kafka.broker import Fetch, OffsetRange, offsets_missing
 from resources.lake import Lake
 from resources.postgres.archive import ArchivedObject, ArchiveLedger
-from resources.postgres.ledger import Ledger, OffsetsMoved, Source, StageSeconds, Warehouse, migrate
+from resources.postgres.connection import Warehouse
+from resources.postgres.ledger import Ledger, OffsetsMoved, StageSeconds
+from resources.postgres.migrate import migrate
 from resources.postgres.models import ModelStore
+from resources.postgres.policies import register_policy
+from resources.postgres.segments import roll_up_segments
+from resources.postgres.sources import Source, Sources
 
 _BATCHES_A_COLLECTION = 4
 _BATCH_EVENTS = 50_000  # a row group has fewer, unless its events are tiny
@@ -113,7 +118,7 @@ def rebuild(
         listing = list_bucket(lake)
     else:
         with Warehouse(settings).session(f"rebuild {run_id}") as connection:
-            sources = {source.source_id: source for source in Ledger(connection).sources()}
+            sources = {source.source_id: source for source in Sources(connection).all()}
             listing = Listing(sources, ArchiveLedger(connection).objects())
     with ExitStack() as stack:
         stack.enter_context(tuned_interpreter())
@@ -121,7 +126,7 @@ def rebuild(
         ledger = Ledger(connection)
         _lock(connection, into)
         ledger.prepare_storage()
-        policy_id = ledger.register_policy(policy)
+        policy_id = register_policy(connection, policy)
         if model:
             ModelStore(connection).adopt(settings.db_schema, model)
         writer = stack.enter_context(ThreadPoolExecutor(1, "commit"))
@@ -132,12 +137,12 @@ def rebuild(
             chosen = _within(list(ranges), since, until)
             if chosen:
                 source = listing.sources[source_id]
-                ledger.adopt_source(source)
+                Sources(connection).adopt(source)
                 log.info("rebuilding %s, partition %d", source.topic, partition)
                 run.partition(source_id, chosen)
                 if from_bucket:
                     ArchiveLedger(connection).adopt(source_id, listing.folders[source_id], chosen)
-        ledger.roll_up_segments()  # the job does that for the live schema alone
+        roll_up_segments(connection)  # the job does that for the live schema alone
     report.seconds = time.monotonic() - started
     return report
 

@@ -9,8 +9,11 @@ from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.drain import active_model
-from resources.postgres.ledger import Ledger, Warehouse
+from resources.postgres.connection import Warehouse
+from resources.postgres.ledger import Ledger
 from resources.postgres.models import ModelStore
+from resources.postgres.policies import register_policy
+from resources.postgres.rejected import RejectedEvents
 
 
 class UnknownReason(PlatformError):
@@ -54,13 +57,13 @@ def redrive(
         raise UnknownReason(f"no event is rejected as {reason}; there are: {', '.join(REASONS)}")
     report = RedriveReport(policy.version)
     with warehouse.session(f"redrive {run_id}") as connection:
-        ledger = Ledger(connection)
-        ledger.lock_redrive()
-        ledger.prepare_storage()
-        policy_id = ledger.register_policy(policy)
+        rejected = RejectedEvents(connection)
+        rejected.lock_redrive()
+        Ledger(connection).prepare_storage()
+        policy_id = register_policy(connection, policy)
         model, _ = active_model(ModelStore(connection))
         after = (-1, -1, -1)
-        while chunk := ledger.rejected(
+        while chunk := rejected.page(
             reason=reason, partition=partition, offset=offset, after=after
         ):
             after = (chunk[-1].source_id, chunk[-1].partition, chunk[-1].offset)
@@ -68,7 +71,7 @@ def redrive(
                 events = list(group)
                 values, keys = [e.value for e in events], [e.key for e in events]
                 assessment = assess(decode(values, keys), policy, model)
-                ledger.redrive(events, assessment, policy_id, run_id)
+                rejected.redrive(events, assessment, policy_id, run_id)
                 report.examined += len(events)
                 report.moved.update(events[at].reason for at in assessment.scored_at)
     return report

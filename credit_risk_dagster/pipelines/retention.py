@@ -4,7 +4,8 @@ import logging
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 
-from resources.postgres.ledger import Ledger, Warehouse
+from resources.postgres.connection import Warehouse
+from resources.postgres.rejected import RejectedEvents
 from resources.postgres.retention import RetentionLedger
 
 
@@ -39,7 +40,7 @@ def drop_old_months(
     report = RetentionReport()
     newest = ((now or datetime.now(UTC)) - timedelta(days=keep_days)).date()
     with warehouse.session("retention") as connection:
-        Ledger(connection).lock_redrive()  # nothing else changes an old month
+        RejectedEvents(connection).lock_redrive()  # nothing else changes an old month
         ledger = RetentionLedger(connection)
         for month in ledger.months():
             if (month + timedelta(days=32)).replace(day=1) > newest:

@@ -4,7 +4,9 @@ from typing import Any
 
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from resources.kafka.broker import Broker
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse
+from resources.postgres.ledger import Ledger
+from resources.postgres.sources import Sources
 
 
 def partition_status(
@@ -20,9 +22,9 @@ def partition_status(
         BrokerUnavailable, TopicMissing, TopicReplaced, WarehouseUnavailable, NotMigrated.
     """
     topic = Broker(kafka or KafkaSettings()).inspect()
-    with Warehouse(warehouse or WarehouseSettings()).ledger() as ledger:
-        source = ledger.find_source(topic)
-        progress = ledger.progress(source.source_id) if source else []
+    with Warehouse(warehouse or WarehouseSettings()).session() as connection:
+        source = Sources(connection).find(topic)
+        progress = Ledger(connection).progress(source.source_id) if source else []
     by_partition = {p.partition: p for p in progress}
     partitions = []
     for partition, (beginning, end) in topic.offsets.items():

@@ -10,8 +10,10 @@ from kafka.errors import OffsetOutOfRangeError
 from credit_risk_dagster.domain.stream_columns import Change, StreamColumns, changes, describe
 from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.broker import Broker, Fetch
+from resources.postgres.connection import Warehouse
 from resources.postgres.drift import DriftLedger
-from resources.postgres.ledger import Warehouse
+from resources.postgres.ledger import Ledger
+from resources.postgres.sources import Sources
 
 _FEWEST_EVENTS = 50
 _MAX_BYTES = 16 * 2**20
@@ -51,8 +53,9 @@ def measure_freshness(broker: Broker, warehouse: Warehouse) -> Freshness:
     topic = broker.inspect()
     committed: dict[int, int] = {}
     silent = None
-    with warehouse.ledger("freshness") as ledger:
-        if source := ledger.find_source(topic):
+    with warehouse.session("freshness") as connection:
+        if source := Sources(connection).find(topic):
+            ledger = Ledger(connection)
             committed = {p.partition: p.next_offset for p in ledger.progress(source.source_id)}
             silent = ledger.silent_seconds(source.source_id)
     waiting = {

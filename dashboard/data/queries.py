@@ -23,7 +23,7 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 from dashboard.parts.periods import PERIODS, Buckets, buckets
 from resources.postgres.columns import Columns, read_columns
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse
 
 PROBLEMS = (PlatformError, SQLAlchemyError, psycopg.Error, ValidationError)
 """What any of these queries may raise; `live.explain` says it to the viewer."""

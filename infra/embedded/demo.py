@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import psycopg
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -28,7 +29,13 @@ from credit_risk_dagster.pipelines import producer
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.stack import DEFAULT_STATE, Stack
 from resources.kafka.broker import Broker
-from resources.postgres.ledger import Ledger, Source, Warehouse, migrate
+from resources.postgres.connection import Warehouse, fetch_all
+from resources.postgres.ledger import Ledger
+from resources.postgres.migrate import migrate
+from resources.postgres.reconciliation import reconcile
+from resources.postgres.sources import Source, Sources
+
+Connection = psycopg.Connection[Any]
 
 _REFRESH_SECONDS = 0.5
 _PLAIN_REFRESH_SECONDS = 10.0  # without a terminal, a line of its own each time
@@ -116,11 +123,11 @@ def run_demo(
         console.print(f"  API        {services.api_url}/docs")
         console.print(f"  Logs       {stack.logs}\n", soft_wrap=True)
         with (
-            Warehouse(WarehouseSettings()).ledger("demo") as ledger,
+            Warehouse(WarehouseSettings()).session("demo") as connection,
             ThreadPoolExecutor(1, "produce") as pool,
         ):
-            source = ledger.register_source(Broker(kafka).inspect())
-            view = _View(console, ledger, source)
+            source = Sources(connection).register(Broker(kafka).inspect())
+            view = _View(console, connection, source)
 
             def stream(count: int | None, already: int) -> "Future[producer.Produced]":
                 def show(acknowledged: int) -> None:
@@ -143,7 +150,7 @@ def run_demo(
                 started = time.monotonic()
                 view.follow(stream(events - 1, 1), events)
                 seconds = time.monotonic() - started
-                summary = _summarize(ledger, source, events, seconds, first_event)
+                summary = _summarize(connection, source, events, seconds, first_event)
                 reconciled = summary.reconciled
                 console.print(_summary_table(summary))
                 if json_file:
@@ -180,10 +187,10 @@ def run_up(*, state_dir: Path | None, console: Console) -> None:
 class _View:
     """The progress line: sent, scored, rejected, lag, latency."""
 
-    def __init__(self, console: Console, ledger: Ledger, source: Source) -> None:
+    def __init__(self, console: Console, connection: Connection, source: Source) -> None:
         self.sent = 0
         self._console = console
-        self._ledger = ledger
+        self._connection = connection
         self._source = source
 
     def follow(self, producing: "Future[producer.Produced]", until: int | None) -> None:
@@ -200,7 +207,7 @@ class _View:
                 if producing.done():
                     self.sent = max(self.sent, 0)
                     producing.result()
-                before, totals = totals, _totals(self._ledger, self._source)
+                before, totals = totals, _totals(self._connection, self._source)
                 now = time.monotonic()
                 if totals != before or totals.accounted >= self.sent:
                     changed = now
@@ -219,7 +226,7 @@ class _View:
                 pause.wait(_REFRESH_SECONDS)
 
     def _line(self, totals: Totals) -> Text:
-        recent = _latency_buckets(self._ledger, self._source, timedelta(seconds=10))
+        recent = _latency_buckets(self._connection, self._source, timedelta(seconds=10))
         latency = f"{percentile(recent, 50) * 1000:,.0f} ms" if sum(recent) else "-"
         lag = max(self.sent - totals.accounted, 0)
         return Text(
@@ -228,8 +235,8 @@ class _View:
         )
 
 
-def _totals(ledger: Ledger, source: Source) -> Totals:
-    progress = ledger.progress(source.source_id)
+def _totals(connection: Connection, source: Source) -> Totals:
+    progress = Ledger(connection).progress(source.source_id)
     return Totals(
         sum(p.scored for p in progress),
         sum(p.rejected for p in progress),
@@ -237,8 +244,9 @@ def _totals(ledger: Ledger, source: Source) -> Totals:
     )
 
 
-def _latency_buckets(ledger: Ledger, source: Source, period: timedelta) -> list[int]:
-    rows = ledger.execute(
+def _latency_buckets(connection: Connection, source: Source, period: timedelta) -> list[int]:
+    rows = fetch_all(
+        connection,
         "SELECT latency_buckets FROM batches"
         " WHERE source_id = %(source_id)s AND committed_at > now() - %(period)s",
         {"source_id": source.source_id, "period": period},
@@ -248,24 +256,26 @@ def _latency_buckets(ledger: Ledger, source: Source, period: timedelta) -> list[
 
 
 def _summarize(
-    ledger: Ledger, source: Source, sent: int, seconds: float, first_event: float
+    connection: Connection, source: Source, sent: int, seconds: float, first_event: float
 ) -> Summary:
-    partitions = ledger.reconcile(source.source_id)
+    partitions = reconcile(connection, source.source_id)
     found = {name: sum(p[name] for p in partitions) for name in ("scored", "rejected", "gaps")}
     committed = sum(p["next_offset"] - p["first_offset"] for p in partitions)
     differences = [p["difference"] for p in partitions]
-    (tiers,) = ledger.execute(
+    (tiers,) = fetch_all(
+        connection,
         'SELECT coalesce(sum(watchlist), 0)::int AS "Watchlist",'
         ' coalesce(sum(elevated), 0)::int AS "Elevated", coalesce(sum(low), 0)::int AS "Low"'
         " FROM batches WHERE source_id = %(source_id)s",
         {"source_id": source.source_id},
     )
-    reasons = ledger.execute(
+    reasons = fetch_all(
+        connection,
         "SELECT reason, count(*) AS events FROM rejected_events WHERE source_id = %(source_id)s"
         " GROUP BY reason ORDER BY events DESC",
         {"source_id": source.source_id},
     )
-    buckets = _latency_buckets(ledger, source, timedelta(days=1))
+    buckets = _latency_buckets(connection, source, timedelta(days=1))
     return Summary(
         sent=sent,
         tiers=tiers,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, LiteralString
 import msgspec
 from psycopg.rows import dict_row
 
-from resources.postgres.ledger import WarehouseReader
+from resources.postgres.connection import WarehouseReader
 
 Page = tuple[list[dict[str, Any]], "Place | None"]
 

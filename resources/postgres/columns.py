@@ -1,4 +1,4 @@
-"""The columns of a large query as NumPy arrays, streamed: no Python object for each value.
+"""Columns into Postgres and out of it, streamed: no Python object for each value.
 
 In a binary COPY of columns of fixed width that are never null, all rows have one length, and NumPy
 reads them as they are: a million rows of ten columns take about a second.
@@ -9,7 +9,9 @@ from typing import Any, LiteralString
 
 import numpy as np
 import numpy.typing as npt
+import pgpq
 import psycopg
+import pyarrow as pa
 from psycopg import sql
 
 _HEADER_BYTES = 19  # signature, flags, length of the (empty) extension
@@ -63,3 +65,22 @@ def read_columns(
     if take(pending) != _TRAILER:  # a row of another length than all others
         raise ValueError(f"the query has a null, or other types than {dict(types)}")
     return {name: np.concatenate(parts.pop(name)) for name in types}
+
+
+def copy_batch(
+    connection: psycopg.Connection[Any], table: LiteralString, batch: pa.RecordBatch
+) -> None:
+    """COPY a record batch; its column names are the table's."""
+    encoder = pgpq.ArrowToPostgresBinaryEncoder(batch.schema)
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
+        sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, batch.schema.names))
+    )
+    with connection.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(encoder.write_header())
+        copy.write(encoder.write_batch(batch))
+        copy.write(encoder.finish())
+
+
+def constant(value: int, length: int, kind: pa.DataType) -> pa.Array:
+    """A column that has the same value in every row."""
+    return pa.repeat(pa.scalar(value, kind), length)

@@ -8,7 +8,7 @@ from psycopg import sql
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse
 
 _logger = logging.getLogger(__name__)
 

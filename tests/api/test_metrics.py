@@ -37,6 +37,7 @@ from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from infra.embedded.stack import free_port
+from resources.postgres.reconciliation import record_reconciliation
 from tests.integration.conftest import Pipeline, good_event
 from tests.malformed import without
 from tests.waiting import wait_until
@@ -242,10 +243,10 @@ def test_lag_is_what_waits_in_the_broker(client: TestClient, pipeline: Pipeline)
 def test_reconciliation_shows_the_newest_check(client: TestClient, pipeline: Pipeline) -> None:
     pipeline.send([good_event(1)])
     report = pipeline.drain()
-    with pipeline.warehouse.ledger() as ledger:
-        ledger.record_reconciliation(report.source.source_id, "a", 10, 3)
+    with pipeline.warehouse.session() as connection:
+        record_reconciliation(connection, report.source.source_id, "a", 10, 3)
         assert of(scrape(client), "reconciliation_difference_offsets") == 3
-        ledger.record_reconciliation(report.source.source_id, "b", 10, 0)
+        record_reconciliation(connection, report.source.source_id, "b", 10, 0)
         found = scrape(client)
     assert of(found, "reconciliation_difference_offsets") == 0
     assert abs(of(found, "reconciliation_timestamp_seconds") - time.time()) < 300

@@ -12,7 +12,8 @@ from pydantic import SecretStr
 from credit_risk_dagster.settings import WarehouseSettings
 from infra.embedded.stack import HOST, Postgres, free_port
 from resources.postgres.applications import Applications
-from resources.postgres.ledger import WarehouseReader, WarehouseUnavailable, migrate
+from resources.postgres.connection import WarehouseReader, WarehouseUnavailable
+from resources.postgres.migrate import migrate
 from tests.api.conftest import StartApi
 from tests.api.test_decisions import problem
 from tests.waiting import wait_until

@@ -35,7 +35,11 @@ from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from dashboard.data import queries
 from infra.embedded.stack import Postgres
 from resources.kafka.broker import Fetch, OffsetRange, TopicState
-from resources.postgres.ledger import StageSeconds, Warehouse, migrate
+from resources.postgres.connection import Warehouse
+from resources.postgres.ledger import Ledger, StageSeconds
+from resources.postgres.migrate import migrate
+from resources.postgres.policies import register_policy
+from resources.postgres.sources import Sources
 from tests.benchmarks.report import Bar, Section, bars_table, table
 
 FULL = 10_000_000
@@ -78,13 +82,14 @@ def _commit_loans(settings: WarehouseSettings) -> None:
     """The built-in loans, as a drain commits them."""
     policy = load_policy(DEFAULT_POLICY)
     loans = [json.dumps(dict(loan)).encode() for loan in builtin_loans()]
-    with Warehouse(settings).ledger() as ledger:
-        source = ledger.register_source(TopicState("bench", "loans", None, {0: (0, 0)}))
+    with Warehouse(settings).session() as connection:
+        ledger = Ledger(connection)
+        source = Sources(connection).register(TopicState("bench", "loans", None, {0: (0, 0)}))
         ledger.start_partitions(source.source_id, {0: 0})
         count = len(loans)
         ledger.commit(
             source.source_id,
-            ledger.register_policy(policy),
+            register_policy(connection, policy),
             "00000000-0000-0000-0000-000000000000",
             0,
             Fetch(

@@ -23,7 +23,7 @@ from credit_risk_dagster.settings import (
     WarehouseSettings,
 )
 from infra.embedded.stack import Broker, Postgres
-from resources.postgres.ledger import migrate
+from resources.postgres.migrate import migrate
 
 _TIMEOUT_SECONDS = 1800
 

@@ -21,7 +21,11 @@ from credit_risk_dagster.pipelines import producer
 from credit_risk_dagster.settings import KafkaSettings
 from infra.embedded.stack import Stack
 from resources.kafka.broker import Broker
-from resources.postgres.ledger import Ledger, Warehouse, migrate
+from resources.postgres.connection import Warehouse, fetch_all
+from resources.postgres.lanes import connected_runs
+from resources.postgres.ledger import Ledger
+from resources.postgres.migrate import migrate
+from resources.postgres.sources import Sources
 from tests.benchmarks.lab import (
     BenchmarkFailed,
     drain_settings,
@@ -84,8 +88,8 @@ def measure(size: Size, say: Callable[[str], None]) -> Section:
         migrate(warehouse)
         producer.ensure_topic(kafka)
         stack.start_services(drain_variables(settings))
-        ledger = exit_stack.enter_context(Warehouse(warehouse).ledger())
-        stream = _Stream(kafka, ledger)
+        connection = exit_stack.enter_context(Warehouse(warehouse).session())
+        stream = _Stream(kafka, connection)
         try:
             idle = []
             for number in range(1, size.idle_spells + 1):
@@ -126,16 +130,16 @@ def _history(environment: Mapping[str, str]) -> dict[str, Any]:
 class _Stream:
     """Sends events, and finds in Postgres what became of them."""
 
-    def __init__(self, kafka: KafkaSettings, ledger: Ledger) -> None:
+    def __init__(self, kafka: KafkaSettings, connection: psycopg.Connection[Any]) -> None:
         self._kafka = kafka
-        self._ledger = ledger
-        self._source_id = ledger.register_source(Broker(kafka).inspect()).source_id
+        self._connection = connection
+        self._source_id = Sources(connection).register(Broker(kafka).inspect()).source_id
         self._loans = producer.builtin_loans()
         self._sent = 0
 
     def first_event(self) -> float:
         """Seconds from an event that comes when no drain runs to its commit."""
-        self._wait(lambda: not self._ledger.connected_runs(), "a drain run does not end")
+        self._wait(lambda: not connected_runs(self._connection), "a drain run does not end")
         since = datetime.now(UTC)
         self._send(1)
         (seconds,) = self._latencies(since)
@@ -143,12 +147,12 @@ class _Stream:
 
     def phase(self, rate: int, seconds: int) -> dict[str, Any]:
         """Stream for so long, into a drain that runs."""
-        if not self._ledger.connected_runs():
+        if not connected_runs(self._connection):
             self._send(1)
         since = datetime.now(UTC)
         produced = self._send(rate * seconds, rate)
         latencies = self._latencies(since)
-        batches = self._ledger.execute(_BATCHES, {"since": since})
+        batches = fetch_all(self._connection, _BATCHES, {"since": since})
         buckets = np.sum([batch["latency_buckets"] for batch in batches], axis=0).tolist()
         runs = len({batch["run_id"] for batch in batches})
         return {
@@ -175,10 +179,12 @@ class _Stream:
         return produced
 
     def _processed(self) -> int:
-        return sum(p.scored + p.rejected for p in self._ledger.progress(self._source_id))
+        return sum(
+            p.scored + p.rejected for p in Ledger(self._connection).progress(self._source_id)
+        )
 
     def _latencies(self, since: datetime) -> np.ndarray:
-        rows = self._ledger.execute(_LATENCIES, {"since": since})
+        rows = fetch_all(self._connection, _LATENCIES, {"since": since})
         return np.array([row["seconds"] for row in rows])
 
     def _wait(self, done: Callable[[], bool], otherwise: str) -> None:

@@ -17,7 +17,8 @@ import psycopg
 from credit_risk_dagster.api.metrics import FRESH_SECONDS
 from credit_risk_dagster.pipelines.producer import builtin_loans, ensure_topic, produce
 from infra.embedded.stack import HOST, Server, Stack, free_port
-from resources.postgres.ledger import Warehouse, migrate
+from resources.postgres.connection import Warehouse
+from resources.postgres.migrate import migrate
 from tests.benchmarks.lab import kafka_settings, warehouse_settings
 from tests.benchmarks.report import Bar, Section, table
 from tests.waiting import wait_until

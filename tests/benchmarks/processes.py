@@ -40,7 +40,7 @@ from credit_risk_dagster.settings import (
 )
 from resources.kafka.broker import Broker, Reader
 from resources.lake import Lake
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse, fetch_all
 from resources.postgres.models import ModelStore, NewModel
 
 Measured = dict[str, Any]
@@ -193,8 +193,8 @@ def _activate_a_model(warehouse: Warehouse) -> None:
 
 
 def _with_pd(warehouse: Warehouse) -> int:
-    with warehouse.ledger() as ledger:
-        (counted,) = ledger.execute("SELECT count(pd) AS rows FROM scored_applications")
+    with warehouse.session() as connection:
+        (counted,) = fetch_all(connection, "SELECT count(pd) AS rows FROM scored_applications")
     return int(counted["rows"])
 
 
@@ -260,10 +260,11 @@ def train(rows: int) -> Measured:
 
 def _last_commit(warehouse: Warehouse) -> float:
     """When Postgres committed the newest batch (Unix time)."""
-    with warehouse.ledger() as ledger:
-        (last,) = ledger.execute(
+    with warehouse.session() as connection:
+        (last,) = fetch_all(
+            connection,
             "SELECT extract(epoch FROM max(pg_xact_commit_timestamp(xmin)))::float8 AS at"
-            " FROM batches"
+            " FROM batches",
         )
     return float(last["at"])
 
@@ -448,9 +449,10 @@ def job() -> Measured:
         defs.get_job_def("score_applications").execute_in_process(instance=instance)
     seconds = time.time() - started
     peak = _peak_mb()
-    with Warehouse(WarehouseSettings()).ledger() as ledger:
-        (done,) = ledger.execute(
-            "SELECT sum(scored + rejected)::int AS events, count(*) AS batches FROM batches"
+    with Warehouse(WarehouseSettings()).session() as connection:
+        (done,) = fetch_all(
+            connection,
+            "SELECT sum(scored + rejected)::int AS events, count(*) AS batches FROM batches",
         )
     return {**done, "peak_mb": peak, "before_mb": before, "seconds": seconds}
 

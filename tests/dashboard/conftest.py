@@ -17,7 +17,10 @@ from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from dashboard.parts import lag
 from resources.kafka.broker import Fetch, OffsetRange, TopicState
-from resources.postgres.ledger import StageSeconds, Warehouse
+from resources.postgres.connection import Warehouse
+from resources.postgres.ledger import Ledger, StageSeconds
+from resources.postgres.policies import register_policy
+from resources.postgres.sources import Sources
 
 LATENCY_SECONDS = 0.19
 
@@ -94,8 +97,9 @@ def commit(warehouse: psycopg.Connection[Any], warehouse_settings: WarehouseSett
     topic = TopicState("cluster", "loan_applications", None, {0: (0, 0)})
 
     def run(*applications: dict[str, Any]) -> None:
-        with Warehouse(warehouse_settings).ledger() as ledger:
-            source = ledger.register_source(topic)
+        with Warehouse(warehouse_settings).session() as connection:
+            ledger = Ledger(connection)
+            source = Sources(connection).register(topic)
             start = ledger.start_partitions(source.source_id, {0: 0})[0]
             count = len(applications)
             offsets = np.arange(start, start + count)
@@ -106,7 +110,7 @@ def commit(warehouse: psycopg.Connection[Any], warehouse_settings: WarehouseSett
             recorded = int((time.time() - LATENCY_SECONDS) * 1000)
             ledger.commit(
                 source.source_id,
-                ledger.register_policy(policy),
+                register_policy(connection, policy),
                 "run",
                 0,
                 Fetch(

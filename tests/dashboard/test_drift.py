@@ -17,7 +17,7 @@ from credit_risk_dagster.settings import (
     WarehouseSettings,
 )
 from resources.lake import Lake
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse
 from tests.dashboard.conftest import ELEVATED, LOW, Commit, figures, open_view, words
 
 pytestmark = pytest.mark.integration

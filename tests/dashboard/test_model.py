@@ -14,7 +14,7 @@ from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines import modelling
 from credit_risk_dagster.pipelines.modelling import Modelling, Stored
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse
 from tests.dashboard.conftest import figures, open_view, words
 from tests.domain.modelling import planted_sample
 

@@ -14,7 +14,8 @@ from credit_risk_dagster.cli.main import app
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 from infra.embedded.stack import Postgres
-from resources.postgres.ledger import Warehouse, migrate
+from resources.postgres.connection import Warehouse
+from resources.postgres.migrate import migrate
 from resources.postgres.readers import ReaderRefused, grant_reader
 from tests.dashboard.conftest import LOW, REJECTED, Commit
 

@@ -15,7 +15,7 @@ from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.settings import WarehouseSettings
 from dashboard.data import queries
 from dashboard.parts.periods import PERIODS
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse
 from tests.dashboard.conftest import ELEVATED, LOW, WATCHLIST, Commit
 
 pytestmark = pytest.mark.integration

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.stack import Postgres, Stack
 from resources.kafka.broker import Broker
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse
 from tests.deploy.compose import INFRA, Composed, secrets
 from tests.integration.conftest import Pipeline
 

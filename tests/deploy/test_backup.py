@@ -10,7 +10,7 @@ from credit_risk_dagster.settings import KafkaSettings, LakeSettings, WarehouseS
 from infra.embedded.stack import Postgres
 from resources.kafka.broker import Broker
 from resources.lake import Lake
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse
 from tests.integration.conftest import good_event
 from tests.lake.conftest import LakePipeline, pipeline
 from tests.lake.test_rebuild import run as rebuild

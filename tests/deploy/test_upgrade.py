@@ -10,7 +10,9 @@ from pydantic import SecretStr
 
 from credit_risk_dagster.settings import PROJECT_ROOT, KafkaSettings, WarehouseSettings
 from resources.kafka.broker import Broker
-from resources.postgres.ledger import SCHEMA_VERSION, NotMigrated, Warehouse, migrate
+from resources.postgres.connection import NotMigrated, Warehouse
+from resources.postgres.migrate import migrate
+from resources.postgres.migrations import SCHEMA_VERSION
 from tests.integration.conftest import Pipeline, good_event
 
 VERSIONS = sorted(
@@ -74,7 +76,7 @@ def test_the_code_before_goes_on_with_the_new_schema(
 ) -> None:
     # What was there before the migration, for whoever still runs, or is rolled back to.
     migrate(settings)
-    monkeypatch.setattr("resources.postgres.ledger.SCHEMA_VERSION", PREVIOUS)
+    monkeypatch.setattr("resources.postgres.connection.SCHEMA_VERSION", PREVIOUS)
     assert pipeline.drain().scored == 100
     assert pipeline.unreconciled() == 0
 

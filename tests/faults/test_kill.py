@@ -8,7 +8,7 @@ from collections.abc import Container
 import psutil
 import pytest
 
-from resources.postgres.ledger import APPLICATION_NAME
+from resources.postgres.connection import APPLICATION_NAME
 from tests.e2e.conftest import StartPlatform
 from tests.e2e.platform import PATIENCE_SECONDS, Platform
 from tests.waiting import wait_until

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.stack import Broker, Postgres
-from resources.postgres.ledger import migrate
+from resources.postgres.migrate import migrate
 from tests.conftest import create_topic
 from tests.e2e.conftest import StartPlatform
 from tests.e2e.platform import PATIENCE_SECONDS, Platform

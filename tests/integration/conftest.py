@@ -18,7 +18,9 @@ from credit_risk_dagster.settings import (
     WarehouseSettings,
 )
 from resources.kafka.broker import Broker
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse, fetch_all
+from resources.postgres.reconciliation import reconcile
+from resources.postgres.sources import Sources
 
 GOOD = (
     b'{"id": %d, "loan_amnt": 10000, "annual_inc": 60000, "dti": 35.5, "int_rate": "13.56%%",'
@@ -76,9 +78,8 @@ class Pipeline:
         )
 
     def query(self, query: Any, **parameters: Any) -> list[dict[str, Any]]:
-        with self.warehouse.ledger() as ledger:
-            rows: list[dict[str, Any]] = ledger.execute(query, parameters)
-            return rows
+        with self.warehouse.session() as connection:
+            return fetch_all(connection, query, parameters)
 
     def stored(self) -> dict[str, list[tuple[int, int]]]:
         """(partition, offset) of every scored and every rejected row, with duplicates if any."""
@@ -92,9 +93,9 @@ class Pipeline:
 
     def unreconciled(self) -> int:
         """Offsets that are not stored exactly once, over all sources."""
-        with self.warehouse.ledger() as ledger:
-            sources = ledger.execute("SELECT source_id FROM sources")
-            rows = [row for s in sources for row in ledger.reconcile(s["source_id"])]
+        with self.warehouse.session() as connection:
+            sources = Sources(connection).all()
+            rows = [row for s in sources for row in reconcile(connection, s.source_id)]
         return sum(abs(row["difference"]) for row in rows)
 
 

@@ -10,13 +10,10 @@ from credit_risk_dagster.pipelines.drain import Bound, BoundsError
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.stack import Broker as BrokerServer
 from resources.kafka.broker import Broker, BrokerUnavailable, TopicMissing, TopicReplaced
-from resources.postgres.ledger import (
-    LaneBusy,
-    NotMigrated,
-    Warehouse,
-    WarehouseUnavailable,
-    migrate,
-)
+from resources.postgres.connection import NotMigrated, Warehouse, WarehouseUnavailable
+from resources.postgres.lanes import LaneBusy, lock_partitions
+from resources.postgres.migrate import migrate
+from resources.postgres.sources import Sources
 from tests.conftest import create_topic
 from tests.integration.conftest import Pipeline, good_event
 
@@ -144,7 +141,7 @@ def test_compare_and_set_alone_is_enough(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the lock, two drains on one partition waste work, and are never wrong."""
-    monkeypatch.setattr("resources.postgres.ledger.Ledger.lock", lambda *_: None)
+    monkeypatch.setattr("credit_risk_dagster.pipelines.drain.lock_partitions", lambda *_: None)
     count = 5_000
     pipeline.send([good_event(i) for i in range(count)])
     with ThreadPoolExecutor(2) as pool:
@@ -181,14 +178,14 @@ def test_a_waiting_run_takes_over_when_the_session_ends(pipeline: Pipeline) -> N
 def test_a_run_that_waits_too_long_says_so(pipeline: Pipeline) -> None:
     pipeline.send([good_event(1)])
     pipeline.drain()
-    with pipeline.warehouse.ledger("holder") as holder:
-        (source,) = holder.execute("SELECT source_id FROM sources")
-        holder.lock(source["source_id"], [0], 1)
+    with pipeline.warehouse.session("holder") as holder:
+        (source,) = Sources(holder).all()
+        lock_partitions(holder, source.source_id, [0], 1)
         with (
-            pipeline.warehouse.ledger("other") as other,
+            pipeline.warehouse.session("other") as other,
             pytest.raises(LaneBusy, match=r"another run held partition 0 for more than 0 s"),
         ):
-            other.lock(source["source_id"], [0], 0.2)
+            lock_partitions(other, source.source_id, [0], 0.2)
 
 
 def test_bounds_limit_what_is_processed(pipeline: Pipeline) -> None:
@@ -260,8 +257,8 @@ def test_a_recreated_topic_stops_the_drain_until_a_new_epoch(
         pipeline.send([good_event(i) for i in range(30)])
         with pytest.raises(TopicReplaced, match="new-epoch"):
             pipeline.drain()
-        with pipeline.warehouse.ledger() as ledger:
-            assert ledger.new_epoch(pipeline.broker.inspect()) == 1
+        with pipeline.warehouse.session() as connection:
+            assert Sources(connection).new_epoch(pipeline.broker.inspect()) == 1
         assert pipeline.drain().ranges == {0: (0, 42)}
     assert len(pipeline.stored()["scored_applications"]) == 72
     assert pipeline.unreconciled() == 0

@@ -20,7 +20,8 @@ from credit_risk_dagster.settings import (
 from resources.kafka.broker import Broker
 from resources.lake import Lake
 from resources.postgres.archive import ArchivedObject, ArchiveLedger
-from resources.postgres.ledger import Source, Warehouse
+from resources.postgres.connection import Warehouse
+from resources.postgres.sources import Source, Sources
 from tests.integration.conftest import Pipeline
 
 
@@ -45,8 +46,8 @@ class LakePipeline(Pipeline):
             return ArchiveLedger(connection).objects()
 
     def source(self) -> Source:
-        with self.warehouse.ledger() as ledger:
-            source = ledger.find_source(self.broker.inspect())
+        with self.warehouse.session() as connection:
+            source = Sources(connection).find(self.broker.inspect())
         assert source
         return source
 

@@ -17,6 +17,8 @@ from credit_risk_dagster.settings import PROJECT_ROOT, LakeSettings
 from infra.embedded.stack import S3
 from resources.kafka.broker import TopicState
 from resources.lake import Lake, LakeRefused, LakeUnavailable, Stored
+from resources.postgres.ledger import Ledger
+from resources.postgres.sources import Sources
 from tests.integration.conftest import good_event
 from tests.lake.conftest import LakePipeline
 
@@ -108,8 +110,8 @@ def test_sources_with_the_same_offsets_overwrite_nothing(pipeline: LakePipeline)
     """A topic that was started over has the same topic, partitions, offsets and days."""
     pipeline.send_and_drain([good_event(i) for i in range(5)])
     pipeline.archive()
-    with pipeline.warehouse.ledger() as ledger:
-        ledger.new_epoch(pipeline.broker.inspect())
+    with pipeline.warehouse.session() as connection:
+        Sources(connection).new_epoch(pipeline.broker.inspect())
     pipeline.drain()
     assert pipeline.archive().rows == 5
     first, second = (o.key or "" for o in pipeline.objects())
@@ -218,9 +220,9 @@ def test_offsets_that_are_gaps_are_not_lost(
 ) -> None:
     pipeline.send([good_event(i) for i in range(10)])
     state = pipeline.broker.inspect()
-    with pipeline.warehouse.ledger() as ledger:
-        source = ledger.register_source(state)
-        ledger.start_partitions(source.source_id, {0: 0})
+    with pipeline.warehouse.session() as connection:
+        source = Sources(connection).register(state)
+        Ledger(connection).start_partitions(source.source_id, {0: 0})
     moved = TopicState(state.cluster_id, state.topic, state.topic_id, {**state.offsets, 0: (4, 10)})
     monkeypatch.setattr(pipeline.broker, "inspect", lambda: moved)
     pipeline.drain()

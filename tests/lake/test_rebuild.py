@@ -15,7 +15,7 @@ from credit_risk_dagster.pipelines.producer import builtin_loans, endless
 from credit_risk_dagster.pipelines.rebuild import RebuildRefused, RebuildReport, rebuild
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from resources.lake import Lake
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse, fetch_all
 from tests.integration.conftest import good_event
 from tests.lake.conftest import LakePipeline
 
@@ -48,23 +48,26 @@ def run(
 def tables(settings: WarehouseSettings, schema: str) -> dict[str, list[dict[str, Any]]]:
     """Scored and rejected rows by coordinates, without what differs by nature."""
     store = Warehouse(settings.model_copy(update={"db_schema": schema}))
-    with store.ledger() as ledger:
+    with store.session() as connection:
         return {
             "scored": _comparable(
-                ledger.execute(
+                fetch_all(
+                    connection,
                     "SELECT s.*, p.content_hash FROM scored_applications s"
-                    ' JOIN policies p USING (policy_id) ORDER BY source_id, partition, "offset"'
+                    ' JOIN policies p USING (policy_id) ORDER BY source_id, partition, "offset"',
                 )
             ),
             "rejected": _comparable(
-                ledger.execute(
-                    'SELECT * FROM rejected_events ORDER BY source_id, partition, "offset"'
+                fetch_all(
+                    connection,
+                    'SELECT * FROM rejected_events ORDER BY source_id, partition, "offset"',
                 )
             ),
             "offsets": _comparable(
-                ledger.execute(
+                fetch_all(
+                    connection,
                     "SELECT source_id, partition, first_offset, next_offset, scored, rejected, gaps"
-                    " FROM stream_offsets WHERE next_offset > first_offset ORDER BY 1, 2"
+                    " FROM stream_offsets WHERE next_offset > first_offset ORDER BY 1, 2",
                 )
             ),
         }

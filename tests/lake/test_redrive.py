@@ -5,7 +5,7 @@ import pytest
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines.redrive import RedriveReport, UnknownReason, redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY
-from resources.postgres.ledger import RedriveRaced
+from resources.postgres.rejected import RedriveRaced, RejectedEvents
 from tests.integration.conftest import good_event
 from tests.lake.conftest import LakePipeline
 
@@ -83,8 +83,8 @@ def test_only_what_is_asked_for_is_tried(pipeline: LakePipeline) -> None:
 
 
 def test_two_redrives_do_not_meet(pipeline: LakePipeline) -> None:
-    with pipeline.warehouse.ledger() as other:
-        other.lock_redrive()
+    with pipeline.warehouse.session() as other:
+        RejectedEvents(other).lock_redrive()
         with pytest.raises(RedriveRaced, match="another run re-drives rejected events"):
             run(pipeline)
 

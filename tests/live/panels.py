@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from infra.grafana.files import DASHBOARDS
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse, fetch_all
 
 _TIMEOUT_SECONDS = 30
 
@@ -96,8 +96,8 @@ class Sources:
 
     def rows(self, query: Query) -> list[dict[str, Any]]:
         """The rows of a warehouse query."""
-        with self.warehouse.ledger("panels") as ledger:
-            rows: list[dict[str, Any]] = ledger.execute(self._text(query))
+        with self.warehouse.session("panels") as connection:
+            rows = fetch_all(connection, self._text(query))
         return rows
 
     def _text(self, query: Query) -> str:

@@ -21,7 +21,8 @@ from pydantic import SecretStr
 from credit_risk_dagster.pipelines.producer import builtin_loans, endless, ensure_topic, produce
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.stack import Services, Stack
-from resources.postgres.ledger import Warehouse, migrate
+from resources.postgres.connection import Warehouse, fetch_all
+from resources.postgres.migrate import migrate
 from tests.integration.conftest import send
 from tests.malformed import event, without
 from tests.waiting import wait_until
@@ -65,9 +66,8 @@ class Live:
 
     def query(self, query: LiteralString, **parameters: Any) -> list[dict[str, Any]]:
         """Rows of the platform's schema."""
-        with Warehouse(self.warehouse).ledger("live") as ledger:
-            rows: list[dict[str, Any]] = ledger.execute(query, parameters)
-            return rows
+        with Warehouse(self.warehouse).session("live") as connection:
+            return fetch_all(connection, query, parameters)
 
     def committed(self) -> int:
         """Offsets that are committed. Raises what sending raised."""

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 
 from credit_risk_dagster.settings import PROJECT_ROOT, WarehouseSettings
 from infra.grafana.files import DASHBOARDS, generated
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse
 from tests.live.panels import Query, Sources, queries
 from tests.live.platform import Live
 from tests.live.prometheus import run_prometheus

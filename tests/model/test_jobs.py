@@ -10,7 +10,7 @@ from assets_src.model import benchmark_schedule
 from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.pipelines import modelling
 from credit_risk_dagster.pipelines.modelling import Modelling
-from resources.postgres.ledger import Warehouse
+from resources.postgres.connection import Warehouse
 from resources.postgres.models import ModelStore
 from sensors.population import DRIFTED, STABLE, population_drifted
 from tests.dagster.test_scoring_job import failure, instance

@@ -16,7 +16,7 @@ from credit_risk_dagster.pipelines import modelling
 from credit_risk_dagster.pipelines.modelling import ActivationRefused, Modelling, Stored
 from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
-from resources.postgres.ledger import WarehouseUnavailable
+from resources.postgres.connection import WarehouseUnavailable
 from resources.postgres.models import ModelMissing, ModelStore
 from tests.domain.modelling import OUTCOME, builtin_sample
 from tests.lake.conftest import LakePipeline

@@ -1,6 +1,6 @@
 """Alembic environment: migrates the schema named on the connection, one process at a time.
 
-Run by `resources.postgres.ledger.migrate`, which hands the connection over: no alembic.ini.
+Run by `resources.postgres.migrate.migrate`, which hands the connection over: no alembic.ini.
 """
 
 from alembic import context
