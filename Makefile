@@ -45,10 +45,11 @@ demo: $(INSTALLED)  ## run the whole platform on this machine; ARGS="--help" tel
 test: $(INSTALLED)  ## run the tests
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
 
-lint: $(INSTALLED)  ## check style, format and types
+lint: $(INSTALLED)  ## check style, format, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(INSTALLED)  ## put the code into the format that lint wants
 	$(BIN)/ruff check --fix .

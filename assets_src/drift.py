@@ -17,7 +17,6 @@ from credit_risk_dagster.pipelines.drift import (
     NothingScored,
     TooFewApplications,
     freeze_baseline,
-    publish_html,
     report_drift,
 )
 from credit_risk_dagster.settings import DrainSettings, DriftSettings, KafkaSettings
@@ -177,6 +176,9 @@ def drift_report(
             )
         )
     if config.html:
+        # Evidently is slow to import.
+        from credit_risk_dagster.pipelines.drift_html import publish_html
+
         publish_html(report, warehouse.client(), lake.client(), context.log)
     yield dg.MaterializeResult(asset_key=REPORT, metadata=_metadata(report))
     yield from _checks(report)

@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets_src.scoring import OWNERS
-from credit_risk_dagster.domain.model.features import FEATURES, select_features
+from credit_risk_dagster.domain.features import FEATURES, select_features
 from credit_risk_dagster.domain.model.outcome import load_outcome
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.errors import PlatformError

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from credit_risk_dagster.domain.model.features import CLASSIC_FEATURES
+from credit_risk_dagster.domain.features import CLASSIC_FEATURES
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_POLICY = Path(__file__).parent / "domain" / "policies" / "lendingclub-v1.yaml"

@@ -14,7 +14,7 @@ from credit_risk_dagster.api.health import PATIENCE_SECONDS, Health
 from credit_risk_dagster.api.metrics import PlatformCollector
 from credit_risk_dagster.api.question import Question
 from credit_risk_dagster.api.requests import RequestLog
-from credit_risk_dagster.domain.model.pd import PdModel
+from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.settings import Settings
 from resources.kafka.publisher import Publisher

@@ -21,7 +21,7 @@ from credit_risk_dagster.api.cursors import Cursor, Limit
 from credit_risk_dagster.api.guards import JsonBody, admit
 from credit_risk_dagster.api.problems import RETRY_AFTER_SECONDS, ApiError
 from credit_risk_dagster.api.question import Unanswered
-from credit_risk_dagster.domain.model.pd import PdModel
+from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.scoring import answers
 from resources.kafka.publisher import PublisherBusy
 

@@ -256,7 +256,7 @@ def score(
 
     import msgspec
 
-    from credit_risk_dagster.domain.model.pd import load_model_file
+    from credit_risk_dagster.domain.pd import load_model_file
     from credit_risk_dagster.domain.policy import load_policy
     from credit_risk_dagster.domain.scoring import answers
 

@@ -132,7 +132,7 @@ def deactivate() -> None:
 @app.command()
 def export(model_id: ModelId) -> None:
     """Write what scoring needs of a model to stdout, as JSON: for `credit-risk score --model`."""
-    from credit_risk_dagster.domain.model.pd import model_file
+    from credit_risk_dagster.domain.pd import model_file
     from resources.postgres.models import ModelStore
 
     with _warehouse().session("model") as connection:
@@ -144,7 +144,7 @@ def export(model_id: ModelId) -> None:
 def _model(
     sample: str | None, outcome: str | None, features: str | None, seed: int | None
 ) -> "Modelling":
-    from credit_risk_dagster.domain.model.features import select_features
+    from credit_risk_dagster.domain.features import select_features
     from credit_risk_dagster.domain.model.outcome import load_outcome
     from credit_risk_dagster.domain.policy import load_policy
     from credit_risk_dagster.pipelines import modelling

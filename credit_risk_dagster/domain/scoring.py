@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from credit_risk_dagster.domain.cleaning import CleanApplications, Floats, Texts, clean
 from credit_risk_dagster.domain.events import ACCEPTED, REASONS, DecodedEvents, decode
-from credit_risk_dagster.domain.model.pd import PdModel
+from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import BANDS, TIERS, Policy
 
 Codes = npt.NDArray[np.int8]

@@ -22,7 +22,7 @@ from structlog.contextvars import bound_contextvars
 
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, percentile
-from credit_risk_dagster.domain.model.pd import ModelUnreadable, PdModel
+from credit_risk_dagster.domain.pd import ModelUnreadable, PdModel
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import Assessment, assess
 from credit_risk_dagster.errors import PlatformError

@@ -1,11 +1,9 @@
 """Drift: freezing a baseline, and reporting how far the newest applications are from it."""
 
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,13 +26,10 @@ from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DriftSettings
-from resources.lake import Lake
 from resources.postgres.connection import Warehouse
 from resources.postgres.drift import DriftLedger, Period, StoredBaseline
 
-CONTENT_TYPE = "text/html; charset=utf-8"
 _CSV_CHUNK = 5_000
-_HTML_ROWS = 5_000
 
 
 class TooFewApplications(PlatformError):
@@ -232,38 +227,6 @@ def report_drift(
     return DriftReport(
         report_id, stored, baseline, period, window, drift, thresholds, froze, seconds
     )
-
-
-def publish_html(
-    report: DriftReport, warehouse: Warehouse, lake: Lake, log: logging.Logger
-) -> None:
-    """Make the HTML of a report and put it on S3. What goes wrong is noted in the report: its
-    numbers are stored, and stay."""
-    key = html_key(report.period.end)
-    try:
-        from credit_risk_dagster.pipelines.drift_html import render
-
-        with warehouse.session("drift") as connection:
-            sample = DriftLedger(connection).sample(report.period, report.window.rows, _HTML_ROWS)
-        lake.put(key, render(report, sample).encode(), CONTENT_TYPE)
-        with warehouse.session("drift") as connection:
-            DriftLedger(connection).set_html(report.report_id, key)
-        report.html_link = lake.link(key)
-    except PlatformError as error:
-        report.html_problem = str(error)
-    except Exception as error:
-        log.warning("Evidently failed", exc_info=True)
-        report.html_problem = f"Evidently failed: {type(error).__name__}: {error}"
-    else:
-        report.html_key, report.html_problem = key, ""
-        return
-    log.warning("no HTML report: %s", report.html_problem)
-
-
-def html_key(end: datetime) -> str:
-    """Key of the report of a window that ends then."""
-    end = end.astimezone(UTC)
-    return f"reports/drift/dt={end:%Y-%m-%d}/{end:%Y-%m-%dT%H%M%S.%fZ}.html"
 
 
 def _has_baseline(warehouse: Warehouse) -> bool:

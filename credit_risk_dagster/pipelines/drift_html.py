@@ -5,9 +5,11 @@ its counts: each alone is distributed exactly as in the baseline, together they 
 The statistics that Evidently shows are the ones computed here, not its own with other bins.
 """
 
+import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,14 +24,48 @@ from credit_risk_dagster.domain.drift.statistics import (
     FeatureDrift,
     Reference,
 )
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.drift import DriftReport
+from resources.lake import Lake
+from resources.postgres.connection import Warehouse
+from resources.postgres.drift import DriftLedger
 
-if TYPE_CHECKING:
-    from credit_risk_dagster.pipelines.drift import DriftReport
-
+CONTENT_TYPE = "text/html; charset=utf-8"
 _REFERENCE_ROWS = 5_000
+_HTML_ROWS = 5_000
 
 
-def render(report: "DriftReport", sample: pa.Table) -> str:
+def publish_html(
+    report: DriftReport, warehouse: Warehouse, lake: Lake, log: logging.Logger
+) -> None:
+    """Make the HTML of a report and put it on S3. What goes wrong is noted in the report: its
+    numbers are stored, and stay."""
+    key = html_key(report.period.end)
+    try:
+        with warehouse.session("drift") as connection:
+            sample = DriftLedger(connection).sample(report.period, report.window.rows, _HTML_ROWS)
+        lake.put(key, render(report, sample).encode(), CONTENT_TYPE)
+        with warehouse.session("drift") as connection:
+            DriftLedger(connection).set_html(report.report_id, key)
+        report.html_link = lake.link(key)
+    except PlatformError as error:
+        report.html_problem = str(error)
+    except Exception as error:
+        log.warning("Evidently failed", exc_info=True)
+        report.html_problem = f"Evidently failed: {type(error).__name__}: {error}"
+    else:
+        report.html_key, report.html_problem = key, ""
+        return
+    log.warning("no HTML report: %s", report.html_problem)
+
+
+def html_key(end: datetime) -> str:
+    """Key of the report of a window that ends then."""
+    end = end.astimezone(UTC)
+    return f"reports/drift/dt={end:%Y-%m-%d}/{end:%Y-%m-%dT%H%M%S.%fZ}.html"
+
+
+def render(report: DriftReport, sample: pa.Table) -> str:
     """The HTML file of a report.
 
     Args:
@@ -52,7 +88,7 @@ def render(report: "DriftReport", sample: pa.Table) -> str:
     )
 
 
-def _evidently(report: "DriftReport", reference: pd.DataFrame, current: pd.DataFrame) -> str:
+def _evidently(report: DriftReport, reference: pd.DataFrame, current: pd.DataFrame) -> str:
     from evidently import DataDefinition, Dataset, Report
     from evidently.legacy.calculations.stattests import StatTest, register_stattest
     from evidently.legacy.core import ColumnType
@@ -134,7 +170,7 @@ _STYLE = """<style>
 </style>"""
 
 
-def _summary(report: "DriftReport", title: str) -> str:
+def _summary(report: DriftReport, title: str) -> str:
     drift, period = report.drift, report.period
     limits = drift.watchlist_limits
     rows = "".join(_row(feature) for feature in drift.features)

@@ -14,10 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from credit_risk_dagster.domain.events import ACCEPTED, DecodedEvents, Event
+from credit_risk_dagster.domain.features import Feature, FeatureRefused
 from credit_risk_dagster.domain.model.benchmark import Benchmark, benchmark, objections
-from credit_risk_dagster.domain.model.features import Feature, FeatureRefused
 from credit_risk_dagster.domain.model.outcome import Outcome
-from credit_risk_dagster.domain.model.pd import Coefficients, PdModel
 from credit_risk_dagster.domain.model.sample import COLUMNS, Sample, make_sample
 from credit_risk_dagster.domain.model.training import (
     LEAKAGE_AUC,
@@ -31,6 +30,7 @@ from credit_risk_dagster.domain.model.training import (
     kinds,
     train,
 )
+from credit_risk_dagster.domain.pd import Coefficients, PdModel
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError

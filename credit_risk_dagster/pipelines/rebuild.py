@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from credit_risk_dagster.domain.events import decode
-from credit_risk_dagster.domain.model.pd import PdModel
+from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.raw_events import PREFIX, Coordinates, from_arrow, parse_key
 from credit_risk_dagster.domain.scoring import assess

@@ -12,7 +12,7 @@ from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
 from credit_risk_dagster.domain.model import sample
-from credit_risk_dagster.domain.model.pd import (
+from credit_risk_dagster.domain.pd import (
     Coefficients,
     ModelUnreadable,
     PdModel,

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from kafka.partitioner.default import murmur2
 
 from credit_risk_dagster.api.bodies import EXAMPLE
-from credit_risk_dagster.domain.model.pd import Coefficients, NumberTerm
+from credit_risk_dagster.domain.pd import Coefficients, NumberTerm
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import answers
 from credit_risk_dagster.pipelines.redrive import redrive

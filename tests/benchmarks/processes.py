@@ -25,7 +25,7 @@ from kafka import KafkaConsumer, TopicPartition
 from psycopg import sql
 
 from credit_risk_dagster.domain.events import decode
-from credit_risk_dagster.domain.model.pd import CategoryTerm, Coefficients, NumberTerm
+from credit_risk_dagster.domain.pd import CategoryTerm, Coefficients, NumberTerm
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.pipelines.drain import drain as run_drain
@@ -226,9 +226,9 @@ def scored_loans(rows: int) -> Measured:
 
 def train(rows: int) -> Measured:
     """Train every kind of model on the scored applications, and measure them, as a run does."""
+    from credit_risk_dagster.domain.features import CLASSIC_FEATURES, select_features
     from credit_risk_dagster.domain.model import training
     from credit_risk_dagster.domain.model.benchmark import benchmark
-    from credit_risk_dagster.domain.model.features import CLASSIC_FEATURES, select_features
     from credit_risk_dagster.domain.model.outcome import load_outcome
     from credit_risk_dagster.pipelines import modelling
 
@@ -408,7 +408,8 @@ def drift(rows: int, html: bool = False) -> Measured:
     """A drift report of the newest rows as its run makes it: plots included, HTML if asked for."""
     # A run has all of these modules.
     from credit_risk_dagster import definitions  # noqa: F401
-    from credit_risk_dagster.pipelines.drift import publish_html, report_drift
+    from credit_risk_dagster.pipelines.drift import report_drift
+    from credit_risk_dagster.pipelines.drift_html import publish_html
     from credit_risk_dagster.pipelines.drift_plots import distributions, psi_bars
 
     warehouse = Warehouse(WarehouseSettings())

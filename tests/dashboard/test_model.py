@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from credit_risk_dagster.domain.model.features import select_features
+from credit_risk_dagster.domain.features import select_features
 from credit_risk_dagster.domain.model.training import kinds
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines import modelling

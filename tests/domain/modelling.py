@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from credit_risk_dagster.domain.events import decode
-from credit_risk_dagster.domain.model.features import FEATURES
+from credit_risk_dagster.domain.features import FEATURES
 from credit_risk_dagster.domain.model.outcome import load_outcome
 from credit_risk_dagster.domain.model.sample import COLUMNS, Sample, make_sample
 from credit_risk_dagster.domain.policy import load_policy

@@ -11,17 +11,7 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from credit_risk_dagster.domain.events import decode
-from credit_risk_dagster.domain.model.features import CLASSIC_FEATURES, FEATURES, select_features
-from credit_risk_dagster.domain.model.pd import (
-    CategoryTerm,
-    Coefficients,
-    ModelUnreadable,
-    NumberTerm,
-    PdModel,
-    load_model_file,
-    model_file,
-    read_coefficients,
-)
+from credit_risk_dagster.domain.features import CLASSIC_FEATURES, FEATURES, select_features
 from credit_risk_dagster.domain.model.sample import make_sample
 from credit_risk_dagster.domain.model.training import (
     Trained,
@@ -31,6 +21,16 @@ from credit_risk_dagster.domain.model.training import (
     kinds,
     load,
     pd_of,
+)
+from credit_risk_dagster.domain.pd import (
+    CategoryTerm,
+    Coefficients,
+    ModelUnreadable,
+    NumberTerm,
+    PdModel,
+    load_model_file,
+    model_file,
+    read_coefficients,
 )
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import answers, assess
@@ -144,7 +144,7 @@ def test_the_drain_scores_without_scikit_learn() -> None:
         "import sys, json\n"
         "import credit_risk_dagster.definitions, credit_risk_dagster.pipelines.drain\n"
         "from credit_risk_dagster.domain.events import decode\n"
-        "from credit_risk_dagster.domain.model.pd import *\n"
+        "from credit_risk_dagster.domain.pd import *\n"
         "from credit_risk_dagster.domain.policy import load_policy\n"
         "from credit_risk_dagster.domain.scoring import assess\n"
         "from credit_risk_dagster.settings import DEFAULT_POLICY\n"

@@ -9,6 +9,12 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import cohen_kappa_score, jaccard_score
 
+from credit_risk_dagster.domain.features import (
+    CLASSIC_FEATURES,
+    POST_ORIGINATION,
+    FeatureRefused,
+    select_features,
+)
 from credit_risk_dagster.domain.model.benchmark import (
     RULES,
     benchmark,
@@ -17,12 +23,6 @@ from credit_risk_dagster.domain.model.benchmark import (
     rule_tiers,
     tier_table,
     verdict,
-)
-from credit_risk_dagster.domain.model.features import (
-    CLASSIC_FEATURES,
-    POST_ORIGINATION,
-    FeatureRefused,
-    select_features,
 )
 from credit_risk_dagster.domain.model.measures import auc_interval
 from credit_risk_dagster.domain.model.outcome import (

@@ -97,8 +97,7 @@ class Sources:
     def rows(self, query: Query) -> list[dict[str, Any]]:
         """The rows of a warehouse query."""
         with self.warehouse.session("panels") as connection:
-            rows = fetch_all(connection, self._text(query))
-        return rows
+            return fetch_all(connection, self._text(query))
 
     def _text(self, query: Query) -> str:
         return query.rendered(

@@ -5,7 +5,7 @@ import logging
 import msgspec
 import pytest
 
-from credit_risk_dagster.domain.model.features import CLASSIC_FEATURES, select_features
+from credit_risk_dagster.domain.features import CLASSIC_FEATURES, select_features
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines import modelling
 from credit_risk_dagster.pipelines.modelling import Modelling, Stored

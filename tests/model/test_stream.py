@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from credit_risk_dagster.domain.features import CLASSIC_FEATURES, select_features
 from credit_risk_dagster.domain.model.benchmark import RULES
-from credit_risk_dagster.domain.model.features import CLASSIC_FEATURES, select_features
-from credit_risk_dagster.domain.model.pd import ModelUnreadable
 from credit_risk_dagster.domain.model.sample import SampleTooSmall
 from credit_risk_dagster.domain.model.training import design, load, pd_of
+from credit_risk_dagster.domain.pd import ModelUnreadable
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines import modelling
 from credit_risk_dagster.pipelines.modelling import ActivationRefused, Modelling, Stored

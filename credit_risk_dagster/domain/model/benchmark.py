@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from credit_risk_dagster.domain.model.features import Feature
+from credit_risk_dagster.domain.features import Feature
 from credit_risk_dagster.domain.model.measures import (
     LEVEL,
     Evaluation,

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from credit_risk_dagster.domain.model.features import FEATURES
+from credit_risk_dagster.domain.features import FEATURES
 from credit_risk_dagster.domain.model.outcome import Outcome
 from credit_risk_dagster.errors import PlatformError
 

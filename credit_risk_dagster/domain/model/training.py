@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from credit_risk_dagster.domain.model.features import Feature
+from credit_risk_dagster.domain.features import Feature
 from credit_risk_dagster.domain.model.measures import Z, auc_interval
-from credit_risk_dagster.domain.model.pd import CategoryTerm, Coefficients, NumberTerm
 from credit_risk_dagster.domain.model.sample import MIN_OF_EACH, Sample
+from credit_risk_dagster.domain.pd import CategoryTerm, Coefficients, NumberTerm
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from credit_risk_dagster.domain.model.features import FEATURES, Feature
+from credit_risk_dagster.domain.features import FEATURES, Feature
 from credit_risk_dagster.errors import PlatformError
 
 Floats = npt.NDArray[np.float64]
