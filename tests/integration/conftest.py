@@ -62,6 +62,7 @@ class Pipeline:
         *,
         bounds: Sequence[Bound] = (),
         lane: int = 0,
+        interrupts: tuple[type[BaseException], ...] = (),
         **limits: Any,
     ) -> DrainReport:
         """Drain until the topic is quiet for a moment."""
@@ -74,6 +75,7 @@ class Pipeline:
             run_id=run_id or uuid.uuid4().hex,
             lane=lane,
             bounds=bounds,
+            interrupts=interrupts,
             log=logging.getLogger("test"),
         )
 

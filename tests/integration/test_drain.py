@@ -9,7 +9,14 @@ import pytest
 from credit_risk_dagster.pipelines.drain import Bound, BoundsError
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.stack import Broker as BrokerServer
-from resources.kafka.broker import Broker, BrokerUnavailable, TopicMissing, TopicReplaced
+from resources.kafka.broker import (
+    Broker,
+    BrokerUnavailable,
+    Fetch,
+    Reader,
+    TopicMissing,
+    TopicReplaced,
+)
 from resources.postgres.connection import NotMigrated, Warehouse, WarehouseUnavailable
 from resources.postgres.lanes import LaneBusy, lock_partitions
 from resources.postgres.migrate import migrate
@@ -93,6 +100,34 @@ def test_session_seconds_zero_is_one_batch(pipeline: Pipeline) -> None:
     pipeline.send([good_event(i) for i in range(25)])
     report = pipeline.drain(session_seconds=0, max_batch_events=10)
     assert (report.batches, report.scored) == (1, 10)
+
+
+def test_a_run_that_is_asked_to_stop_finishes_its_batch(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal arrives while the third batch is fetched and the second one is committed."""
+
+    class Asked(BaseException):
+        """What Dagster raises in a run that is terminated."""
+
+    fetch, fetched = Reader.fetch, 0
+
+    def until_asked(reader: Reader) -> Fetch:
+        nonlocal fetched
+        fetched += 1
+        if fetched == 3:
+            raise Asked
+        return fetch(reader)
+
+    pipeline.send([good_event(i) for i in range(25)])
+    with monkeypatch.context() as patch:
+        patch.setattr(Reader, "fetch", until_asked)
+        report = pipeline.drain(max_batch_events=10, interrupts=(Asked,))
+    assert report.ended == "the run was asked to stop"
+    assert report.ranges == {0: (0, 20)}
+    assert pipeline.stored()["scored_applications"] == coordinates({0: 20})
+    assert pipeline.drain().ranges == {0: (20, 25)}
+    assert pipeline.unreconciled() == 0
 
 
 def test_the_ledger_has_the_counts_timings_and_latency_of_a_batch(pipeline: Pipeline) -> None:
