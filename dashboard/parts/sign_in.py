@@ -1,4 +1,4 @@
-"""Sign-in by OpenID Connect, where `.streamlit/secrets.toml` configures it; see the README."""
+"""Sign-in by OpenID Connect, where `.streamlit/secrets.toml` configures it: docs/dashboard.md."""
 
 import streamlit as st
 

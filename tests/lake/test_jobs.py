@@ -160,17 +160,17 @@ def test_the_command_line(
     assert "restore it from a version or a replica" in refused.stderr
 
 
-def test_duckdb_reads_the_archive_as_the_readme_says(
+def test_duckdb_reads_the_archive_as_its_page_says(
     pipeline: LakePipeline, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """The README's own query, over the files that `archive get` wrote."""
+    """The query of docs/archive.md, over the files that `archive get` wrote."""
     import duckdb
 
     pipeline.send_and_drain([good_event(i) for i in range(5)] + [b"junk", b"\xff\x00", None])
     pipeline.archive()
     assert credit_risk(environment, "archive", "get", str(tmp_path)).returncode == 0
-    readme = (PROJECT_ROOT / "README.md").read_text()
-    query = readme.split("```sql\n-- DuckDB")[1].split("\n", 1)[1].split("```")[0]
+    document = (PROJECT_ROOT / "docs" / "archive.md").read_text()
+    query = document.split("```sql\n-- DuckDB")[1].split("\n", 1)[1].split("```")[0]
     assert "lake/raw_events/loan_applications*/" in query
     query = query.replace(
         "lake/raw_events/loan_applications*/", f"{tmp_path}/raw_events/{pipeline.kafka.topic}*/"
