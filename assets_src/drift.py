@@ -9,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets_src.scoring import OWNERS
-from credit_risk_dagster.domain.drift.statistics import Drift
+from credit_risk_dagster.domain.drift.comparison import Drift
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.drift import (
@@ -21,7 +21,7 @@ from credit_risk_dagster.pipelines.drift import (
 )
 from credit_risk_dagster.settings import DrainSettings, DriftSettings, KafkaSettings
 from resources.configurable import LakeResource, WarehouseResource
-from resources.postgres.drift import StoredBaseline
+from resources.postgres.baselines import StoredBaseline
 
 BASELINE = dg.AssetKey("drift_baseline")
 REPORT = dg.AssetKey("drift_report")

@@ -66,11 +66,11 @@ def freeze(
 def ls() -> None:
     """List the baselines."""
     from credit_risk_dagster.settings import WarehouseSettings
+    from resources.postgres.baselines import Baselines
     from resources.postgres.connection import Warehouse
-    from resources.postgres.drift import DriftLedger
 
     with Warehouse(WarehouseSettings()).session() as connection:
-        baselines = DriftLedger(connection).baselines()
+        baselines = Baselines(connection).all()
     if not baselines:
         out.print(
             "No baseline yet: the first drift report freezes one, or `credit-risk baseline freeze`",
@@ -107,15 +107,15 @@ def accept_columns() -> None:
     """
     from credit_risk_dagster.errors import PlatformError
     from credit_risk_dagster.settings import WarehouseSettings
+    from resources.postgres.baselines import Baselines
     from resources.postgres.connection import Warehouse
-    from resources.postgres.drift import DriftLedger
 
     with Warehouse(WarehouseSettings()).session() as connection:
-        ledger = DriftLedger(connection)
-        active = ledger.active()
+        baselines = Baselines(connection)
+        active = baselines.active()
         if active is None:
             raise PlatformError("there is no active baseline: `credit-risk baseline freeze`")
-        ledger.set_stream_columns(active.baseline_id, None)
+        baselines.set_stream_columns(active.baseline_id, None)
     out.print(
         f"the next check of the stream records its columns for baseline {active.baseline_id}",
         soft_wrap=True,

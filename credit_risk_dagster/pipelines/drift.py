@@ -12,22 +12,16 @@ import msgspec
 import psycopg
 import pyarrow as pa
 
-from credit_risk_dagster.domain.drift.statistics import (
-    COLUMNS,
-    Baseline,
-    Drift,
-    Thresholds,
-    Window,
-    compare_window,
-    freeze,
-)
+from credit_risk_dagster.domain.drift.baseline import COLUMNS, Baseline, freeze
+from credit_risk_dagster.domain.drift.comparison import Drift, Thresholds, Window, compare_window
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DriftSettings
+from resources.postgres.baselines import Baselines, StoredBaseline
 from resources.postgres.connection import Warehouse
-from resources.postgres.drift import DriftLedger, Period, StoredBaseline
+from resources.postgres.drift import DriftLedger, Period
 
 _CSV_CHUNK = 5_000
 
@@ -82,11 +76,12 @@ def freeze_baseline(
             source_id = _source(ledger, topic)
             baseline = _freeze_first(ledger, topic, source_id, rows or settings.baseline_rows)
         name = name or (csv.name if csv else f"{topic}, first {baseline.rows:,}")
-        with ledger.changing_baselines():
-            baseline_id, new = ledger.add(baseline, name, source_id)
+        baselines = Baselines(connection)
+        with baselines.changing():
+            baseline_id, new = baselines.add(baseline, name, source_id)
             if activate:
-                ledger.activate(baseline_id)
-        return _stored(ledger, baseline_id), new
+                baselines.activate(baseline_id)
+        return _stored(baselines, baseline_id), new
 
 
 def _freeze_first(ledger: DriftLedger, topic: str, source_id: int, rows: int) -> Baseline:
@@ -130,14 +125,14 @@ def activate_baseline(warehouse: Warehouse, baseline_id: int) -> StoredBaseline:
         NoSuchBaseline, WarehouseUnavailable, NotMigrated.
     """
     with warehouse.session("baseline") as connection:
-        ledger = DriftLedger(connection)
-        with ledger.changing_baselines():
-            ledger.activate(baseline_id)
-        return _stored(ledger, baseline_id)
+        baselines = Baselines(connection)
+        with baselines.changing():
+            baselines.activate(baseline_id)
+        return _stored(baselines, baseline_id)
 
 
-def _stored(ledger: DriftLedger, baseline_id: int) -> StoredBaseline:
-    return next(b for b in ledger.baselines() if b.baseline_id == baseline_id)
+def _stored(baselines: Baselines, baseline_id: int) -> StoredBaseline:
+    return next(b for b in baselines.all() if b.baseline_id == baseline_id)
 
 
 def _source(ledger: DriftLedger, topic: str) -> int:
@@ -209,9 +204,9 @@ def report_drift(
     with warehouse.session("drift") as connection:
         ledger = DriftLedger(connection)
         source_id = _source(ledger, topic)
-        stored = ledger.active()
+        stored = Baselines(connection).active()
         assert stored is not None  # noqa: S101 (there is always one once there was one)
-        baseline = ledger.baseline(stored.baseline_id)
+        baseline = Baselines(connection).get(stored.baseline_id)
         with _one_snapshot(connection):
             period = (
                 ledger.last_hours(source_id, last_hours)
@@ -231,7 +226,7 @@ def report_drift(
 
 def _has_baseline(warehouse: Warehouse) -> bool:
     with warehouse.session("drift") as connection:
-        return DriftLedger(connection).active() is not None
+        return Baselines(connection).active() is not None
 
 
 @contextmanager

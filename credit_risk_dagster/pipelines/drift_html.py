@@ -16,14 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from credit_risk_dagster.domain.drift.statistics import (
-    FEATURES,
-    MISSING,
-    OTHER,
-    Feature,
-    FeatureDrift,
-    Reference,
-)
+from credit_risk_dagster.domain.drift.baseline import FEATURES, MISSING, OTHER, Feature, Reference
+from credit_risk_dagster.domain.drift.comparison import FeatureDrift
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.drift import DriftReport
 from resources.lake import Lake

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from credit_risk_dagster.domain.drift.statistics import FeatureDrift, Reference, bin_labels
+from credit_risk_dagster.domain.drift.baseline import Reference, bin_labels
+from credit_risk_dagster.domain.drift.comparison import FeatureDrift
 
 if TYPE_CHECKING:
     from credit_risk_dagster.pipelines.drift import DriftReport

@@ -10,8 +10,8 @@ from kafka.errors import OffsetOutOfRangeError
 from credit_risk_dagster.domain.stream_columns import Change, StreamColumns, changes, describe
 from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.broker import Broker, Fetch
+from resources.postgres.baselines import Baselines
 from resources.postgres.connection import Warehouse
-from resources.postgres.drift import DriftLedger
 from resources.postgres.ledger import Ledger
 from resources.postgres.sources import Sources
 
@@ -102,13 +102,13 @@ def compare_schema(broker: Broker, warehouse: Warehouse, sample_events: int) -> 
     """
     now = describe(newest_events(broker, sample_events))
     with warehouse.session("schema") as connection:
-        ledger = DriftLedger(connection)
-        active = ledger.active()
+        baselines = Baselines(connection)
+        active = baselines.active()
         if active is None or now.events < _FEWEST_EVENTS:
             return SchemaComparison(now, active.baseline_id if active else None)
-        recorded = ledger.stream_columns(active.baseline_id)
+        recorded = baselines.stream_columns(active.baseline_id)
         if recorded is None:
-            ledger.set_stream_columns(active.baseline_id, vars(now))
+            baselines.set_stream_columns(active.baseline_id, vars(now))
             return SchemaComparison(now, active.baseline_id)
     before = StreamColumns(**recorded)
     return SchemaComparison(now, active.baseline_id, before, changes(before, now))

@@ -11,7 +11,8 @@ import pandas as pd
 import streamlit as st
 from pydantic import ValidationError
 
-from credit_risk_dagster.domain.drift.statistics import VERDICTS, Reference, bin_labels
+from credit_risk_dagster.domain.drift.baseline import Reference, bin_labels
+from credit_risk_dagster.domain.drift.comparison import VERDICTS
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DriftSettings, LakeSettings
 from dashboard.charts.theme import TIER_COLOURS, chart_text, coloured

@@ -7,7 +7,8 @@ import msgspec
 import pyarrow as pa
 import pytest
 
-from credit_risk_dagster.domain.drift.statistics import COLUMNS, FEATURES, Baseline, Window, count
+from credit_risk_dagster.domain.drift.baseline import COLUMNS, FEATURES, Baseline, count
+from credit_risk_dagster.domain.drift.comparison import Window
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import TIERS, load_policy
 from credit_risk_dagster.domain.scoring import assess

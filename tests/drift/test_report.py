@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 from credit_risk_dagster.definitions import defs
-from credit_risk_dagster.domain.drift.statistics import FEATURES, freeze
+from credit_risk_dagster.domain.drift.baseline import FEATURES, freeze
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines.drift import report_drift
 from credit_risk_dagster.pipelines.producer import builtin_loans

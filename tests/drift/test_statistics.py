@@ -14,29 +14,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from credit_risk_dagster.domain.drift import statistics as drift
-from credit_risk_dagster.domain.drift.statistics import (
+from credit_risk_dagster.domain.drift import baseline as cells
+from credit_risk_dagster.domain.drift.baseline import (
     FEATURES,
     MISSING,
     Baseline,
-    Drift,
     Feature,
-    Thresholds,
-    Verdict,
     bin_labels,
-    chi_square,
-    compare,
-    compare_window,
-    control_limits,
     count,
     freeze,
     freeze_feature,
+)
+from credit_risk_dagster.domain.drift.comparison import (
+    Drift,
+    Thresholds,
+    Verdict,
+    compare,
+    compare_window,
     judge,
+)
+from credit_risk_dagster.domain.drift.statistics import (
+    chi_square,
+    control_limits,
     kolmogorov_smirnov,
     psi,
     psi_by_chance,
-    wilson_interval,
 )
+from credit_risk_dagster.domain.intervals import wilson_interval
 from tests.drift.conftest import NUMBERS, rows, window_of
 
 EXACT = {"rel": 1e-9, "abs": 1e-12}
@@ -77,7 +81,7 @@ def binned(table: pa.Table, baseline: Baseline, feature: Feature) -> list[str]:
     labels = list(bin_labels(reference))
     if feature.kind == "category":
         texts = table[feature.column].cast(pa.string()).to_pandas()
-        known = texts.where(texts.isna() | texts.isin(labels), drift.OTHER)
+        known = texts.where(texts.isna() | texts.isin(labels), cells.OTHER)
         return list(known.where(known.notna(), MISSING))
     cut = pd.cut(values, [-INF, *reference.edges, INF], right=False, labels=labels[:-1])
     return list(cut.astype(object).where(values.notna(), MISSING))
@@ -164,11 +168,11 @@ def test_a_large_baseline_bounds_what_it_keeps_and_the_error() -> None:
     rng = np.random.default_rng(1)
     before, now = rng.lognormal(11, 0.5, 60_000), rng.lognormal(11.1, 0.5, 3_000)
     reference = freeze_feature(FEATURES[0], pa.array(before))
-    assert len(reference.support) <= drift.MAX_SUPPORT + 11
+    assert len(reference.support) <= cells.MAX_SUPPORT + 11
     found = kolmogorov_smirnov(reference.support_counts, count(reference, pa.array(now)).counts)
     assert found
     exact = stats.ks_2samp(before, now).statistic
-    assert exact - 1 / drift.MAX_SUPPORT <= found[0] <= exact
+    assert exact - 1 / cells.MAX_SUPPORT <= found[0] <= exact
 
 
 def test_wilson_interval_is_scipys() -> None:

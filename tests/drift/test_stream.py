@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from credit_risk_dagster.cli.main import app
 from credit_risk_dagster.definitions import defs
-from credit_risk_dagster.domain.drift.statistics import freeze
+from credit_risk_dagster.domain.drift.baseline import freeze
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.producer import builtin_loans
 from credit_risk_dagster.pipelines.stream_health import Freshness, measure_freshness, newest_events
-from resources.postgres.drift import DriftLedger
+from resources.postgres.baselines import Baselines
 from tests.drift.conftest import score
 from tests.integration.conftest import good_event
 from tests.lake.conftest import LakePipeline, pipeline  # noqa: F401 (a fixture)
@@ -212,8 +212,8 @@ def test_baselines_are_frozen_listed_and_activated(
     listed = credit_risk("baseline", "ls").stdout
     assert "2018" in listed
     with pipeline.warehouse.session() as connection:
-        ledger = DriftLedger(connection)
-        old, new = ledger.baselines()
+        baselines = Baselines(connection)
+        old, new = baselines.all()
         assert (old.active, new.active) == (True, False)
         assert new.rows + new.rejected == 400
         same = freeze(score(LOANS[:400]), rejected=new.rejected, origin="the stream")
@@ -221,7 +221,7 @@ def test_baselines_are_frozen_listed_and_activated(
         assert (new.source_id, old.source_id) == (None, pipeline.source().source_id)
     assert "2018" in credit_risk("baseline", "activate", "2").stdout
     with pipeline.warehouse.session() as connection:
-        active = DriftLedger(connection).active()
+        active = Baselines(connection).active()
         assert active
         assert active.baseline_id == 2
     unknown = credit_risk("baseline", "activate", "77")
