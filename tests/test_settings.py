@@ -133,7 +133,8 @@ def test_security_settings_reach_the_client(
 def test_a_wrong_value_is_refused_and_not_repeated(
     group: type[BaseSettings], variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    group()  # what is refused is this value, and nothing else
     monkeypatch.setenv(variable, value)
     with pytest.raises(ValidationError) as refused:
         group()
-    assert f"input_value={value!r}" not in str(refused.value)
+    assert "input_value" not in str(refused.value)

@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 
 from credit_risk_dagster.definitions import defs
+from credit_risk_dagster.domain.latency import percentile
 from tests.integration.conftest import Pipeline, good_event, pipeline  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.integration
@@ -66,8 +67,12 @@ def test_a_launch_without_config_drains_what_is_there(
     assert [r.data for r in scored["offsets"].records] == [
         {"partition": 2, "first offset": 0, "next offset": 22}
     ]
-    assert scored["latency p95 (ms)"] > 0
-    assert scored["throughput (events/s)"] > 0
+    (batch,) = pipeline.query("SELECT latency_buckets FROM batches")
+    for q in (50, 95, 99):
+        expected = 1000 * percentile(batch["latency_buckets"], q)
+        assert scored[f"latency p{q} (ms)"] == pytest.approx(expected, abs=0.5)
+    seconds = scored["session (s)"]  # to one digit
+    assert scored["throughput (events/s)"] * seconds == pytest.approx(22, rel=0.15)
     assert {r.data["reason"]: r.data["events"] for r in rejected["reject reasons"].records} == {
         "invalid_json": 1,
         "missing_required:loan_amnt": 1,

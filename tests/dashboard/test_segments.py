@@ -145,6 +145,7 @@ def test_rollup_and_applications_add_up(
     filled: psycopg.Connection[Any], segment: queries.Segment
 ) -> None:
     """However a period cuts through the rollup, its figures are those of its applications."""
+    compared = 0  # with the period before
     for rolled_up, period in product(("nothing", "all", "hours and days"), PERIODS):
         roll_up_anew(filled, rolled_up)
         st.cache_data.clear()
@@ -162,6 +163,7 @@ def test_rollup_and_applications_add_up(
             begun = data.buckets.edges[0]
             earlier = whole_days(filled, begun - (data.progress.as_of - begun), segment)
             before = counted(filled, earlier, segment, since)
+            compared += 1
             assert abs(data.before.applications - before[0]) <= 1
             assert data.before.loan_amnt == pytest.approx(before[3], abs=50_000)
         breakdown = queries.breakdown(period, "Asia/Kolkata", segment)
@@ -171,6 +173,7 @@ def test_rollup_and_applications_add_up(
         since = None if PERIODS[period].length is None else whole_days(filled, parts_since, SMALL)
         for column, value in (("applications", 0), ("watchlist", 2), ("watchlist_amnt", 4)):
             assert set(sums[column]) <= {counted(filled, since, segment)[value]}, rolled_up
+    assert compared == (3 * (len(PERIODS) - 1) if segment else 0)
 
 
 def whole_days(

@@ -75,10 +75,35 @@ def test_filters_and_order(commit: Commit) -> None:
     assert loans(since=now()) == []
 
 
-def test_every_order_works(commit: Commit) -> None:
-    commit(WATCHLIST, DTI_AND_MORE)
-    for sort in queries.SORTS:
-        assert len(loans(sort=sort)) == 2
+# Amount, PD, DTI, rate and utilization: no two orders of the first three are the same, values that
+# are missing come last, and of equals (the last two) the newer one comes first.
+RANKED = {
+    "1000": (10_000, 0.1, 40, 14, 85),
+    "1002": (20_000, 0.3, 35, 10, None),
+    "1001": (30_000, None, 31, 12, 90),
+    "1003": (30_000, None, 31, 12, 90),
+}
+ORDERS = {
+    "Newest": ["1003", "1002", "1001", "1000"],
+    "Largest amount": ["1003", "1001", "1002", "1000"],
+    "Highest PD": ["1002", "1000", "1003", "1001"],
+    "Highest DTI": ["1000", "1002", "1003", "1001"],
+    "Highest rate": ["1000", "1003", "1001", "1002"],
+    "Highest utilization": ["1003", "1001", "1000", "1002"],
+}
+
+
+@pytest.mark.parametrize("sort", queries.SORTS)
+def test_every_order_is_what_its_name_says(
+    warehouse: psycopg.Connection[Any], commit: Commit, sort: str
+) -> None:
+    for loan, (amount, pd_, dti, rate, utilization) in sorted(RANKED.items()):
+        figures = {"loan_amnt": amount, "dti": dti, "int_rate": rate, "revol_util": utilization}
+        commit(WATCHLIST | figures)  # each in a transaction, and so at a time, of its own
+        warehouse.execute("UPDATE scored_applications SET pd = %s WHERE loan_id = %s", (pd_, loan))
+    assert loans(sort=sort) == ORDERS[sort]
+    exported = queries.watchlist_csv(Flagged(until=now(), sort=sort)).decode()
+    assert [row["loan_id"] for row in csv.DictReader(io.StringIO(exported))] == ORDERS[sort]
 
 
 def test_the_export_is_what_is_filtered(warehouse: psycopg.Connection[Any], commit: Commit) -> None:

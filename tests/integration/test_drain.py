@@ -4,6 +4,7 @@ import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg
 import pytest
 
 from credit_risk_dagster.pipelines.drain import Bound, BoundsError
@@ -20,6 +21,7 @@ from resources.kafka.broker import (
 from resources.postgres.connection import NotMigrated, Warehouse, WarehouseUnavailable
 from resources.postgres.lanes import LaneBusy, lock_partitions
 from resources.postgres.migrate import migrate
+from resources.postgres.migrations import SCHEMA_VERSION
 from resources.postgres.sources import Sources
 from tests.conftest import create_topic
 from tests.integration.conftest import Pipeline, good_event
@@ -160,7 +162,12 @@ def test_lanes_share_the_partitions(pipeline: Pipeline) -> None:
     assert spare.ended == "lane 5 of 6 has no partition"
 
 
-def test_two_drains_at_once_double_and_lose_nothing(pipeline: Pipeline) -> None:
+FIRST = "another run was here first"
+
+
+def test_two_drains_at_once_double_and_lose_nothing(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
     """The second waits for the first, and then has nothing to do or goes on."""
     count = 5_000
     pipeline.send([good_event(i) for i in range(count)])
@@ -170,13 +177,17 @@ def test_two_drains_at_once_double_and_lose_nothing(pipeline: Pipeline) -> None:
     assert sum(report.scored for report in reports) == count
     assert pipeline.stored()["scored_applications"] == coordinates({0: count})
     assert pipeline.unreconciled() == 0
+    assert FIRST not in caplog.text  # nothing was done in vain
 
 
 def test_compare_and_set_alone_is_enough(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without the lock, two drains on one partition waste work, and are never wrong."""
-    monkeypatch.setattr("credit_risk_dagster.pipelines.drain.lock_partitions", lambda *_: None)
+    both = threading.Barrier(2)
+    monkeypatch.setattr(
+        "credit_risk_dagster.pipelines.drain.lock_partitions", lambda *_: both.wait(30)
+    )
     count = 5_000
     pipeline.send([good_event(i) for i in range(count)])
     with ThreadPoolExecutor(2) as pool:
@@ -185,6 +196,7 @@ def test_compare_and_set_alone_is_enough(
     assert sum(report.scored for report in reports) == count
     assert pipeline.stored()["scored_applications"] == coordinates({0: count})
     assert pipeline.unreconciled() == 0
+    assert FIRST in caplog.text  # or this was no race
 
 
 def test_a_waiting_run_takes_over_when_the_session_ends(pipeline: Pipeline) -> None:
@@ -360,7 +372,7 @@ def test_a_schema_without_tables_asks_for_the_migration(
     pipeline = Pipeline(kafka_settings, Warehouse(empty), Broker(kafka_settings))
     with pytest.raises(NotMigrated, match=r"schema elsewhere .*run `credit-risk migrate`"):
         pipeline.drain()
-    assert migrate(empty) == migrate(empty)
+    assert [migrate(empty) for _ in range(2)] == [SCHEMA_VERSION] * 2
     pipeline.send([good_event(1)])
     assert pipeline.drain().scored == 1
 
@@ -370,6 +382,6 @@ def test_the_database_refuses_progress_that_does_not_add_up(pipeline: Pipeline) 
     pipeline.drain()
     with (
         pipeline.warehouse.connect() as connection,
-        pytest.raises(Exception, match="every_offset_is_accounted_for"),
+        pytest.raises(psycopg.errors.CheckViolation, match="every_offset_is_accounted_for"),
     ):
         connection.execute("UPDATE stream_offsets SET next_offset = next_offset + 1")

@@ -11,6 +11,7 @@ import pytest
 
 from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.settings import PROJECT_ROOT
+from tests.dagster.test_scoring_job import failure
 from tests.integration.conftest import good_event
 from tests.lake.conftest import LakePipeline
 
@@ -68,10 +69,7 @@ def test_what_s3_refuses_is_the_runs_failure_and_the_checks(
     assert (name, passed) == ("archive_complete", False)
     assert "bucket nowhere at http" in said
     assert "NoSuchBucket" in said
-    (event,) = (e for e in result.all_events if e.is_step_failure)
-    failure = event.step_failure_data.user_failure_data
-    assert failure
-    assert failure.description == said
+    assert failure(result) == said
     assert pipeline.send_and_drain([good_event(2)]) is None  # scoring goes on
     monkeypatch.setenv("S3_BUCKET", pipeline.lake._settings.bucket)
     assert run_job(instance, "archive_raw_events").success
@@ -106,11 +104,17 @@ def test_a_day_is_rebuilt_by_the_job(pipeline: LakePipeline, instance: dg.Dagste
 
 
 def test_the_redrive_job(pipeline: LakePipeline, instance: dg.DagsterInstance) -> None:
-    pipeline.send_and_drain([b"junk"])
+    pipeline.send_and_drain([b"junk", b"{}"])
+    pipeline.query(  # as if a fix had made both readable
+        "UPDATE rejected_events SET value = %(value)s RETURNING 1", value=good_event(1)
+    )
     config = {"ops": {"redrive_events": {"config": {"reason": "invalid_json"}}}}
     assert run_job(instance, "redrive_rejected", run_config=config).success
+    assert pipeline.stored() == {"scored_applications": [(0, 0)], "rejected_events": [(0, 1)]}
     config = {"ops": {"redrive_events": {"config": {"reason": "nonsense"}}}}
-    assert not run_job(instance, "redrive_rejected", run_config=config).success
+    assert "no event is rejected as nonsense" in failure(
+        run_job(instance, "redrive_rejected", run_config=config)
+    )
 
 
 # --- the command line -----------------------------------------------------------------------------

@@ -151,7 +151,9 @@ def test_activation_is_a_job(
     assert "cannot score the stream" in failure(activate(stored.models["gradient_boosting"]))
     assert activate(stored.models["logistic"]).success
     with Warehouse.session(pipeline.warehouse) as connection:
-        assert ModelStore(connection).scorer()
+        active = ModelStore(connection).scorer()
+    assert active is not None
+    assert active.model_id == stored.models["logistic"]
 
 
 def test_the_schedule_is_daily() -> None:
