@@ -4,8 +4,9 @@ from itertools import pairwise
 
 import streamlit as st
 
-from dashboard.data import queries
-from dashboard.data.queries import AMOUNTS_FROM, Segment
+from dashboard.data import segments
+from dashboard.data.connection import PROBLEMS
+from dashboard.data.segments import AMOUNTS_FROM, Segment
 from dashboard.parts import formats
 from dashboard.parts.states import STATES
 
@@ -64,8 +65,8 @@ def purposes() -> tuple[str, ...]:
     """The purposes to choose from; none while the warehouse does not answer, which the rest of the
     page says."""
     try:
-        return queries.purposes()
-    except queries.PROBLEMS:
+        return segments.purposes()
+    except PROBLEMS:
         return ()
 
 

@@ -11,9 +11,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import psycopg
 import streamlit as st
 from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
 
 from credit_risk_dagster.errors import PlatformError
+from dashboard.data.connection import PROBLEMS
+from resources.postgres.connection import NotMigrated
 
 REFRESH_EVERY = timedelta(seconds=2)
 
@@ -42,7 +43,7 @@ def guarded(
     def attempt(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
         try:
             draw(*args, **kwargs)
-        except (PlatformError, SQLAlchemyError, psycopg.Error, ValidationError) as error:
+        except PROBLEMS as error:
             problem = explain(error)
             _logger.warning("%s: %s", problem.title, problem.detail)
             _show(problem, then)
@@ -69,12 +70,11 @@ def viewer_zone() -> str:
         return "UTC"
 
 
-def explain(error: PlatformError | SQLAlchemyError | psycopg.Error | ValidationError) -> Problem:
+def explain(error: PlatformError | psycopg.Error | ValidationError) -> Problem:
     """Say what is wrong and what to do about it."""
-    cause = getattr(error, "orig", None) or error
-    state = getattr(cause, "sqlstate", None) or ""
     # The further lines of a driver's message repeat the statement or guess at the reason.
-    detail = str(cause).partition("\n")[0]
+    detail = str(error).partition("\n")[0]
+    state = getattr(error.__cause__ or error, "sqlstate", None)
     if isinstance(error, ValidationError):
         return Problem(
             "The configuration is not valid",
@@ -87,7 +87,7 @@ def explain(error: PlatformError | SQLAlchemyError | psycopg.Error | ValidationE
             "Run `credit-risk migrate`, or `credit-risk grant-reader` as the tables' owner.",
             detail,
         )
-    if state.startswith("42"):  # an undefined table, column or function
+    if isinstance(error, NotMigrated):
         return Problem(
             "The warehouse has no tables yet, or older ones than this page needs",
             "Run `credit-risk migrate`, or start everything at once with `make demo`.",

@@ -17,7 +17,7 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DriftSettings, LakeSettings
 from dashboard.charts.theme import TIER_COLOURS, chart_text, coloured
 from dashboard.charts.vocabulary import DATASET, TIME_FORMAT, show
-from dashboard.data import queries
+from dashboard.data import drift as queries
 from dashboard.parts import formats, orchestration
 from dashboard.parts.live import live, viewer_zone
 from dashboard.parts.periods import PERIODS

@@ -13,7 +13,7 @@ from credit_risk_dagster.domain.policy import TIERS
 from credit_risk_dagster.settings import ModelSettings
 from dashboard.charts.theme import chart_text, coloured
 from dashboard.charts.vocabulary import DATASET, TIER_SCALE, TIME_FORMAT, show
-from dashboard.data import queries
+from dashboard.data import model as queries
 from dashboard.parts import formats, orchestration
 from dashboard.parts.live import live, viewer_zone
 

@@ -7,8 +7,8 @@ import streamlit as st
 
 from credit_risk_dagster.errors import PlatformError
 from dashboard.charts import vocabulary as charts
-from dashboard.data import queries
-from dashboard.data.queries import Operations
+from dashboard.data import operations as queries
+from dashboard.data.operations import Operations
 from dashboard.parts import formats, orchestration
 from dashboard.parts.lag import Lag, consumer_lag
 from dashboard.parts.live import live, viewer_zone

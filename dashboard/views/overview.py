@@ -13,8 +13,10 @@ from credit_risk_dagster.domain.intervals import wilson_interval
 from dashboard.charts import theme
 from dashboard.charts import vocabulary as charts
 from dashboard.charts.theme import TIER_COLOURS, swatch
-from dashboard.data import queries
-from dashboard.data.queries import Segment, Totals
+from dashboard.data import overview as queries
+from dashboard.data.connection import PROBLEMS
+from dashboard.data.overview import Totals
+from dashboard.data.segments import AMOUNTS_FROM, Segment
 from dashboard.parts import filters, formats
 from dashboard.parts.lag import Lag, consumer_lag
 from dashboard.parts.live import live, viewer_zone
@@ -237,7 +239,7 @@ def _charts(data: queries.Overview, segment: Segment, when: str) -> None:
 def _breakdown(period: str, segment: Segment) -> None:
     try:
         data = queries.breakdown(period, viewer_zone(), segment)
-    except queries.PROBLEMS:  # the figures above say it
+    except PROBLEMS:  # the figures above say it
         return
     if data.rows.empty:
         return
@@ -268,7 +270,7 @@ def _breakdown(period: str, segment: Segment) -> None:
         st.caption(caption)
     dimensions = (
         ("Grade", "grade", filters.GRADES, str),
-        ("Loan amount", "amount_from", queries.AMOUNTS_FROM, filters.amount),
+        ("Loan amount", "amount_from", AMOUNTS_FROM, filters.amount),
         ("Term", "term_months", filters.TERMS, formats.term),
     )
     for column, (name, dimension, order, words) in zip(st.columns(3), dimensions, strict=True):

@@ -30,7 +30,7 @@ from credit_risk_dagster.domain.policy_lab import (
 from credit_risk_dagster.domain.scoring import decide
 from dashboard.charts.theme import TIER_COLOURS, chart_text, coloured, swatch
 from dashboard.charts.vocabulary import DATASET, TIER_SCALE, TIME_FORMAT, WORST_FIRST, show
-from dashboard.data import queries
+from dashboard.data import policy_lab as queries
 from dashboard.parts import formats
 from dashboard.parts.live import guarded, viewer_zone
 

@@ -7,8 +7,11 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.charts.theme import TIER_COLOURS, swatch
-from dashboard.data import queries
-from dashboard.data.queries import Application, Flagged, Key, Population
+from dashboard.data import application
+from dashboard.data import watchlist as queries
+from dashboard.data.application import Application, Key, Population
+from dashboard.data.segments import purposes
+from dashboard.data.watchlist import Flagged
 from dashboard.parts import filters, formats, orchestration, sign_in
 from dashboard.parts.live import guarded, live, viewer_zone
 from dashboard.parts.periods import DEFAULT_PERIOD, PERIODS
@@ -40,7 +43,7 @@ def page() -> None:
 # Not live: rows that move away below the pointer are of no use. What is new is announced.
 @guarded
 def _content(period: str) -> None:
-    segment = filters.segment(queries.purposes())
+    segment = filters.segment(purposes())
     with st.grid(4, min_column_width=170, gap="small"):
         reasons = st.multiselect(
             "Reason",
@@ -207,7 +210,7 @@ def _chosen(rows: pd.DataFrame) -> Key | None:
 
 @guarded
 def _detail(key: Key) -> None:
-    found = queries.application(key, viewer_zone())
+    found = application.application(key, viewer_zone())
     if found is None:
         st.warning(
             "There is no application {}-{}-{}: the link is wrong, or retention removed it.".format(
@@ -216,7 +219,7 @@ def _detail(key: Key) -> None:
             icon=":material/search_off:",
         )
         return
-    people = queries.population()
+    people = application.population()
     row = found.row
     with st.container(border=True):
         st.header(f"Loan {row['loan_id'] or formats.UNKNOWN}", anchor=False)
@@ -349,5 +352,5 @@ def _reviews(key: Key, found: Application) -> None:
             if not (reviewer and reviewer.strip() and note and note.strip()):
                 st.error("A review needs a name and a note.", icon=":material/error:")
                 return
-            queries.review(key, reviewer, note)
+            application.review(key, reviewer, note)
             st.rerun()

@@ -13,7 +13,7 @@ from typing import Any, LiteralString, Self
 
 import psycopg
 from psycopg.rows import dict_row
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
@@ -28,6 +28,7 @@ _KEEPALIVE: dict[str, Any] = {
     "keepalives_interval": 5,
     "keepalives_count": 3,
 }
+_SOON_SECONDS = 0.5
 APPLICATION_NAME = "credit-risk"  # a drain's connection is "credit-risk <Dagster run id>"
 
 
@@ -146,6 +147,8 @@ class Warehouse:
 class WarehouseReader:
     """A pool of connections that only read, for a process that answers many short questions.
 
+    All queries of a `transaction()` see the same rows.
+
     Args:
         settings: where Postgres is.
         size: most connections.
@@ -185,8 +188,22 @@ class WarehouseReader:
             WarehouseUnavailable: Postgres does not answer, or went away, or is too slow.
             NotMigrated: the tables are missing.
         """
-        with self._warehouse.errors(), self._pool.connection() as connection:
+        with self._warehouse.errors(), self._borrow() as connection:
             yield connection
+
+    @contextmanager
+    def _borrow(self) -> Iterator[psycopg.Connection[Any]]:
+        try:
+            connection = self._pool.getconn(_SOON_SECONDS)
+        except PoolTimeout:
+            # Of a server that is not there, this says so at once, and why; the pool only waits.
+            self._warehouse.connect("reader").close()
+            connection = self._pool.getconn()
+        try:
+            with connection:
+                yield connection
+        finally:
+            self._pool.putconn(connection)
 
 
 def fetch_all(
@@ -204,11 +221,14 @@ def _configure_reader(
 ) -> None:
     # Not in the startup options, which connection poolers refuse.
     connection.execute(
-        "SELECT set_config('search_path', %s, false), set_config('timezone', 'UTC', false),"
+        "SELECT set_config('search_path', %(schema)s, false),"
+        " set_config('timezone', 'UTC', false),"
         " set_config('default_transaction_read_only', 'on', false),"
-        " set_config('statement_timeout', %s, false)",
-        (schema, f"{round(patience_seconds * 1000)}"),
+        " set_config('statement_timeout', %(timeout)s, false),"
+        " set_config('jit', 'off', false)",  # compiling costs more than short queries
+        {"schema": schema, "timeout": f"{round(patience_seconds * 1000)}"},
     )
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
 
 
 def _reason(error: psycopg.Error) -> str:

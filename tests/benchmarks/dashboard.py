@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, LiteralString, cast
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -23,8 +24,6 @@ import psycopg
 import streamlit as st
 import typer
 from rich.console import Console
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import load_policy
@@ -32,7 +31,9 @@ from credit_risk_dagster.domain.policy_lab import Applications, compare, outcome
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.pipelines.producer import BUILTIN_LOANS, builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
-from dashboard.data import queries
+from dashboard.data import application, drift, model, operations, overview, policy_lab, watchlist
+from dashboard.data.connection import snapshot
+from dashboard.data.segments import EVERYTHING, Segment, purposes
 from infra.embedded.stack import Postgres
 from resources.kafka.broker import Fetch, OffsetRange, TopicState
 from resources.postgres.connection import Warehouse
@@ -50,7 +51,7 @@ REPORTS = 500  # of drift, and benchmarks of models
 LAB_READ_MS, LAB_ANSWER_MS = 5_000.0, 2_000.0
 BIG = "scored_applications"
 ZONE = "Europe/Berlin"
-SEGMENT = queries.Segment(purpose=("small_business",), addr_state=("CA", "TX"))
+SEGMENT = Segment(purpose=("small_business",), addr_state=("CA", "TX"))
 
 out = Console()
 
@@ -242,27 +243,23 @@ class Recorder:
     """The statements that were executed, in order: text, parameters and milliseconds."""
 
     statements: list[tuple[str, Any, float]] = field(default_factory=list)
-    _started: float = 0.0
-
-    def before(self, *_: Any) -> None:
-        self._started = time.perf_counter()
-
-    def after(
-        self, _connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any
-    ) -> None:
-        milliseconds = 1000 * (time.perf_counter() - self._started)
-        self.statements.append((statement, parameters, milliseconds))
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         self.statements = []
-        event.listen(Engine, "before_cursor_execute", self.before)
-        event.listen(Engine, "after_cursor_execute", self.after)
-        try:
+        execute = psycopg.Cursor.execute
+
+        def timed(cursor: Any, query: Any, parameters: Any = None, **options: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return execute(cursor, query, parameters, **options)
+            finally:
+                spent = 1000 * (time.perf_counter() - started)
+                if parameters is not None:  # otherwise it is the pool's own
+                    self.statements.append((query, parameters, spent))
+
+        with patch.object(psycopg.Cursor, "execute", timed):
             yield
-        finally:
-            event.remove(Engine, "before_cursor_execute", self.before)
-            event.remove(Engine, "after_cursor_execute", self.after)
 
     @property
     def milliseconds(self) -> float:
@@ -273,43 +270,45 @@ def views() -> list[View]:
     """Every page with its filters at their default and at their widest."""
     now = pd.Timestamp.now(tz="UTC")
 
-    def flagged(days: int | None, **choice: Any) -> queries.Flagged:
+    def flagged(days: int | None, **choice: Any) -> watchlist.Flagged:
         since = None if days is None else (now - pd.Timedelta(days=days)).to_pydatetime()
-        return queries.Flagged(until=now.to_pydatetime(), since=since, **choice)
+        return watchlist.Flagged(until=now.to_pydatetime(), since=since, **choice)
 
-    def overview(name: str, period: str, segment: queries.Segment) -> View:
-        figures = partial(queries.overview, period, ZONE, segment)
-        parts = partial(queries.breakdown, period, ZONE, segment)
-        return View(name, (queries.purposes, figures, parts), (figures,))
+    def risk(name: str, period: str, segment: Segment) -> View:
+        figures = partial(overview.overview, period, ZONE, segment)
+        parts = partial(overview.breakdown, period, ZONE, segment)
+        return View(name, (purposes, figures, parts), (figures,))
 
-    def watchlist(name: str, filters: queries.Flagged) -> View:
-        rows = partial(queries.watchlist, filters, ZONE)
-        newer = partial(queries.newer_on_watchlist, filters.until)
-        first = (queries.purposes, queries.reason_codes, rows, newer)
+    def listed(name: str, filters: watchlist.Flagged) -> View:
+        rows = partial(watchlist.watchlist, filters, ZONE)
+        newer = partial(watchlist.newer_on_watchlist, filters.until)
+        first = (purposes, watchlist.reason_codes, rows, newer)
         return View(name, first, (newer,))
 
-    drift = (
-        partial(queries.drift_history, "All", None, ZONE),
-        partial(queries.drift_features, REPORTS),
+    reports = (
+        partial(drift.drift_history, "All", None, ZONE),
+        partial(drift.drift_features, REPORTS),
     )
-    model = (partial(queries.model_history, ZONE), partial(queries.model_benchmark, REPORTS, ZONE))
-    application = (partial(queries.application, (1, 0, 5_000), ZONE), queries.population)
+    models = (partial(model.model_history, ZONE), partial(model.model_benchmark, REPORTS, ZONE))
+    decision = (partial(application.application, (1, 0, 5_000), ZONE), application.population)
     return [
-        overview("Overview, 24 h", "24 h", queries.EVERYTHING),
-        overview("Overview, 30 d", "30 d", queries.EVERYTHING),
-        overview("Overview, all", "All", queries.EVERYTHING),
-        overview("Overview, 24 h, a segment", "24 h", SEGMENT),
-        overview("Overview, 30 d, a segment", "30 d", SEGMENT),
-        watchlist("Watchlist, 24 h", flagged(1)),
-        watchlist("Watchlist, 30 d, by amount", flagged(30, sort="Largest amount")),
-        watchlist("Watchlist, all, a segment", flagged(None, segment=SEGMENT, review="Open")),
-        watchlist("Watchlist, a loan", flagged(None, loan_id="10005000")),
-        View("An application", application, application[:1]),
+        risk("Overview, 24 h", "24 h", EVERYTHING),
+        risk("Overview, 30 d", "30 d", EVERYTHING),
+        risk("Overview, all", "All", EVERYTHING),
+        risk("Overview, 24 h, a segment", "24 h", SEGMENT),
+        risk("Overview, 30 d, a segment", "30 d", SEGMENT),
+        listed("Watchlist, 24 h", flagged(1)),
+        listed("Watchlist, 30 d, by amount", flagged(30, sort="Largest amount")),
+        listed("Watchlist, all, a segment", flagged(None, segment=SEGMENT, review="Open")),
+        listed("Watchlist, a loan", flagged(None, loan_id="10005000")),
+        View("An application", decision, decision[:1]),
         View(
-            "Operations", (partial(queries.operations, ZONE),), (partial(queries.operations, ZONE),)
+            "Operations",
+            (partial(operations.operations, ZONE),),
+            (partial(operations.operations, ZONE),),
         ),
-        View("Drift", drift, drift[:1]),
-        View("Model", model, model[:1]),
+        View("Drift", reports, reports[:1]),
+        View("Model", models, models[:1]),
     ]
 
 
@@ -360,20 +359,20 @@ def measure_lab(rounds: int) -> Section:
     results: dict[str, Any] = {}
     active = load_policy(DEFAULT_POLICY)
     rule = active.early_warning
-    outcome = queries.OUTCOME_DEFINITIONS["early_delinquency"]
-    for size in queries.LAB_SIZES:
+    outcome = policy_lab.OUTCOME_DEFINITIONS["early_delinquency"]
+    for size in policy_lab.LAB_SIZES:
         reads, answers = [], []
         for round_ in range(rounds):
             started = time.perf_counter()
-            sample = queries.lab_sample.__wrapped__(size, round_)
+            sample = policy_lab.lab_sample.__wrapped__(size, round_)
             reads.append(1000 * (time.perf_counter() - started))
             warning = rule.model_copy(update={"dti_at_least": 29.0 - round_})
             candidate = active.model_copy(update={"early_warning": warning})
             started = time.perf_counter()
-            codes = outcome_codes(outcome, queries.STATUSES)[sample.status]
+            codes = outcome_codes(outcome, policy_lab.STATUSES)[sample.status]
             compared = compare(Applications(**sample.features, outcome=codes), active, candidate)
             for positions in (compared.entering, compared.leaving):
-                queries.lab_applications(sample, positions[: queries.LAB_ROWS])
+                policy_lab.lab_applications(sample, positions[: policy_lab.LAB_ROWS])
             answers.append(1000 * (time.perf_counter() - started))
         arrays = (*sample.features.values(), *sample.keys.values(), sample.status)
         results[f"{len(sample.status)}"] = {
@@ -408,9 +407,9 @@ def _bars(results: dict[str, Any]) -> list[Bar]:
 
 
 def _plan(statement: str, parameters: Any) -> dict[str, Any]:
-    with st.connection("warehouse", type=queries.WarehousePool).snapshot() as db:
-        row = db.exec_driver_sql(f"EXPLAIN (FORMAT json) {statement}", parameters).scalar_one()
-        return cast("dict[str, Any]", row[0]["Plan"])
+    with snapshot() as db:
+        row = db.one(f"EXPLAIN (FORMAT json) {statement}", **parameters)
+        return cast("dict[str, Any]", row["QUERY PLAN"][0]["Plan"])
 
 
 def _nodes(plan: dict[str, Any], depth: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:

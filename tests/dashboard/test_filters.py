@@ -1,11 +1,11 @@
 """A segment in words."""
 
-from dashboard.data import queries
+from dashboard.data import segments
 from dashboard.parts import filters
 
 
 def test_a_band_of_amounts_has_its_limits() -> None:
-    assert [filters.amount(start) for start in queries.AMOUNTS_FROM] == [
+    assert [filters.amount(start) for start in segments.AMOUNTS_FROM] == [
         "Below $5 K",
         "$5–10 K",
         "$10–15 K",
@@ -15,8 +15,8 @@ def test_a_band_of_amounts_has_its_limits() -> None:
 
 
 def test_a_segment_is_described_without_formulas() -> None:
-    assert filters.describe(queries.EVERYTHING) == "All applications"
-    chosen = queries.Segment(
+    assert filters.describe(segments.EVERYTHING) == "All applications"
+    chosen = segments.Segment(
         purpose=("debt_consolidation", ""),
         grade=("A", ""),
         addr_state=("TX",),

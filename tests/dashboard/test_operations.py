@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from dashboard.data import queries
+from dashboard.data import operations as queries
 from dashboard.parts import orchestration
 from tests.dashboard.conftest import LOW, REJECTED, WATCHLIST, Commit, figures, open_view, words
 

@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from credit_risk_dagster.domain.policy import Policy, load_policy, parse_policy
 from credit_risk_dagster.settings import DEFAULT_POLICY
-from dashboard.data import queries
+from dashboard.data import policy_lab as queries
 from tests.dashboard.conftest import ELEVATED, LOW, WATCHLIST, Commit
 
 pytestmark = pytest.mark.integration

@@ -6,10 +6,9 @@ import pandas as pd
 import psycopg
 import pytest
 import streamlit as st
-from sqlalchemy import text
-from sqlalchemy.exc import InternalError
 
-from dashboard.data import queries
+from dashboard.data import overview as queries
+from dashboard.data.connection import snapshot
 from dashboard.parts.periods import PERIODS
 from tests.dashboard.conftest import ELEVATED, LOW, REJECTED, WATCHLIST, Commit
 
@@ -85,6 +84,5 @@ def test_counts_of_the_past_are_kept_and_those_of_now_are_not(
 
 
 def test_the_dashboard_cannot_write(warehouse: psycopg.Connection[Any]) -> None:
-    pool = st.connection("warehouse", type=queries.WarehousePool)
-    with pool.snapshot() as db, pytest.raises(InternalError, match="read-only transaction"):
-        db.execute(text("DELETE FROM sources"))
+    with snapshot() as db, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        db.connection.execute("DELETE FROM sources")

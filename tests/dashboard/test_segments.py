@@ -13,15 +13,16 @@ from psycopg import sql
 
 from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.settings import WarehouseSettings
-from dashboard.data import queries
+from dashboard.data import overview as queries
+from dashboard.data.segments import EVERYTHING, SEGMENT_COLUMNS, Segment
 from dashboard.parts.periods import PERIODS
 from resources.postgres.connection import Warehouse
 from tests.dashboard.conftest import ELEVATED, LOW, WATCHLIST, Commit
 
 pytestmark = pytest.mark.integration
 
-SMALL = queries.Segment(purpose=("small_business",))
-SMALL_OR_CARDS_IN_TEXAS = queries.Segment(
+SMALL = Segment(purpose=("small_business",))
+SMALL_OR_CARDS_IN_TEXAS = Segment(
     purpose=("small_business", "credit_card"), addr_state=("TX",), amount_from=(25_000,)
 )
 COLUMNS = "purpose, grade, addr_state, term_months, amount_from"
@@ -140,10 +141,8 @@ def test_old_hours_are_merged_to_days(warehouse: psycopg.Connection[Any], commit
     assert later[0] > merged[0]
 
 
-@pytest.mark.parametrize("segment", [queries.EVERYTHING, SMALL, SMALL_OR_CARDS_IN_TEXAS])
-def test_rollup_and_applications_add_up(
-    filled: psycopg.Connection[Any], segment: queries.Segment
-) -> None:
+@pytest.mark.parametrize("segment", [EVERYTHING, SMALL, SMALL_OR_CARDS_IN_TEXAS])
+def test_rollup_and_applications_add_up(filled: psycopg.Connection[Any], segment: Segment) -> None:
     """However a period cuts through the rollup, its figures are those of its applications."""
     compared = 0  # with the period before
     for rolled_up, period in product(("nothing", "all", "hours and days"), PERIODS):
@@ -169,7 +168,7 @@ def test_rollup_and_applications_add_up(
         breakdown = queries.breakdown(period, "Asia/Kolkata", segment)
         parts, parts_since = breakdown.rows, breakdown.since
         sums = parts.groupby("dimension")[["applications", "watchlist", "watchlist_amnt"]].sum()
-        assert set(sums.index) == set(queries.SEGMENT_COLUMNS) or expected[0] == 0
+        assert set(sums.index) == set(SEGMENT_COLUMNS) or expected[0] == 0
         since = None if PERIODS[period].length is None else whole_days(filled, parts_since, SMALL)
         for column, value in (("applications", 0), ("watchlist", 2), ("watchlist_amnt", 4)):
             assert set(sums[column]) <= {counted(filled, since, segment)[value]}, rolled_up
@@ -177,7 +176,7 @@ def test_rollup_and_applications_add_up(
 
 
 def whole_days(
-    connection: psycopg.Connection[Any], since: pd.Timestamp, segment: queries.Segment
+    connection: psycopg.Connection[Any], since: pd.Timestamp, segment: Segment
 ) -> datetime:
     """Where hours are merged to days, the figures of a segment begin with a day."""
     ((merged_to,),) = rows(
@@ -199,7 +198,7 @@ def roll_up_anew(connection: psycopg.Connection[Any], how: str) -> None:
 def counted(
     connection: psycopg.Connection[Any],
     since: Any,
-    segment: queries.Segment,
+    segment: Segment,
     until: Any = None,
 ) -> tuple[Any, ...]:
     where = "".join(

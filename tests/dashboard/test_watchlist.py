@@ -8,8 +8,10 @@ import pandas as pd
 import psycopg
 import pytest
 
-from dashboard.data import queries
-from dashboard.data.queries import Flagged, Segment
+from dashboard.data import watchlist as queries
+from dashboard.data.application import Population
+from dashboard.data.segments import Segment
+from dashboard.data.watchlist import Flagged
 from tests.dashboard.conftest import ELEVATED, LOW, WATCHLIST, Commit, open_view, words
 
 pytestmark = pytest.mark.integration
@@ -200,7 +202,7 @@ def test_what_is_newer_is_announced(commit: Commit) -> None:
 
 def test_ranks_are_shares_of_the_population() -> None:
     steps = [float(step) for step in range(101)]
-    flat = queries.Population(5, {"dti": steps, "term_months": [36.0] * 60 + [60.0] * 41})
+    flat = Population(5, {"dti": steps, "term_months": [36.0] * 60 + [60.0] * 41})
     assert flat.rank("dti", 25.0) == pytest.approx(0.25)
     assert flat.rank("dti", -1) == 0
     assert flat.rank("dti", 1_000) == 1

@@ -1,0 +1,334 @@
+"""What the Overview page shows: the stream, counts by bucket, and where the risk is."""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+
+import pandas as pd
+import streamlit as st
+
+from credit_risk_dagster.domain.latency import percentile
+from credit_risk_dagster.domain.policy import TIERS
+from dashboard.data.connection import Snapshot, snapshot
+from dashboard.data.segments import (
+    EVERYTHING,
+    SUMS,
+    Rollup,
+    Segment,
+    rollup_progress,
+    segment_query,
+)
+from dashboard.parts.periods import PERIODS, Buckets, buckets
+
+OUTCOMES = (*TIERS, "Rejected")
+LATENCY_BATCHES = 1_000
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the stream stands, over all sources and all time."""
+
+    as_of: pd.Timestamp
+    scored: int
+    rejected: int
+    last_commit: pd.Timestamp | None
+    first_minute: pd.Timestamp | None
+    events_per_second: float
+    """Scored and rejected events of the last minute, per second."""
+
+    @property
+    def silence_seconds(self) -> float:
+        """Seconds since the last commit; NaN before the first."""
+        if self.last_commit is None:
+            return float("nan")
+        return max((self.as_of - self.last_commit).total_seconds(), 0.0)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds from the broker's timestamp to the commit, over the newest batches of a period;
+    NaN without any."""
+
+    p50: float
+    p95: float
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Applications of a period; amounts in USD."""
+
+    applications: int
+    elevated: int
+    watchlist: int
+    loan_amnt: float
+    watchlist_amnt: float
+    rejected: int | None
+    """Rejected events; None for a segment: what cannot be read belongs to none."""
+
+    def share(self, name: str) -> float:
+        """Share of the Watchlist, of Elevated or of rejected events (among all); NaN of none."""
+        part = getattr(self, name)
+        whole = self.applications + (self.rejected or 0 if name == "rejected" else 0)
+        return math.nan if part is None or not whole else part / whole
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What the Overview page shows, from one snapshot of the database.
+
+    Attributes:
+        latency, latency_before: of the period and of the one before.
+        volume: one row for each bucket, indexed by its start; a column of counts for each of
+            `OUTCOMES`, `watchlist_amnt` (USD), and `end`. The last bucket is not over.
+        totals, before: of the period and of the one before, as long and up to the same moment;
+            before is None for the period that has no beginning.
+    """
+
+    progress: Progress
+    latency: Latency
+    latency_before: Latency
+    buckets: Buckets
+    volume: pd.DataFrame
+    totals: Totals
+    before: Totals | None
+
+    @property
+    def scored(self) -> dict[str, int]:
+        """Scored applications of the period by tier, the riskiest first."""
+        return {tier: int(self.volume[tier].sum()) for tier in reversed(TIERS)}
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Where the risk is.
+
+    Attributes:
+        since: beginning of the period.
+        rows: one for each value of each of `SEGMENT_COLUMNS`: `dimension`, `value_of` (as text; ''
+            and a term of '0' are unknown), `applications`, `elevated`, `watchlist`, `loan_amnt`,
+            `watchlist_amnt` (USD).
+    """
+
+    as_of: pd.Timestamp
+    since: pd.Timestamp
+    rows: pd.DataFrame
+
+
+@st.cache_data(ttl=1, max_entries=100, show_spinner=False)
+def overview(period: str, zone: str, segment: Segment = EVERYTHING) -> Overview:
+    """The key figures of one of `PERIODS`, with times in a zone.
+
+    Those of a segment come from a rollup by hour: its buckets are no shorter, and in zones half an
+    hour off, half an hour may be in the next one.
+    """
+    with snapshot() as db:
+        progress, rollup = _progress(db), rollup_progress(db)
+        length = PERIODS[period].length
+        cut = _cut(period, zone, segment, progress, rollup)
+        since = cut.edges[0].to_pydatetime()
+        if segment:
+            volume = _segment_volume(db, cut.edges, segment, rollup)
+        else:
+            volume = _volume(db, cut.edges)
+        now = progress.as_of.to_pydatetime()
+        earlier = None if length is None else since - (now - since)
+        return Overview(
+            progress=progress,
+            latency=_latency(db, since, now),
+            latency_before=Latency(math.nan, math.nan)
+            if earlier is None
+            else _latency(db, earlier, since),
+            buckets=cut,
+            volume=volume,
+            totals=_totals(volume, segment),
+            before=None if earlier is None else _before(db, earlier, since, segment, rollup),
+        )
+
+
+@st.cache_data(ttl=30, max_entries=100, show_spinner=False)
+def breakdown(period: str, zone: str, segment: Segment = EVERYTHING) -> Breakdown:
+    """The applications of a period by each of `SEGMENT_COLUMNS`."""
+    with snapshot() as db:
+        progress, rollup = _progress(db), rollup_progress(db)
+        cut = _cut(period, zone, segment, progress, rollup)
+        since = None if PERIODS[period].length is None else cut.edges[0].to_pydatetime()
+        query, parameters = segment_query(
+            """
+            SELECT CASE GROUPING(purpose, grade, addr_state, term_months, amount_from)
+                       WHEN 15 THEN 'purpose' WHEN 23 THEN 'grade' WHEN 27 THEN 'addr_state'
+                       WHEN 29 THEN 'term_months' ELSE 'amount_from' END AS dimension,
+                   coalesce(purpose, grade, addr_state, term_months::text, amount_from::text)
+                       AS value_of,
+                   sum(applications)::bigint AS applications, sum(elevated)::bigint AS elevated,
+                   sum(watchlist)::bigint AS watchlist, sum(loan_amnt) AS loan_amnt,
+                   sum(watchlist_amnt) AS watchlist_amnt
+              FROM cells
+             GROUP BY GROUPING SETS
+                   ((purpose), (grade), (addr_state), (term_months), (amount_from))
+            """,
+            segment,
+            rollup.pieces(since, None),
+            by="segment",
+        )
+        rows = db.frame(query, zone, **parameters)
+        begins = rollup.edge(cut.edges[0].to_pydatetime())
+        return Breakdown(progress.as_of, pd.Timestamp(begins).tz_convert(zone), rows)
+
+
+def _cut(period: str, zone: str, segment: Segment, progress: Progress, rollup: Rollup) -> Buckets:
+    first = progress.first_minute
+    return buckets(
+        PERIODS[period],
+        progress.as_of.tz_convert(zone),
+        None if first is None else first.tz_convert(zone),
+        finest=rollup.grain(progress.as_of, PERIODS[period].length) if segment else None,
+    )
+
+
+def _progress(db: Snapshot) -> Progress:
+    row = db.one("""
+        SELECT now() AS as_of,
+               coalesce(sum(scored), 0)::bigint AS scored,
+               coalesce(sum(rejected), 0)::bigint AS rejected,
+               (SELECT max(committed_at) FROM batches) AS last_commit,
+               (SELECT min(minute) FROM risk_by_minute) AS first_minute,
+               (SELECT coalesce(sum(scored + rejected), 0) / 60.0::float8 FROM batches
+                 WHERE committed_at > now() - interval '1 minute') AS events_per_second
+          FROM stream_offsets
+    """)
+    for moment in ("as_of", "last_commit", "first_minute"):
+        row[moment] = row[moment] and pd.Timestamp(row[moment])
+    return Progress(**row)
+
+
+def _latency(db: Snapshot, since: datetime, until: datetime) -> Latency:
+    found = db.one(
+        """
+        WITH newest AS (
+            SELECT latency_buckets FROM batches
+             WHERE committed_at >= %(since)s AND committed_at <= %(until)s
+             ORDER BY committed_at DESC LIMIT %(batches)s
+        ), summed AS (
+            SELECT bucket, sum(events)::bigint AS events
+              FROM newest, unnest(latency_buckets) WITH ORDINALITY AS _ (events, bucket)
+             GROUP BY bucket
+        )
+        SELECT array_agg(events ORDER BY bucket) AS histogram FROM summed
+        """,
+        since=since,
+        until=until,
+        batches=LATENCY_BATCHES,
+    )
+    histogram = found["histogram"] or ()
+    return Latency(p50=percentile(histogram, 50), p95=percentile(histogram, 95))
+
+
+def _volume(db: Snapshot, edges: pd.DatetimeIndex) -> pd.DataFrame:
+    """Count the outcomes by bucket, at a cost that does not grow with history.
+
+    Only the bucket of now and, for commits that are under way as it begins, the one before can
+    still change; the others are counted once and kept.
+    """
+    moments = edges.to_pydatetime().tolist()
+    settled = _settled_counts(db, moments[:-2])
+    live = _counts(db, moments[-3:])
+    return pd.concat([settled, live]).assign(end=edges[1:]).set_index(edges[:-1].rename("start"))
+
+
+@st.cache_data(ttl="10min", max_entries=200, show_spinner=False)
+def _settled_counts(_db: Snapshot, edges: list[datetime]) -> pd.DataFrame:
+    return _counts(_db, edges)
+
+
+def _counts(db: Snapshot, edges: list[datetime]) -> pd.DataFrame:
+    rows = db.rows(
+        """
+        SELECT width_bucket(minute, %(edges)s::timestamptz[]) - 1 AS bucket,
+               risk_tier, sum(applications)::bigint AS applications,
+               sum(loan_amnt) AS loan_amnt
+          FROM risk_by_minute
+         WHERE minute >= %(first)s AND minute < %(last)s
+         GROUP BY bucket, risk_tier
+        """,
+        edges=edges,
+        first=edges[0],
+        last=edges[-1],
+    )
+    counts = _no_counts(len(edges) - 1)
+    for row in rows:
+        counts.loc[row["bucket"], row["risk_tier"]] = row["applications"]
+        counts.loc[row["bucket"], "loan_amnt"] += row["loan_amnt"]
+        if row["risk_tier"] == "Watchlist":
+            counts.loc[row["bucket"], "watchlist_amnt"] = row["loan_amnt"]
+    return counts
+
+
+def _no_counts(length: int) -> pd.DataFrame:
+    amounts = dict.fromkeys(("loan_amnt", "watchlist_amnt"), 0.0)
+    return pd.DataFrame({**dict.fromkeys(OUTCOMES, 0), **amounts}, index=range(length))
+
+
+def _totals(volume: pd.DataFrame, segment: Segment) -> Totals:
+    return Totals(
+        applications=int(volume[list(TIERS)].to_numpy().sum()),
+        elevated=int(volume["Elevated"].sum()),
+        watchlist=int(volume["Watchlist"].sum()),
+        loan_amnt=float(volume["loan_amnt"].sum()),
+        watchlist_amnt=float(volume["watchlist_amnt"].sum()),
+        rejected=None if segment else int(volume["Rejected"].sum()),
+    )
+
+
+def _before(
+    db: Snapshot, since: datetime, until: datetime, segment: Segment, rollup: Rollup
+) -> Totals:
+    if segment:
+        query, parameters = segment_query(
+            f"SELECT {SUMS}, NULL AS rejected FROM cells",  # noqa: S608 (a constant)
+            segment,
+            rollup.pieces(since, until),
+            by="time",
+        )
+        return Totals(**db.one(query, **parameters))
+    row = db.one(
+        """
+        SELECT coalesce(sum(applications) FILTER (WHERE risk_tier <> 'Rejected'), 0)::bigint
+                   AS applications,
+               coalesce(sum(applications) FILTER (WHERE risk_tier = 'Elevated'), 0)::bigint
+                   AS elevated,
+               coalesce(sum(applications) FILTER (WHERE risk_tier = 'Watchlist'), 0)::bigint
+                   AS watchlist,
+               coalesce(sum(loan_amnt), 0) AS loan_amnt,
+               coalesce(sum(loan_amnt) FILTER (WHERE risk_tier = 'Watchlist'), 0)
+                   AS watchlist_amnt,
+               coalesce(sum(applications) FILTER (WHERE risk_tier = 'Rejected'), 0)::bigint
+                   AS rejected
+          FROM risk_by_minute WHERE minute >= %(since)s AND minute < %(until)s
+        """,
+        since=since,
+        until=until,
+    )
+    return Totals(**row)
+
+
+def _segment_volume(
+    db: Snapshot, edges: pd.DatetimeIndex, segment: Segment, rollup: Rollup
+) -> pd.DataFrame:
+    moments = edges.to_pydatetime().tolist()
+    query, parameters = segment_query(
+        f"""
+        SELECT greatest(width_bucket(at, %(edges)s::timestamptz[]) - 1, 0) AS bucket, {SUMS}
+          FROM cells GROUP BY bucket
+        """,  # noqa: S608
+        segment,
+        rollup.pieces(moments[0], moments[-1]),
+        by="time",
+    )
+    counts = _no_counts(len(edges) - 1)
+    for row in db.rows(query, **parameters, edges=moments):
+        low = row["applications"] - row["elevated"] - row["watchlist"]
+        counts.loc[row["bucket"], list(counts.columns)] = (
+            *(low, row["elevated"], row["watchlist"], 0),
+            *(row["loan_amnt"], row["watchlist_amnt"]),
+        )
+    return counts.assign(end=edges[1:]).set_index(edges[:-1].rename("start"))

@@ -1,0 +1,155 @@
+"""What the Policy lab reads: the newest applications, as columns."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import streamlit as st
+
+from credit_risk_dagster.domain.model.outcome import BUILTIN_OUTCOMES, load_outcome
+from credit_risk_dagster.domain.policy import Policy, parse_policy
+from dashboard.data.connection import Snapshot, snapshot
+from resources.postgres.columns import Columns, read_columns
+
+OUTCOME_DEFINITIONS = {name: load_outcome(name) for name in BUILTIN_OUTCOMES}
+STATUSES = (
+    "",
+    *sorted({status for o in OUTCOME_DEFINITIONS.values() for status in (*o.bad, *o.good)}),
+)
+LAB_SIZES = (10_000, 100_000, 1_000_000)
+LAB_ROWS = 100
+_POSTGRES_EPOCH = pd.Timestamp("2000-01-01", tz="UTC")
+_LAB_COLUMNS = {
+    **dict.fromkeys(("dti", "revol_util", "int_rate", "delinq_2yrs", "inq_last_6mths"), "f8"),
+    "loan_amnt": "f8",
+    "status": "i2",
+    "source_id": "i4",
+    "partition": "i4",
+    "offset": "i8",
+    "scored_at": "i8",
+}
+
+
+@dataclass(frozen=True)
+class LabSample:
+    """The newest applications, for the policy lab; every array has shape (n,), newest first.
+
+    Attributes:
+        active: the policy that scored last; None when nothing was scored yet.
+        features: the columns that `policy_lab.Applications` has of them.
+        status: positions in `STATUSES`; 0 is any other.
+        keys: `source_id`, `partition`, `offset` and `scored_at` (microseconds since 2000).
+    """
+
+    as_of: pd.Timestamp
+    active: Policy | None
+    features: Columns
+    status: npt.NDArray[np.int16]
+    keys: Columns
+
+    def scored_at(self, position: int) -> pd.Timestamp:
+        """When the application at a position was scored."""
+        return _POSTGRES_EPOCH + pd.Timedelta(int(self.keys["scored_at"][position]), "us")
+
+
+@st.cache_resource(scope="session", max_entries=1, show_spinner="Reading the applications")
+def lab_sample(applications: int, reading: int) -> LabSample:
+    """Read the newest applications, once for each session and `reading`.
+
+    It takes about 75 bytes an application, which the session keeps until it asks for others.
+    """
+    with snapshot() as db:
+        active = db.one("""
+            SELECT now() AS as_of, (SELECT document FROM policies WHERE policy_id =
+                (SELECT policy_id FROM batches ORDER BY committed_at DESC LIMIT 1)) AS document
+        """)
+        db.connection.execute("SET LOCAL statement_timeout = '60s'")
+        since = _lab_start(db, applications)
+        columns = read_columns(
+            db.connection,
+            """
+            SELECT dti, coalesce(revol_util, 'NaN'), int_rate, coalesce(delinq_2yrs, 'NaN'),
+                   coalesce(inq_last_6mths, 'NaN'), loan_amnt,
+                   coalesce(array_position(%(statuses)s::text[], loan_status), 0)::int2,
+                   source_id, partition, "offset", scored_at
+              FROM scored_applications
+             WHERE scored_at >= %(since)s
+            """,
+            {"since": since, "statuses": list(STATUSES[1:])},
+            _LAB_COLUMNS,
+        )
+    newest = np.lexsort((columns["offset"], columns["scored_at"]))[::-1][:applications]
+    for name in _LAB_COLUMNS:  # one by one: there is never a second copy of all
+        columns[name] = columns[name][newest]
+    keys = {name: columns.pop(name) for name in ("source_id", "partition", "offset", "scored_at")}
+    return LabSample(
+        as_of=pd.Timestamp(active["as_of"]),
+        active=active["document"] and parse_policy(active["document"], "of the newest batch"),
+        status=columns.pop("status"),
+        features=columns,
+        keys=keys,
+    )
+
+
+def _lab_start(db: Snapshot, applications: int) -> datetime:
+    """The time since which so many were scored, or a few more: whole transactions.
+
+    The rollup tells the minute, and the minute's own rows the transaction. So the cost does not
+    depend on how many there are.
+    """
+    minutes = db.rows(
+        """
+        SELECT minute, running - scored AS later
+          FROM (SELECT minute, sum(applications) AS scored,
+                       sum(sum(applications)) OVER (ORDER BY minute DESC) AS running
+                  FROM risk_by_minute WHERE risk_tier <> 'Rejected'
+                 GROUP BY minute ORDER BY minute DESC) AS minutes
+         WHERE running >= %(applications)s LIMIT 1
+        """,
+        applications=applications,
+    )
+    if not minutes:
+        return datetime.min.replace(tzinfo=UTC)
+    transactions = db.rows(
+        """
+        SELECT scored_at
+          FROM (SELECT scored_at, sum(count(*)) OVER (ORDER BY scored_at DESC) AS running
+                  FROM scored_applications
+                 WHERE scored_at >= %(minute)s AND scored_at < %(minute)s + interval '1 minute'
+                 GROUP BY scored_at) AS transactions
+         WHERE %(later)s + running >= %(applications)s ORDER BY scored_at DESC LIMIT 1
+        """,
+        applications=applications,
+        **minutes[0],
+    )
+    return cast(datetime, transactions[0]["scored_at"] if transactions else minutes[0]["minute"])
+
+
+def lab_applications(sample: LabSample, positions: npt.NDArray[np.intp]) -> pd.DataFrame:
+    """The applications at positions of a sample, as far as they still exist, in that order:
+    `position`, `loan_id`, `scored_at`, `loan_amnt` (USD), `dti`, `revol_util`, `int_rate`
+    (percent), `delinq_2yrs`, `inq_last_6mths`, `purpose`, `grade`, `addr_state`, `loan_status`."""
+    keys = {name: values[positions].tolist() for name, values in sample.keys.items()}
+    with snapshot() as db:
+        return db.frame(
+            """
+            SELECT k.position, loan_id, scored_at, loan_amnt, dti, revol_util, int_rate,
+                   delinq_2yrs, inq_last_6mths, purpose, grade, addr_state, loan_status
+              FROM unnest(%(positions)s::bigint[], %(source_id)s::integer[],
+                          %(partition)s::integer[], %(offset)s::bigint[],
+                          %(scored_at)s::timestamptz[])
+                   WITH ORDINALITY
+                   AS k (position, source_id, partition, "offset", scored_at, place)
+              JOIN scored_applications USING (source_id, partition, "offset", scored_at)
+             ORDER BY place
+            """,
+            "UTC",
+            **keys
+            | {
+                "positions": positions.tolist(),
+                "scored_at": [sample.scored_at(at).to_pydatetime() for at in positions],
+            },
+        )
