@@ -31,7 +31,14 @@ import typer.main
 from pydantic import SecretStr
 
 from credit_risk_dagster.cli import main as cli
-from credit_risk_dagster.settings import PROJECT_ROOT, ApiSettings, KafkaSettings, WarehouseSettings
+from credit_risk_dagster.cli.stream import SCORE_CHUNK_EVENTS
+from credit_risk_dagster.settings import (
+    DEFAULT_POLICY,
+    PROJECT_ROOT,
+    ApiSettings,
+    KafkaSettings,
+    WarehouseSettings,
+)
 from infra.embedded.stack import HOST, Broker, Postgres, free_port
 from resources.kafka.broker import Broker as Topic
 from resources.kafka.broker import TopicMissing
@@ -678,14 +685,14 @@ def test_score_of_nothing_is_nothing(tmp_path: Path, run: Run) -> None:
 
 
 def test_score_keeps_the_order_of_many_lines(run: Run) -> None:
-    lines = [good_event(i) if i % 3 else b"junk" for i in range(2 * cli.SCORE_CHUNK_EVENTS + 7)]
+    lines = [good_event(i) if i % 3 else b"junk" for i in range(2 * SCORE_CHUNK_EVENTS + 7)]
     answers = check_answers(run("score", "-", stdin=b"\n".join(lines)).out, lines)
     scored = [answer["loan_id"] for answer in answers if answer["outcome"] == "scored"]
     assert scored == [str(i) for i in range(len(lines)) if i % 3]
 
 
 def test_score_by_another_policy(tmp_path: Path, run: Run) -> None:
-    text = cli.DEFAULT_POLICY.read_text()
+    text = DEFAULT_POLICY.read_text()
     strict = tmp_path / "strict.yaml"
     strict.write_text(text.replace("name: lendingclub-v1", "name: strict"))
     answer = json.loads(run("score", "-", "--policy", strict, stdin=good_event(1)).out)
@@ -703,7 +710,7 @@ def test_score_says_what_is_wrong_with_its_files(tmp_path: Path, run: Run) -> No
     assert one_line(run("score", "-", "--policy", policy)).startswith(
         f"policy {policy} is not YAML"
     )
-    policy.write_text(cli.DEFAULT_POLICY.read_text().replace("elevated_from: High", "x: 1"))
+    policy.write_text(DEFAULT_POLICY.read_text().replace("elevated_from: High", "x: 1"))
     wrong = one_line(run("score", "-", "--policy", policy))
     assert wrong.startswith(f"policy {policy} is not valid: ")
     assert "elevated_from" in wrong

@@ -30,24 +30,21 @@ from kafka.errors import InvalidReplicationFactorError
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
-from credit_risk_dagster.pipelines.producer import (
+from credit_risk_dagster.pipelines.loans import (
     BUILTIN_LOANS,
     REQUIRED_COLUMNS,
-    DeliveryFailed,
     LoansUnavailable,
     Row,
-    TopicRefused,
     builtin_loans,
     csv_loans,
     endless,
-    ensure_topic,
-    produce,
-    reset_topic,
 )
+from credit_risk_dagster.pipelines.producer import DeliveryFailed, produce
 from credit_risk_dagster.settings import DEFAULT_POLICY, KafkaSettings
 from infra.embedded.stack import Broker
 from resources.kafka.broker import Broker as Topic
 from resources.kafka.broker import BrokerUnavailable, TopicMissing
+from resources.kafka.topics import TopicRefused, ensure_topic, reset_topic
 
 # --- built-in loans -----------------------------------------------------------------------------
 
@@ -276,7 +273,7 @@ def test_a_csv_is_never_loaded_whole(tmp_path: Path, suffix: str) -> None:
     code = """
 import resource, sys
 from pathlib import Path
-from credit_risk_dagster.pipelines.producer import csv_loans
+from credit_risk_dagster.pipelines.loans import csv_loans
 for path in sys.argv[1:]:
     rows = sum(1 for _ in csv_loans(Path(path)))
     print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

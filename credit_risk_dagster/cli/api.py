@@ -4,17 +4,14 @@ import re
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from credit_risk_dagster.cli.console import err, out
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import CLIENT
 
 app = typer.Typer()
 key_app = typer.Typer(help="Keys of the API.", no_args_is_help=True)
 app.add_typer(key_app, name="api-key")
-
-out = Console(markup=False, highlight=False)
-err = Console(stderr=True, markup=False, highlight=False)
 
 
 @app.command()

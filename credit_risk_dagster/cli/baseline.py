@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from credit_risk_dagster.cli.console import out
+
 app = typer.Typer(help="The populations that drift is measured from.", no_args_is_help=True)
-out = Console(markup=False, highlight=False)
 
 
 @app.command()

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
+from credit_risk_dagster.cli.console import out
 from credit_risk_dagster.settings import DrainSettings, ModelSettings, WarehouseSettings
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from resources.postgres.models import StoredModel
 
 app = typer.Typer(help="The statistical model beside the policy.", no_args_is_help=True)
-out = Console(markup=False, highlight=False)
 
 Sample = Annotated[
     str | None,

@@ -102,7 +102,7 @@ def freeze_csv(path: Path, policy: Policy) -> Baseline:
         LoansUnavailable: the file cannot be read.
         TooFewApplications: none of its loans can be scored.
     """
-    from credit_risk_dagster.pipelines.producer import csv_loans
+    from credit_risk_dagster.pipelines.loans import csv_loans
 
     encode = msgspec.json.Encoder().encode
     loans = iter(csv_loans(path))

@@ -108,7 +108,7 @@ def load_sample(
         with warehouse.session("model") as connection:
             rows = ModelStore(connection).outcomes([*outcome.bad, *outcome.good], max_rows)
         return make_sample(source, outcome, rows)
-    from credit_risk_dagster.pipelines.producer import builtin_loans, csv_loans
+    from credit_risk_dagster.pipelines.loans import builtin_loans, csv_loans
 
     if source == BUILTIN:
         return make_sample(source, outcome, _cleaned(builtin_loans(), policy, max_rows))

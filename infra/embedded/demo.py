@@ -25,10 +25,12 @@ from rich.text import Text
 from credit_risk_dagster.domain.latency import percentile
 from credit_risk_dagster.domain.shifts import Shift, shifted
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.pipelines import producer
+from credit_risk_dagster.pipelines.loans import builtin_loans, csv_loans, endless
+from credit_risk_dagster.pipelines.producer import Produced, produce
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.stack import DEFAULT_STATE, Stack
 from resources.kafka.broker import Broker
+from resources.kafka.topics import ensure_topic
 from resources.postgres.connection import Warehouse, fetch_all
 from resources.postgres.ledger import Ledger
 from resources.postgres.migrate import migrate
@@ -105,7 +107,7 @@ def run_demo(
     if json_file and (json_file.is_dir() or not os.access(json_file.parent, os.W_OK)):
         raise PlatformError(f"cannot write {json_file}")
     loans = shifted(
-        producer.endless(producer.csv_loans(csv) if csv else producer.builtin_loans()),
+        endless(csv_loans(csv) if csv else builtin_loans()),
         *(shifts, after),
     )
     stop = threading.Event()
@@ -116,7 +118,7 @@ def run_demo(
         kafka = KafkaSettings()
         console.print("Postgres, the broker and S3 are up; starting Dagster, dashboard, API")
         migrate(WarehouseSettings())
-        producer.ensure_topic(kafka)
+        ensure_topic(kafka)
         services = stack.start_services()
         console.print(f"  Dagster    {services.dagster_url}")
         console.print(f"  Dashboard  {services.dashboard_url}")
@@ -129,12 +131,12 @@ def run_demo(
             source = Sources(connection).register(Broker(kafka).inspect())
             view = _View(console, connection, source)
 
-            def stream(count: int | None, already: int) -> "Future[producer.Produced]":
+            def stream(count: int | None, already: int) -> "Future[Produced]":
                 def show(acknowledged: int) -> None:
                     view.sent = already + acknowledged
 
                 return pool.submit(
-                    producer.produce,
+                    produce,
                     *(kafka, loans),
                     rate=rate,
                     max_events=count,
@@ -193,7 +195,7 @@ class _View:
         self._connection = connection
         self._source = source
 
-    def follow(self, producing: "Future[producer.Produced]", until: int | None) -> None:
+    def follow(self, producing: "Future[Produced]", until: int | None) -> None:
         """Show progress until all is sent and `until` events are accounted for.
 
         Raises:

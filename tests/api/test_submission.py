@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from credit_risk_dagster.api.bodies import EXAMPLE
-from credit_risk_dagster.pipelines.producer import ensure_topic
 from credit_risk_dagster.settings import KafkaSettings
 from infra.embedded.stack import HOST, Broker
 from resources.kafka.broker import BrokerUnavailable
 from resources.kafka.publisher import Publisher, PublisherBusy
+from resources.kafka.topics import ensure_topic
 from tests.api.conftest import Pipeline, StartApi
 from tests.api.test_decisions import problem
 from tests.waiting import wait_until

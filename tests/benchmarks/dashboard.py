@@ -29,7 +29,7 @@ from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.policy_lab import Applications, compare, outcome_codes
 from credit_risk_dagster.domain.scoring import assess
-from credit_risk_dagster.pipelines.producer import BUILTIN_LOANS, builtin_loans
+from credit_risk_dagster.pipelines.loans import BUILTIN_LOANS, builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from dashboard.data import application, drift, model, operations, overview, policy_lab, watchlist
 from dashboard.data.connection import snapshot

@@ -15,7 +15,7 @@ import psycopg
 from pydantic import SecretStr
 
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.pipelines import producer
+from credit_risk_dagster.pipelines import loans, producer
 from credit_risk_dagster.settings import (
     PROJECT_ROOT,
     DrainSettings,
@@ -23,6 +23,7 @@ from credit_risk_dagster.settings import (
     WarehouseSettings,
 )
 from infra.embedded.stack import Broker, Postgres
+from resources.kafka import topics
 from resources.postgres.migrate import migrate
 
 _TIMEOUT_SECONDS = 1800
@@ -44,10 +45,10 @@ class Lab:
         postgres.create_database(self._template)
         migrate(warehouse_settings(postgres.uri(self._template)))
 
-    def topic(self, loans: Iterable[producer.Row], events: int) -> KafkaSettings:
+    def topic(self, loans: Iterable[loans.Row], events: int) -> KafkaSettings:
         """A new topic with so many events: the loans, over and over."""
         kafka = kafka_settings(self._broker, f"loans_{uuid.uuid4().hex}")
-        producer.ensure_topic(kafka)
+        topics.ensure_topic(kafka)
         producer.produce(kafka, loans, max_events=events, loop=True)
         return kafka
 

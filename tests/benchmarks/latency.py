@@ -17,9 +17,10 @@ from rich.table import Table
 
 from assets_src.retention import delete_runs
 from credit_risk_dagster.domain.latency import percentile
-from credit_risk_dagster.pipelines import producer
+from credit_risk_dagster.pipelines import loans, producer
 from credit_risk_dagster.settings import KafkaSettings
 from infra.embedded.stack import Stack
+from resources.kafka import topics
 from resources.kafka.broker import Broker
 from resources.postgres.connection import Warehouse, fetch_all
 from resources.postgres.lanes import connected_runs
@@ -86,7 +87,7 @@ def measure(size: Size, say: Callable[[str], None]) -> Section:
         kafka = kafka_settings(stack.broker, environment["KAFKA_TOPIC"])
         warehouse = warehouse_settings(environment["DATABASE_URL"])
         migrate(warehouse)
-        producer.ensure_topic(kafka)
+        topics.ensure_topic(kafka)
         stack.start_services(drain_variables(settings))
         connection = exit_stack.enter_context(Warehouse(warehouse).session())
         stream = _Stream(kafka, connection)
@@ -134,7 +135,7 @@ class _Stream:
         self._kafka = kafka
         self._connection = connection
         self._source_id = Sources(connection).register(Broker(kafka).inspect()).source_id
-        self._loans = producer.builtin_loans()
+        self._loans = loans.builtin_loans()
         self._sent = 0
 
     def first_event(self) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 from credit_risk_dagster.domain.events import Event
-from credit_risk_dagster.pipelines.producer import Row, builtin_loans
+from credit_risk_dagster.pipelines.loans import Row, builtin_loans
 from tests.benchmarks.lab import BenchmarkFailed, Lab
 from tests.benchmarks.report import Bar, Section, table
 

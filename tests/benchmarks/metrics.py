@@ -15,8 +15,10 @@ import numpy as np
 import psycopg
 
 from credit_risk_dagster.api.metrics import FRESH_SECONDS
-from credit_risk_dagster.pipelines.producer import builtin_loans, ensure_topic, produce
+from credit_risk_dagster.pipelines.loans import builtin_loans
+from credit_risk_dagster.pipelines.producer import produce
 from infra.embedded.stack import HOST, Server, Stack, free_port
+from resources.kafka.topics import ensure_topic
 from resources.postgres.connection import Warehouse
 from resources.postgres.migrate import migrate
 from tests.benchmarks.lab import kafka_settings, warehouse_settings

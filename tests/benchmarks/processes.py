@@ -200,7 +200,7 @@ def _with_pd(warehouse: Warehouse) -> int:
 
 def scored_loans(rows: int) -> Measured:
     """Fill scored_applications with the built-in loans, over and over under other ids."""
-    from credit_risk_dagster.pipelines.producer import builtin_loans
+    from credit_risk_dagster.pipelines.loans import builtin_loans
 
     policy = load_policy(DrainSettings().policy_file)
     values: list[bytes | None] = [msgspec.json.encode(row) for row in builtin_loans()]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from credit_risk_dagster.pipelines.producer import builtin_loans
+from credit_risk_dagster.pipelines.loans import builtin_loans
 from tests.benchmarks.lab import BenchmarkFailed, Lab
 from tests.benchmarks.report import Bar, Section, table
 

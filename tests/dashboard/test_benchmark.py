@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from credit_risk_dagster.pipelines.producer import BUILTIN_LOANS
+from credit_risk_dagster.pipelines.loans import BUILTIN_LOANS
 from credit_risk_dagster.settings import WarehouseSettings
 from tests.benchmarks import dashboard
 

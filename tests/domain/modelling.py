@@ -13,7 +13,7 @@ from credit_risk_dagster.domain.model.outcome import load_outcome
 from credit_risk_dagster.domain.model.sample import COLUMNS, Sample, make_sample
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
-from credit_risk_dagster.pipelines.producer import builtin_loans
+from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY
 
 OUTCOME = load_outcome("early_delinquency")

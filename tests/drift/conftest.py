@@ -12,7 +12,7 @@ from credit_risk_dagster.domain.drift.comparison import Window
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import TIERS, load_policy
 from credit_risk_dagster.domain.scoring import assess
-from credit_risk_dagster.pipelines.producer import builtin_loans
+from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY
 
 NUMBERS = tuple(feature.name for feature in FEATURES if feature.kind == "number")

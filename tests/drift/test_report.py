@@ -17,7 +17,7 @@ from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.domain.drift.baseline import FEATURES, freeze
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines.drift import report_drift
-from credit_risk_dagster.pipelines.producer import builtin_loans
+from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY, DriftSettings
 from resources.postgres.drift import DriftLedger
 from tests.drift.conftest import window_of

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from credit_risk_dagster.domain.shifts import ShiftRefused, parse_shift, shifted
-from credit_risk_dagster.pipelines.producer import builtin_loans, endless
+from credit_risk_dagster.pipelines.loans import builtin_loans, endless
 
 LOANS = builtin_loans()
 

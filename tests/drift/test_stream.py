@@ -13,7 +13,7 @@ from credit_risk_dagster.cli.main import app
 from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.domain.drift.baseline import freeze
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.pipelines.producer import builtin_loans
+from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.pipelines.stream_health import Freshness, measure_freshness, newest_events
 from resources.postgres.baselines import Baselines
 from tests.drift.conftest import score

@@ -21,7 +21,8 @@ import dagster as dg
 import psutil
 
 from assets_src.scoring import score_applications
-from credit_risk_dagster.pipelines.producer import Produced, Row, builtin_loans, endless, produce
+from credit_risk_dagster.pipelines.loans import Row, builtin_loans, endless
+from credit_risk_dagster.pipelines.producer import Produced, produce
 from infra.embedded.stack import HOST, Server, free_port
 from sensors.offsets import UNFINISHED, loan_applications_offsets
 from tests.integration.conftest import Pipeline

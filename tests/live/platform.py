@@ -18,9 +18,11 @@ from dagster import DagsterRunStatus
 from dagster_graphql import DagsterGraphQLClient
 from pydantic import SecretStr
 
-from credit_risk_dagster.pipelines.producer import builtin_loans, endless, ensure_topic, produce
+from credit_risk_dagster.pipelines.loans import builtin_loans, endless
+from credit_risk_dagster.pipelines.producer import produce
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.stack import Services, Stack
+from resources.kafka.topics import ensure_topic
 from resources.postgres.connection import Warehouse, fetch_all
 from resources.postgres.migrate import migrate
 from tests.integration.conftest import send

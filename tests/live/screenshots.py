@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser
 
-from credit_risk_dagster.pipelines.producer import builtin_loans, produce
+from credit_risk_dagster.pipelines.loans import builtin_loans
+from credit_risk_dagster.pipelines.producer import produce
 from credit_risk_dagster.settings import PROJECT_ROOT
 from tests.live.browser import PAGES, THEMES, WIDTHS, Visit, chromium, visit
 from tests.live.platform import Live, run_platform

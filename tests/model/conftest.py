@@ -8,8 +8,8 @@ import pytest
 from credit_risk_dagster.domain.features import CLASSIC_FEATURES, select_features
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines import modelling
+from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.pipelines.modelling import Modelling, Stored
-from credit_risk_dagster.pipelines.producer import builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from tests.domain.modelling import builtin_sample
 from tests.lake.conftest import LakePipeline, pipeline

@@ -1,0 +1,75 @@
+"""`credit-risk demo` and `credit-risk up`: the platform on embedded servers."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from credit_risk_dagster.cli.console import out
+from credit_risk_dagster.cli.options import (
+    After,
+    CsvFile,
+    Rate,
+    Shifts,
+    parsed_shifts,
+)
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer()
+
+StateDir = Annotated[
+    Path | None,
+    typer.Option(file_okay=False, help="Where the servers keep their data; default .credit-risk."),
+]
+
+
+@app.command()
+def demo(
+    events: Annotated[int, typer.Option(min=1, help="Events before the summary.")] = 2_000,
+    rate: Rate = 10,
+    exit_: Annotated[
+        bool, typer.Option("--exit", help="Stop after the summary, also on a terminal.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the summary to this file.")
+    ] = None,
+    csv: CsvFile = None,
+    shift: Shifts = None,
+    after: After = 0,
+    state_dir: StateDir = None,
+) -> None:
+    """Start everything, stream real loans through it, and show what happened.
+
+    Starts Postgres, a broker, S3, Dagster and the dashboard on loopback, without Docker. On a
+    terminal it keeps streaming and serving until Ctrl-C. Exits with 0 only if every event that was
+    sent is accounted for.
+    """
+    from infra.embedded.demo import run_demo
+
+    ok = run_demo(
+        events=events,
+        rate=rate,
+        stay=sys.stdout.isatty() and not exit_,
+        json_file=json_file,
+        csv=csv,
+        shifts=parsed_shifts(shift),
+        after=after,
+        state_dir=state_dir,
+        console=out,
+    )
+    raise typer.Exit(0 if ok else 1)
+
+
+@app.command()
+def up(state_dir: StateDir = None) -> None:
+    """Start Postgres, a broker and S3 on loopback, until Ctrl-C.
+
+    Prints `export` lines for another terminal, where `dagster dev`, `credit-risk produce` and the
+    rest then use these servers.
+    """
+    from infra.embedded.demo import run_up
+
+    run_up(state_dir=state_dir, console=out)

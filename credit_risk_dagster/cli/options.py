@@ -1,0 +1,82 @@
+"""Options that several commands have, and what they mean."""
+
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from credit_risk_dagster.settings import KafkaSettings
+
+if TYPE_CHECKING:
+    from credit_risk_dagster.domain.policy import Policy
+    from credit_risk_dagster.domain.shifts import Shift
+    from resources.lake import Lake
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Bootstrap = Annotated[
+    str | None, typer.Option(help="Broker address; default KAFKA_BOOTSTRAP_SERVERS.")
+]
+Topic = Annotated[str | None, typer.Option(help="Topic; default KAFKA_TOPIC.")]
+Rate = Annotated[float, typer.Option(min=0, max=1e6, help="Events a second; 0 is no limit.")]
+CsvFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--csv",
+        help="A LendingClub CSV (plain, .gz or .zip), streamed; without it, the 10,000 built-in "
+        "real loans of 2018.",
+    ),
+]
+Shifts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shift",
+        metavar="COLUMN=CHANGE",
+        help="Change the loans: dti=+8, annual_inc=x0.8, purpose:small_business=x3 (three times as "
+        "many of these). May be given several times.",
+    ),
+]
+After = Annotated[int, typer.Option(min=0, help="So many come first before --shift begins.")]
+Since = Annotated[
+    datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day (dt) of the archive.")
+]
+Until = Annotated[
+    datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day (dt) of the archive.")
+]
+PolicyFile = Annotated[
+    Path | None, typer.Option(help="Credit policy (YAML); default CREDIT_RISK_POLICY_FILE.")
+]
+
+
+def kafka(bootstrap: str | None, topic: str | None) -> KafkaSettings:
+    """The configured broker and topic, or those that were named."""
+    given: dict[str, Any] = {"bootstrap_servers": bootstrap, "topic": topic}
+    return KafkaSettings(**{name: value for name, value in given.items() if value})
+
+
+def parsed_shifts(texts: list[str] | None) -> "list[Shift]":
+    """The changes that `--shift` asks for."""
+    from credit_risk_dagster.domain.shifts import parse_shift
+
+    return [parse_shift(text) for text in texts or ()]
+
+
+def day(moment: datetime | None) -> date | None:
+    """The day of an option."""
+    return moment.date() if moment else None
+
+
+def lake() -> "Lake":
+    """The configured bucket."""
+    from credit_risk_dagster.settings import LakeSettings
+    from resources.lake import Lake
+
+    return Lake(LakeSettings())
+
+
+def chosen_policy(file: Path | None) -> "Policy":
+    """The policy of a file, or the configured one."""
+    from credit_risk_dagster.domain.policy import load_policy
+    from credit_risk_dagster.settings import DrainSettings
+
+    return load_policy(file or DrainSettings().policy_file)

@@ -1,0 +1,106 @@
+"""`credit-risk rejected`: the events that could not be scored."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from credit_risk_dagster.cli.console import err, out
+from credit_risk_dagster.cli.options import (
+    PolicyFile,
+    chosen_policy,
+)
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import WarehouseSettings
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer(help="Events that could not be scored.", no_args_is_help=True)
+
+Reason = Annotated[
+    str | None, typer.Option(help="Only with this reason code, e.g. missing_required:dti.")
+]
+
+
+@app.command("ls")
+def ls(
+    reason: Reason = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most events.")] = 20,
+) -> None:
+    """Count the rejected events by reason, and list the first of them."""
+    from resources.postgres.connection import Warehouse, fetch_all
+    from resources.postgres.rejected import RejectedEvents
+
+    with Warehouse(WarehouseSettings()).session() as connection:
+        counts = fetch_all(
+            connection,
+            "SELECT reason, count(*) AS events, max(rejected_at) AS last FROM rejected_events"
+            " GROUP BY reason ORDER BY 2 DESC",
+        )
+        events = RejectedEvents(connection).page(reason=reason, limit=limit)
+    totals = Table("reason", "events", "last")
+    for row in counts:
+        totals.add_row(row["reason"], f"{row['events']:,}", f"{row['last']:%Y-%m-%d %H:%M:%S}")
+    out.print(totals)
+    table = Table("source", "partition", "offset", "rejected at", "reason", "value")
+    for event in events:
+        table.add_row(
+            *(str(event.source_id), str(event.partition), str(event.offset)),
+            *(f"{event.rejected_at:%Y-%m-%d %H:%M:%S}", event.reason, _preview(event.value)),
+        )
+    out.print(table)
+
+
+@app.command("show")
+def show(
+    partition: Annotated[int, typer.Argument(help="Partition of the event.")],
+    offset: Annotated[int, typer.Argument(help="Offset of the event.")],
+) -> None:
+    """Write an event's exact bytes to stdout, and where it came from to stderr."""
+    from resources.postgres.connection import Warehouse
+    from resources.postgres.rejected import RejectedEvents
+
+    with Warehouse(WarehouseSettings()).session() as connection:
+        events = RejectedEvents(connection).page(partition=partition, offset=offset)
+    if not events:
+        raise PlatformError(f"no rejected event has partition {partition} and offset {offset}")
+    event = events[-1]  # of several sources, the newest
+    err.print(
+        f"source {event.source_id}, partition {partition}, offset {offset}: {event.reason}, "
+        f"rejected at {event.rejected_at:%Y-%m-%d %H:%M:%S}, batch {event.batch_id}, "
+        f"key {_preview(event.key)}",
+        highlight=False,
+        markup=False,
+    )
+    sys.stdout.buffer.write(event.value or b"")
+    sys.stdout.buffer.flush()
+
+
+@app.command("redrive")
+def redrive(
+    reason: Reason = None,
+    partition: Annotated[int | None, typer.Option(help="Only of this partition.")] = None,
+    offset: Annotated[int | None, typer.Option(help="Only at this offset.")] = None,
+    policy: PolicyFile = None,
+) -> None:
+    """Score rejected events again; those that can be scored now move to the scored ones."""
+    import uuid
+
+    from credit_risk_dagster.pipelines.redrive import redrive
+    from resources.postgres.connection import Warehouse
+
+    report = redrive(
+        Warehouse(WarehouseSettings()),
+        chosen_policy(policy),
+        run_id=f"redrive-{uuid.uuid4()}",
+        reason=reason,
+        partition=partition,
+        offset=offset,
+    )
+    out.print(f"{report.moved.total():,} of {report.examined:,} rejected events are now scored")
+
+
+def _preview(value: bytes | None) -> str:
+    return "" if value is None else repr(value[:60])[2:-1] + ("..." if len(value) > 60 else "")

@@ -1,0 +1,129 @@
+"""`credit-risk produce`, `status` and `score`: loans into the stream, and through the policy."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from credit_risk_dagster.cli.console import out, print_json, progress
+from credit_risk_dagster.cli.options import (
+    After,
+    Bootstrap,
+    CsvFile,
+    Json,
+    Rate,
+    Shifts,
+    Topic,
+    kafka,
+    parsed_shifts,
+)
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import DEFAULT_POLICY
+
+if TYPE_CHECKING:
+    pass
+
+app = typer.Typer()
+
+SCORE_CHUNK_EVENTS = 5_000
+
+
+@app.command()
+def produce(
+    csv: CsvFile = None,
+    rate: Rate = 10,
+    max_: Annotated[int | None, typer.Option("--max", min=1, help="Stop after so many.")] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Start over at the end.")] = False,
+    shift: Shifts = None,
+    after: After = 0,
+    bootstrap: Bootstrap = None,
+    topic: Topic = None,
+) -> None:
+    """Replay LendingClub loans into the topic, which is created if it is missing."""
+    from credit_risk_dagster.domain.shifts import shifted
+    from credit_risk_dagster.pipelines import loans as sources
+    from credit_risk_dagster.pipelines.producer import produce as send
+    from resources.kafka.topics import ensure_topic
+
+    settings = kafka(bootstrap, topic)
+    shifts = parsed_shifts(shift)
+    loans = sources.csv_loans(csv) if csv else sources.builtin_loans()
+    ensure_topic(settings)
+    total = None if loop else (max_ if csv or max_ else sources.BUILTIN_LOANS)
+    if loop:
+        loans = sources.endless(loans)
+    with progress("sent", total) as show:
+        produced = send(
+            settings, shifted(loans, shifts, after), rate=rate, max_events=max_, on_progress=show
+        )
+    out.print(
+        f"{produced.acknowledged:,} events in topic {settings.topic}, "
+        f"{produced.acknowledged / max(produced.seconds, 1e-9):,.0f} a second",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def status(json_: Json = False) -> None:
+    """Show, for each partition, what is committed and what is still to do."""
+    from credit_risk_dagster.pipelines.status import partition_status
+
+    found = partition_status()
+    if json_:
+        print_json(found)
+        return
+    table = Table(title=f"{found['topic']} on cluster {found['cluster_id']}", title_justify="left")
+    names = ("partition", "first", "committed", "end", "lag", "scored", "rejected", "gaps")
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in found["partitions"]:
+        table.add_row(*(f"{row[name]:,}" for name in names))
+    out.print(table)
+
+
+@app.command()
+def score(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="JSON lines, one application a line; - is stdin.")
+    ],
+    policy: Annotated[Path, typer.Option(help="Credit policy (YAML).")] = DEFAULT_POLICY,
+    model: Annotated[
+        Path | None, typer.Option(help="Model (JSON of `credit-risk model export`), for the PD.")
+    ] = None,
+) -> None:
+    """Score applications from a file: one JSON answer for each line, in order. Needs no server."""
+    from itertools import islice
+
+    import msgspec
+
+    from credit_risk_dagster.domain.pd import load_model_file
+    from credit_risk_dagster.domain.policy import load_policy
+    from credit_risk_dagster.domain.scoring import answers
+
+    rules = load_policy(policy)
+    estimator = load_model_file(model) if model else None
+    encoder = msgspec.json.Encoder()
+    with _open_lines(file) as lines, progress("scored", None) as show:
+        done = 0
+        while chunk := [line.rstrip(b"\r\n") for line in islice(lines, SCORE_CHUNK_EVENTS)]:
+            sys.stdout.buffer.write(encoder.encode_lines(answers(chunk, rules, estimator)))
+            done += len(chunk)
+            show(done)
+    sys.stdout.buffer.flush()
+
+
+@contextmanager
+def _open_lines(file: str) -> Iterator[Iterator[bytes]]:
+    if file == "-":
+        yield iter(sys.stdin.buffer)
+        return
+    try:
+        stream = Path(file).open("rb")  # noqa: SIM115 (closed below; only opening may fail here)
+    except OSError as error:
+        raise PlatformError(f"cannot read {file}: {error.strerror}") from error
+    with stream:
+        yield iter(stream)
