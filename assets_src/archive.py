@@ -8,12 +8,8 @@ import dagster as dg
 
 from assets_src.scoring import OWNERS
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.pipelines.archive import (
-    ArchiveReport,
-    archive,
-    check_archive,
-    verify_archive,
-)
+from credit_risk_dagster.pipelines.archive import ArchiveReport, archive
+from credit_risk_dagster.pipelines.archive_check import check_archive, verify_archive
 from credit_risk_dagster.settings import ArchiveSettings
 from resources.configurable import BrokerResource, LakeResource, WarehouseResource
 from resources.postgres.sources import Sources

@@ -12,8 +12,8 @@ import dagster as dg
 import psycopg
 
 from assets_src.scoring import LANE_TAG, RECONCILIATION, score_applications
+from credit_risk_dagster.domain.lanes import lane_of
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.pipelines.drain import lane_of
 from credit_risk_dagster.settings import DrainSettings
 from resources.configurable import BrokerResource, WarehouseResource
 from resources.kafka.broker import TopicReplaced, TopicState, truncated

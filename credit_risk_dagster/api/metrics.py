@@ -25,7 +25,7 @@ from credit_risk_dagster.settings import KafkaSettings, Settings, WarehouseSetti
 from resources.dagster_storage import DagsterState, DagsterStorage
 from resources.kafka.broker import Broker, TopicState
 from resources.postgres.connection import Warehouse
-from resources.postgres.metrics import MetricsLedger, Snapshot
+from resources.postgres.metrics import MetricsLedger, Row, Snapshot
 
 PREFIX = "credit_risk_"
 TIMEOUT_SECONDS = 2.0
@@ -199,30 +199,7 @@ def _ledger(snapshot: Snapshot) -> Iterator[Metric]:
     yield _counter(
         "event_bytes", "Bytes of the committed events' values", [({}, totals["value_bytes"])]
     )
-    yield _histogram(
-        "event_to_commit_seconds",
-        "Seconds from the broker's timestamp of an event to its commit",
-        BOUNDS_SECONDS,
-        [
-            (
-                {},
-                totals["latency_buckets"] or [0] * (len(BOUNDS_SECONDS) + 1),
-                totals["latency_sum_s"],
-            )
-        ],
-    )
-    width = len(STAGE_BOUNDS_SECONDS) + 1
-    buckets = totals["stage_buckets"] or [0] * width * len(STAGES)
-    sums = totals["stage_sum_ms"] or [0.0] * len(STAGES)
-    yield _histogram(
-        "batch_stage_duration_seconds",
-        "Seconds of work that a micro-batch took, by stage",
-        STAGE_BOUNDS_SECONDS,
-        [
-            ({"stage": stage}, buckets[i * width : (i + 1) * width], sums[i] / 1000)
-            for i, stage in enumerate(STAGES)
-        ],
-    )
+    yield from _durations(totals)
     yield _gauge(
         "last_commit_timestamp_seconds",
         "When the newest micro-batch was committed; 0 before the first",
@@ -246,6 +223,33 @@ def _ledger(snapshot: Snapshot) -> Iterator[Metric]:
         "table_bytes",
         "Size of a table with its indexes, over all its time partitions",
         [({"table": table}, size) for table, size in snapshot.table_bytes.items()],
+    )
+
+
+def _durations(totals: Row) -> Iterator[Metric]:
+    yield _histogram(
+        "event_to_commit_seconds",
+        "Seconds from the broker's timestamp of an event to its commit",
+        BOUNDS_SECONDS,
+        [
+            (
+                {},
+                totals["latency_buckets"] or [0] * (len(BOUNDS_SECONDS) + 1),
+                totals["latency_sum_s"],
+            )
+        ],
+    )
+    width = len(STAGE_BOUNDS_SECONDS) + 1
+    buckets = totals["stage_buckets"] or [0] * width * len(STAGES)
+    sums = totals["stage_sum_ms"] or [0.0] * len(STAGES)
+    yield _histogram(
+        "batch_stage_duration_seconds",
+        "Seconds of work that a micro-batch took, by stage",
+        STAGE_BOUNDS_SECONDS,
+        [
+            ({"stage": stage}, buckets[i * width : (i + 1) * width], sums[i] / 1000)
+            for i, stage in enumerate(STAGES)
+        ],
     )
 
 

@@ -125,7 +125,7 @@ def ls(since: Since = None, until: Until = None, json_: Json = False) -> None:
 @archive_app.command("verify")
 def verify(since: Since = None, until: Until = None) -> None:
     """Read objects back and compare their checksums; exits with 1 if one differs."""
-    from credit_risk_dagster.pipelines.archive import verify_archive
+    from credit_risk_dagster.pipelines.archive_check import verify_archive
     from resources.postgres.connection import Warehouse
 
     done = verify_archive(
@@ -149,7 +149,7 @@ def get(
     """Download objects under their keys, each compared with its checksum."""
     from shutil import copyfileobj
 
-    from credit_risk_dagster.pipelines.archive import fetched
+    from credit_risk_dagster.pipelines.archive_check import fetched
 
     bucket = lake()
     objects = [o for o in _archived(since, until) if o.key]

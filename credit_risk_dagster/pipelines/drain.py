@@ -7,25 +7,26 @@ dies anywhere, or runs beside another, loses and doubles nothing.
 
 import gc
 import logging
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import psycopg
 from kafka.errors import OffsetOutOfRangeError
 from structlog.contextvars import bound_contextvars
 
 from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.lanes import lane_of
 from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, percentile
-from credit_risk_dagster.domain.pd import ModelUnreadable, PdModel
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import Assessment, assess
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.broker import (
     Broker,
@@ -39,7 +40,7 @@ from resources.kafka.broker import (
 from resources.postgres.connection import Warehouse
 from resources.postgres.lanes import is_awaited, lock_partitions
 from resources.postgres.ledger import Committed, Ledger, OffsetsMoved, StageSeconds
-from resources.postgres.models import ModelMissing, ModelStore
+from resources.postgres.models import ModelStore
 from resources.postgres.policies import register_policy
 from resources.postgres.sources import Source, Sources
 
@@ -109,11 +110,6 @@ class DrainReport:
         return percentile(self.latency_buckets, q)
 
 
-def lane_of(partition: int, lanes: int) -> int:
-    """The lane that a partition is dealt to."""
-    return partition % lanes
-
-
 def drain(
     broker: Broker,
     warehouse: Warehouse,
@@ -145,16 +141,16 @@ def drain(
         LaneBusy: another run kept the partitions for longer than a session lasts.
         BoundsError: the bounds begin after the committed offset.
     """
-    with ExitStack() as stack:
-        stack.enter_context(_logged(run_id, lane))
-        stack.enter_context(tuned_interpreter())
+    with (
+        _logged(run_id, lane),
+        tuned_interpreter(),
         # Everything slow comes before the lock, while the predecessor still works.
-        reader = stack.enter_context(broker.reader(settings))
-        connection = stack.enter_context(warehouse.session(run_id))
-        ledger = Ledger(connection)
+        broker.reader(settings) as reader,
+        warehouse.session(run_id) as connection,
+        ThreadPoolExecutor(1, "commit") as writer,
+    ):
         topic = broker.inspect()
-        ledger.prepare_storage()
-        policy_id = register_policy(connection, policy)
+        Ledger(connection).prepare_storage()
         source = Sources(connection).register(topic)
         report = DrainReport(policy.version, lane, source)
         partitions = _partitions(topic, settings.lanes, lane, bounds)
@@ -164,34 +160,21 @@ def drain(
         patience = settings.session_seconds + 2 * HANDOVER_SECONDS
         lock_partitions(connection, source.source_id, partitions, patience)
         log.info("draining %s, partitions %s", topic.topic, partitions)
-        _log.info(
-            "session started",
-            extra={
-                "source_id": source.source_id,
-                "topic": topic.topic,
-                "partitions": partitions,
-                "policy": policy.version,
-            },
+        started = {"source_id": source.source_id, "topic": topic.topic, "partitions": partitions}
+        _log.info("session started", extra=started | {"policy": policy.version})
+        session = _Session(
+            *(broker, reader, connection, writer, policy, run_id, partitions, bounds, report)
         )
-        model, report.model_error = active_model(ModelStore(connection))
-        report.model = model.version if model else None
-        session = _Session(reader, ledger, policy, policy_id, model, source, run_id, lane, report)
-        stack.callback(session.writer.shutdown)
-
-        def seek() -> None:
-            session.seek(broker.inspect(), partitions, bounds)
-
-        seek()
-        try:
-            _drain_until_over(session, seek, settings, bounds, log)
-        except interrupts:
-            report.ended = "the run was asked to stop"
-        session.settle()
+        session.run(settings, interrupts, log)
         _log.info("session ended", extra=_fields(report))
+    _tell(report, log)
+    return report
+
+
+def _tell(report: DrainReport, log: logging.Logger) -> None:
     if report.model_error:
         log.warning("%s; the applications were scored by the policy alone", report.model_error)
     log.info("%s: %d scored, %d rejected", report.ended, report.scored, report.rejected)
-    return report
 
 
 @contextmanager
@@ -222,21 +205,7 @@ def _fields(report: DrainReport) -> dict[str, Any]:
     }
 
 
-def active_model(store: ModelStore) -> tuple[PdModel | None, str | None]:
-    """The active model, and why it cannot be used. Scoring goes on without it."""
-    try:
-        return store.scorer(), None
-    except (ModelMissing, ModelUnreadable) as error:
-        return None, str(error)
-
-
-def _drain_until_over(
-    session: "_Session",
-    seek: Callable[[], None],
-    settings: DrainSettings,
-    bounds: Sequence[Bound],
-    log: logging.Logger,
-) -> None:
+def _drain_until_over(session: "_Session", settings: DrainSettings, log: logging.Logger) -> None:
     """Fetch, score and commit until there is a reason to end, which goes into the report."""
     report = session.report
     started = last_event = time.monotonic()
@@ -247,18 +216,18 @@ def _drain_until_over(
             log.warning("the broker no longer has the next offset; looking at what it has")
             _log.warning("offsets lost to retention", extra={"positions": session.positions})
             session.settle()
-            seek()
+            session.seek()
             continue
         if not session.settle():
             log.warning("another run was here first; continuing from the committed offsets")
-            seek()
+            session.seek()
             continue
         gc.collect()
         if scored:
             session.commit_behind(*scored)
             last_event = time.monotonic()
         report.seconds = time.monotonic() - started
-        if bounds and session.reached(bounds):
+        if session.bounds and session.reached_bounds():
             report.ended = "the bounds are reached"
         elif settings.session_seconds == 0:
             report.ended = "one batch a run (session_seconds is 0)"
@@ -266,34 +235,10 @@ def _drain_until_over(
             report.ended = f"no event for {settings.idle_seconds:g} s"
         elif report.seconds >= settings.session_seconds:
             session.settle()
-            if is_awaited(
-                session.ledger.connection, session.source.source_id, list(session.positions)
-            ):
+            if session.is_awaited():
                 report.ended = "the session is over; the next run takes the lane"
             elif report.seconds >= settings.session_seconds + HANDOVER_SECONDS:
                 report.ended = "the session is over"
-
-
-@contextmanager
-def tuned_interpreter() -> Iterator[None]:
-    """Settings of the interpreter that suit a session; the old ones return with its end.
-
-    A batch makes a hundred thousand containers and hardly a cycle. By default the garbage collector
-    walks all of them, and everything that was imported, dozens of times: half of decoding's time.
-    So it is called between batches instead, when few are alive; the Kafka client's cycles hold
-    megabytes. And the thread that writes needs Python's lock for microseconds at a time: by default
-    it waits 5 ms for each of them while the other one works.
-    """
-    interval = sys.getswitchinterval()
-    gc.freeze()
-    gc.disable()
-    sys.setswitchinterval(0.0005)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval)
-        gc.enable()
-        gc.unfreeze()
 
 
 def _partitions(topic: TopicState, lanes: int, lane: int, bounds: Sequence[Bound]) -> list[int]:
@@ -317,24 +262,44 @@ def _partitions(topic: TopicState, lanes: int, lane: int, bounds: Sequence[Bound
 class _Session:
     """The state of a session that holds its lane."""
 
+    broker: Broker
     reader: Reader
-    ledger: Ledger
+    connection: psycopg.Connection[Any]
+    writer: ThreadPoolExecutor
     policy: Policy
-    policy_id: int
-    model: PdModel | None
-    source: Source
     run_id: str
-    lane: int
+    partitions: Sequence[int]
+    bounds: Sequence[Bound]
     report: DrainReport
     positions: dict[int, int] = field(default_factory=dict)
     last_commit_seconds: float | None = None
-    writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "commit"))
     in_flight: tuple[Future[Committed], Fetch, Assessment, StageSeconds] | None = None
 
-    def seek(self, topic: TopicState, partitions: Sequence[int], bounds: Sequence[Bound]) -> None:
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.connection)
+        self.policy_id = register_policy(self.connection, self.policy)
+        self.model, self.report.model_error = ModelStore(self.connection).active_scorer()
+        self.report.model = self.model.version if self.model else None
+
+    def run(
+        self,
+        settings: DrainSettings,
+        interrupts: tuple[type[BaseException], ...],
+        log: logging.Logger,
+    ) -> None:
+        """Drain until there is a reason to end, which goes into the report."""
+        self.seek()
+        try:
+            _drain_until_over(self, settings, log)
+        except interrupts:
+            self.report.ended = "the run was asked to stop"
+        self.settle()
+
+    def seek(self) -> None:
         """Read on from the committed offsets."""
+        topic = self.broker.inspect()
         committed = self.ledger.start_partitions(
-            self.source.source_id, {p: topic.offsets[p][0] for p in partitions}
+            self.report.source.source_id, {p: topic.offsets[p][0] for p in self.partitions}
         )
         lost = []
         for partition, position in committed.items():
@@ -345,9 +310,9 @@ class _Session:
                 lost.append(OffsetRange(partition, position, beginning))
                 committed[partition] = beginning
         if lost:
-            self.ledger.record_lost(self.source.source_id, lost)
+            self.ledger.record_lost(self.report.source.source_id, lost)
             self.report.gaps += sum(map(len, lost))
-        for bound in bounds:
+        for bound in self.bounds:
             if bound.first_offset > committed[bound.partition]:
                 raise BoundsError(
                     f"bounds of partition {bound.partition} begin at {bound.first_offset}, but "
@@ -355,7 +320,7 @@ class _Session:
                     "none may be skipped"
                 )
         self.positions = committed
-        self.reader.seek(committed, {b.partition: b.until_offset for b in bounds})
+        self.reader.seek(committed, {b.partition: b.until_offset for b in self.bounds})
 
     def fetch_and_score(self) -> tuple[Fetch, Assessment, StageSeconds] | None:
         """The next batch, scored; None when no event came."""
@@ -380,7 +345,7 @@ class _Session:
         which needs Python's lock; waiting for Postgres does not."""
         commit = partial(
             self.ledger.commit,
-            *(self.source.source_id, self.policy_id, self.run_id, self.lane),
+            *(self.report.source.source_id, self.policy_id, self.run_id, self.report.lane),
             *(fetch, assessment, seconds),
         )
         self.in_flight = (self.writer.submit(commit), fetch, assessment, seconds)
@@ -409,8 +374,11 @@ class _Session:
             self.report.busy_seconds[stage] += spent
         return True
 
-    def reached(self, bounds: Sequence[Bound]) -> bool:
-        return all(self.positions[bound.partition] >= bound.until_offset for bound in bounds)
+    def reached_bounds(self) -> bool:
+        return all(self.positions[bound.partition] >= bound.until_offset for bound in self.bounds)
+
+    def is_awaited(self) -> bool:
+        return is_awaited(self.connection, self.report.source.source_id, self.partitions)
 
     def _add(self, fetch: Fetch, assessment: Assessment, committed: Committed) -> None:
         report = self.report

@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
@@ -26,8 +25,8 @@ from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.raw_events import PREFIX, Coordinates, from_arrow, parse_key
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.pipelines.archive import ArchiveDamaged, fetched
-from credit_risk_dagster.pipelines.drain import tuned_interpreter
+from credit_risk_dagster.pipelines.archive_check import ArchiveDamaged, fetched
+from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.settings import WarehouseSettings
 from resources.kafka.broker import Fetch, OffsetRange, offsets_missing
 from resources.lake import Lake
@@ -114,28 +113,21 @@ def rebuild(
     report = RebuildReport(into, policy.version, model.version if model else None)
     started = time.monotonic()
     migrate(target)
-    if from_bucket:
-        listing = list_bucket(lake)
-    else:
-        with Warehouse(settings).session(f"rebuild {run_id}") as connection:
-            sources = {source.source_id: source for source in Sources(connection).all()}
-            listing = Listing(sources, ArchiveLedger(connection).objects())
-    with ExitStack() as stack:
-        stack.enter_context(tuned_interpreter())
-        connection = stack.enter_context(Warehouse(target).session(f"rebuild {run_id}"))
+    listing = list_bucket(lake) if from_bucket else _recorded(Warehouse(settings))
+    with (
+        tuned_interpreter(),
+        Warehouse(target).session(f"rebuild {run_id}") as connection,
+        ThreadPoolExecutor(1, "commit") as writer,
+    ):
         ledger = Ledger(connection)
         _lock(connection, into)
         ledger.prepare_storage()
         policy_id = register_policy(connection, policy)
         if model:
             ModelStore(connection).adopt(settings.db_schema, model)
-        writer = stack.enter_context(ThreadPoolExecutor(1, "commit"))
         run = _Rebuild(ledger, lake, policy, policy_id, model, run_id, report, writer)
-        for (source_id, partition), ranges in groupby(
-            listing.objects, key=lambda recorded: (recorded.source_id, recorded.partition)
-        ):
-            chosen = _within(list(ranges), since, until)
-            if chosen:
+        for (source_id, partition), ranges in listing.by_partition():
+            if chosen := _within(ranges, since, until):
                 source = listing.sources[source_id]
                 Sources(connection).adopt(source)
                 log.info("rebuilding %s, partition %d", source.topic, partition)
@@ -145,6 +137,12 @@ def rebuild(
         roll_up_segments(connection)  # the job does that for the live schema alone
     report.seconds = time.monotonic() - started
     return report
+
+
+def _recorded(warehouse: Warehouse) -> "Listing":
+    with warehouse.session("rebuild") as connection:
+        sources = {source.source_id: source for source in Sources(connection).all()}
+        return Listing(sources, ArchiveLedger(connection).objects())
 
 
 @dataclass(frozen=True)
@@ -160,6 +158,11 @@ class Listing:
     sources: Mapping[int, Source]
     objects: list[ArchivedObject]
     folders: Mapping[int, str] = field(default_factory=dict)
+
+    def by_partition(self) -> Iterator[tuple[tuple[int, int], list[ArchivedObject]]]:
+        """(source id, partition) and its objects."""
+        for key, found in groupby(self.objects, key=lambda o: (o.source_id, o.partition)):
+            yield key, list(found)
 
 
 def list_bucket(lake: Lake) -> Listing:

@@ -8,7 +8,6 @@ from credit_risk_dagster.domain.events import REASONS, decode
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.pipelines.drain import active_model
 from resources.postgres.connection import Warehouse
 from resources.postgres.ledger import Ledger
 from resources.postgres.models import ModelStore
@@ -61,7 +60,7 @@ def redrive(
         rejected.lock_redrive()
         Ledger(connection).prepare_storage()
         policy_id = register_policy(connection, policy)
-        model, _ = active_model(ModelStore(connection))
+        model, _ = ModelStore(connection).active_scorer()
         after = (-1, -1, -1)
         while chunk := rejected.page(
             reason=reason, partition=partition, offset=offset, after=after

@@ -25,7 +25,7 @@ from rich.text import Text
 from credit_risk_dagster.domain.latency import percentile
 from credit_risk_dagster.domain.shifts import Shift, shifted
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.pipelines.loans import builtin_loans, csv_loans, endless
+from credit_risk_dagster.pipelines.loans import Row, builtin_loans, csv_loans, endless
 from credit_risk_dagster.pipelines.producer import Produced, produce
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.stack import DEFAULT_STATE, Stack
@@ -106,24 +106,14 @@ def run_demo(
     """
     if json_file and (json_file.is_dir() or not os.access(json_file.parent, os.W_OK)):
         raise PlatformError(f"cannot write {json_file}")
-    loans = shifted(
-        endless(csv_loans(csv) if csv else builtin_loans()),
-        *(shifts, after),
-    )
+    loans = shifted(endless(csv_loans(csv) if csv else builtin_loans()), shifts, after)
     stop = threading.Event()
     reconciled = False
     # One worker, which has ended before the servers do.
     with _interruptible(), Stack(state_dir or DEFAULT_STATE) as stack:
         os.environ.update(stack.environment())
         kafka = KafkaSettings()
-        console.print("Postgres, the broker and S3 are up; starting Dagster, dashboard, API")
-        migrate(WarehouseSettings())
-        ensure_topic(kafka)
-        services = stack.start_services()
-        console.print(f"  Dagster    {services.dagster_url}")
-        console.print(f"  Dashboard  {services.dashboard_url}")
-        console.print(f"  API        {services.api_url}/docs")
-        console.print(f"  Logs       {stack.logs}\n", soft_wrap=True)
+        _start_services(stack, kafka, console)
         with (
             Warehouse(WarehouseSettings()).session("demo") as connection,
             ThreadPoolExecutor(1, "produce") as pool,
@@ -131,28 +121,9 @@ def run_demo(
             source = Sources(connection).register(Broker(kafka).inspect())
             view = _View(console, connection, source)
 
-            def stream(count: int | None, already: int) -> "Future[Produced]":
-                def show(acknowledged: int) -> None:
-                    view.sent = already + acknowledged
-
-                return pool.submit(
-                    produce,
-                    *(kafka, loans),
-                    rate=rate,
-                    max_events=count,
-                    on_progress=show,
-                    stop=stop,
-                )
-
+            stream = _Stream(pool, kafka, loans, rate, stop, view)
             try:
-                # The first event alone: it waits for the first run to start, the others do not.
-                started = time.monotonic()
-                view.follow(stream(1, 0), 1)
-                first_event = time.monotonic() - started
-                started = time.monotonic()
-                view.follow(stream(events - 1, 1), events)
-                seconds = time.monotonic() - started
-                summary = _summarize(connection, source, events, seconds, first_event)
+                summary = _measured(stream, events)
                 reconciled = summary.reconciled
                 console.print(_summary_table(summary))
                 if json_file:
@@ -161,12 +132,64 @@ def run_demo(
                     )
                 if stay:
                     console.print("Streaming on. Ctrl-C stops everything.\n")
-                    view.follow(stream(None, events), None)
+                    view.follow(stream.send(None, events), None)
             except KeyboardInterrupt:
                 console.print("\nStopping")
             finally:
                 stop.set()
     return reconciled
+
+
+def _start_services(stack: Stack, kafka: KafkaSettings, console: Console) -> None:
+    console.print("Postgres, the broker and S3 are up; starting Dagster, dashboard, API")
+    migrate(WarehouseSettings())
+    ensure_topic(kafka)
+    services = stack.start_services()
+    console.print(f"  Dagster    {services.dagster_url}")
+    console.print(f"  Dashboard  {services.dashboard_url}")
+    console.print(f"  API        {services.api_url}/docs")
+    console.print(f"  Logs       {stack.logs}\n", soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """Sends loans in the background, and tells the view how many."""
+
+    pool: ThreadPoolExecutor
+    kafka: KafkaSettings
+    loans: Iterator[Row]
+    rate: float
+    stop: threading.Event
+    view: "_View"
+
+    def send(self, count: int | None, already: int) -> "Future[Produced]":
+        """Send so many more than were already sent."""
+
+        def show(acknowledged: int) -> None:
+            self.view.sent = already + acknowledged
+
+        return self.pool.submit(
+            produce,
+            *(self.kafka, self.loans),
+            rate=self.rate,
+            max_events=count,
+            on_progress=show,
+            stop=self.stop,
+        )
+
+
+def _measured(stream: _Stream, events: int) -> Summary:
+    """Send so many events and wait until each is accounted for."""
+    view = stream.view
+    # The first event alone: it waits for the first run to start, the others do not.
+    started = time.monotonic()
+    view.follow(stream.send(1, 0), 1)
+    first_event = time.monotonic() - started
+    started = time.monotonic()
+    view.follow(stream.send(events - 1, 1), events)
+    return _summarize(
+        *(view.connection, view.source, events), time.monotonic() - started, first_event
+    )
 
 
 def run_up(*, state_dir: Path | None, console: Console) -> None:
@@ -192,8 +215,8 @@ class _View:
     def __init__(self, console: Console, connection: Connection, source: Source) -> None:
         self.sent = 0
         self._console = console
-        self._connection = connection
-        self._source = source
+        self.connection = connection
+        self.source = source
 
     def follow(self, producing: "Future[Produced]", until: int | None) -> None:
         """Show progress until all is sent and `until` events are accounted for.
@@ -209,7 +232,7 @@ class _View:
                 if producing.done():
                     self.sent = max(self.sent, 0)
                     producing.result()
-                before, totals = totals, _totals(self._connection, self._source)
+                before, totals = totals, _totals(self.connection, self.source)
                 now = time.monotonic()
                 if totals != before or totals.accounted >= self.sent:
                     changed = now
@@ -228,7 +251,7 @@ class _View:
                 pause.wait(_REFRESH_SECONDS)
 
     def _line(self, totals: Totals) -> Text:
-        recent = _latency_buckets(self._connection, self._source, timedelta(seconds=10))
+        recent = _latency_buckets(self.connection, self.source, timedelta(seconds=10))
         latency = f"{percentile(recent, 50) * 1000:,.0f} ms" if sum(recent) else "-"
         lag = max(self.sent - totals.accounted, 0)
         return Text(

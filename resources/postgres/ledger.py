@@ -64,11 +64,11 @@ class Ledger:
     """Progress of the stream, over one connection."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self.connection = connection
+        self._connection = connection
 
     def progress(self, source_id: int) -> list[Progress]:
         """What is committed, by partition."""
-        with self.connection.cursor(row_factory=class_row(Progress)) as cursor:
+        with self._connection.cursor(row_factory=class_row(Progress)) as cursor:
             return cursor.execute(
                 "SELECT partition, first_offset, next_offset, scored, rejected, gaps,"
                 " extract(epoch FROM clock_timestamp() - updated_at)::float8 AS idle_seconds"
@@ -78,7 +78,7 @@ class Ledger:
 
     def silent_seconds(self, source_id: int) -> float | None:
         """Seconds since an application of the source was scored; None when none ever was."""
-        row = self.connection.execute(
+        row = self._connection.execute(
             "SELECT extract(epoch FROM clock_timestamp() - committed_at)::float8 FROM batches"
             " WHERE source_id = %s AND scored > 0 ORDER BY committed_at DESC LIMIT 1",
             (source_id,),
@@ -87,7 +87,7 @@ class Ledger:
 
     def start_partitions(self, source_id: int, beginnings: Mapping[int, int]) -> dict[int, int]:
         """The next offset of each partition; a new partition starts at its beginning."""
-        self.connection.execute(
+        self._connection.execute(
             "INSERT INTO stream_offsets (source_id, partition, first_offset, next_offset)"
             " SELECT %s, p, o, o FROM unnest(%s::int[], %s::bigint[]) AS new (p, o)"
             " ON CONFLICT DO NOTHING",
@@ -98,11 +98,11 @@ class Ledger:
 
     def prepare_storage(self) -> None:
         """Create the time partitions of the tables for this month and the next."""
-        self.connection.execute("SELECT ensure_partitions()")
+        self._connection.execute("SELECT ensure_partitions()")
 
     def session_seconds(self, run_ids: Sequence[str]) -> dict[str, float]:
         """Seconds since each run's first commit; runs that committed nothing are left out."""
-        rows = self.connection.execute(
+        rows = self._connection.execute(
             "SELECT run_id, extract(epoch FROM clock_timestamp() - min(committed_at))::float8"
             " FROM batches WHERE run_id = ANY (%s) GROUP BY run_id",
             (list(run_ids),),
@@ -125,7 +125,7 @@ class Ledger:
             OffsetsMoved: the offsets are no longer where the batch started. Nothing is written.
         """
         started = time.perf_counter()
-        with self.connection.transaction():
+        with self._connection.transaction():
             batch_id = self._move_offsets(source_id, fetch, assessment)
             self._copy_scored(source_id, batch_id, policy_id, fetch, assessment)
             self._copy_rejected(source_id, batch_id, fetch, assessment)
@@ -136,7 +136,7 @@ class Ledger:
             latencies = np.maximum(time.time() - fetch.timestamps / 1000, 0.0)
             buckets: list[int] = histogram(latencies).tolist()
             tiers = assessment.tier_counts()
-            self.connection.execute(
+            self._connection.execute(
                 _INSERT_BATCH,
                 {
                     "batch_id": batch_id,
@@ -178,7 +178,7 @@ class Ledger:
         Raises:
             OffsetsMoved: the offsets are no longer where the ranges start.
         """
-        with self.connection.transaction():
+        with self._connection.transaction():
             batch_id = self._move_offsets(source_id, Fetch(ranges=[*lost], gaps=[*lost]), None)
             self._insert_gaps(source_id, batch_id, lost, reason)
 
@@ -193,7 +193,7 @@ class Ledger:
         for gap in fetch.gaps:
             gaps[gap.partition] += len(gap)
         at = [r.partition for r in fetch.ranges]
-        row = self.connection.execute(
+        row = self._connection.execute(
             _MOVE_OFFSETS,
             {
                 "source_id": source_id,
@@ -222,7 +222,7 @@ class Ledger:
             return
         batch = _with_coordinates(scored, source_id, batch_id, fetch, at)
         batch = batch.append_column("policy_id", constant(policy_id, len(at), pa.int32()))
-        copy_batch(self.connection, "scored_applications", batch)
+        copy_batch(self._connection, "scored_applications", batch)
 
     def _copy_rejected(
         self, source_id: int, batch_id: int, fetch: Fetch, assessment: Assessment
@@ -238,7 +238,7 @@ class Ledger:
             }
         )
         copy_batch(
-            self.connection,
+            self._connection,
             "rejected_events",
             _with_coordinates(rows, source_id, batch_id, fetch, at),
         )
@@ -247,7 +247,7 @@ class Ledger:
         self, source_id: int, batch_id: int, gaps: Sequence[OffsetRange], reason: str
     ) -> None:
         if gaps:
-            self.connection.execute(
+            self._connection.execute(
                 "INSERT INTO offset_gaps"
                 " (source_id, partition, first_offset, next_offset, batch_id, reason)"
                 " SELECT %s, p, f, n, %s, %s"
@@ -260,7 +260,7 @@ class Ledger:
 
     def _roll_up(self, source_id: int, assessment: Assessment) -> None:
         counts = assessment.tier_counts()
-        self.connection.execute(
+        self._connection.execute(
             _ROLL_UP,
             (
                 source_id,

@@ -152,6 +152,13 @@ class ModelStore:
             raise ModelMissing(f"there is no model {model_id}: see `credit-risk model ls`")
         return bytes(row[0])
 
+    def active_scorer(self) -> tuple[PdModel | None, str | None]:
+        """The active model, and why it cannot be used. Scoring goes on without it."""
+        try:
+            return self.scorer(), None
+        except (ModelMissing, ModelUnreadable) as error:
+            return None, str(error)
+
     def scorer(self, model_id: int | None = None) -> PdModel | None:
         """A model, ready to score; without an id the active one, None when none is active.
 

@@ -115,17 +115,6 @@ class RejectedEvents:
             "run_id": run_id,
             "count": len(moved),
         }
-        rows = assessment.scored
-        coordinates: dict[str, pa.Array] = {
-            "source_id": constant(moved[0].source_id, len(moved), pa.int32()),
-            "partition": constant(moved[0].partition, len(moved), pa.int32()),
-            "offset": pa.array(which["offsets"], pa.int64()),
-            "batch_id": pa.array([event.batch_id for event in moved], pa.int64()),
-            "recorded_at": pa.array(
-                [event.recorded_at for event in moved], pa.timestamp("us", "UTC")
-            ),
-            "policy_id": constant(policy_id, len(moved), pa.int32()),
-        }
         with self._connection.transaction():
             # First the row that a drain's transaction takes first, too: so none waits in a circle.
             self._connection.execute(_REDRIVE_OFFSETS, which)
@@ -135,13 +124,8 @@ class RejectedEvents:
                     f"{len(moved) - found} of {len(moved)} rejected events of partition "
                     f"{moved[0].partition} are gone meanwhile: start again"
                 )
-            copy_batch(
-                self._connection,
-                "scored_applications",
-                pa.RecordBatch.from_pydict(
-                    coordinates | {name: rows[name] for name in rows.schema.names}
-                ),
-            )
+            rows = _scored_rows(moved, assessment, policy_id)
+            copy_batch(self._connection, "scored_applications", rows)
             self._connection.execute(_REDRIVE_AUDIT, which)
             tiers = assessment.tier_counts()
             self._connection.execute(
@@ -154,6 +138,21 @@ class RejectedEvents:
                 },
             )
         return len(moved)
+
+
+def _scored_rows(
+    moved: Sequence[RejectedEvent], assessment: Assessment, policy_id: int
+) -> pa.RecordBatch:
+    coordinates: dict[str, pa.Array] = {
+        "source_id": constant(moved[0].source_id, len(moved), pa.int32()),
+        "partition": constant(moved[0].partition, len(moved), pa.int32()),
+        "offset": pa.array([event.offset for event in moved], pa.int64()),
+        "batch_id": pa.array([event.batch_id for event in moved], pa.int64()),
+        "recorded_at": pa.array([event.recorded_at for event in moved], pa.timestamp("us", "UTC")),
+        "policy_id": constant(policy_id, len(moved), pa.int32()),
+    }
+    rows = assessment.scored
+    return pa.RecordBatch.from_pydict(coordinates | {n: rows[n] for n in rows.schema.names})
 
 
 _REJECTED: LiteralString = """

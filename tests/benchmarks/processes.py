@@ -29,7 +29,7 @@ from credit_risk_dagster.domain.pd import CategoryTerm, Coefficients, NumberTerm
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.pipelines.drain import drain as run_drain
-from credit_risk_dagster.pipelines.drain import tuned_interpreter
+from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.settings import (
     ArchiveSettings,
     DrainSettings,

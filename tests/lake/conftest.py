@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from credit_risk_dagster.pipelines.archive import Account, ArchiveReport, archive, check_archive
+from credit_risk_dagster.pipelines.archive import ArchiveReport, archive
+from credit_risk_dagster.pipelines.archive_check import Account, check_archive
 from credit_risk_dagster.settings import (
     ArchiveSettings,
     KafkaSettings,

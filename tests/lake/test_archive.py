@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 from kafka import KafkaProducer
 
-from credit_risk_dagster.pipelines.archive import verify_archive
+from credit_risk_dagster.pipelines.archive_check import verify_archive
 from credit_risk_dagster.settings import PROJECT_ROOT, LakeSettings
 from infra.embedded.stack import S3
 from resources.kafka.broker import TopicState

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.pipelines.archive import ArchiveDamaged, labels
+from credit_risk_dagster.pipelines.archive import labels
+from credit_risk_dagster.pipelines.archive_check import ArchiveDamaged
 from credit_risk_dagster.pipelines.loans import builtin_loans, endless
 from credit_risk_dagster.pipelines.rebuild import RebuildRefused, RebuildReport, rebuild
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings

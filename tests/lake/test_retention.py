@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from credit_risk_dagster.definitions import defs
-from credit_risk_dagster.pipelines.archive import verify_archive
+from credit_risk_dagster.pipelines.archive_check import verify_archive
 from credit_risk_dagster.pipelines.retention import RetentionReport, drop_old_months
 from resources.postgres.retention import TablesBusy
 from tests.integration.conftest import good_event
