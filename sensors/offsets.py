@@ -3,7 +3,7 @@ every lane that has a backlog. It holds no state that matters.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -45,7 +45,7 @@ FINISHED = [
 
 
 class RunState(Enum):
-    """What a lane's unfinished run is doing, by its database connection and the ledger."""
+    """What a lane's unfinished run is doing, by the lock of its own and the ledger."""
 
     STARTING = "is starting"
     LIVE = "drains"
@@ -172,8 +172,8 @@ def _plan_lanes(
     unfinished = instance.get_run_records(
         dg.RunsFilter(job_name=score_applications.name, statuses=UNFINISHED)
     )
-    connected = connected_runs(connection)
-    worked = ledger.session_seconds([record.dagster_run.run_id for record in unfinished])
+    run_ids = [record.dagster_run.run_id for record in unfinished]
+    connected, worked = connected_runs(connection, run_ids), ledger.session_seconds(run_ids)
     plans = {}
     for lane in range(settings.lanes):
         runs = [
@@ -193,7 +193,7 @@ def _plan_lanes(
 
 
 def _lane_run(
-    record: dg.RunRecord, connected: set[str], worked: dict[str, float], start_seconds: float
+    record: dg.RunRecord, connected: Container[str], worked: dict[str, float], start_seconds: float
 ) -> LaneRun:
     run_id = record.dagster_run.run_id
     session_seconds = worked.get(run_id)

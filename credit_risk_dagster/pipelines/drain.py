@@ -38,7 +38,7 @@ from resources.kafka.broker import (
     truncated,
 )
 from resources.postgres.connection import Warehouse
-from resources.postgres.lanes import is_awaited, lock_partitions
+from resources.postgres.lanes import announce_run, is_awaited, lock_partitions
 from resources.postgres.ledger import Committed, Ledger, OffsetsMoved, StageSeconds
 from resources.postgres.models import ModelStore
 from resources.postgres.policies import register_policy
@@ -146,9 +146,10 @@ def drain(
         tuned_interpreter(),
         # Everything slow comes before the lock, while the predecessor still works.
         broker.reader(settings) as reader,
-        warehouse.session(run_id) as connection,
+        warehouse.session(f"run {run_id}") as connection,
         ThreadPoolExecutor(1, "commit") as writer,
     ):
+        announce_run(connection, run_id)
         topic = broker.inspect()
         Ledger(connection).prepare_storage()
         source = Sources(connection).register(topic)

@@ -29,7 +29,7 @@ _KEEPALIVE: dict[str, Any] = {
     "keepalives_count": 3,
 }
 _SOON_SECONDS = 0.5
-APPLICATION_NAME = "credit-risk"  # a drain's connection is "credit-risk <Dagster run id>"
+_APPLICATION_NAME = "credit-risk"  # for people who look at the server; nothing reads it
 
 
 class WarehouseUnavailable(PlatformError):
@@ -57,7 +57,7 @@ class Warehouse:
             connection = psycopg.connect(
                 self._settings.database_url.get_secret_value(),
                 autocommit=autocommit,
-                application_name=f"{APPLICATION_NAME} {name}".strip(),
+                application_name=f"{_APPLICATION_NAME} {name}".strip(),
                 connect_timeout=5,
                 **_KEEPALIVE,
             )
@@ -159,7 +159,7 @@ class WarehouseReader:
         self._warehouse = Warehouse(settings)
         self._pool = ConnectionPool(
             settings.database_url.get_secret_value(),
-            kwargs={"autocommit": True, "application_name": f"{APPLICATION_NAME} reader"}
+            kwargs={"autocommit": True, "application_name": f"{_APPLICATION_NAME} reader"}
             | {"connect_timeout": 5}
             | _KEEPALIVE,
             min_size=1,

@@ -1,12 +1,11 @@
 """Who works on which partitions: advisory locks, which end with their connection."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, LiteralString
 
 import psycopg
 
 from credit_risk_dagster.errors import PlatformError
-from resources.postgres.connection import APPLICATION_NAME
 
 
 class LaneBusy(PlatformError):
@@ -47,17 +46,36 @@ def is_awaited(
     row = connection.execute(
         "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        " AND classid = %s::oid AND objid = ANY (%s::oid[]))",
+        " AND objsubid = 2 AND classid = %s::oid AND objid = ANY (%s::oid[]))",
         (source_id, list(partitions)),
     ).fetchone()
     return bool(row and row[0])
 
 
-def connected_runs(connection: psycopg.Connection[Any]) -> set[str]:
-    """Dagster run ids of the drains that are connected now, or wait to be."""
-    rows = connection.execute(
-        "SELECT substr(application_name, %s) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND application_name LIKE %s",
-        (len(APPLICATION_NAME) + 2, f"{APPLICATION_NAME} %"),
+# A run is who holds the lock of its id, whatever its connection is called: others have names, too.
+
+
+def announce_run(connection: psycopg.Connection[Any], run_id: str) -> None:
+    """Hold the run's own lock, for as long as the connection lives; nobody waits for it."""
+    connection.execute(
+        "SELECT pg_advisory_lock_shared(hashtextextended(current_schema() || '.run.' || %s, 0))",
+        (run_id,),
     )
-    return {row[0] for row in rows}
+
+
+def connected_runs(connection: psycopg.Connection[Any], run_ids: Collection[str]) -> dict[str, int]:
+    """Those of the runs that are connected now, working or waiting for their lane, each with the
+    process id of its connection on the server."""
+    rows = connection.execute(_CONNECTED_RUNS, (list(run_ids),))
+    return dict(rows.fetchall())
+
+
+# A lock with one key of 64 bits has its halves in classid and objid, and 1 in objsubid.
+_CONNECTED_RUNS: LiteralString = """
+SELECT run_id, pid FROM unnest(%s::text[]) AS asked (run_id),
+    LATERAL hashtextextended(current_schema() || '.run.' || run_id, 0) AS key,
+    pg_locks
+WHERE locktype = 'advisory' AND granted AND objsubid = 1
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND classid = ((key >> 32) & 4294967295)::oid AND objid = (key & 4294967295)::oid
+"""

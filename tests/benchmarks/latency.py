@@ -16,6 +16,7 @@ import psycopg
 from rich.table import Table
 
 from assets_src.retention import delete_runs
+from assets_src.scoring import score_applications
 from credit_risk_dagster.domain.latency import percentile
 from credit_risk_dagster.pipelines import loans, producer
 from credit_risk_dagster.settings import KafkaSettings
@@ -23,10 +24,10 @@ from infra.embedded.stack import Stack
 from resources.kafka import topics
 from resources.kafka.broker import Broker
 from resources.postgres.connection import Warehouse, fetch_all
-from resources.postgres.lanes import connected_runs
 from resources.postgres.ledger import Ledger
 from resources.postgres.migrate import migrate
 from resources.postgres.sources import Sources
+from sensors.offsets import UNFINISHED
 from tests.benchmarks.lab import (
     BenchmarkFailed,
     drain_settings,
@@ -90,7 +91,9 @@ def measure(size: Size, say: Callable[[str], None]) -> Section:
         topics.ensure_topic(kafka)
         stack.start_services(drain_variables(settings))
         connection = exit_stack.enter_context(Warehouse(warehouse).session())
-        stream = _Stream(kafka, connection)
+        os.environ |= {name: environment[name] for name in ("DAGSTER_HOME", "DAGSTER_POSTGRES_URL")}
+        instance = exit_stack.enter_context(dg.DagsterInstance.get())
+        stream = _Stream(kafka, connection, instance)
         try:
             idle = []
             for number in range(1, size.idle_spells + 1):
@@ -100,21 +103,18 @@ def measure(size: Size, say: Callable[[str], None]) -> Section:
             for rate, seconds in size.seconds_by_rate.items():
                 say(f"latency: {rate:,} events/s for {seconds} s")
                 rates.append(stream.phase(rate, seconds))
+            stream.wait_until_idle()
         except BenchmarkFailed as error:
             last_words = (stack.logs / "dagster.log").read_text().splitlines()[-20:]
             raise BenchmarkFailed("\n".join([str(error), *last_words])) from error
         say("latency: what the runs left in Dagster's storage, before and after pruning")
-        history = _history(environment)
+        history = _history(environment["DAGSTER_POSTGRES_URL"], instance)
     return _section(rates, idle, history)
 
 
-def _history(environment: Mapping[str, str]) -> dict[str, Any]:
+def _history(storage_url: str, instance: dg.DagsterInstance) -> dict[str, Any]:
     """What a run of the drain leaves in Dagster's storage, and what pruning leaves of that."""
-    os.environ |= {name: environment[name] for name in ("DAGSTER_HOME", "DAGSTER_POSTGRES_URL")}
-    with (
-        psycopg.connect(environment["DAGSTER_POSTGRES_URL"], autocommit=True) as connection,
-        dg.DagsterInstance.from_config(environment["DAGSTER_HOME"]) as instance,
-    ):
+    with psycopg.connect(storage_url, autocommit=True) as connection:
         runs, *before = connection.execute(_HISTORY).fetchone() or (0, 0, 0)
         deleted = delete_runs(instance, datetime.now(UTC))
         left, *after = connection.execute(_HISTORY).fetchone() or (0, 0, 0)
@@ -131,16 +131,22 @@ def _history(environment: Mapping[str, str]) -> dict[str, Any]:
 class _Stream:
     """Sends events, and finds in Postgres what became of them."""
 
-    def __init__(self, kafka: KafkaSettings, connection: psycopg.Connection[Any]) -> None:
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        connection: psycopg.Connection[Any],
+        instance: dg.DagsterInstance,
+    ) -> None:
         self._kafka = kafka
         self._connection = connection
+        self._instance = instance
         self._source_id = Sources(connection).register(Broker(kafka).inspect()).source_id
         self._loans = loans.builtin_loans()
         self._sent = 0
 
     def first_event(self) -> float:
         """Seconds from an event that comes when no drain runs to its commit."""
-        self._wait(lambda: not connected_runs(self._connection), "a drain run does not end")
+        self.wait_until_idle()
         since = datetime.now(UTC)
         self._send(1)
         (seconds,) = self._latencies(since)
@@ -148,7 +154,7 @@ class _Stream:
 
     def phase(self, rate: int, seconds: int) -> dict[str, Any]:
         """Stream for so long, into a drain that runs."""
-        if not connected_runs(self._connection):
+        if not self._unfinished():
             self._send(1)
         since = datetime.now(UTC)
         produced = self._send(rate * seconds, rate)
@@ -169,6 +175,14 @@ class _Stream:
             },
             "ledger_latency_ms": {f"p{q}": 1000 * percentile(buckets, q) for q in (50, 95, 99)},
         }
+
+    def wait_until_idle(self) -> None:
+        """Wait until every drain run has ended."""
+        self._wait(lambda: not self._unfinished(), "a drain run does not end")
+
+    def _unfinished(self) -> int:
+        drains = dg.RunsFilter(job_name=score_applications.name, statuses=UNFINISHED)
+        return self._instance.get_runs_count(drains)
 
     def _send(self, events: int, rate: float = 0.0) -> producer.Produced:
         """Send events, and wait until all that were ever sent are committed."""

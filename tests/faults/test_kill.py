@@ -8,7 +8,7 @@ from collections.abc import Container
 import psutil
 import pytest
 
-from resources.postgres.connection import APPLICATION_NAME
+from resources.postgres.lanes import connected_runs
 from tests.e2e.conftest import StartPlatform
 from tests.e2e.platform import PATIENCE_SECONDS, Platform
 from tests.waiting import wait_until
@@ -71,10 +71,12 @@ def stop_in_a_transaction(platform: Platform, run_id: str, process: psutil.Proce
 
     def stopped_inside() -> bool:
         process.suspend()
+        with platform.pipeline.warehouse.session() as connection:
+            server_process = connected_runs(connection, [run_id])[run_id]
         open_transactions = platform.pipeline.query(
-            "SELECT FROM pg_stat_activity WHERE application_name = %(name)s"
+            "SELECT FROM pg_stat_activity WHERE pid = %(pid)s"
             " AND state IN ('active', 'idle in transaction') AND backend_xid IS NOT NULL",
-            name=f"{APPLICATION_NAME} {run_id}",
+            pid=server_process,
         )
         if not open_transactions:
             process.resume()

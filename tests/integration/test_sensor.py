@@ -9,6 +9,7 @@ import pytest
 from credit_risk_dagster.definitions import defs
 from infra.embedded.stack import Broker as BrokerServer
 from resources.configurable import BrokerResource, WarehouseResource
+from resources.postgres.lanes import announce_run
 from sensors.offsets import (
     LaneRun,
     Plan,
@@ -140,7 +141,9 @@ def test_a_connected_run_holds_its_lane_and_a_gone_one_does_not(
         defs.resolve_job_def("score_applications"), tags={"credit_risk/lane": "0"}
     )
     assert why_not(tick(instance)) == f"lane 0: run {run.run_id[:8]} is starting"
-    with pipeline.warehouse.session(run.run_id):
+    with pipeline.warehouse.session(f"run {run.run_id}") as connection:  # a name is not enough
+        assert why_not(tick(instance)) == f"lane 0: run {run.run_id[:8]} is starting"
+        announce_run(connection, run.run_id)
         assert why_not(tick(instance)) == f"lane 0: run {run.run_id[:8]} drains"
     # It committed, so it was connected; now it is not: its process is dead, or about to end.
     pipeline.drain(run.run_id)
