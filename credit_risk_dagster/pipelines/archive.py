@@ -36,7 +36,7 @@ from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.settings import ArchiveSettings, DrainSettings
 from resources.kafka.broker import Broker, Fetch, OffsetRange, Reader, TopicReplaced, truncated
 from resources.lake import Lake
-from resources.postgres.archive import ArchiveLedger, Plan
+from resources.postgres.archive import ArchiveLedger, PlannedObject
 from resources.postgres.connection import Warehouse
 from resources.postgres.sources import Source, Sources
 
@@ -69,7 +69,7 @@ class ArchiveReport:
     """
 
     source: Source | None = None
-    objects: list[Plan] = field(default_factory=list)
+    objects: list[PlannedObject] = field(default_factory=list)
     lost: list[tuple[OffsetRange, int]] = field(default_factory=list)
     busy: list[int] = field(default_factory=list)
     value_bytes: int = 0
@@ -197,7 +197,7 @@ class _Run:
         covered = draft.range
         key = object_key(self._folder, draft.dt, covered.partition, covered.first, covered.next)
         size, sha256 = Lake.measure(draft.file)
-        plan = Plan(
+        plan = PlannedObject(
             partition=covered.partition,
             first_offset=covered.first,
             next_offset=covered.next,
@@ -223,14 +223,14 @@ class _Run:
             other_folder(source.cluster_id, source.topic, source.epoch),
         )
 
-    def _confirm(self, plan: Plan) -> None:
+    def _confirm(self, plan: PlannedObject) -> None:
         lost = self.ledger.confirm(self.source.source_id, plan)
         self.report.objects.append(plan)
         if lost:
             self.report.lost.append((plan.range, lost))
         self.log.info("stored %s: %d events, %d bytes", plan.key, plan.rows, plan.bytes)
 
-    def _finish(self, plan: Plan) -> None:
+    def _finish(self, plan: PlannedObject) -> None:
         """Finish the object of a run that died: it may be stored already, or not."""
         stored = self.lake.find(plan.key)
         if stored and (stored.bytes, stored.sha256) == (plan.bytes, plan.sha256):

@@ -91,8 +91,7 @@ def rebuild(
     """Score the archived events of a period into a schema, which is created when it is missing.
 
     Args:
-        settings: of the schema whose archive is read.
-        lake, policy: where the objects are, by which rules to score.
+        settings, lake, policy: whose archive to read, where its objects are, by which rules.
         into: schema, in the same database.
         from_bucket: find the objects by listing the bucket, because the schema is lost. The new one
             then also gets the archive's progress, and can take the lost one's place.

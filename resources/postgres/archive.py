@@ -19,7 +19,7 @@ class ArchiveMoved(Exception):
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlannedObject:
     """An object that is about to be stored, or was when its run died."""
 
     partition: int
@@ -101,16 +101,16 @@ class ArchiveLedger:
         rows = self._connection.execute(_BACKLOG, {"source_id": source_id})
         return [OffsetRange(*row) for row in rows]
 
-    def plan(self, source_id: int, partition: int) -> Plan | None:
+    def plan(self, source_id: int, partition: int) -> PlannedObject | None:
         """The upload in progress of a partition."""
-        with self._connection.cursor(row_factory=class_row(Plan)) as cursor:
+        with self._connection.cursor(row_factory=class_row(PlannedObject)) as cursor:
             return cursor.execute(
                 "SELECT partition, first_offset, next_offset, rows, dt, key, bytes, sha256"
                 " FROM archive_plans WHERE source_id = %s AND partition = %s",
                 (source_id, partition),
             ).fetchone()
 
-    def record_plan(self, source_id: int, plan: Plan) -> None:
+    def record_plan(self, source_id: int, plan: PlannedObject) -> None:
         """Say what is about to be stored, so that whoever comes next finishes the same object."""
         self._connection.execute(
             "INSERT INTO archive_plans AS p (source_id, partition, first_offset, next_offset, rows,"
@@ -122,7 +122,7 @@ class ArchiveLedger:
             {"source_id": source_id, **vars(plan)},
         )
 
-    def confirm(self, source_id: int, plan: Plan) -> int:
+    def confirm(self, source_id: int, plan: PlannedObject) -> int:
         """Record that the planned object is stored; returns how many events were lost to it.
 
         Raises:

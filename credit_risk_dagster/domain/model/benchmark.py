@@ -29,7 +29,7 @@ _REPLICATES = 10_000
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RulesAgainstModel:
     """A model against the rules, when both flag the same number of loans.
 
     Attributes:
@@ -76,7 +76,7 @@ class Subject:
     name: str
     evaluation: Evaluation
     out_of_time: OutOfTime | None
-    comparison: Comparison | None
+    comparison: RulesAgainstModel | None
     tiers: list[dict[str, Any]] | None = None
 
     def figures(self) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def _out_of_time(sample: Sample, split: TimeSplit, score: Floats) -> OutOfTime:
 
 def compare(
     sample: Sample, by_rules: Flags, pd: Floats, features: Sequence[Feature], seed: int
-) -> Comparison | None:
+) -> RulesAgainstModel | None:
     """Let a model flag as many loans as the rules do; None when the rules flag none or all.
 
     The interval is of drawing the people anew (percentile bootstrap), with both flags as they are:
@@ -213,7 +213,7 @@ def compare(
     rules, model = (_hits(bad, flags) for flags in (by_rules, by_model))
     both, share = int((by_rules & by_model).sum()), flagged / len(bad)
     agreed, expected = np.mean(by_rules == by_model), share**2 + (1 - share) ** 2
-    return Comparison(
+    return RulesAgainstModel(
         flagged=flagged,
         share=share,
         rules=rules,
