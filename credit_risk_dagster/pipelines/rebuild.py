@@ -98,7 +98,6 @@ def rebuild(
         run_id: recorded in the schema's ledger.
         model: gives the PD; it is copied into the schema.
         since, until: days of the archive, both inclusive; without, all there is.
-        log: progress.
 
     Raises:
         RebuildRefused: the schema is the live one, or in use, or its offsets would get a hole.

@@ -261,14 +261,6 @@ class ModelStore:
                 (model_id,),
             ).fetchone()
 
-    def newest_benchmark(self) -> list[dict[str, Any]]:
-        """The rows of the newest benchmark; empty when there is none."""
-        with self._connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(
-                "SELECT * FROM model_benchmarks"
-                " WHERE benchmark_id = (SELECT max(benchmark_id) FROM model_benchmarks)"
-            ).fetchall()
-
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())

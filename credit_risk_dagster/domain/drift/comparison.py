@@ -154,11 +154,6 @@ class Drift:
         found = [self.tier_verdict, *(feature.verdict for feature in self.features)]
         return max(found, key=VERDICTS.index)
 
-    def with_verdict(self, verdict: Verdict) -> list[FeatureDrift]:
-        """The features with that verdict, the highest PSI first."""
-        found = [feature for feature in self.features if feature.verdict == verdict]
-        return sorted(found, key=lambda feature: -(feature.psi or 0))
-
 
 def compare_window(baseline: Baseline, window: Window, thresholds: Thresholds) -> Drift:
     """Compare a window with a baseline."""
