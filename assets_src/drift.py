@@ -245,7 +245,7 @@ def _result(
 
 
 def _metadata(report: DriftReport) -> dict[str, Any]:
-    from credit_risk_dagster.pipelines.drift_plots import distributions, psi_bars
+    from dashboard.charts.pictures import distributions, drift_of_features
 
     drift, period = report.drift, report.period
     low, high = drift.watchlist_interval or (None, None)
@@ -259,7 +259,7 @@ def _metadata(report: DriftReport) -> dict[str, Any]:
     return {
         "dagster/row_count": report.window.rows,
         "verdict": drift.verdict.replace("_", " "),
-        "PSI": dg.MetadataValue.md(psi_bars(report)),
+        "PSI": dg.MetadataValue.md(drift_of_features(report)),
         "baseline and window": dg.MetadataValue.md(distributions(report)),
         "features": _features(drift),
         "HTML report": dg.MetadataValue.url(report.html_link)

@@ -196,7 +196,7 @@ def _sample_metadata(sample: "Sample") -> dict[str, Any]:
 
 
 def _model_metadata(found: "Modelling", stored: "Stored") -> dict[str, Any]:
-    from credit_risk_dagster.pipelines import plots
+    from dashboard.charts import pictures
 
     effects = found.effects()
     return {
@@ -207,12 +207,12 @@ def _model_metadata(found: "Modelling", stored: "Stored") -> dict[str, Any]:
         "sample hash": found.sample.content_hash,
         "inverse penalty C": found.trained[0].estimator.named_steps["model"].C,
         "odds ratios": _table([_rounded(vars(effect)) for effect in effects]),
-        "coefficients": dg.MetadataValue.md(plots.forest(effects)),
+        "coefficients": dg.MetadataValue.md(pictures.effects(effects)),
     }
 
 
 def _benchmark_metadata(found: "Modelling", stored: "Stored") -> dict[str, Any]:
-    from credit_risk_dagster.pipelines import plots
+    from dashboard.charts import pictures
 
     measured = found.benchmark
     baseline, rules = measured.subject("logistic"), measured.subject("rules")
@@ -223,8 +223,8 @@ def _benchmark_metadata(found: "Modelling", stored: "Stored") -> dict[str, Any]:
         "policy": measured.policy,
         "subjects": _table([_rounded(subject.figures()) for subject in measured.subjects]),
         **{
-            f"plot: {name}": dg.MetadataValue.md(getattr(plots, name)(measured))
-            for name in ("roc", "gains", "calibration", "scores")
+            f"plot: {name}": dg.MetadataValue.md(picture)
+            for name, picture in pictures.benchmark(measured).items()
         },
         "bad rate by tier of the rules": _table([_rounded(row) for row in rules.tiers or []]),
         "gains of the logistic model": _table([_rounded(r) for r in baseline.evaluation.gains]),

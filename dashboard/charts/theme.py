@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from html import escape
-from typing import TypeVar
+from typing import Any
 from urllib.parse import quote
-
-import altair as alt
-import streamlit as st
 
 from credit_risk_dagster.domain.policy import TIERS
 
 # Told apart with each kind of colour blindness, and at least 3:1 against both backgrounds, so that
 # a tier has one colour in light and in dark.
 TIER_COLOURS = dict(zip(TIERS, ("#2F7DBD", "#C28400", "#C6303E"), strict=True))
+
+# Of lines and what else has no tier: at least 3:1 against both backgrounds. Lines also differ in
+# their dashes.
+SERIES_COLOURS = ("#2F7DBD", "#C28400", "#C6303E", "#2E8B70", "#8E6BBF")
+SERIES_DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 4])
+NEUTRAL = "#7F8C9B"
 
 # Streamlit writes the text of light charts at 3.7:1.
 CHART_TEXT = {"light": "#45556A", "dark": "#B4C1D0"}
@@ -35,24 +38,24 @@ PAGE_STYLE = """
 # The colours of the lowest and the highest tile of a map.
 TILE_COLOURS = {"light": ("#E6EEF6", "#1F4E79"), "dark": ("#1E2E42", "#A9D0F5")}
 
-_Chart = TypeVar("_Chart", alt.Chart, alt.LayerChart)
+
+def config(theme: str) -> dict[str, Any]:
+    """What a specification needs to have contrast in a theme: light or dark."""
+    text = CHART_TEXT[theme]
+    labels = {"labelColor": text, "titleColor": text}
+    return {
+        "axis": labels,
+        "legend": labels,
+        "text": {"color": text},
+        "rule": {"color": text},
+    }
 
 
-def kind() -> str:
-    """The viewer's theme: light or dark."""
-    return st.context.theme.type or "light"
-
-
-def chart_text() -> str:
-    """The colour of a chart's text that has contrast in the viewer's theme."""
-    return CHART_TEXT[kind()]
-
-
-def tile_ink(share: float, kind: str) -> str:
+def tile_ink(share: float, theme: str) -> str:
     """Black or white, whichever has contrast on a tile that is `share` of the way (0 to 1) from the
     lowest to the highest colour; by WCAG 2.2, one of them always has 4.5:1."""
     low, high = (
-        [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)] for colour in TILE_COLOURS[kind]
+        [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)] for colour in TILE_COLOURS[theme]
     )
     mixed = [start + share * (end - start) for start, end in zip(low, high, strict=True)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in mixed]
@@ -60,16 +63,7 @@ def tile_ink(share: float, kind: str) -> str:
     return "#000000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#FFFFFF"
 
 
-def coloured(chart: _Chart, text: str) -> _Chart:
-    """The chart with all its text in a colour."""
-    return (
-        chart.configure_axis(labelColor=text, titleColor=text)
-        .configure_legend(labelColor=text, titleColor=text)
-        .configure_text(color=text)
-    )
-
-
-def sparkline(values: Sequence[float], words: str) -> str:
+def sparkline(values: Sequence[float], words: str, colour: str) -> str:
     """A line over its area, as HTML; it fills the width that there is.
 
     Streamlit's own charts in a metric say nothing to a screen reader.
@@ -80,7 +74,6 @@ def sparkline(values: Sequence[float], words: str) -> str:
     points = " ".join(
         f"{at * step:.2f},{30 - 28 * (value - low) / span:.2f}" for at, value in enumerate(values)
     )
-    colour = chart_text()
     line = (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 32" preserveAspectRatio="none">'
         f'<polygon points="0,32 {points} 100,32" fill="{colour}" fill-opacity="0.12"/>'

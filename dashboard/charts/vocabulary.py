@@ -1,239 +1,121 @@
-"""The charts of Overview, Watchlist and Operations, as Vega-Lite.
+"""What the charts are made of: rows under a name, encodings that mean the same everywhere, and the
+kinds of charts that more than one subject has.
 
-They are built once, without data: to build and check one takes Altair longer than all the rest of a
-page takes. A refresh hands the new data over under a name that stays the same.
+A chart is a Vega-Lite specification without data and without a theme: to build and check one takes
+Altair longer than all the rest of a page takes, so it is built once. Whoever shows it, a page or a
+picture, adds the rows (under `DATASET`) and the colours of its theme.
 """
 
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, wraps
+from typing import Any, ParamSpec, cast
 
 import altair as alt
-import pandas as pd
-import streamlit as st
 
 from credit_risk_dagster.domain.policy import TIERS
-from dashboard.charts import theme
-from dashboard.charts.theme import TIER_COLOURS, chart_text, coloured
+from dashboard.charts.theme import SERIES_COLOURS, SERIES_DASHES, TIER_COLOURS
 
 DATASET = "rows"
-HEIGHT = 280
-_PADDING = {"left": 2, "right": 8, "top": 2, "bottom": 2}
+TIME_FORMAT = "%-d %b %H:%M"
 # The tier to act on comes first: in the cards, the legend and the tables, and at the charts' axis.
 WORST_FIRST = tuple(reversed(TIERS))
-TIER_SCALE = alt.Scale(domain=WORST_FIRST, range=[TIER_COLOURS[tier] for tier in WORST_FIRST])
-TIME_FORMAT = "%-d %b %H:%M"
-_AXIS_FORMATS = ((pd.Timedelta("25h"), "%H:%M"), (pd.Timedelta("10D"), TIME_FORMAT))
+
+Spec = dict[str, Any]
+Chart = alt.Chart | alt.LayerChart
+_Arguments = ParamSpec("_Arguments")
 
 
-def show(
-    spec: dict[str, Any],
-    rows: pd.DataFrame,
-    alt_text: str,
-    height: int = HEIGHT,
-    **others: pd.DataFrame,
-) -> None:
-    """Draw a chart with its data: `DATASET`, and others by their names."""
-    st.vega_lite_chart(
-        spec | {"datasets": {DATASET: rows, **others}, "padding": _PADDING},
-        height=height,
-        alt=alt_text,
-    )
+def chart(build: Callable[_Arguments, Chart]) -> Callable[_Arguments, Spec]:
+    """Let a function that builds a chart give its specification, built once for its arguments."""
+
+    @lru_cache
+    @wraps(build)
+    def built(*args: Any, **kwargs: Any) -> Spec:
+        spec: Spec = build(*args, **kwargs).to_dict()
+        return spec
+
+    return cast(Callable[_Arguments, Spec], built)
 
 
-def time_format(edges: pd.DatetimeIndex) -> str:
-    """How a time axis over these buckets is labelled."""
-    span = edges[-1] - edges[0]
-    return next((known for up_to, known in _AXIS_FORMATS if span <= up_to), "%-d %b %Y")
+def rows() -> alt.Chart:
+    """A chart of the rows that will be handed over."""
+    return alt.Chart(alt.NamedData(DATASET))
 
 
-def volume(bucket: str, axis_format: str) -> dict[str, Any]:
-    """Applications by tier and bucket, stacked; rows as `stacked` makes them."""
-    return _volume(bucket, axis_format, chart_text())
+def fixed(*values: dict[str, Any]) -> alt.Chart:
+    """A chart of values that are always the same."""
+    return alt.Chart(alt.InlineData(list(values), name="fixed"))
 
 
-def mix(axis_format: str) -> dict[str, Any]:
-    """Shares of the tiers by bucket, stacked to one; rows as `stacked` makes them."""
-    return _mix(axis_format, chart_text())
+def tips(*fields: tuple[str, ...]) -> list[alt.Tooltip]:
+    """What is told of a mark below the pointer: fields, titles, formats of numbers and times."""
+    return [
+        alt.Tooltip(field, title=title, format=how[0] if how else alt.Undefined)
+        for field, title, *how in fields
+    ]
 
 
-def stacked(counts: pd.DataFrame) -> pd.DataFrame:
-    """A row for each tier in each bucket, with where its part of the stack begins and ends.
+def legend(**more: Any) -> alt.Legend:
+    """Above the chart, where it takes no width."""
+    return alt.Legend(orient="top", title=None, padding=0, **more)
+
+
+def percent(**more: Any) -> alt.Axis:
+    """An axis of shares."""
+    choices: dict[str, Any] = {"format": "%", "tickCount": 5} | more
+    return alt.Axis(**choices)
+
+
+def time(axis_format: str = TIME_FORMAT) -> alt.Axis:
+    """An axis of times."""
+    return alt.Axis(format=axis_format, tickCount=6)
+
+
+def tier_colour(**more: Any) -> alt.Color:
+    """The colour of the field `tier`."""
+    colours = [TIER_COLOURS[tier] for tier in WORST_FIRST]
+    return alt.Color("tier:N", scale=alt.Scale(domain=WORST_FIRST, range=colours), **more)
+
+
+def series(
+    field: str, names: Sequence[str], places: Mapping[str, int] | None = None
+) -> dict[str, Any]:
+    """The encodings of lines: each name has its colour, and its dashes for who sees none.
 
     Args:
-        counts: indexed by the bucket's start, with `end` and a column for each tier.
+        places: of a name among the colours, where it has the same one in every chart; without it
+            they are given in the order of the names.
     """
-    tiers = counts[list(WORST_FIRST)]
-    tops = tiers.cumsum(axis=1)
-    total = tiers.sum(axis=1)
-    return pd.concat(
-        {
-            tier: pd.DataFrame(
-                {
-                    "end": counts["end"],
-                    "applications": tiers[tier],
-                    "share": tiers[tier] / total,
-                    "bottom": tops[tier] - tiers[tier],
-                    "top": tops[tier],
-                    "share_bottom": (tops[tier] - tiers[tier]) / total,
-                    "share_top": tops[tier] / total,
-                }
-            )
-            for tier in WORST_FIRST
-        },
-        names=["tier"],
-    ).reset_index()
+    at = [places[name] if places else place for place, name in enumerate(names)]
+    return {
+        "color": alt.Color(
+            field,
+            scale=alt.Scale(domain=list(names), range=[SERIES_COLOURS[i] for i in at]),
+            legend=legend(columns=2, symbolType="stroke", symbolOpacity=1),
+        ),
+        "strokeDash": alt.StrokeDash(
+            field, scale=alt.Scale(domain=list(names), range=[SERIES_DASHES[i] for i in at])
+        ),
+    }
 
 
-def bars(title: str, axis_format: str, colour: str, *, interval: bool) -> dict[str, Any]:
-    """Horizontal bars; rows have `label`, `value`, `text`, `applications`, and with an interval
-    `low` and `high`."""
-    return _bars(title, axis_format, colour, interval, chart_text())
+def guide(base: alt.Chart, **encodings: Any) -> alt.Chart:
+    """A dotted line to compare with; nothing that a screen reader has to tell."""
+    return base.mark_rule(strokeDash=[2, 3], opacity=0.7, aria=False).encode(**encodings)
 
 
-def state_map(title: str, axis_format: str) -> dict[str, Any]:
-    """Tiles of the states; rows have `state`, `column`, `row`, `value`, `text`, `ink` (the colour
-    of its letters) and `applications`."""
-    return _state_map(title, axis_format, chart_text(), theme.kind())
+def bars(x: alt.X, tooltip: list[alt.Tooltip], color: Any, *, interval: bool) -> alt.LayerChart:
+    """Horizontal bars, from the top as they come; rows have `label`, `text`, the field of `x`, and
+    with an interval `low` and `high`."""
+    y = alt.Y("label:N", title=None, sort=None, axis=alt.Axis(labelLimit=150))
+    base = rows().encode(y=y, tooltip=tooltip)
+    bar = base.mark_bar(height={"band": 0.72}).encode(x=x, color=color)
+    if not interval:
+        return bar + bar_text(base, x.shorthand)
+    whisker = base.mark_rule(strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
+    return bar + whisker + bar_text(base, "high:Q")
 
 
-def lines(title: str, axis_format: str, names: tuple[str, ...]) -> dict[str, Any]:
-    """A line for each name over time; rows have `minute`, `series` and `value`."""
-    return _lines(title, axis_format, names, chart_text())
-
-
-_TOOLTIPS = [
-    alt.Tooltip("start:T", title="From", format=TIME_FORMAT),
-    alt.Tooltip("end:T", title="To", format=TIME_FORMAT),
-    alt.Tooltip("tier:N", title="Tier"),
-    alt.Tooltip("applications:Q", title="Applications", format=","),
-    alt.Tooltip("share:Q", title="Share", format=".1%"),
-]
-LINE_COLOURS = ("#2F7DBD", "#C28400")
-
-
-def _time_axis(axis_format: str) -> alt.X:
-    return alt.X("start:T", title="Time of scoring", axis=alt.Axis(format=axis_format, tickCount=6))
-
-
-def _tier_colour() -> alt.Color:
-    legend = alt.Legend(orient="top", title=None, padding=0)
-    return alt.Color("tier:N", scale=TIER_SCALE, legend=legend)
-
-
-@lru_cache
-def _volume(bucket: str, axis_format: str, text_colour: str) -> dict[str, Any]:
-    chart = (
-        alt.Chart(alt.NamedData(DATASET))
-        .mark_rect()  # with its own edges, as a bar has no width in time
-        .encode(
-            x=_time_axis(axis_format),
-            x2="end:T",
-            y=alt.Y(
-                "bottom:Q",
-                title=f"Applications per {bucket}",
-                axis=alt.Axis(format=",d", tickMinStep=1),
-            ),
-            y2="top:Q",
-            color=_tier_colour(),
-            tooltip=_TOOLTIPS,
-        )
-    )
-    return coloured(chart, text_colour).to_dict()
-
-
-@lru_cache
-def _mix(axis_format: str, text_colour: str) -> dict[str, Any]:
-    chart = (
-        alt.Chart(alt.NamedData(DATASET))
-        .mark_rect()
-        .encode(
-            x=_time_axis(axis_format),
-            x2="end:T",
-            y=alt.Y(
-                "share_bottom:Q",
-                title="Share of applications",
-                axis=alt.Axis(format="%"),
-                scale=alt.Scale(domain=[0, 1]),
-            ),
-            y2="share_top:Q",
-            color=_tier_colour(),
-            tooltip=_TOOLTIPS,
-        )
-    )
-    return coloured(chart, text_colour).to_dict()
-
-
-@lru_cache
-def _bars(
-    title: str, axis_format: str, colour: str, interval: bool, text_colour: str
-) -> dict[str, Any]:
-    base = alt.Chart(alt.NamedData(DATASET)).encode(
-        y=alt.Y("label:N", title=None, sort=None, axis=alt.Axis(labelLimit=150)),
-        tooltip=[
-            alt.Tooltip("label:N", title="Segment"),
-            alt.Tooltip("text:N", title=title),
-            alt.Tooltip("applications:Q", title="Applications", format=","),
-        ],
-    )
-    x = alt.X("value:Q", title=title, axis=alt.Axis(format=axis_format, tickCount=5))
-    layers = [base.mark_bar(color=colour, height={"band": 0.72}).encode(x=x)]
-    if interval:
-        layers.append(
-            base.mark_rule(color=text_colour, strokeWidth=1.5).encode(x="low:Q", x2="high:Q")
-        )
-    end = "high:Q" if interval else "value:Q"
-    layers.append(base.mark_text(align="left", dx=6, fontSize=12).encode(x=end, text="text:N"))
-    return coloured(alt.LayerChart(layer=layers), text_colour).to_dict()
-
-
-@lru_cache
-def _state_map(title: str, axis_format: str, text_colour: str, kind: str) -> dict[str, Any]:
-    base = alt.Chart(alt.NamedData(DATASET)).encode(
-        x=alt.X("column:O", axis=None, scale=alt.Scale(paddingInner=0.06)),
-        y=alt.Y("row:O", axis=None, scale=alt.Scale(paddingInner=0.06)),
-        tooltip=[
-            alt.Tooltip("state:N", title="State"),
-            alt.Tooltip("text:N", title=title),
-            alt.Tooltip("applications:Q", title="Applications", format=","),
-        ],
-    )
-    tiles = base.mark_rect(cornerRadius=3).encode(
-        color=alt.Color(
-            "value:Q",
-            scale=alt.Scale(range=theme.TILE_COLOURS[kind], domainMin=0),
-            legend=alt.Legend(
-                orient="bottom", title=title, format=axis_format, gradientLength=180, tickCount=4
-            ),
-        )
-    )
-    letters = base.mark_text(fontSize=11, fontWeight=600).encode(
-        text="state:N", color=alt.Color("ink:N", scale=None)
-    )
-    chart = (tiles + letters).resolve_scale(color="independent")
-    return coloured(chart, text_colour).to_dict()
-
-
-@lru_cache
-def _lines(
-    title: str, axis_format: str, names: tuple[str, ...], text_colour: str
-) -> dict[str, Any]:
-    colours = alt.Scale(domain=names, range=LINE_COLOURS[: len(names)])
-    chart = (
-        alt.Chart(alt.NamedData(DATASET))
-        .mark_line(interpolate="monotone", point=alt.OverlayMarkDef(size=18))
-        .encode(
-            x=alt.X("minute:T", title="Minute", axis=alt.Axis(format="%H:%M", tickCount=6)),
-            y=alt.Y("value:Q", title=title, axis=alt.Axis(format=axis_format)),
-            color=alt.Color(
-                "series:N",
-                scale=colours,
-                legend=alt.Legend(orient="top", title=None, padding=0),
-            ),
-            tooltip=[
-                alt.Tooltip("minute:T", title="Minute", format=TIME_FORMAT),
-                alt.Tooltip("series:N", title="Series"),
-                alt.Tooltip("value:Q", title=title, format=axis_format),
-            ],
-        )
-    )
-    return coloured(chart, text_colour).to_dict()
+def bar_text(base: alt.Chart, end: str) -> alt.Chart:
+    """The field `text` to the right of where a bar ends."""
+    return base.mark_text(align="left", dx=6, fontSize=12).encode(x=end, text="text:N")

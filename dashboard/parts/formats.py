@@ -35,6 +35,11 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.{1 if abs(fraction) >= 0.01 or not fraction else 2}f} %"
 
 
+def psi(value: float | None) -> str:
+    """`0.123`."""
+    return UNKNOWN if value is None or math.isnan(value) else f"{value:.3f}"
+
+
 def points(fraction: float) -> str:
     """A difference of shares: `+1.2 points`."""
     return UNKNOWN if math.isnan(fraction) else f"{100 * fraction:+.2f} points"

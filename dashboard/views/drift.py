@@ -1,24 +1,22 @@
 """Drift: does the population still look like the one that the policy was made for?"""
 
 from datetime import timedelta
-from functools import lru_cache, partial
+from functools import partial
 from io import BytesIO
-from typing import Any
 
-import altair as alt
-import numpy as np
 import pandas as pd
 import streamlit as st
 from pydantic import ValidationError
 
-from credit_risk_dagster.domain.drift.baseline import Reference, bin_labels
-from credit_risk_dagster.domain.drift.comparison import VERDICTS
+from credit_risk_dagster.domain.drift.baseline import bin_labels
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DriftSettings, LakeSettings
-from dashboard.charts.theme import TIER_COLOURS, chart_text, coloured
-from dashboard.charts.vocabulary import DATASET, TIME_FORMAT, show
+from dashboard.charts import drift as charts
+from dashboard.charts.drift import VERDICT_WORDS
+from dashboard.charts.vocabulary import TIME_FORMAT
 from dashboard.data import drift as queries
 from dashboard.parts import formats, orchestration
+from dashboard.parts.chart import show, viewer_theme
 from dashboard.parts.live import live, viewer_zone
 from dashboard.parts.periods import PERIODS
 from resources.lake import Lake
@@ -28,26 +26,8 @@ LINES = 3
 _WANTED = "html_wanted"
 REFRESH_EVERY = timedelta(seconds=30)
 _PERIODS = [name for name in PERIODS if name in ("24 h", "7 d", "All")]
-_NOTHING: Any = np.array([])
 
-VERDICT_WORDS = {
-    "too_few_rows": "Too few rows",
-    "stable": "Stable",
-    "moderate": "Moderate",
-    "significant": "Significant",
-}
-_WORST_FIRST = [VERDICT_WORDS[verdict] for verdict in reversed(VERDICTS)]
-_GREY = "#7F8C9B"
-# The tiers' colours for the same escalation, and what is stable recedes.
-_COLOURS = {
-    theme: [TIER_COLOURS["Watchlist"], TIER_COLOURS["Elevated"], stable, unknown]
-    for theme, (stable, unknown) in {
-        "light": ("#CFE0EF", "#B8C2CD"),
-        "dark": ("#24405C", "#55616E"),
-    }.items()
-}
 _BADGES = {"stable": "green", "moderate": "orange", "significant": "red", "too_few_rows": "gray"}
-_REFERENCE, _CURRENT = "Baseline", "Window"
 
 
 def page() -> None:
@@ -149,7 +129,7 @@ def _key_figures(report: pd.Series, features: pd.DataFrame) -> None:
             )
         figure(
             "Tiers, PSI",
-            _psi(report["tier_psi"]),
+            formats.psi(report["tier_psi"]),
             VERDICT_WORDS[report["tier_verdict"]].lower(),
         )
         figure(
@@ -180,10 +160,6 @@ def _percent(share: float | None) -> str:
     return formats.percent(float("nan") if share is None else float(share))
 
 
-def _psi(value: float | None) -> str:
-    return formats.UNKNOWN if value is None or pd.isna(value) else f"{value:.3f}"
-
-
 # --- over time ----------------------------------------------------------------------------------
 
 
@@ -207,128 +183,34 @@ def _heatmap(history: queries.DriftHistory) -> None:
     rows = _history_rows(history)
     last = rows[rows["time"] == rows["time"].max()].sort_values("psi", ascending=False)
     show(
-        heatmap_chart(tuple(last["feature"]), chart_text(), st.context.theme.type or "light"),
+        charts.verdicts(tuple(last["feature"]), viewer_theme()),
         rows,
         "Heatmap: the drift verdict of each feature in each report",
         height=110 + 22 * rows["feature"].nunique(),
     )
 
 
-@lru_cache
-def heatmap_chart(features: tuple[str, ...], text_colour: str, theme: str) -> dict[str, Any]:
-    """The verdict of each feature in each report."""
-    chart = (
-        alt.Chart(alt.NamedData(DATASET))
-        .mark_rect()
-        .encode(
-            x=alt.X(
-                "time:O",
-                title="End of the window",
-                axis=alt.Axis(
-                    labelExpr="timeFormat(datum.value, '%-d %b %H:%M')",
-                    labelAngle=0,
-                    labelOverlap="greedy",
-                    labelSeparation=12,
-                ),
-            ),
-            y=alt.Y(
-                "feature:N",
-                title=None,
-                sort=list(features),
-                axis=alt.Axis(labelLimit=150),
-            ),
-            color=alt.Color(
-                "verdict:N",
-                scale=alt.Scale(domain=_WORST_FIRST, range=_COLOURS[theme]),
-                legend=alt.Legend(orient="top", title=None, padding=0),
-            ),
-            tooltip=_TOOLTIPS,
-        )
-    )
-    return coloured(chart, text_colour).to_dict()
-
-
-_TOOLTIPS = [
-    alt.Tooltip("feature:N", title="Feature"),
-    alt.Tooltip("time:T", title="End of the window", format=TIME_FORMAT),
-    alt.Tooltip("psi:Q", title="PSI", format=".3f"),
-    alt.Tooltip("limit:Q", title="PSI by chance, at most", format=".3f"),
-    alt.Tooltip("verdict:N", title="Verdict"),
-    alt.Tooltip("rows:Q", title="Applications", format=","),
-]
-
-
 def _lines(history: queries.DriftHistory, newest: pd.DataFrame) -> None:
     names = newest["feature"].to_list()
     chosen = st.pills(
-        f"Features, at most {len(_LINE_COLOURS)}",
+        f"Features, at most {charts.MOST_LINES}",
         names,
         selection_mode="multi",
         default=names[:LINES],
         format_func=formats.feature,
         key="features",
-    )[: len(_LINE_COLOURS)]
+    )[: charts.MOST_LINES]
     if not chosen:
         st.write("Choose a feature.")
         return
     shown = [formats.feature(name) for name in chosen]
     rows = _history_rows(history)
     settings = DriftSettings()
-    limits = pd.DataFrame(
-        {
-            "psi": [settings.psi_moderate, settings.psi_significant],
-            "label": [
-                f"moderate from {settings.psi_moderate:g}",
-                f"significant above {settings.psi_significant:g}",
-            ],
-        }
-    )
     show(
-        lines_chart(tuple(shown), chart_text()),
+        charts.courses(tuple(shown), settings.psi_moderate, settings.psi_significant),
         rows[rows["feature"].isin(shown)],
         f"Lines: PSI of {', '.join(shown)} over time",
-        limits=limits,
     )
-
-
-# At least 3:1 against both backgrounds; lines also differ in their dashes.
-_LINE_COLOURS = ("#2F7DBD", "#C28400", "#C6303E", "#2E8B70", "#8E6BBF")
-_TIME_AXIS = alt.Axis(format=TIME_FORMAT, tickCount=6)
-_DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 4])
-
-
-@lru_cache
-def lines_chart(features: tuple[str, ...], text_colour: str) -> dict[str, Any]:
-    """PSI over time, with the limits of moderate and significant drift."""
-    names = list(features)
-    lines = (
-        alt.Chart(alt.NamedData(DATASET))
-        .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2)
-        .encode(
-            x=alt.X(
-                "time:T", title="End of the window", axis=alt.Axis(format=TIME_FORMAT, tickCount=6)
-            ),
-            y=alt.Y("psi:Q", title="PSI", scale=alt.Scale(domainMin=0)),
-            color=alt.Color(
-                "feature:N",
-                scale=alt.Scale(domain=names, range=list(_LINE_COLOURS[: len(names)])),
-                legend=alt.Legend(orient="top", title=None, padding=0, symbolType="stroke"),
-            ),
-            strokeDash=alt.StrokeDash(
-                "feature:N",
-                scale=alt.Scale(domain=names, range=list(_DASHES[: len(names)])),
-            ),
-            tooltip=_TOOLTIPS,
-        )
-    )
-    limits = alt.Chart(alt.NamedData("limits"))
-    rules = limits.mark_rule(strokeDash=[3, 3], color=text_colour, opacity=0.7, aria=False).encode(
-        y="psi:Q"
-    )
-    labels = limits.mark_text(align="left", baseline="bottom", dx=4, dy=-2, fontSize=11).encode(
-        x=alt.value(0), y="psi:Q", text="label:N"
-    )
-    return coloured(lines + rules + labels, text_colour).to_dict()
 
 
 # --- a report -----------------------------------------------------------------------------------
@@ -364,12 +246,12 @@ def _report(history: queries.DriftHistory, as_of: str) -> None:
         caption = f"{_window(report)}, {as_of}"
         left, right = st.columns([2, 1])
         with left:
-            bins = _bins(name, feature)
+            labels = bin_labels(feature["kind"], feature["edges"], feature["categories"])
             show(
-                distribution_chart(chart_text()),
-                bins,
+                charts.distribution(),
+                charts.bins(labels, feature["reference_shares"], feature["shares"]),
                 f"Bars: distribution of {formats.feature(name)} in the baseline and the window",
-                height=90 + 30 * (len(bins) // 2),
+                height=90 + 30 * len(labels),
             )
         with right:
             st.table(_statistics(feature))
@@ -377,56 +259,6 @@ def _report(history: queries.DriftHistory, as_of: str) -> None:
         st.markdown("**All features of this report**")
         _features_table(features)
         _html(report)
-
-
-def _bins(name: str, feature: pd.Series) -> pd.DataFrame:
-    """Two rows for each bin: its share in the baseline and in the window."""
-    reference = Reference(
-        feature=name,
-        kind=feature["kind"],
-        counts=_NOTHING,
-        edges=np.array(feature["edges"], np.float64),
-        categories=tuple(feature["categories"]),
-        support=_NOTHING,
-        support_counts=_NOTHING,
-        mean=None,
-        median=None,
-    )
-    labels = bin_labels(reference)
-    return pd.concat(
-        [
-            pd.DataFrame({"bin": labels, "of": of, "share": shares})
-            for of, shares in (
-                (_REFERENCE, feature["reference_shares"]),
-                (_CURRENT, feature["shares"]),
-            )
-        ]
-    )
-
-
-@lru_cache
-def distribution_chart(text_colour: str) -> dict[str, Any]:
-    """Shares of the bins in the baseline and in the window."""
-    chart = (
-        alt.Chart(alt.NamedData(DATASET))
-        .mark_bar()
-        .encode(
-            x=alt.X("share:Q", title="Share of applications", axis=alt.Axis(format="%")),
-            y=alt.Y("bin:N", title=None, sort=None, axis=alt.Axis(labelLimit=160)),
-            yOffset=alt.YOffset("of:N", sort=[_REFERENCE, _CURRENT]),
-            color=alt.Color(
-                "of:N",
-                scale=alt.Scale(domain=[_REFERENCE, _CURRENT], range=[_GREY, TIER_COLOURS["Low"]]),
-                legend=alt.Legend(orient="top", title=None, padding=0),
-            ),
-            tooltip=[
-                alt.Tooltip("bin:N", title="Bin"),
-                alt.Tooltip("of:N", title="Of"),
-                alt.Tooltip("share:Q", title="Share", format=".2%"),
-            ],
-        )
-    )
-    return coloured(chart, text_colour).to_dict()
 
 
 def _statistics(feature: pd.Series) -> pd.DataFrame:
@@ -437,9 +269,9 @@ def _statistics(feature: pd.Series) -> pd.DataFrame:
 
     rows = {
         "Verdict": VERDICT_WORDS[feature["verdict"]],
-        "PSI": _psi(feature["psi"]),
-        "PSI by chance, on average": _psi(feature["psi_floor"]),
-        "PSI by chance, at most": _psi(feature["psi_limit"]),
+        "PSI": formats.psi(feature["psi"]),
+        "PSI by chance, on average": formats.psi(feature["psi_floor"]),
+        "PSI by chance, at most": formats.psi(feature["psi_limit"]),
     }
     if feature["kind"] == "number":
         rows |= {

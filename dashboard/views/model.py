@@ -1,40 +1,30 @@
 """Model: would a statistical model find more of the bad loans than the policy's rules do?"""
 
 from datetime import timedelta
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
-import altair as alt
 import numpy as np
 import pandas as pd
 import streamlit as st
 
-from credit_risk_dagster.domain.policy import TIERS
 from credit_risk_dagster.settings import ModelSettings
-from dashboard.charts.theme import chart_text, coloured
-from dashboard.charts.vocabulary import DATASET, TIER_SCALE, TIME_FORMAT, show
+from dashboard.charts import model as charts
+from dashboard.charts.model import SUBJECTS
+from dashboard.charts.vocabulary import TIME_FORMAT
 from dashboard.data import model as queries
 from dashboard.parts import formats, orchestration
+from dashboard.parts.chart import show
 from dashboard.parts.live import live, viewer_zone
 
 REFRESH_EVERY = timedelta(seconds=30)
 RULES, BASELINE = "rules", "logistic"
-SUBJECTS = {
-    "rules": "Rules",
-    "logistic": "Logistic regression",
-    "gradient_boosting": "Gradient boosting",
-    "scorecard": "Scorecard",
-}
-# At least 3:1 against both backgrounds; lines also differ in their dashes.
-_COLOURS = ("#C6303E", "#2F7DBD", "#2E8B70", "#8E6BBF")
-_DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3])
 _GROUPS = {
     "both": "Both",
     "rules only": "The rules alone",
     "model only": "The model alone",
     "neither": "Neither",
 }
-_CURVE = "subject:N"
 
 
 def page() -> None:
@@ -135,169 +125,40 @@ def _key_figures(subjects: pd.DataFrame) -> None:
 
 def _curves(subjects: pd.DataFrame, curves: pd.DataFrame, caption: str) -> None:
     names = tuple(SUBJECTS[name] for name in subjects.index)
-    rows = curves.assign(subject=curves["subject"].map(SUBJECTS))
-    left, right = st.columns(2)
-    for column, curve, title, x, y, alt_text in (
+    for column, name, alt_text in zip(
+        st.columns(2),
+        charts.CURVES,
         (
-            left,
-            "roc",
-            "ROC",
-            "Good loans flagged (false positive rate)",
-            "Bad loans flagged (true positive rate)",
             "Lines: ROC curve of the rules and each model",
-        ),
-        (
-            right,
-            "gains",
-            "Gains",
-            "Loans flagged, the riskiest first",
-            "Bad loans among them (capture rate)",
             "Lines: share of bad loans captured by the share of loans flagged",
         ),
+        strict=True,
     ):
         with column.container(border=True):
-            st.header(title, anchor=False)
-            show(
-                curve_chart(names, x, y, chart_text()),
-                rows[rows["curve"] == curve],
-                alt_text,
-                height=340,
-                diagonal=pd.DataFrame({"x": [0, 1], "y": [0, 1]}),
-            )
+            st.header(charts.CURVES[name][0], anchor=False)
+            show(charts.curve(name, names), charts.curve_rows(curves, name), alt_text, height=340)
             st.caption(caption)
     left, right = st.columns(2)
     with left.container(border=True):
         st.header("Calibration", anchor=False)
-        points = _calibration(subjects)
-        highest = float(points[["mean_pd", "high"]].max().max()) * 1.05
         show(
-            calibration_chart(names[1:], chart_text()),
-            points,
+            charts.calibration(names[1:]),
+            charts.tenths({str(n): c for n, c in subjects["calibration"].dropna().items()}),
             "Points: bad rate against mean PD of the tenths of the loans, for each model",
             height=340,
-            diagonal=pd.DataFrame({"x": [0, highest], "y": [0, highest]}),
         )
         st.caption(
             f"Tenths by PD, with 95 % intervals; on the line, PD and bad rate agree. {caption}"
         )
     with right.container(border=True):
         st.header("PD by outcome", anchor=False)
-        scores = rows[
-            (rows["subject"] == SUBJECTS[BASELINE]) & rows["curve"].str.startswith("scores")
-        ]
         show(
-            scores_chart(chart_text()),
-            scores.assign(
-                outcome=scores["curve"].map({"scores_good": "Good", "scores_bad": "Bad"})
-            ),
+            charts.scores(),
+            charts.densities(curves, BASELINE),
             "Areas: density of the PD of good and of bad loans",
             height=340,
         )
         st.caption(f"Logistic regression; KS is how far the two are apart. {caption}")
-
-
-def _subject_scales(names: tuple[str, ...]) -> dict[str, Any]:
-    order = [*SUBJECTS.values()]
-    at = [order.index(name) for name in names]
-    legend = alt.Legend(
-        orient="top", title=None, padding=0, columns=2, symbolType="stroke", symbolOpacity=1
-    )
-    return {
-        "color": alt.Color(
-            _CURVE,
-            scale=alt.Scale(domain=list(names), range=[_COLOURS[i] for i in at]),
-            legend=legend,
-        ),
-        "strokeDash": alt.StrokeDash(
-            _CURVE, scale=alt.Scale(domain=list(names), range=[_DASHES[i] for i in at])
-        ),
-    }
-
-
-def _diagonal(text_colour: str) -> alt.Chart:
-    return (
-        alt.Chart(alt.NamedData("diagonal"))
-        .mark_line(strokeDash=[2, 3], color=text_colour, opacity=0.7, aria=False)
-        .encode(x="x:Q", y="y:Q")
-    )
-
-
-@lru_cache
-def curve_chart(names: tuple[str, ...], x: str, y: str, text_colour: str) -> dict[str, Any]:
-    """A curve of each subject between 0 and 1, and the diagonal of chance."""
-    unit = alt.Scale(domain=[0, 1])
-    lines = (
-        alt.Chart(alt.NamedData(DATASET))
-        .mark_line(strokeWidth=2)
-        .encode(
-            x=alt.X("x:Q", title=x, axis=alt.Axis(format="%", tickCount=5), scale=unit),
-            y=alt.Y("y:Q", title=y, axis=alt.Axis(format="%", tickCount=5), scale=unit),
-            order="point:Q",
-            **_subject_scales(names),
-            tooltip=[
-                alt.Tooltip("subject:N", title="By"),
-                alt.Tooltip("x:Q", title=x, format=".1%"),
-                alt.Tooltip("y:Q", title=y, format=".1%"),
-            ],
-        )
-    )
-    return coloured(_diagonal(text_colour) + lines, text_colour).to_dict()
-
-
-def _calibration(subjects: pd.DataFrame) -> pd.DataFrame:
-    """The tenths of each model's PD: mean_pd, bad_rate and its interval, loans."""
-    return pd.concat(
-        [
-            pd.DataFrame(calibration["bins"]).assign(subject=SUBJECTS[str(name)])
-            for name, calibration in subjects["calibration"].dropna().items()
-        ]
-    )
-
-
-@lru_cache
-def calibration_chart(names: tuple[str, ...], text_colour: str) -> dict[str, Any]:
-    """Bad rate against mean PD."""
-    base = alt.Chart(alt.NamedData(DATASET)).encode(
-        x=alt.X("mean_pd:Q", title="Mean PD of a tenth", axis=alt.Axis(format="%", tickCount=5)),
-        color=_subject_scales(names)["color"],
-        tooltip=[
-            alt.Tooltip("subject:N", title="Model"),
-            alt.Tooltip("mean_pd:Q", title="Mean PD", format=".2%"),
-            alt.Tooltip("bad_rate:Q", title="Bad rate", format=".2%"),
-            alt.Tooltip("loans:Q", title="Loans", format=","),
-        ],
-    )
-    points = base.mark_point(filled=True, size=45, opacity=1).encode(
-        y=alt.Y("bad_rate:Q", title="Bad rate of it", axis=alt.Axis(format="%", tickCount=5)),
-        shape=alt.Shape(_CURVE, scale=alt.Scale(domain=list(names)), legend=None),
-    )
-    intervals = base.mark_rule(opacity=0.45).encode(y="low:Q", y2="high:Q")
-    return coloured(_diagonal(text_colour) + intervals + points, text_colour).to_dict()
-
-
-@lru_cache
-def scores_chart(text_colour: str) -> dict[str, Any]:
-    """Density of the PD of good and of bad loans."""
-    outcomes = ["Good", "Bad"]
-    chart = (
-        alt.Chart(alt.NamedData(DATASET))
-        .mark_area(interpolate="step", opacity=0.35, line={"strokeWidth": 2})
-        .encode(
-            x=alt.X("x:Q", title="PD", axis=alt.Axis(format="%", tickCount=6)),
-            y=alt.Y("y:Q", title="Density", stack=None, axis=alt.Axis(tickCount=5)),
-            color=alt.Color(
-                "outcome:N",
-                scale=alt.Scale(domain=outcomes, range=[_COLOURS[1], _COLOURS[0]]),
-                legend=alt.Legend(orient="top", title=None, padding=0),
-            ),
-            tooltip=[
-                alt.Tooltip("outcome:N", title="Outcome"),
-                alt.Tooltip("x:Q", title="PD", format=".2%"),
-                alt.Tooltip("y:Q", title="Density", format=".2f"),
-            ],
-        )
-    )
-    return coloured(chart, text_colour).to_dict()
 
 
 # --- tables -------------------------------------------------------------------------------------
@@ -362,42 +223,17 @@ def _figures(subject: pd.Series) -> dict[str, str]:
 
 def _tiers(tiers: list[dict[str, Any]]) -> None:
     rows = pd.DataFrame(tiers)
-    rows["label"] = [
+    rows["text"] = [
         f"{formats.percent(np.nan if tier['bad_rate'] is None else tier['bad_rate'])} of "
         f"{formats.count(tier['loans'])}"
         for tier in tiers
     ]
     show(
-        tiers_chart(chart_text()),
+        charts.tiers(),
         rows,
         "Points with intervals: bad rate of the loans in each tier of the rules",
         height=220,
     )
-
-
-@lru_cache
-def tiers_chart(text_colour: str) -> dict[str, Any]:
-    """Bad rate of each tier, with its interval."""
-    base = alt.Chart(alt.NamedData(DATASET)).encode(
-        y=alt.Y("tier:N", title="Risk tier", sort=list(reversed(TIERS))),
-        color=alt.Color("tier:N", scale=TIER_SCALE, legend=None),
-        tooltip=[
-            alt.Tooltip("tier:N", title="Tier"),
-            alt.Tooltip("bad_rate:Q", title="Bad rate", format=".2%"),
-            alt.Tooltip("low:Q", title="At least", format=".2%"),
-            alt.Tooltip("high:Q", title="At most", format=".2%"),
-            alt.Tooltip("loans:Q", title="Loans", format=","),
-            alt.Tooltip("bads:Q", title="Bad", format=","),
-        ],
-    )
-    intervals = base.mark_rule(strokeWidth=3).encode(
-        x=alt.X("low:Q", title="Bad rate", axis=alt.Axis(format="%", tickCount=5)), x2="high:Q"
-    )
-    points = base.mark_point(filled=True, size=110, opacity=1).encode(x="bad_rate:Q")
-    labels = base.mark_text(dy=-14, fontSize=12).encode(
-        x="bad_rate:Q", text="label:N", color=alt.value(text_colour)
-    )
-    return coloured(intervals + points + labels, text_colour).to_dict()
 
 
 def _effects(subjects: pd.DataFrame, models: pd.DataFrame) -> None:
@@ -408,57 +244,13 @@ def _effects(subjects: pd.DataFrame, models: pd.DataFrame) -> None:
     if not effects:
         st.write("This model was stored without its odds ratios; the next benchmark has them.")
         return
-    rows = pd.DataFrame(effects)
-    rows["name"] = rows["name"].map(_effect_name)
+    rows = charts.effect_rows(effects)
     show(
-        effects_chart(chart_text()),
+        charts.effects(),
         rows,
         "Points with intervals: odds ratio of each feature of the logistic regression",
         height=90 + 20 * len(rows),
     )
-
-
-def _effect_name(name: str) -> str:
-    """`missing: dti` as `DTI missing`, `purpose_car` as `Purpose: car`."""
-    if name.startswith("missing: "):
-        return f"{formats.feature(name.removeprefix('missing: '))} missing"
-    for category in ("purpose", "term_months", "home_ownership", "grade"):
-        if name.startswith(f"{category}_"):
-            value = formats.words(name.removeprefix(f"{category}_")).lower()
-            return f"{formats.feature(category)}: {value.removesuffix('.0')}"
-    return formats.feature(name)
-
-
-@lru_cache
-def effects_chart(text_colour: str) -> dict[str, Any]:
-    """Odds ratios with their intervals, on a logarithmic axis."""
-    base = alt.Chart(alt.NamedData(DATASET)).encode(
-        y=alt.Y("name:N", title=None, sort=None, axis=alt.Axis(labelLimit=220)),
-        tooltip=[
-            alt.Tooltip("name:N", title="Feature"),
-            alt.Tooltip("odds_ratio:Q", title="Odds ratio", format=".2f"),
-            alt.Tooltip("low:Q", title="At least", format=".2f"),
-            alt.Tooltip("high:Q", title="At most", format=".2f"),
-        ],
-    )
-    one = (
-        alt.Chart(alt.NamedData(DATASET))
-        .mark_rule(strokeDash=[2, 3], color=text_colour, aria=False)
-        .encode(x=alt.datum(1))
-    )
-    intervals = base.mark_rule(strokeWidth=2, color=_COLOURS[1]).encode(
-        x=alt.X(
-            "low:Q",
-            title="Odds ratio",
-            scale=alt.Scale(type="log", nice=False),
-            axis=alt.Axis(format=".2~f", tickCount=5),
-        ),
-        x2="high:Q",
-    )
-    points = base.mark_point(filled=True, size=60, opacity=1, color=_COLOURS[1]).encode(
-        x="odds_ratio:Q"
-    )
-    return coloured(one + intervals + points, text_colour).to_dict()
 
 
 _PROFILE = ("flagged by", "loans", "bads", "bad_rate", "pd")
@@ -498,7 +290,7 @@ def _history(history: queries.ModelHistory) -> None:
     rows = history.benchmarks.assign(subject=history.benchmarks["subject"].map(SUBJECTS))
     names = tuple(name for name in SUBJECTS.values() if name in set(rows["subject"]))
     show(
-        history_chart(names, chart_text()),
+        charts.history(names),
         rows,
         "Lines: AUC of the rules and each model over the benchmarks",
     )
@@ -544,25 +336,3 @@ def _history(history: queries.ModelHistory) -> None:
         "`credit-risk model activate` or the job `activate_model` lets a logistic regression score "
         f"the stream, if its benchmark speaks for it. As of {history.as_of:{TIME_FORMAT}}"
     )
-
-
-@lru_cache
-def history_chart(names: tuple[str, ...], text_colour: str) -> dict[str, Any]:
-    """AUC over the benchmarks, with intervals."""
-    base = alt.Chart(alt.NamedData(DATASET)).encode(
-        x=alt.X("created_at:T", title="Benchmark", axis=alt.Axis(format=TIME_FORMAT, tickCount=6)),
-        color=_subject_scales(names)["color"],
-        tooltip=[
-            alt.Tooltip("subject:N", title="Of"),
-            alt.Tooltip("created_at:T", title="At", format=TIME_FORMAT),
-            alt.Tooltip("auc:Q", title="AUC", format=".3f"),
-            alt.Tooltip("rows:Q", title="Loans", format=","),
-            alt.Tooltip("outcome:N", title="Outcome"),
-        ],
-    )
-    lines = base.mark_line(point=alt.OverlayMarkDef(size=30)).encode(
-        y=alt.Y("auc:Q", title="AUC", scale=alt.Scale(zero=False)),
-        strokeDash=_subject_scales(names)["strokeDash"],
-    )
-    intervals = base.mark_rule(opacity=0.35).encode(y="auc_low:Q", y2="auc_high:Q")
-    return coloured(intervals + lines, text_colour).to_dict()

@@ -6,10 +6,11 @@ import pandas as pd
 import streamlit as st
 
 from credit_risk_dagster.errors import PlatformError
-from dashboard.charts import vocabulary as charts
+from dashboard.charts import stream as charts
 from dashboard.data import operations as queries
 from dashboard.data.operations import Operations
 from dashboard.parts import formats, orchestration
+from dashboard.parts.chart import show
 from dashboard.parts.lag import Lag, consumer_lag
 from dashboard.parts.live import live, viewer_zone
 
@@ -114,8 +115,8 @@ def _charts(data: Operations, as_of: str) -> None:
     left, right = st.columns(2)
     with left.container(border=True):
         st.header("Events per minute", anchor=False)
-        charts.show(
-            charts.lines("Events per minute", ",d", ("Scored", "Rejected")),
+        show(
+            charts.courses("Events per minute", ",d", ("Scored", "Rejected")),
             _long(minutes, {"scored": "Scored", "rejected": "Rejected"}),
             "Lines: scored and rejected events in each of the last minutes",
             height=220,
@@ -123,8 +124,8 @@ def _charts(data: Operations, as_of: str) -> None:
         st.caption(as_of)
     with right.container(border=True):
         st.header("Event to commit", anchor=False)
-        charts.show(
-            charts.lines("Milliseconds", ",d", ("p50", "p95")),
+        show(
+            charts.courses("Milliseconds", ",d", ("p50", "p95")),
             _long(1000 * minutes[["p50", "p95"]], {"p50": "p50", "p95": "p95"}),
             "Lines: median and 95th percentile of the latency in each of the last minutes",
             height=220,

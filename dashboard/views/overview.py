@@ -10,14 +10,16 @@ import pandas as pd
 import streamlit as st
 
 from credit_risk_dagster.domain.intervals import wilson_interval
+from dashboard.charts import stream as charts
 from dashboard.charts import theme
-from dashboard.charts import vocabulary as charts
 from dashboard.charts.theme import TIER_COLOURS, swatch
+from dashboard.charts.vocabulary import WORST_FIRST
 from dashboard.data import overview as queries
 from dashboard.data.connection import PROBLEMS
 from dashboard.data.overview import Totals
 from dashboard.data.segments import AMOUNTS_FROM, Segment
 from dashboard.parts import filters, formats
+from dashboard.parts.chart import show, viewer_theme
 from dashboard.parts.lag import Lag, consumer_lag
 from dashboard.parts.live import live, viewer_zone
 from dashboard.parts.periods import DEFAULT_PERIOD, PERIODS
@@ -88,7 +90,7 @@ def _key_figures(data: queries.Overview, lag: Lag, when: str) -> None:
     """Eight figures; the last four are of the stream as a whole, whatever the segment."""
     now, before = data.totals, data.before
     volume = data.volume.iloc[:-1]  # the last bucket is not over
-    scored = volume[list(charts.WORST_FIRST)].sum(axis=1)
+    scored = volume[list(WORST_FIRST)].sum(axis=1)
     known = before is not None and before.applications > 0
     earlier = "than the period before" if known else "no period before"
     interval = wilson_interval(now.watchlist, now.applications)
@@ -193,7 +195,8 @@ def _figure(
             help=help,
         )
         if len(line) > 1:
-            st.html(theme.sparkline(line, f"Course of {label.rpartition(')')[2].strip()}"))
+            words = f"Course of {label.rpartition(')')[2].strip()}"
+            st.html(theme.sparkline(line, words, theme.CHART_TEXT[viewer_theme()]))
 
 
 def _change(now: float, before: float) -> str | None:
@@ -219,7 +222,7 @@ def _charts(data: queries.Overview, segment: Segment, when: str) -> None:
     left, right = st.columns([3, 2])
     with left.container(border=True, height="stretch"):
         st.header("Volume by risk tier", anchor=False)
-        charts.show(
+        show(
             charts.volume(cut.name, axis),
             rows,
             f"Stacked bars: applications by risk tier and {cut.name}, {when}",
@@ -227,7 +230,7 @@ def _charts(data: queries.Overview, segment: Segment, when: str) -> None:
         st.caption(caption)
     with right.container(border=True, height="stretch"):
         st.header("Tier mix", anchor=False)
-        charts.show(
+        show(
             charts.mix(axis),
             rows.dropna(),
             f"Stacked bars: share of each risk tier by {cut.name}, {when}",
@@ -261,8 +264,8 @@ def _breakdown(period: str, segment: Segment) -> None:
         _bars("Purpose", measure, _purposes(rows), caption)
     with right.container(border=True, height="stretch"):
         st.header(f"{measure} by state", anchor=False)
-        charts.show(
-            charts.state_map(measure, _FORMATS[measure][0]),
+        show(
+            charts.state_map(measure, _FORMATS[measure][0], viewer_theme()),
             _tiles(rows),
             f"Map of tiles: {measure} of each state",
             height=BAR_HEIGHT * PURPOSES + 60,
@@ -331,8 +334,9 @@ def _tiles(rows: pd.DataFrame) -> pd.DataFrame:
     tiles["text"] = tiles["text"].fillna(formats.UNKNOWN)
     tiles["applications"] = tiles["applications"].fillna(0)
     highest = tiles["value"].max() or 1
+    viewer = viewer_theme()
     tiles["ink"] = [
-        theme.chart_text() if pd.isna(value) else theme.tile_ink(value / highest, theme.kind())
+        theme.CHART_TEXT[viewer] if pd.isna(value) else theme.tile_ink(value / highest, viewer)
         for value in tiles["value"]
     ]
     return tiles.rename_axis("state").reset_index()
@@ -348,8 +352,8 @@ def _bars(name: str, measure: str, rows: pd.DataFrame, caption: str) -> None:
     columns = ["label", "value", "text", "applications", *(["low", "high"] if interval else [])]
     with st.container(border=True, height="stretch"):
         st.header(f"{measure} by {name.lower()}", anchor=False)
-        charts.show(
-            charts.bars(measure, axis_format, colour, interval=interval),
+        show(
+            charts.segments(measure, axis_format, colour, interval),
             rows[columns],
             f"Bars: {measure} by {name.lower()}",
             height=BAR_HEIGHT * len(rows) + 60,

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
-import altair as alt
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -28,18 +27,19 @@ from credit_risk_dagster.domain.policy_lab import (
     outcome_codes,
 )
 from credit_risk_dagster.domain.scoring import decide
-from dashboard.charts.theme import TIER_COLOURS, chart_text, coloured, swatch
-from dashboard.charts.vocabulary import DATASET, TIER_SCALE, TIME_FORMAT, WORST_FIRST, show
+from dashboard.charts import policy as charts
+from dashboard.charts.policy import ACTIVE, CANDIDATE, MOVES
+from dashboard.charts.theme import swatch
+from dashboard.charts.vocabulary import TIME_FORMAT
 from dashboard.data import policy_lab as queries
 from dashboard.parts import formats
+from dashboard.parts.chart import show
 from dashboard.parts.live import guarded, viewer_zone
 
 DEFAULT_SIZE = 100_000
 _MAX_UPLOAD_MB = 1
 _AGAINST = "against active"
-_ACTIVE, _CANDIDATE = "Active", "Candidate"
 _FLAGGED_SHARE, _RECALL = "Flagged share", "Recall: bad loans that are flagged"
-_MOVES = ["Safer", "Stays", "Riskier"]
 _PROBLEM, _READING, _CEILINGS = "lab_problem", "lab_reading", "lab_ceilings"
 
 
@@ -320,7 +320,7 @@ def _results(
     with left.container(border=True):
         st.header("Tiers", anchor=False)
         show(
-            tier_chart(chart_text()),
+            charts.tiers(),
             _tier_bars(compared),
             "Bars: share of each tier under the active policy and under the candidate",
         )
@@ -328,7 +328,7 @@ def _results(
     with right.container(border=True):
         st.header("Who moves", anchor=False)
         show(
-            moves_chart(chart_text()),
+            charts.moves(),
             _moves(compared),
             "Table: applications by tier under the active policy and under the candidate",
         )
@@ -398,7 +398,7 @@ def _key_figures(compared: Comparison) -> None:
 def _figures_table(compared: Comparison) -> pd.DataFrame:
     """Every figure of both policies, and the change where it has an interval, as text."""
     table = pd.DataFrame(
-        {_ACTIVE: _figures(compared.active), _CANDIDATE: _figures(compared.candidate)}
+        {ACTIVE: _figures(compared.active), CANDIDATE: _figures(compared.candidate)}
     )
     table["Change"] = ""
     for row, change in (
@@ -432,44 +432,13 @@ def _tier_bars(compared: Comparison) -> pd.DataFrame:
     bars = pd.concat(
         {
             policy: pd.DataFrame({"tier": TIERS, "applications": verdict.tiers})
-            for policy, verdict in ((_ACTIVE, compared.active), (_CANDIDATE, compared.candidate))
+            for policy, verdict in ((ACTIVE, compared.active), (CANDIDATE, compared.candidate))
         },
         names=["policy"],
     ).reset_index()
     bars["share"] = bars["applications"] / compared.applications
-    bars["label"] = bars["policy"] + " " + bars["share"].map(formats.percent)
+    bars["text"] = bars["policy"] + " " + bars["share"].map(formats.percent)
     return bars
-
-
-@lru_cache
-def tier_chart(text_colour: str) -> dict[str, Any]:
-    """Share of each tier under both policies."""
-    base = alt.Chart(alt.NamedData(DATASET)).encode(
-        x=alt.X(
-            "share:Q",
-            title="Share of applications",
-            axis=alt.Axis(format="%", values=[0, 0.25, 0.5, 0.75, 1]),
-            scale=alt.Scale(domain=[0, 1.4]),  # room for the labels
-        ),
-        y=alt.Y("tier:N", title="Risk tier", sort=list(WORST_FIRST)),
-        yOffset=alt.YOffset("policy:N", sort=[_ACTIVE, _CANDIDATE]),
-        tooltip=[
-            alt.Tooltip("policy:N", title="Policy"),
-            alt.Tooltip("tier:N", title="Tier"),
-            alt.Tooltip("applications:Q", title="Applications", format=","),
-            alt.Tooltip("share:Q", title="Share", format=".2%"),
-        ],
-    )
-    bars = base.mark_bar().encode(
-        color=alt.Color("tier:N", scale=TIER_SCALE, legend=None),
-        opacity=alt.Opacity(
-            "policy:N",
-            scale=alt.Scale(domain=[_ACTIVE, _CANDIDATE], range=[0.5, 1]),
-            legend=None,
-        ),
-    )
-    labels = base.mark_text(align="left", dx=6, fontSize=12).encode(text="label:N")
-    return coloured(bars + labels, text_colour).to_dict()
 
 
 def _moves(compared: Comparison) -> pd.DataFrame:
@@ -479,42 +448,11 @@ def _moves(compared: Comparison) -> pd.DataFrame:
         {
             "active": np.take(TIERS, before),
             "candidate": np.take(TIERS, after),
-            "move": np.take(_MOVES, np.sign(after - before) + 1),
+            "move": np.take(MOVES, np.sign(after - before) + 1),
             "applications": compared.moves.ravel(),
             "amount": compared.amounts.ravel(),
         }
     )
-
-
-@lru_cache
-def moves_chart(text_colour: str) -> dict[str, Any]:
-    """Applications by tier under both policies."""
-    base = alt.Chart(alt.NamedData(DATASET)).encode(
-        x=alt.X(
-            "candidate:N",
-            title="Tier under the candidate",
-            sort=list(TIERS),
-            axis=alt.Axis(labelAngle=0),
-        ),
-        y=alt.Y("active:N", title="Tier under the active policy", sort=list(WORST_FIRST)),
-        tooltip=[
-            alt.Tooltip("active:N", title="Active"),
-            alt.Tooltip("candidate:N", title="Candidate"),
-            alt.Tooltip("applications:Q", title="Applications", format=","),
-            alt.Tooltip("amount:Q", title="Amount applied for, USD", format=",.0f"),
-        ],
-    )
-    cells = base.mark_rect(opacity=0.35, cornerRadius=3).encode(
-        color=alt.Color(
-            "move:N",
-            scale=alt.Scale(
-                domain=_MOVES, range=[TIER_COLOURS[TIERS[0]], "#8795A5", TIER_COLOURS[TIERS[-1]]]
-            ),
-            legend=alt.Legend(orient="top", title=None, padding=0),
-        )
-    )
-    labels = base.mark_text(fontSize=14).encode(text=alt.Text("applications:Q", format=","))
-    return coloured(cells + labels, text_colour).to_dict()
 
 
 def _movers(

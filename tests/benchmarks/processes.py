@@ -410,7 +410,7 @@ def drift(rows: int, html: bool = False) -> Measured:
     from credit_risk_dagster import definitions  # noqa: F401
     from credit_risk_dagster.pipelines.drift import report_drift
     from credit_risk_dagster.pipelines.drift_html import publish_html
-    from credit_risk_dagster.pipelines.drift_plots import distributions, psi_bars
+    from dashboard.charts.pictures import distributions, drift_of_features
 
     warehouse = Warehouse(WarehouseSettings())
     before = _peak_mb()
@@ -423,7 +423,7 @@ def drift(rows: int, html: bool = False) -> Measured:
         run_id="benchmark",
         last_rows=rows,
     )
-    psi_bars(report), distributions(report)
+    drift_of_features(report), distributions(report)
     measured: Measured = {
         "rows": report.window.rows,
         "seconds": time.time() - started,

@@ -13,7 +13,7 @@ from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.settings import PROJECT_ROOT
 
 SNAPSHOT = Path(__file__).with_name("asset_graph.json")
-HEAVY = ("sklearn", "evidently", "streamlit", "boto3", "dagster_aws", "alembic", "matplotlib")
+HEAVY = ("sklearn", "evidently", "streamlit", "boto3", "dagster_aws", "alembic", "altair")
 
 
 def asset_graph() -> dict[str, dict[str, object]]:

@@ -7,7 +7,14 @@ from math import dist
 import pytest
 
 from credit_risk_dagster.settings import PROJECT_ROOT
-from dashboard.charts.theme import CHART_TEXT, TIER_COLOURS, TILE_COLOURS, tile_ink
+from dashboard.charts.theme import (
+    CHART_TEXT,
+    NEUTRAL,
+    SERIES_COLOURS,
+    TIER_COLOURS,
+    TILE_COLOURS,
+    tile_ink,
+)
 
 THEMES = tomllib.loads((PROJECT_ROOT / ".streamlit" / "config.toml").read_text())["theme"]
 
@@ -36,9 +43,9 @@ def test_text_has_contrast(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["light", "dark"])
-@pytest.mark.parametrize("tier", TIER_COLOURS)
-def test_tiers_stand_out_from_the_background(name: str, tier: str) -> None:
-    assert contrast(TIER_COLOURS[tier], THEMES[name]["backgroundColor"]) >= 3
+@pytest.mark.parametrize("colour", sorted({*TIER_COLOURS.values(), *SERIES_COLOURS, NEUTRAL}))
+def test_marks_stand_out_from_the_background(name: str, colour: str) -> None:
+    assert contrast(colour, THEMES[name]["backgroundColor"]) >= 3
 
 
 @pytest.mark.parametrize("kind", TILE_COLOURS)

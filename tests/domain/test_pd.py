@@ -150,7 +150,7 @@ def test_the_drain_scores_without_scikit_learn() -> None:
         "from credit_risk_dagster.settings import DEFAULT_POLICY\n"
         "model = PdModel(1, 'm', Coefficients(0.0, [NumberTerm('dti', 1.0, 20.0, 0.0, 0.0)]))\n"
         "found = assess(decode([sys.argv[1].encode()]), load_policy(DEFAULT_POLICY), model)\n"
-        "heavy = ('sklearn', 'scipy', 'matplotlib', 'skops', 'optbinning')\n"
+        "heavy = ('sklearn', 'scipy', 'altair', 'skops', 'optbinning')\n"
         "imported = [name for name in heavy if name in sys.modules]\n"
         "print(json.dumps([found.scored['pd'].to_pylist(), imported]))"
     )

@@ -109,10 +109,11 @@ def test_reports_from_the_first_application_to_a_drift(
     assert "dti" in said
     found = metadata(drifted, "drift_report")
     assert found["verdict"].value == "significant"
-    for name in ("PSI", "baseline and window"):
-        (png,) = re.findall(r"data:image/png;base64,([^)]+)", found[name].value)
-        assert base64.b64decode(png).startswith(b"\x89PNG")
-        assert len(found[name].value) < 150_000
+    for name, pictures in (("PSI", 1), ("baseline and window", 4)):
+        drawn = re.findall(r"data:image/svg\+xml;base64,([^)]+)", found[name].value)
+        assert len(drawn) == pictures
+        assert all(base64.b64decode(svg).startswith(b"<svg") for svg in drawn)
+        assert len(found[name].value) < 150_000  # the event log keeps it
     (report,) = pipeline.query("SELECT * FROM drift_reports ORDER BY created_at DESC LIMIT 1")
     features = pipeline.query(
         "SELECT * FROM drift_features WHERE report_id = %(id)s", id=report["report_id"]

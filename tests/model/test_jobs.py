@@ -77,7 +77,7 @@ def test_a_benchmark_from_the_launch_form(
     assert len(plots) == 4
     for plot in (*plots, model["coefficients"].value):
         assert plot.startswith("![")
-        assert "data:image/png;base64," in plot
+        assert "data:image/svg+xml;base64," in plot
     assert {name: passed for name, (passed, _) in checks(result).items()} == {
         "enough_outcomes": True,
         "no_leakage": True,

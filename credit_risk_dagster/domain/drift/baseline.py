@@ -297,12 +297,14 @@ def shares(counts: Counts) -> Floats:
     return counts / max(int(counts.sum()), 1)
 
 
-def bin_labels(reference: Reference) -> Sequence[str]:
-    """A name for each bin, in the order of `Reference.shares`."""
-    if reference.kind == "category":
-        return [*reference.categories, OTHER]
-    edges = [f"{edge:,.6g}" for edge in reference.edges]
-    if not edges:
+def bin_labels(
+    kind: Kind, edges: Sequence[float] | Floats, categories: Sequence[str]
+) -> Sequence[str]:
+    """A name for each bin of a `Reference`, in the order of its shares."""
+    if kind == "category":
+        return [*categories, OTHER]
+    names = [f"{edge:,.6g}" for edge in edges]
+    if not names:
         return ["all", MISSING]
-    between = [f"{low} to {high}" for low, high in pairwise(edges)]
-    return [f"< {edges[0]}", *between, f">= {edges[-1]}", MISSING]
+    between = [f"{low} to {high}" for low, high in pairwise(names)]
+    return [f"< {names[0]}", *between, f">= {names[-1]}", MISSING]
