@@ -4,6 +4,7 @@ Isolation is by content, not by servers: each test has databases, a topic and a 
 A test that breaks a server starts one for itself: `with Broker() as broker: ...`.
 """
 
+import logging
 import os
 import shutil
 import uuid
@@ -13,11 +14,18 @@ from tempfile import TemporaryDirectory
 
 import boto3
 import hypothesis
+import pyarrow as pa
 import pytest
 from kafka import KafkaAdminClient
 from pydantic import SecretStr
 
+from credit_risk_dagster.domain.features import CLASSIC_FEATURES, select_features
+from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.pipelines import modelling
+from credit_risk_dagster.pipelines.loans import builtin_loans
+from credit_risk_dagster.pipelines.modelling import Modelling, Stored
 from credit_risk_dagster.settings import (
+    DEFAULT_POLICY,
     PROJECT_ROOT,
     AlertSettings,
     ApiSettings,
@@ -34,7 +42,12 @@ from credit_risk_dagster.settings import (
     WarehouseSettings,
 )
 from infra.embedded.stack import S3, Broker, Postgres
+from resources.lake import Lake
+from resources.postgres.connection import Warehouse
 from resources.postgres.migrate import migrate
+from tests.domain.drift.populations import score
+from tests.domain.model.samples import builtin_sample
+from tests.platform.pipeline import Pipeline
 
 _SETTINGS = (
     KafkaSettings,
@@ -182,6 +195,20 @@ def lake_settings(s3: S3, monkeypatch: pytest.MonkeyPatch) -> LakeSettings:
 
 
 @pytest.fixture
+def pipeline(
+    kafka_settings: KafkaSettings,
+    warehouse_settings: WarehouseSettings,
+    request: pytest.FixtureRequest,
+) -> Pipeline:
+    """An empty topic of four partitions and an empty warehouse; an empty bucket when it is used."""
+    return Pipeline(
+        kafka_settings,
+        Warehouse(warehouse_settings),
+        lambda: Lake(request.getfixturevalue("lake_settings")),
+    )
+
+
+@pytest.fixture
 def environment(
     kafka_settings: KafkaSettings,
     warehouse_settings: WarehouseSettings,
@@ -201,6 +228,38 @@ def environment(
         "DAGSTER_POSTGRES_URL": database_url,
         "DAGSTER_HOME": str(dagster_home),
     }
+
+
+@pytest.fixture
+def servers(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """That environment as this process's own."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return environment
+
+
+@pytest.fixture(scope="session")
+def population() -> pa.Table:
+    """The 9,976 real loans that can be scored."""
+    return score(builtin_loans())
+
+
+@pytest.fixture(scope="session")
+def trained() -> Modelling:
+    """Models of the built-in loans, measured and not stored; trained once."""
+    return modelling.model(
+        builtin_sample(),
+        select_features(CLASSIC_FEATURES),
+        load_policy(DEFAULT_POLICY),
+        0,
+        logging.getLogger("test"),
+    )
+
+
+@pytest.fixture
+def stored(trained: Modelling, pipeline: Pipeline) -> Stored:
+    """The same models, stored in the test's database."""
+    return modelling.store(pipeline.warehouse, trained, "run")
 
 
 def _variables(

@@ -13,11 +13,11 @@ import pytest
 from credit_risk_dagster import logs
 from credit_risk_dagster.api.bodies import EXAMPLE
 from credit_risk_dagster.settings import LogSettings
-from tests.api.conftest import Pipeline, StartApi, start_api
+from tests.api.conftest import StartApi, start_api
 from tests.api.test_decisions import JSON
-from tests.integration.conftest import good_event, pipeline
+from tests.platform.pipeline import Pipeline, good_event
 
-__all__ = ["pipeline", "start_api"]
+__all__ = ["start_api"]
 
 # In columns that hold personal data, in wrong values of columns that are used, and in no JSON.
 PERSONAL = "Nurse-at-St-Mary"

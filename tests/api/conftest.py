@@ -8,9 +8,6 @@ import pytest
 from fastapi.testclient import TestClient
 
 from credit_risk_dagster.api.app import create_app
-from tests.integration.conftest import Pipeline, pipeline
-
-__all__ = ["Pipeline", "pipeline"]
 
 StartApi = Callable[..., TestClient]
 

@@ -16,8 +16,7 @@ from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY, DrainSettings
 from resources.postgres.applications import _HISTORY, _WATCHLIST, NEWEST
 from resources.postgres.models import ModelStore, NewModel
-from tests.api.conftest import Pipeline
-from tests.integration.conftest import good_event
+from tests.platform.pipeline import Pipeline, good_event
 
 SAMPLE = Path(__file__).parents[1] / "data" / "lendingclub_raw_sample.jsonl"
 JSON = {"Content-Type": "application/json"}

@@ -38,9 +38,9 @@ from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from infra.embedded.stack import free_port
 from resources.postgres.reconciliation import record_reconciliation
-from tests.integration.conftest import Pipeline, good_event
 from tests.malformed import without
-from tests.waiting import wait_until
+from tests.platform.pipeline import Pipeline, good_event
+from tests.platform.waiting import wait_until
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

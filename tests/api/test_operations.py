@@ -16,7 +16,7 @@ from resources.postgres.connection import WarehouseReader, WarehouseUnavailable
 from resources.postgres.migrate import migrate
 from tests.api.conftest import StartApi
 from tests.api.test_decisions import problem
-from tests.waiting import wait_until
+from tests.platform.waiting import wait_until
 
 
 def wait_for(client: TestClient, **expected: str) -> Any:

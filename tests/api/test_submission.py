@@ -13,9 +13,10 @@ from infra.embedded.stack import HOST, Broker
 from resources.kafka.broker import BrokerUnavailable
 from resources.kafka.publisher import Publisher, PublisherBusy
 from resources.kafka.topics import ensure_topic
-from tests.api.conftest import Pipeline, StartApi
+from tests.api.conftest import StartApi
 from tests.api.test_decisions import problem
-from tests.waiting import wait_until
+from tests.platform.pipeline import Pipeline
+from tests.platform.waiting import wait_until
 
 
 def test_many_at_once_get_a_place_each(start_api: StartApi, pipeline: Pipeline) -> None:

@@ -23,7 +23,7 @@ from resources.postgres.connection import Warehouse
 from resources.postgres.migrate import migrate
 from tests.benchmarks.lab import kafka_settings, warehouse_settings
 from tests.benchmarks.report import Bar, Section, table
-from tests.waiting import wait_until
+from tests.platform.waiting import wait_until
 
 TOPIC = "loans"  # the one that the rows are of
 AT_ONCE = 20

@@ -16,7 +16,7 @@ from credit_risk_dagster.pipelines.modelling import Modelling, Stored
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from resources.postgres.connection import Warehouse
 from tests.dashboard.conftest import figures, open_view, words
-from tests.domain.modelling import planted_sample
+from tests.domain.model.samples import planted_sample
 
 pytestmark = pytest.mark.integration
 

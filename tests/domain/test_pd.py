@@ -34,7 +34,7 @@ from credit_risk_dagster.domain.pd import (
 )
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import answers, assess
-from tests.domain.modelling import OUTCOME, builtin_rows, planted
+from tests.domain.model.samples import OUTCOME, builtin_rows, planted
 from tests.malformed import event
 
 ALL = select_features(FEATURES)

@@ -1,5 +1,5 @@
-"""The platform of a fault test is that of the end-to-end tests."""
+"""The platform of a fault test is that of the live ones."""
 
-from tests.e2e.conftest import pipeline, start_platform
+from tests.platform.start import start_platform
 
-__all__ = ["pipeline", "start_platform"]
+__all__ = ["start_platform"]

@@ -9,9 +9,9 @@ import psutil
 import pytest
 
 from resources.postgres.lanes import connected_runs
-from tests.e2e.conftest import StartPlatform
-from tests.e2e.platform import PATIENCE_SECONDS, Platform
-from tests.waiting import wait_until
+from tests.platform.dagster import PATIENCE_SECONDS, Platform
+from tests.platform.start import StartPlatform
+from tests.platform.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 

@@ -13,9 +13,9 @@ from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.stack import Broker, Postgres
 from resources.postgres.migrate import migrate
 from tests.conftest import create_topic
-from tests.e2e.conftest import StartPlatform
-from tests.e2e.platform import PATIENCE_SECONDS, Platform
-from tests.waiting import wait_until
+from tests.platform.dagster import PATIENCE_SECONDS, Platform
+from tests.platform.start import StartPlatform
+from tests.platform.waiting import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from credit_risk_dagster.settings import PROJECT_ROOT
-from tests.tools import program
+from tests.platform.tools import program
 
 FOLDER = PROJECT_ROOT / "infra" / "prometheus"
 CASES = sorted((FOLDER / "tests").glob("*.yml"))

@@ -6,7 +6,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.live.platform import Live, run_platform
+from tests.platform.live import Live, run_platform
+from tests.platform.start import start_platform
+
+__all__ = ["start_platform"]
 
 
 @pytest.fixture(scope="package")

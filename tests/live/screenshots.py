@@ -11,8 +11,8 @@ from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.pipelines.producer import produce
 from credit_risk_dagster.settings import PROJECT_ROOT
 from tests.live.browser import PAGES, THEMES, WIDTHS, Visit, chromium, visit
-from tests.live.platform import Live, run_platform
-from tests.waiting import wait_until
+from tests.platform.live import Live, run_platform
+from tests.platform.waiting import wait_until
 
 FOLDER = PROJECT_ROOT / "docs" / "images"
 LOANS = 6_000

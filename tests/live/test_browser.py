@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, expect
 from credit_risk_dagster.domain.policy import load_policy
 from dashboard.parts import orchestration
 from tests.live.browser import CHROMIUM, PAGES, THEMES, WIDTHS, Visit, chromium, visit
-from tests.live.platform import Live
-from tests.waiting import wait_until
+from tests.platform.live import Live
+from tests.platform.waiting import wait_until
 
 pytestmark = pytest.mark.e2e
 

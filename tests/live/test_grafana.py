@@ -16,10 +16,10 @@ from credit_risk_dagster.settings import PROJECT_ROOT, WarehouseSettings
 from infra.grafana.files import DASHBOARDS, generated
 from resources.postgres.connection import Warehouse
 from tests.live.panels import Query, Sources, queries
-from tests.live.platform import Live
 from tests.live.prometheus import run_prometheus
-from tests.tools import program
-from tests.waiting import wait_until
+from tests.platform.live import Live
+from tests.platform.tools import program
+from tests.platform.waiting import wait_until
 
 QUERIES = list(queries())
 METRIC = re.compile(r"\b(?:credit_risk_[a-z_]+|credit_risk:[a-z0-9_:]+)\b")

@@ -4,7 +4,7 @@ import urllib.request
 
 import pytest
 
-from tests.live.platform import ENOUGH_EVENTS, Live
+from tests.platform.live import ENOUGH_EVENTS, Live
 
 pytestmark = pytest.mark.e2e
 

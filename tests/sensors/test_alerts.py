@@ -27,7 +27,7 @@ from credit_risk_dagster.settings import AlertSettings
 from infra.embedded.stack import HOST, free_port
 from resources.webhook import WebhookFailed, post
 from sensors.alerts import failing_sensors, run_failures
-from tests.webhook import webhook
+from tests.platform.webhook import webhook
 
 LANE = {"credit_risk/lane": "3", "other": "x"}
 

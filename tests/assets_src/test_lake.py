@@ -1,0 +1,170 @@
+"""The lake's Dagster side and command line, against real servers."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from credit_risk_dagster.definitions import defs
+from credit_risk_dagster.settings import PROJECT_ROOT
+from tests.assets_src.test_scoring import failure
+from tests.platform.pipeline import Pipeline, good_event
+
+pytestmark = pytest.mark.integration
+
+
+def run_job(instance: dg.DagsterInstance, name: str, **options: Any) -> dg.ExecuteInProcessResult:
+    job = defs.resolve_job_def(name)
+    return job.execute_in_process(instance=instance, raise_on_error=False, **options)
+
+
+def check(result: dg.ExecuteInProcessResult) -> tuple[str, bool, str]:
+    (found,) = result.get_asset_check_evaluations()
+    return found.check_name, found.passed, found.description or ""
+
+
+def test_a_run_archives_and_checks(pipeline: Pipeline, instance: dg.DagsterInstance) -> None:
+    assert check(run_job(instance, "archive_raw_events")) == (
+        *("archive_complete", True, "nothing of the topic is committed yet"),
+    )
+    pipeline.send_and_drain([good_event(i) for i in range(20)] + [b"junk"])
+    result = run_job(instance, "archive_raw_events")
+    assert result.success
+    (event,) = result.get_asset_materialization_events()
+    metadata = event.materialization.metadata
+    assert metadata["dagster/row_count"].value == 21
+    assert metadata["compression ratio"].value > 1
+    assert check(result) == (
+        *("archive_complete", True, "21 offsets archived, 0 committed since and pending"),
+    )
+    again = run_job(instance, "archive_raw_events")
+    assert again.success
+    assert again.get_asset_materialization_events() == []
+    assert check(run_job(instance, "verify_archive"))[:2] == ("archive_checksums", True)
+
+
+def test_what_s3_refuses_is_the_runs_failure_and_the_checks(
+    pipeline: Pipeline, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.send_and_drain([good_event(1)])
+    monkeypatch.setenv("S3_BUCKET", "nowhere")
+    result = run_job(instance, "archive_raw_events")
+    assert not result.success
+    name, passed, said = check(result)
+    assert (name, passed) == ("archive_complete", False)
+    assert "bucket nowhere at http" in said
+    assert "NoSuchBucket" in said
+    assert failure(result) == said
+    assert pipeline.send_and_drain([good_event(2)]) is None  # scoring goes on
+    monkeypatch.setenv("S3_BUCKET", pipeline.lake._settings.bucket)
+    assert run_job(instance, "archive_raw_events").success
+    assert len(pipeline.rows()) == 2
+
+
+def test_a_damaged_object_fails_the_daily_check(
+    pipeline: Pipeline, instance: dg.DagsterInstance
+) -> None:
+    pipeline.send_and_drain([good_event(1)])
+    pipeline.archive()
+    (archived,) = pipeline.objects()
+    pipeline.lake.put(archived.key or "", b"x" * (archived.bytes or 0), "text/plain")
+    assert check(run_job(instance, "archive_raw_events"))[1] is True
+    _, passed, said = check(run_job(instance, "verify_archive"))
+    assert not passed
+    assert archived.key
+    assert archived.key in said
+
+
+def test_a_day_is_rebuilt_by_the_job(pipeline: Pipeline, instance: dg.DagsterInstance) -> None:
+    pipeline.send_and_drain([good_event(i) for i in range(5)] + [b"junk"])
+    pipeline.archive()
+    (archived,) = pipeline.objects()
+    result = run_job(instance, "rebuild_from_archive", partition_key=str(archived.dt))
+    assert result.success
+    (event,) = result.get_asset_materialization_events()
+    metadata = event.materialization.metadata
+    assert (metadata["scored"].value, metadata["rejected"].value) == (5, 1)
+    rows = pipeline.query("SELECT count(*) AS n FROM credit_risk_rebuilt.scored_applications")
+    assert rows == [{"n": 5}]
+
+
+def test_the_redrive_job(pipeline: Pipeline, instance: dg.DagsterInstance) -> None:
+    pipeline.send_and_drain([b"junk", b"{}"])
+    pipeline.query(  # as if a fix had made both readable
+        "UPDATE rejected_events SET value = %(value)s RETURNING 1", value=good_event(1)
+    )
+    config = {"ops": {"redrive_events": {"config": {"reason": "invalid_json"}}}}
+    assert run_job(instance, "redrive_rejected", run_config=config).success
+    assert pipeline.stored() == {"scored_applications": [(0, 0)], "rejected_events": [(0, 1)]}
+    config = {"ops": {"redrive_events": {"config": {"reason": "nonsense"}}}}
+    assert "no event is rejected as nonsense" in failure(
+        run_job(instance, "redrive_rejected", run_config=config)
+    )
+
+
+# --- the command line -----------------------------------------------------------------------------
+
+
+def credit_risk(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = "from credit_risk_dagster.cli.main import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**environment, "COLUMNS": "250"},
+        cwd=PROJECT_ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_line(pipeline: Pipeline, environment: dict[str, str], tmp_path: Path) -> None:
+    pipeline.send_and_drain([good_event(i) for i in range(5)] + [b"junk"], 3)
+    run = credit_risk(environment, "archive", "run")
+    assert run.stdout.startswith("6 events in 1 objects"), run.stderr
+    (archived,) = pipeline.objects()
+    assert archived.key
+    assert archived.key in credit_risk(environment, "archive", "ls").stdout
+    assert (
+        archived.key not in credit_risk(environment, "archive", "ls", "--since", "2999-1-1").stdout
+    )
+    verified = credit_risk(environment, "archive", "verify")
+    assert (verified.returncode, verified.stdout[:6]) == (0, "1 of 1")
+    got = credit_risk(environment, "archive", "get", str(tmp_path))
+    assert got.returncode == 0, got.stderr
+    assert (tmp_path / archived.key).stat().st_size == archived.bytes
+    rebuilt = credit_risk(environment, "rebuild", "--from-archive", "--into", "again")
+    assert "schema again: 5 scored, 1 rejected, 0 gaps" in rebuilt.stdout, rebuilt.stderr
+    assert "invalid_json" in credit_risk(environment, "rejected", "ls").stdout
+    assert credit_risk(environment, "rejected", "show", "3", "5").stdout == "junk"
+    redriven = credit_risk(environment, "rejected", "redrive")
+    assert redriven.stdout.startswith("0 of 1 rejected events"), redriven.stderr
+    pipeline.lake.put(archived.key, b"damaged", "text/plain")
+    broken = credit_risk(environment, "archive", "verify")
+    assert broken.returncode == 1
+    assert f"{archived.sha256} was stored" in broken.stderr
+    refused = credit_risk(environment, "archive", "get", str(tmp_path))
+    assert refused.returncode == 1
+    assert "restore it from a version or a replica" in refused.stderr
+
+
+def test_duckdb_reads_the_archive_as_its_page_says(
+    pipeline: Pipeline, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The query of docs/archive.md, over the files that `archive get` wrote."""
+    import duckdb
+
+    pipeline.send_and_drain([good_event(i) for i in range(5)] + [b"junk", b"\xff\x00", None])
+    pipeline.archive()
+    assert credit_risk(environment, "archive", "get", str(tmp_path)).returncode == 0
+    document = (PROJECT_ROOT / "docs" / "archive.md").read_text()
+    query = document.split("```sql\n-- DuckDB")[1].split("\n", 1)[1].split("```")[0]
+    assert "lake/raw_events/loan_applications*/" in query
+    query = query.replace(
+        "lake/raw_events/loan_applications*/", f"{tmp_path}/raw_events/{pipeline.kafka.topic}*/"
+    )
+    rows = duckdb.sql(query).fetchall()
+    (archived,) = pipeline.objects()
+    assert rows == [(archived.dt, "car", 5, 10_000.0)]

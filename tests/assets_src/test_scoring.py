@@ -1,0 +1,145 @@
+"""The job, executed in process against a real broker and a real Postgres."""
+
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from credit_risk_dagster.definitions import defs
+from credit_risk_dagster.domain.latency import percentile
+from tests.platform.pipeline import Pipeline, good_event
+
+pytestmark = pytest.mark.integration
+
+
+def run_job(instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
+    job = defs.resolve_job_def("score_applications")
+    return job.execute_in_process(
+        instance=instance,
+        run_config={"ops": {"score_stream": {"config": config}}} if config else None,
+        raise_on_error=False,
+    )
+
+
+def materialized(result: dg.ExecuteInProcessResult) -> dict[str, dict[str, Any]]:
+    return {
+        event.asset_key.to_user_string(): {
+            name: value if isinstance(value, dg.TableMetadataValue) else value.value
+            for name, value in event.materialization.metadata.items()
+        }
+        for event in result.get_asset_materialization_events()
+        if event.asset_key
+    }
+
+
+def failure(result: dg.ExecuteInProcessResult) -> str:
+    assert not result.success
+    (event,) = (e for e in result.all_events if e.is_step_failure)
+    error = event.step_failure_data
+    assert error.user_failure_data
+    return error.user_failure_data.description or ""
+
+
+def test_a_launch_without_config_drains_what_is_there(
+    pipeline: Pipeline,
+    instance: dg.DagsterInstance,
+) -> None:
+    pipeline.send([good_event(i) for i in range(20)] + [b"junk", b'{"id": 1}'], partition=2)
+    result = run_job(instance)
+    assert result.success
+    assets = materialized(result)
+    scored, rejected = assets["scored_applications"], assets["rejected_events"]
+    assert scored["dagster/row_count"] == 20
+    assert scored["tier: Watchlist"] == 20
+    assert scored["policy"].startswith("lendingclub-v1@")
+    assert [r.data for r in scored["offsets"].records] == [
+        {"partition": 2, "first offset": 0, "next offset": 22}
+    ]
+    (batch,) = pipeline.query("SELECT latency_buckets FROM batches")
+    for q in (50, 95, 99):
+        expected = 1000 * percentile(batch["latency_buckets"], q)
+        assert scored[f"latency p{q} (ms)"] == pytest.approx(expected, abs=0.5)
+    seconds = scored["session (s)"]  # to one digit
+    assert scored["throughput (events/s)"] * seconds == pytest.approx(22, rel=0.15)
+    assert {r.data["reason"]: r.data["events"] for r in rejected["reject reasons"].records} == {
+        "invalid_json": 1,
+        "missing_required:loan_amnt": 1,
+    }
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.check_name, check.passed) == ("reconciliation", True)
+
+
+def test_bounds_limit_a_launch(
+    pipeline: Pipeline,
+    instance: dg.DagsterInstance,
+) -> None:
+    pipeline.send([good_event(i) for i in range(20)])
+    result = run_job(instance, bounds=[{"partition": 0, "first_offset": 0, "until_offset": 7}])
+    assert result.success
+    assert materialized(result)["scored_applications"]["dagster/row_count"] == 7
+    assert "rejected_events" not in materialized(result)
+    refused = run_job(instance, bounds=[{"partition": 0, "first_offset": 12, "until_offset": 20}])
+    assert "begin at 12, but offsets from 7 on are not processed yet" in failure(refused)
+
+
+def test_nothing_new_materializes_nothing(
+    pipeline: Pipeline,
+    instance: dg.DagsterInstance,
+) -> None:
+    result = run_job(instance)
+    assert result.success
+    assert materialized(result) == {}
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.passed, check.description) == (
+        *(True, "each of the 0 offsets of this run is stored once"),
+    )
+
+
+def test_a_failed_reconciliation_shows_in_the_check(
+    pipeline: Pipeline,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A row that is missing from the table is found by counting, not by the ledger's own sums."""
+    pipeline.send([good_event(i) for i in range(5)])
+    with pipeline.warehouse.connect() as connection:
+        connection.execute(
+            "CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS"
+            ' $$ BEGIN RETURN CASE WHEN NEW."offset" = 3 THEN NULL ELSE NEW END; END $$'
+        )
+        for (table,) in connection.execute(
+            "SELECT relid::regclass::text FROM pg_partition_tree('scored_applications')"
+            " WHERE isleaf"
+        ).fetchall():
+            connection.execute(
+                f"CREATE TRIGGER lose BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION lose()"
+            )
+    (check,) = run_job(instance).get_asset_check_evaluations()
+    assert not check.passed
+    assert "1 of the 5 offsets" in (check.description or "")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"KAFKA_TOPIC": "nowhere"}, r"topic nowhere does not exist"),
+        ({"CREDIT_RISK_POLICY_FILE": "/nowhere.yaml"}, r"policy /nowhere.yaml cannot be read"),
+        (
+            {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9", "KAFKA_TIMEOUT_MS": "500"},
+            r"Kafka broker at 127.0.0.1:9 does not answer",
+        ),
+    ],
+)
+def test_what_is_wrong_is_the_runs_failure(
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    message: str,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert message in failure(run_job(instance))
+
+
+def test_a_lane_that_does_not_exist_is_refused(instance: dg.DagsterInstance) -> None:
+    assert "lane 3 does not exist: CREDIT_RISK_LANES is 1" in failure(run_job(instance, lane=3))

@@ -1,0 +1,101 @@
+"""`credit-risk model`, and the PD of `credit-risk score`."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from credit_risk_dagster.pipelines import modelling
+from credit_risk_dagster.pipelines.modelling import Modelling
+from tests.cli.test_main import Run, one_line, run
+from tests.pipelines.models import loans
+from tests.platform.pipeline import Pipeline
+
+__all__ = ["run"]
+
+
+@pytest.fixture
+def same_models(monkeypatch: pytest.MonkeyPatch, trained: Modelling) -> None:
+    """Training takes its time, and is tested elsewhere."""
+    monkeypatch.setattr(modelling, "model", lambda *_: trained)
+
+
+@pytest.mark.usefixtures("same_models")
+def test_the_benchmark_prints_the_whole_table(run: Run) -> None:
+    result = run("model", "benchmark", "--sample", "builtin")
+    assert result.code == 0
+    auc = re.search(r"│ AUC +│ +(\S+) +│ +(\S+) +│", result.out)
+    assert auc
+    assert float(auc[1]) == pytest.approx(0.507, abs=0.001)
+    assert float(auc[2]) == pytest.approx(0.69, abs=0.01)
+    text = " ".join(result.out.split())
+    for part in (
+        *("177 bad of 9,943 loans of sample builtin", "by early-delinquency-v1@", "rules of"),
+        *("Bad rate by tier of the rules", "Gains of the rules", "Gains of logistic"),
+        *("Calibration of logistic", "Gains of gradient boosting", "Gains of the scorecard"),
+        *("Flagged by the rules and by logistic, 440 loans each", "Jaccard", "kappa", "Brier"),
+        "At the same 4.4 % flagged, the model finds",
+    ):
+        assert part in text
+
+
+@pytest.mark.usefixtures("same_models")
+def test_the_benchmark_as_json(run: Run) -> None:
+    result = run("model", "benchmark", "--sample", "builtin", "--json")
+    found = json.loads(result.out)
+    assert [subject["name"] for subject in found["subjects"]] == [
+        *("rules", "logistic", "gradient_boosting", "scorecard")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--features", "dti,total_pymnt"], "total_pymnt cannot be a feature"),
+        (["--outcome", "matured"], "sample builtin has 7 bad and 444 good loans"),
+        (["--outcome", "other"], "there is no outcome 'other'"),
+    ],
+)
+def test_what_is_wrong_is_one_line(run: Run, arguments: list[str], message: str) -> None:
+    assert message in one_line(run("model", "benchmark", "--sample", "builtin", *arguments))
+
+
+@pytest.mark.integration
+@pytest.mark.usefixtures("same_models", "servers")
+def test_a_model_from_training_to_the_stream(run: Run, pipeline: Pipeline, tmp_path: Path) -> None:
+    trained = run("model", "train", "--sample", "builtin")
+    found = re.search(r"models: logistic (\d+), gradient_boosting (\d+)", trained.out)
+    assert found
+    logistic, boosting = found.groups()
+    assert "cannot score the stream" in one_line(run("model", "activate", boosting))
+    assert one_line(run("model", "activate", 999)).startswith("there is no model 999")
+    activated = run("model", "activate", logistic)
+    assert "scores the stream from the next session" in activated.out
+    listed = json.loads(run("model", "ls", "--json").out)
+    assert [(m["model_id"], m["active"]) for m in listed if m["active"]] == [(int(logistic), True)]
+    assert re.search(rf"│ {logistic} +│ logistic@[0-9a-f]+ +│ active +│", run("model", "ls").out)
+
+    pipeline.send(loans(20))
+    pipeline.drain()
+    rows = pipeline.query("SELECT loan_id, pd, pd_reasons FROM scored_applications")
+    file, events = tmp_path / "model.json", tmp_path / "events.jsonl"
+    file.write_text(run("model", "export", logistic).out)
+    events.write_bytes(b"\n".join(event or b"" for event in loans(20)))
+    answers = run("score", events, "--model", file).out.splitlines()
+    scored = {a["loan_id"]: a for a in map(json.loads, answers) if a["outcome"] == "scored"}
+    assert len(scored) == len(rows) > 0
+    for row in rows:
+        assert scored[row["loan_id"]]["pd"] == row["pd"]
+        assert scored[row["loan_id"]]["pd_reasons"] == row["pd_reasons"]
+
+    assert f"model {logistic} is retired" in run("model", "deactivate").out
+    assert "no model was active" in run("model", "deactivate").out
+    assert "retired" in run("model", "ls").out
+
+
+def test_a_model_file_that_is_none(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "model.json"
+    file.write_text("{}")
+    message = one_line(run("score", "-", "--model", file))
+    assert message.startswith(f"model {file} cannot be read")

@@ -1,0 +1,404 @@
+"""The statistics, against independent implementations, and as what they are for."""
+
+import itertools
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from credit_risk_dagster.domain.drift import baseline as cells
+from credit_risk_dagster.domain.drift.baseline import (
+    FEATURES,
+    MISSING,
+    Baseline,
+    Feature,
+    bin_labels,
+    count,
+    freeze,
+    freeze_feature,
+)
+from credit_risk_dagster.domain.drift.comparison import (
+    Drift,
+    Thresholds,
+    Verdict,
+    compare,
+    compare_window,
+    judge,
+)
+from credit_risk_dagster.domain.drift.statistics import (
+    chi_square,
+    control_limits,
+    kolmogorov_smirnov,
+    psi,
+    psi_by_chance,
+)
+from credit_risk_dagster.domain.intervals import wilson_interval
+from tests.domain.drift.populations import NUMBERS, rows, window_of
+
+EXACT = {"rel": 1e-9, "abs": 1e-12}
+THRESHOLDS = Thresholds()
+INF, NAN = math.inf, math.nan
+
+
+@pytest.fixture(scope="module")
+def halves(population: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Two random halves of the real loans."""
+    order = np.random.default_rng(20180301).permutation(len(population))
+    return population.take(order[:5000]), population.take(order[5000:])
+
+
+@pytest.fixture(scope="module")
+def baseline(halves: tuple[pa.Table, pa.Table]) -> Baseline:
+    return freeze(halves[0], rejected=12, origin="the test")
+
+
+def shifted(table: pa.Table, **add: float) -> pa.Table:
+    for name, value in add.items():
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, name, pc.min_element_wise(pc.add(table[name], value), 100.0))
+    return table
+
+
+def reference_of(feature: str, baseline: Baseline) -> Any:
+    return next(r for r in baseline.references if r.feature == feature)
+
+
+# --- parity ---------------------------------------------------------------------------------------
+
+
+def binned(table: pa.Table, baseline: Baseline, feature: Feature) -> list[str]:
+    """Each row's bin by name, found with pandas rather than with the counts."""
+    reference = reference_of(feature.name, baseline)
+    values = table[feature.column].to_pandas()
+    labels = list(bin_labels(reference.kind, reference.edges, reference.categories))
+    if feature.kind == "category":
+        texts = table[feature.column].cast(pa.string()).to_pandas()
+        known = texts.where(texts.isna() | texts.isin(labels), cells.OTHER)
+        return list(known.where(known.notna(), MISSING))
+    cut = pd.cut(values, [-INF, *reference.edges, INF], right=False, labels=labels[:-1])
+    return list(cut.astype(object).where(values.notna(), MISSING))
+
+
+@pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)
+def test_psi_is_optbinnings_and_evidentlys(
+    halves: tuple[pa.Table, pa.Table], baseline: Baseline, feature: Feature
+) -> None:
+    from evidently.legacy.calculations.stattests import psi_stat_test
+    from evidently.legacy.calculations.stattests.registry import get_stattest
+    from evidently.legacy.core import ColumnType
+    from optbinning.binning.metrics import jeffrey
+
+    window = shifted(halves[1], dti=3.0).slice(0, 3000)
+    before, now = (binned(table, baseline, feature) for table in (halves[0], window))
+    # Bins that one side lacks are judged differently by everybody; see the test of those.
+    shared = set(before) & set(now)
+    kept = [[name for name in names if name in shared] for names in (before, now)]
+    counted = [Counter(names) for names in kept]
+    a, b = (np.array([c[name] for name in sorted(shared)]) for c in counted)
+    ours = psi(a, b)
+    assert ours == pytest.approx(jeffrey(b / b.sum(), a / a.sum(), return_sum=True), **EXACT)
+    run = get_stattest(
+        pd.Series(kept[0]), pd.Series(kept[1]), ColumnType.Categorical, psi_stat_test
+    )
+    theirs = run(pd.Series(kept[0]), pd.Series(kept[1]), ColumnType.Categorical, None)
+    assert ours == pytest.approx(theirs.drift_score, **EXACT)
+    if len(shared) == len(set(before) | set(now)):
+        reference = reference_of(feature.name, baseline)
+        found = compare(reference, count(reference, window[feature.column]), THRESHOLDS)
+        assert found.psi == pytest.approx(ours, **EXACT)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("size", [1, 40, 3000])
+def test_kolmogorov_smirnov_is_scipys(
+    halves: tuple[pa.Table, pa.Table], baseline: Baseline, name: str, size: int
+) -> None:
+    """Although the baseline keeps counts only."""
+    window = shifted(halves[1], dti=3.0).slice(0, size)
+    reference = reference_of(name, baseline)
+    found = compare(reference, count(reference, window[name]), THRESHOLDS)
+    values = [
+        column[~np.isnan(column)]
+        for column in (table[name].to_numpy() for table in (halves[0], window))
+    ]
+    expected = stats.ks_2samp(*values, method="asymp")
+    assert found.ks == pytest.approx(expected.statistic, **EXACT)
+    assert found.ks_p == pytest.approx(expected.pvalue, **EXACT)
+    means = [float(np.mean(v)) for v in values]
+    assert [found.reference_mean, found.mean] == pytest.approx(means, **EXACT)
+
+
+@pytest.mark.parametrize("name", [f.name for f in FEATURES if f.kind == "category"])
+def test_chi_square_is_scipys(
+    halves: tuple[pa.Table, pa.Table], baseline: Baseline, name: str
+) -> None:
+    reference = reference_of(name, baseline)
+    column = next(f.column for f in FEATURES if f.name == name)
+    current = count(reference, halves[1].slice(0, 900)[column])
+    found = chi_square(reference.counts, current.counts)
+    table = np.stack([reference.counts, current.counts])
+    table = table[:, table.any(axis=0)]
+    expected = stats.chi2_contingency(table, correction=False)
+    assert found == pytest.approx((expected.statistic, expected.pvalue), **EXACT)
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero:RuntimeWarning")  # scipy's, of one row each
+@given(
+    st.lists(st.integers(-5, 5), min_size=1, max_size=60),
+    st.lists(st.integers(-8, 8), min_size=1, max_size=60),
+)
+def test_kolmogorov_smirnov_is_exact_with_ties(before: list[int], now: list[int]) -> None:
+    reference = freeze_feature(FEATURES[0], pa.array(before, pa.float64()))
+    current = count(reference, pa.array(now, pa.float64()))
+    found = kolmogorov_smirnov(reference.support_counts, current.counts)
+    expected = stats.ks_2samp(before, now, method="asymp")
+    p = 1.0 if math.isnan(expected.pvalue) else expected.pvalue  # scipy's, of one row and one row
+    assert found == pytest.approx((expected.statistic, p), **EXACT)
+
+
+def test_a_large_baseline_bounds_what_it_keeps_and_the_error() -> None:
+    rng = np.random.default_rng(1)
+    before, now = rng.lognormal(11, 0.5, 60_000), rng.lognormal(11.1, 0.5, 3_000)
+    reference = freeze_feature(FEATURES[0], pa.array(before))
+    assert len(reference.support) <= cells.MAX_SUPPORT + 11
+    found = kolmogorov_smirnov(reference.support_counts, count(reference, pa.array(now)).counts)
+    assert found
+    exact = stats.ks_2samp(before, now).statistic
+    assert exact - 1 / cells.MAX_SUPPORT <= found[0] <= exact
+
+
+def test_wilson_interval_is_scipys() -> None:
+    for successes, n in [(0, 10), (3, 10), (10, 10), (812, 5000)]:
+        expected = stats.binomtest(successes, n).proportion_ci(method="wilson")
+        assert wilson_interval(successes, n) == pytest.approx(
+            (expected.low, expected.high), **EXACT
+        )
+    assert wilson_interval(0, 0) is None
+
+
+# --- bins -----------------------------------------------------------------------------------------
+
+
+def test_every_bin_of_a_baseline_has_rows(baseline: Baseline) -> None:
+    """But for what no row had: missing values and other categories."""
+    for reference in baseline.references:
+        assert reference.rows == 5000
+        assert (reference.counts[: -1 if reference.kind == "number" else -2] > 0).all()
+        labels = bin_labels(reference.kind, reference.edges, reference.categories)
+        assert len(labels) == len(reference.counts)
+        assert reference.shares.sum() == pytest.approx(1)
+
+
+def test_deciles_are_about_equal_where_values_are_many(baseline: Baseline) -> None:
+    counts = reference_of("dti", baseline).counts
+    assert len(counts) == 11
+    assert abs(counts[:10] - 500).max() < 25
+
+
+@given(
+    st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=40),
+    st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=40),
+)
+def test_whatever_numbers_are_compared_nothing_is_lost(
+    before: list[float], now: list[float]
+) -> None:
+    reference = freeze_feature(FEATURES[0], pa.array(before, pa.float64()))
+    assert reference.rows == len(before)
+    same = compare(
+        reference, count(reference, pa.array(before, pa.float64())), Thresholds(min_rows=1)
+    )
+    if before:
+        assert same.psi == 0
+        assert same.ks in (0, None)
+        assert same.verdict == "stable"
+    found = compare(reference, count(reference, pa.array(now, pa.float64())), THRESHOLDS)
+    assert found.shares.sum() == pytest.approx(1 if now else 0)
+    assert found.verdict == "too_few_rows"
+    assert found.psi is None or math.isfinite(found.psi)
+
+
+def test_equal_populations_have_equal_hashes(halves: tuple[pa.Table, pa.Table]) -> None:
+    table = halves[0]
+    again = freeze(table.take(np.arange(5000)[::-1]), rejected=12, origin="another way")
+    assert again.content_hash == freeze(table, rejected=12, origin="").content_hash
+    other = freeze(shifted(table, dti=0.01), rejected=12, origin="")
+    assert other.content_hash != again.content_hash
+
+
+# --- edge cases: each gets a verdict, none an exception -------------------------------------------
+
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], str, Verdict]] = {
+    "a constant stays": ({"dti": [5.0] * 1000}, {"dti": [5.0] * 1000}, "dti", "stable"),
+    "a constant changes": ({"dti": [5.0] * 1000}, {"dti": [6.0] * 1000}, "dti", "significant"),
+    "missing stays": ({"dti": [None] * 1000}, {"dti": [None] * 1000}, "dti", "stable"),
+    "all goes missing": ({"dti": [5.0] * 1000}, {"dti": [None] * 1000}, "dti", "significant"),
+    "values appear": ({"dti": [None] * 1000}, {"dti": [5.0] * 1000}, "dti", "significant"),
+    "a few are unseen": (
+        {"purpose": ["car"] * 1000},
+        {"purpose": ["car"] * 990 + ["boat"] * 10},
+        *("purpose", "stable"),
+    ),
+    "all are unseen": (
+        {"purpose": ["car"] * 1000},
+        {"purpose": [f"thing {i}" for i in range(1000)]},
+        *("purpose", "significant"),
+    ),
+    "no categories": ({"grade": [None] * 1000}, {"grade": [None] * 1000}, "grade", "stable"),
+    "infinity appears": (
+        {"dti": list(np.linspace(0, 50, 1000))},
+        {"dti": [*np.linspace(0, 50, 500), *[INF] * 250, *[-INF] * 250]},
+        *("dti", "significant"),
+    ),
+    "infinity stays": (
+        {"dti": [INF, -INF, 1.0, 2.0] * 250},
+        {"dti": [INF, -INF, 1.0, 2.0] * 250},
+        *("dti", "stable"),
+    ),
+    "too few": ({"dti": [5.0] * 1000}, {"dti": [6.0] * 499}, "dti", "too_few_rows"),
+    "none": ({"dti": [5.0] * 1000}, {"dti": []}, "dti", "too_few_rows"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_edge_cases_get_a_verdict(case: str) -> None:
+    before, now, feature, verdict = CASES[case]
+    (length,) = {len(values) for values in now.values()}
+    frozen = freeze(rows(1000, **before), rejected=0, origin="")
+    found = compare_window(frozen, window_of(rows(length, **now), frozen), THRESHOLDS)
+    by_name = {f.feature: f for f in found.features}
+    assert by_name[feature].verdict == verdict
+    assert found.verdict == verdict
+    for value in (by_name[feature].mean, by_name[feature].reference_mean):
+        assert value is None or math.isfinite(value)
+
+
+def test_an_empty_window_has_no_figures(baseline: Baseline) -> None:
+    found = compare_window(baseline, window_of(rows(0), baseline), THRESHOLDS)
+    assert found.verdict == "too_few_rows"
+    assert (found.tier_psi, found.watchlist_share, found.reject_share) == (None, None, None)
+    assert (found.watchlist_interval, found.watchlist_limits) == (None, None)
+    for feature in found.features:
+        assert (feature.psi, feature.ks, feature.chi2, feature.mean) == (None,) * 4
+        assert feature.missing_share is None
+
+
+def test_the_convention_and_what_chance_explains() -> None:
+    assert judge(0.0999, 0, 500, THRESHOLDS) == "stable"
+    assert judge(0.10, 0, 500, THRESHOLDS) == "moderate"
+    assert judge(0.25, 0, 500, THRESHOLDS) == "moderate"
+    assert judge(0.2501, 0, 500, THRESHOLDS) == "significant"
+    assert judge(0.2501, 0.3, 500, THRESHOLDS) == "stable"
+    assert judge(0.2501, 0, 499, THRESHOLDS) == "too_few_rows"
+    assert judge(None, 0, 500, THRESHOLDS) == "too_few_rows"
+    assert judge(0.06, 0, 500, Thresholds(moderate=0.05, significant=0.07)) == "moderate"
+
+
+# --- what it is for -------------------------------------------------------------------------------
+
+
+def simulate(
+    halves: tuple[pa.Table, pa.Table],
+    baseline: Baseline,
+    *,
+    size: int,
+    windows: int,
+    thresholds: Thresholds = THRESHOLDS,
+    **add: float,
+) -> list[Drift]:
+    """Windows drawn from loans that the baseline does not have."""
+    rng = np.random.default_rng(size)
+    return [
+        compare_window(
+            baseline,
+            window_of(
+                shifted(halves[1].take(rng.choice(len(halves[1]), size, replace=False)), **add),
+                baseline,
+            ),
+            thresholds,
+        )
+        for _ in range(windows)
+    ]
+
+
+@pytest.fixture(scope="module")
+def undrifted(halves: tuple[pa.Table, pa.Table], baseline: Baseline) -> list[Drift]:
+    return simulate(halves, baseline, size=1000, windows=500)
+
+
+def test_without_drift_there_are_no_alarms(undrifted: list[Drift]) -> None:
+    significant = [d for d in undrifted if d.verdict == "significant"]
+    assert len(significant) / len(undrifted) < 0.01
+    moderate = [d for d in undrifted if d.verdict == "moderate"]
+    assert len(moderate) / len(undrifted) < 0.02
+    outside = [
+        d
+        for d in undrifted
+        if d.watchlist_limits
+        and not d.watchlist_limits[0] <= (d.watchlist_share or 0) <= d.watchlist_limits[1]
+    ]
+    assert len(outside) / len(undrifted) < 0.02
+
+
+def test_a_shift_of_dti_by_eight_is_found(
+    halves: tuple[pa.Table, pa.Table], baseline: Baseline
+) -> None:
+    found = simulate(halves, baseline, size=1000, windows=500, dti=8.0)
+    verdicts = [f.verdict for d in found for f in d.features if f.feature == "dti"]
+    assert verdicts.count("significant") > 495
+
+
+def test_small_windows_do_not_cry_wolf(
+    halves: tuple[pa.Table, pa.Table], baseline: Baseline
+) -> None:
+    """At 100 rows PSI is above 0.10 by chance all the time; the verdict knows."""
+    found = simulate(halves, baseline, size=100, windows=100, thresholds=Thresholds(min_rows=1))
+    naive = [any((f.psi or 0) >= 0.10 for f in d.features) for d in found]
+    assert sum(naive) > 90
+    assert sum(d.verdict in ("moderate", "significant") for d in found) <= 5
+
+
+@pytest.mark.parametrize("bins", [3, 11, 30])
+@pytest.mark.parametrize(("m", "n"), [(5000, 1000), (5000, 100_000), (1000, 1000)])
+def test_the_noise_floor_is_what_psi_is_on_average(bins: int, m: int, n: int) -> None:
+    """And its limit is passed once in a thousand; both samples drawn anew each time."""
+    rng = np.random.default_rng([bins, m, n])
+    shares = np.full(bins, 1 / bins)
+    pairs = list(
+        zip(rng.multinomial(m, shares, 5000), rng.multinomial(n, shares, 5000), strict=True)
+    )
+    found = np.array([psi(*pair) for pair in pairs])
+    floor, limit = psi_by_chance(*pairs[0]) or (0, 0)
+    assert found.mean() == pytest.approx(floor, rel=0.07)
+    assert 0 < (found > limit).mean() < 0.004
+
+
+def test_control_limits_hold_what_chance_does() -> None:
+    rng = np.random.default_rng(7)
+    for share, m, n in itertools.product((0.0, 0.002, 0.15), (5000,), (500, 5000)):
+        outside = 0
+        for _ in range(1000):
+            limits = control_limits(rng.binomial(m, share), m, n)
+            assert limits
+            outside += not limits[0] <= rng.binomial(n, share) / n <= limits[1]
+        assert outside <= 10, (share, m, n)
+    assert control_limits(750, 5000, 5000)[1] < 0.18  # type: ignore[index]
+    assert control_limits(0, 0, 10) is None
+
+
+def test_psi_of_nothing() -> None:
+    some, none = np.array([1, 2]), np.array([0, 0])
+    for pair in ((some, none), (none, some)):
+        assert psi(*pair) is None
+        assert psi_by_chance(*pair) is None
+        assert kolmogorov_smirnov(*pair) is None
+        assert chi_square(*pair) is None
+    one = np.array([5, 0])
+    assert (psi(one, one), psi_by_chance(one, one), chi_square(one, one)) == (0, (0, 0), (0, 1))

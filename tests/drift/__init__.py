@@ -1,1 +1,0 @@
-"""Drift: statistics, ledger, assets, command line."""

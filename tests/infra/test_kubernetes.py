@@ -1,0 +1,260 @@
+"""The manifests, by the schemas of Kubernetes, and the chart's values, by Dagster's own."""
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from functools import cache
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from dagster import DagsterInstance
+from dagster._config import process_config, resolve_to_config_type
+from dagster._core.run_coordinator import QueuedRunCoordinator
+from dagster._core.test_utils import instance_for_test
+from dagster_aws.s3 import S3ComputeLogManager
+from dagster_k8s import K8sRunLauncher
+from dagster_k8s.job import (
+    DagsterK8sJobConfig,
+    UserDefinedDagsterK8sConfig,
+    construct_dagster_k8s_job,
+)
+from kubernetes.client import ApiClient
+from kubernetes.utils import parse_quantity
+
+from credit_risk_dagster.settings import PROJECT_ROOT
+from dashboard.parts.orchestration import LOCATION
+from tests.platform.compose import INFRA, secrets, services
+from tests.test_settings import GROUPS, variables
+
+VERSION = "1.36"
+MANIFESTS = INFRA / "k8s"
+VALUES: dict[str, Any] = yaml.safe_load((MANIFESTS / "dagster-values.yaml").read_text())
+# Of a custom resource, so no schema is in Kubernetes.
+CUSTOM = {"ServiceMonitor"}
+
+
+@cache
+def manifests() -> list[dict[str, Any]]:
+    """What `kubectl apply -k infra/k8s` would apply."""
+    if shutil.which("kubectl") is None:
+        assert not os.environ.get("CI"), "install kubectl"
+        pytest.skip("needs kubectl")
+    built = subprocess.run(
+        ["kubectl", "kustomize", str(MANIFESTS)], check=True, capture_output=True, text=True
+    )
+    return [document for document in yaml.safe_load_all(built.stdout) if document]
+
+
+def containers() -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Name, pod and container of each workload."""
+    return [
+        (f"{m['kind']} {m['metadata']['name']}", m["spec"]["template"]["spec"], container)
+        for m in manifests()
+        if m["kind"] in ("Deployment", "Job")
+        for container in m["spec"]["template"]["spec"]["containers"]
+    ]
+
+
+def test_manifests_are_what_kubernetes_knows() -> None:
+    found = manifests()
+    assert len(found) >= 10
+    for manifest in found:
+        assert manifest["metadata"]["namespace"] == "credit-risk"
+        if manifest["kind"] not in CUSTOM:
+            kubernetes_validate.validate(manifest, VERSION, strict=True)
+
+
+def test_a_wrong_manifest_would_be_refused() -> None:
+    (api, *_) = [m for m in manifests() if m["kind"] == "Deployment"]
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(
+            api | {"spec": {**api["spec"], "replica": 2}}, VERSION, strict=True
+        )
+
+
+def test_pods_can_do_no_more_than_they_must() -> None:
+    for name, pod, container in containers():
+        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        security = container["securityContext"]
+        assert security["readOnlyRootFilesystem"] is True, name
+        assert security["capabilities"] == {"drop": ["ALL"]}, name
+        assert container["image"].endswith(":0.1.0"), name
+        resources = container["resources"]
+        assert parse_quantity(resources["requests"]["memory"]) <= parse_quantity(
+            resources["limits"]["memory"]
+        ), name
+
+
+def test_pods_run_the_commands_that_are_tested() -> None:
+    """Those of the compose file, which tests/infra/test_services.py runs."""
+    tested = {name: service.command for name, service in services(secrets()).items()}
+
+    def words(command: list[str]) -> list[str]:
+        return " ".join(command).replace("=", " ").split()
+
+    found = {name: words(container["command"]) for name, _, container in containers()}
+    assert found == {
+        "Job credit-risk-migrate": words(tested["migrate"]),
+        "Deployment credit-risk-api": words(tested["api"]),
+        "Deployment credit-risk-dashboard": words(tested["dashboard"]),
+    }
+    (code,) = VALUES["dagster-user-deployments"]["deployments"]
+    assert code["dagsterApiGrpcArgs"] == tested["dagster-code"][7:9]
+
+
+def test_selectors_find_their_pods() -> None:
+    pods = [
+        m["spec"]["template"]["metadata"]["labels"]
+        for m in manifests()
+        if "template" in m.get("spec", {})
+    ]
+    pods += [VALUES["runLauncher"]["config"]["k8sRunLauncher"]["labels"]]
+    pods += [{"component": "dagster-webserver"}]  # the chart's
+    services_ = [m for m in manifests() if m["kind"] == "Service"]
+    for manifest in manifests():
+        spec = manifest.get("spec", {})
+        selector = spec.get("selector", {})
+        wanted = selector.get("matchLabels", selector)
+        if manifest["kind"] == "ServiceMonitor":
+            found = [s["metadata"]["labels"] for s in services_]
+        else:
+            found = pods
+        if wanted:
+            assert any(wanted.items() <= labels.items() for labels in found), manifest["metadata"]
+
+
+def test_the_code_location_has_its_name_everywhere() -> None:
+    (server,) = VALUES["dagsterWebserver"]["workspace"]["servers"]
+    (code,) = VALUES["dagster-user-deployments"]["deployments"]
+    assert (server["host"], server["port"]) == (code["name"], code["port"])
+    one_machine = yaml.safe_load((INFRA / "workspace.yaml").read_text())["load_from"][0]
+    assert server["name"] == one_machine["grpc_server"]["location_name"] == LOCATION
+
+
+def test_settings_are_the_platforms() -> None:
+    known = {name for group in GROUPS for name in variables(group)} | {"AWS_DEFAULT_REGION"}
+    (settings,) = [m for m in manifests() if m["kind"] == "ConfigMap"]
+    values = settings["data"]
+    assert set(values) <= known
+    for group in GROUPS:
+        names = variables(group)
+        given = {name: value for name, value in values.items() if name in names}
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in given.items():
+                patch.setenv(name, value)
+            # What the secrets add.
+            patch.setenv("KAFKA_SASL_USERNAME", "user")
+            patch.setenv("KAFKA_SASL_PASSWORD", "password")
+            group()
+
+
+def snake_case(value: Any) -> Any:
+    """The chart's templates write Dagster's configuration so."""
+    if isinstance(value, dict):
+        return {
+            re.sub(r"(?<!^)(?=[A-Z])", "_", key).lower(): snake_case(v) for key, v in value.items()
+        }
+    return [snake_case(item) for item in value] if isinstance(value, list) else value
+
+
+def accepted(schema: Any, config: dict[str, Any]) -> None:
+    result = process_config(resolve_to_config_type(schema), config)
+    assert result.success, [error.message for error in result.errors or []]
+
+
+def launcher_config() -> dict[str, Any]:
+    """The run launcher's configuration, as the chart's template writes it into dagster.yaml."""
+    launcher = dict(VALUES["runLauncher"]["config"]["k8sRunLauncher"])
+    run, labels = launcher.pop("runK8sConfig"), launcher.pop("labels")
+    return {
+        **snake_case(launcher),
+        "labels": labels,
+        "run_k8s_config": {
+            "container_config": run["containerConfig"],
+            "pod_spec_config": run["podSpecConfig"],
+            "job_spec_config": run["jobSpecConfig"],
+        },
+        "service_account_name": "dagster",
+        "instance_config_map": "dagster-instance",
+        "postgres_password_secret": VALUES["global"]["postgresqlSecretName"],
+        "dagster_home": VALUES["global"]["dagsterHome"],
+    }
+
+
+def test_a_run_is_a_job_that_kubernetes_knows() -> None:
+    config = launcher_config()
+    run = UserDefinedDagsterK8sConfig.from_dict(config.pop("run_k8s_config"))
+    del config["load_incluster_config"]
+    job = construct_dagster_k8s_job(
+        DagsterK8sJobConfig(job_image="registry.example.com/credit-risk-platform:0.1.0", **config),
+        args=["dagster", "api", "execute_run"],
+        job_name="dagster-run-1",
+        user_defined_k8s_config=run,
+    )
+    manifest = ApiClient().sanitize_for_serialization(job)
+    kubernetes_validate.validate(manifest, VERSION, strict=True)
+    pod = manifest["spec"]["template"]
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert pod["spec"]["containers"][0]["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert pod["spec"]["containers"][0]["resources"]["limits"] == {"memory": "1536Mi"}
+    # What the disruption budget of runs looks for. It has to be a number of pods: those of a Job
+    # are of no controller that could tell how many there should be.
+    (budget,) = [m for m in manifests() if m["metadata"]["name"] == "dagster-runs"]
+    assert budget["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    (settings,) = [m for m in manifests() if m["kind"] == "ConfigMap"]
+    assert budget["spec"]["minAvailable"] == int(settings["data"]["CREDIT_RISK_LANES"]) - 1
+
+
+def test_the_charts_values_are_what_dagster_accepts() -> None:
+    accepted(K8sRunLauncher.config_type(), launcher_config())
+    daemon = VALUES["dagsterDaemon"]
+    queue = dict(daemon["runCoordinator"]["config"]["queuedRunCoordinator"])
+    limits = queue.pop("tagConcurrencyLimits")  # as they are
+    queue = {**snake_case(queue), "tag_concurrency_limits": limits}
+    accepted(QueuedRunCoordinator.config_type(), queue)
+    logs = VALUES["computeLogManager"]["config"]["s3ComputeLogManager"]
+    accepted(S3ComputeLogManager.config_type(), snake_case(logs))
+
+
+def test_the_charts_values_mean_what_dagster_yaml_says() -> None:
+    one_machine = yaml.safe_load((INFRA / "dagster.yaml").read_text())
+    daemon = VALUES["dagsterDaemon"]
+    assert snake_case(daemon["runRetries"]) == one_machine["run_retries"]
+    assert snake_case(daemon["sensors"]) == one_machine["sensors"]
+    assert snake_case(daemon["schedules"]) == one_machine["schedules"]
+    with instance_for_test(
+        {
+            "run_monitoring": snake_case(daemon["runMonitoring"]),
+            "run_retries": snake_case(daemon["runRetries"]),
+            "retention": {
+                name: {"purge_after_days": VALUES["retention"][name]["purgeAfterDays"]}
+                for name in ("sensor", "schedule")
+            },
+            **VALUES["additionalInstanceConfig"],
+        }
+    ) as instance:
+        assert isinstance(instance, DagsterInstance)
+        assert instance.run_monitoring_enabled
+        assert not instance.run_retries_retry_on_asset_or_op_failure
+
+
+def test_two_runs_of_a_lane_at_most() -> None:
+    queue = VALUES["dagsterDaemon"]["runCoordinator"]["config"]["queuedRunCoordinator"]
+    (settings,) = [m for m in manifests() if m["kind"] == "ConfigMap"]
+    (limit,) = queue["tagConcurrencyLimits"]
+    assert limit["limit"] == 2
+    assert queue["maxConcurrentRuns"] >= 2 * int(settings["data"]["CREDIT_RISK_LANES"]) + 8
+
+
+def test_versions_are_those_of_the_image() -> None:
+    dagster = re.search(r"^dagster==([0-9.]+)", (INFRA / "image.lock").read_text(), re.MULTILINE)
+    assert dagster
+    chart = (MANIFESTS / "dagster-values.yaml").read_text()
+    assert f"--version {dagster[1]} " in chart
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
+    assert f'tag: "{project["version"]}"' in chart

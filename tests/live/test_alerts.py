@@ -1,0 +1,83 @@
+"""A failed run reaches the webhook, by the real daemon; and the logs of its processes."""
+
+import json
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster_graphql import DagsterGraphQLClient
+
+from assets_src.scoring import score_applications
+from infra.embedded.stack import HOST
+from sensors.alerts import run_failures
+from tests.platform.dagster import PATIENCE_SECONDS, Platform
+from tests.platform.start import StartPlatform
+from tests.platform.waiting import wait_until
+from tests.platform.webhook import webhook
+
+pytestmark = pytest.mark.e2e
+
+
+def fail(platform: Platform) -> str:
+    """Launch a run that fails, as a user can; wait until it did."""
+    client = DagsterGraphQLClient(HOST, port_number=platform.dagster.port)
+    config = {"ops": {"score_stream": {"config": {"lane": 7}}}}
+    run_id = str(client.submit_job_execution(score_applications.name, run_config=config))
+
+    def failed() -> bool:
+        run = platform.instance.get_run_by_id(run_id)
+        return run is not None and run.status is dg.DagsterRunStatus.FAILURE
+
+    wait_until(failed, PATIENCE_SECONDS, "the run fails")
+    return run_id
+
+
+def failed_ticks(platform: Platform) -> list[str]:
+    """The errors of the sensor's failed ticks."""
+    answer = platform.graphql(
+        """query ($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) {
+            ... on Sensor { sensorState { ticks(limit: 50) { status error { message } } } }
+        } }""",
+        sensor={**platform.sensor, "sensorName": run_failures.name},
+    )
+    ticks = answer["sensorOrError"]["sensorState"]["ticks"]
+    return [tick["error"]["message"] for tick in ticks if tick["status"] == "FAILURE"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:gql")
+def test_failures_are_told_and_a_dead_webhook_stops_nothing(start_platform: StartPlatform) -> None:
+    with webhook(404, 200) as hook:
+        platform = start_platform(
+            CREDIT_RISK_ALERT_WEBHOOK_URL=hook.url, CREDIT_RISK_IDLE_SECONDS=1
+        )
+        unheard = fail(platform)
+        wait_until(lambda: hook.posts, PATIENCE_SECONDS, "the failure is posted")
+        wait_until(lambda: failed_ticks(platform), PATIENCE_SECONDS, "the tick says so")
+        (error,) = failed_ticks(platform)
+        assert f"the alert webhook at {HOST} answers 404" in error
+
+        heard = fail(platform)
+        wait_until(lambda: len(hook.posts) == 3, PATIENCE_SECONDS, "the next one is posted")
+        told = {p["run_id"]: p["text"] for p in hook.posts if p["kind"] == "run_failure"}
+        assert list(told) == [unheard, heard]
+        assert all("lane 7 does not exist" in text for text in told.values())
+        # What the webhook refused is told, too: that the sensor failed to tell it.
+        (refusal,) = (post for post in hook.posts if post["kind"] == "tick_failure")
+        assert refusal["text"] == (
+            "Dagster sensor run_failures fails: WebhookFailed; its page says more"
+        )
+        assert len(failed_ticks(platform)) == 1
+
+        platform.send(50)  # and the stream goes on
+        platform.wait_for_commits(50)
+        platform.wait_until_idle()
+    assert "the-secret" not in platform.log.read_text()
+    sessions = [entry for entry in entries(platform) if entry.get("message") == "session ended"]
+    assert sum(entry["scored"] + entry["rejected"] for entry in sessions) == 50
+    assert {entry["run_id"] for entry in sessions} <= {run.run_id for run in platform.runs()}
+
+
+def entries(platform: Platform) -> list[dict[str, Any]]:
+    """The entries of ours in the log of Dagster's processes."""
+    lines = platform.log.read_text().splitlines()
+    return [json.loads(line) for line in lines if line.startswith("{")]

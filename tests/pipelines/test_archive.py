@@ -1,0 +1,325 @@
+"""The archive, against a real broker, a real Postgres and S3 over HTTP."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+from kafka import KafkaProducer
+
+from credit_risk_dagster.pipelines.archive_check import verify_archive
+from credit_risk_dagster.settings import PROJECT_ROOT, LakeSettings
+from infra.embedded.stack import S3
+from resources.kafka.broker import TopicState
+from resources.lake import Lake, LakeRefused, LakeUnavailable, Stored
+from resources.postgres.ledger import Ledger
+from resources.postgres.sources import Sources
+from tests.platform.pipeline import Pipeline, good_event
+
+pytestmark = pytest.mark.integration
+
+MIB = 2**20
+
+
+def coordinates(per_partition: dict[int, int]) -> list[tuple[int, int]]:
+    return [(p, offset) for p, count in per_partition.items() for offset in range(count)]
+
+
+def assert_complete(pipeline: Pipeline, per_partition: dict[int, int]) -> None:
+    """Every offset is on S3 once, nothing else is, and the books say so."""
+    assert pipeline.offsets() == coordinates(per_partition)
+    recorded = {o.key: o.bytes for o in pipeline.objects()}
+    assert pipeline.lake.sizes("") == recorded
+    account = pipeline.account()
+    assert account.problems == []
+    assert sum(p["archived"] for p in account.partitions) == sum(per_partition.values())
+
+
+def test_exact_bytes_of_everything_that_was_committed(pipeline: Pipeline) -> None:
+    values: list[bytes | None] = [good_event(1), b"\x00\xffjunk", None, b"", b"{}"]
+    pipeline.send_and_drain(values, 1)
+    pipeline.send(values, 2)  # not committed
+    report = pipeline.archive()
+    assert (report.rows, len(report.objects), report.lost) == (5, 1, [])
+    rows = pipeline.rows()
+    assert [row["value"] for row in rows] == values
+    assert {row["key"] for row in rows} == {b"key"}
+    assert [(row["partition"], row["offset"]) for row in rows] == [(1, i) for i in range(5)]
+    stored = pipeline.query(
+        'SELECT recorded_at FROM scored_applications WHERE partition = 1 AND "offset" = 0'
+    )
+    assert rows[0]["timestamp"] == stored[0]["recorded_at"]
+    today = datetime.now(UTC).date()
+    (archived,) = pipeline.objects()
+    assert archived.key
+    assert archived.key == (f"raw_events/{pipeline.kafka.topic}/dt={today}/p1/0-4.parquet")
+
+
+def test_the_next_run_continues(pipeline: Pipeline) -> None:
+    pipeline.send_and_drain([good_event(i) for i in range(10)])
+    pipeline.archive()
+    assert pipeline.archive().objects == []
+    pipeline.send_and_drain([good_event(i) for i in range(7)])
+    assert pipeline.archive().rows == 7
+    assert [(o.first_offset, o.next_offset) for o in pipeline.objects()] == [(0, 10), (10, 17)]
+    assert_complete(pipeline, {0: 17})
+
+
+def test_objects_are_as_large_as_the_limits_allow(pipeline: Pipeline) -> None:
+    pipeline.send_and_drain([good_event(i) for i in range(1_000)])
+    pipeline.archive(max_object_events=300)
+    assert [o.rows for o in pipeline.objects()] == [300, 300, 300, 100]
+    noise = random.Random(1)
+    pipeline.send_and_drain([noise.randbytes(100_000) for _ in range(60)], 1)
+    pipeline.archive(max_object_bytes=2 * MIB)
+    sizes = [o.bytes or 0 for o in pipeline.objects() if o.partition == 1]
+    assert max(sizes) <= 2 * MIB
+    assert min(sizes[:-1]) > MIB
+    assert_complete(pipeline, {0: 1_000, 1: 60})
+
+
+def test_a_day_begins_a_new_object_and_a_late_event_does_not(pipeline: Pipeline) -> None:
+    day = 86_400_000
+    producer = KafkaProducer(**pipeline.kafka.client_options())
+    for offset_ms in (0, 1, day, 2, day + 1, 3 * day):
+        producer.send(
+            pipeline.kafka.topic,
+            good_event(1),
+            partition=0,
+            timestamp_ms=1_700_000_000_000 + offset_ms,
+        )
+        producer.flush()
+    producer.close()
+    pipeline.drain()
+    pipeline.archive()
+    assert [(str(o.dt), o.rows) for o in pipeline.objects()] == [
+        ("2023-11-14", 2),
+        ("2023-11-15", 3),
+        ("2023-11-17", 1),
+    ]
+    assert_complete(pipeline, {0: 6})
+
+
+def test_sources_with_the_same_offsets_overwrite_nothing(pipeline: Pipeline) -> None:
+    """A topic that was started over has the same topic, partitions, offsets and days."""
+    pipeline.send_and_drain([good_event(i) for i in range(5)])
+    pipeline.archive()
+    with pipeline.warehouse.session() as connection:
+        Sources(connection).new_epoch(pipeline.broker.inspect())
+    pipeline.drain()
+    assert pipeline.archive().rows == 5
+    first, second = (o.key or "" for o in pipeline.objects())
+    assert first.startswith(f"raw_events/{pipeline.kafka.topic}/dt=")
+    assert second.startswith(f"raw_events/{pipeline.kafka.topic}@")
+    assert first.rpartition("/")[2] == second.rpartition("/")[2] == "0-4.parquet"
+    assert set(pipeline.lake.sizes("")) == {first, second}
+    assert pipeline.account().problems == []
+    pipeline.send_and_drain([good_event(5)])
+    pipeline.archive()
+    assert pipeline.objects()[-1].key.partition("/dt=")[0] == second.partition("/dt=")[0]  # type: ignore[union-attr]
+
+
+def test_another_warehouses_objects_in_the_bucket_are_left_alone(pipeline: Pipeline) -> None:
+    foreign = f"raw_events/{pipeline.kafka.topic}/dt=2020-01-01/p0/0-0.parquet"
+    pipeline.lake.put(foreign, b"not ours", "text/plain")
+    pipeline.send_and_drain([good_event(1)])
+    pipeline.archive()
+    (archived,) = pipeline.objects()
+    assert archived.key
+    assert archived.key.startswith(f"raw_events/{pipeline.kafka.topic}@")
+    assert pipeline.lake.sizes("")[foreign] == len(b"not ours")
+    assert pipeline.account().problems == []
+
+
+def test_two_runs_at_once_share_the_work(pipeline: Pipeline) -> None:
+    for partition in range(4):
+        pipeline.send([good_event(i) for i in range(2_000)], partition)
+    pipeline.drain()
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(pipeline.archive, max_object_events=500) for _ in range(2)]
+        reports = [run.result() for run in runs]
+    assert sum(report.rows for report in reports) == 8_000
+    assert_complete(pipeline, dict.fromkeys(range(4), 2_000))
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_dead_runs_object_is_finished_although_the_backlog_grew(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    put = Lake.put
+
+    def die(*args: object) -> Stored:
+        if stored:
+            put(*args)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    pipeline.send_and_drain([good_event(i) for i in range(20)])
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "put", die)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.archive()
+    assert pipeline.objects() == []
+    pipeline.send_and_drain([good_event(i) for i in range(5)])
+    pipeline.archive(max_object_events=7)  # other limits than the dead run had
+    assert [(o.first_offset, o.next_offset) for o in pipeline.objects()] == [(0, 20), (20, 25)]
+    assert_complete(pipeline, {0: 25})
+
+
+def test_killed_anywhere_it_goes_on_without_a_trace(
+    pipeline: Pipeline, environment: dict[str, str]
+) -> None:
+    """kill -9 of archiving processes, at moments spread over a run, until the work is done."""
+    for partition in range(4):
+        pipeline.send([good_event(i) for i in range(5_000)], partition)
+    pipeline.drain()
+    environment = {**environment, "CREDIT_RISK_ARCHIVE_MAX_OBJECT_EVENTS": "250"}
+    program = "from credit_risk_dagster.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "archive", "run"]
+    kills = 0
+    for step in range(1, 40):
+        before = len(pipeline.objects())
+        with subprocess.Popen(command, env=environment, cwd=PROJECT_ROOT) as process:
+            # Only a run that works is worth killing: wait until it archived something.
+            while process.poll() is None and len(pipeline.objects()) < before + 3:
+                time.sleep(0.005)
+            time.sleep(0.013 * (step % 7))
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+        if kills == 5 or process.returncode == 0:
+            break
+    assert kills == 5
+    pipeline.archive(max_object_events=250)
+    assert_complete(pipeline, dict.fromkeys(range(4), 5_000))
+    assert pipeline.query("SELECT * FROM archive_plans") == []
+
+
+def test_events_that_the_broker_lost_first_are_counted_and_fail_the_check(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedded broker has no retention, so its answer about the beginning is moved."""
+    pipeline.send_and_drain([good_event(i) for i in range(10)])
+    state = pipeline.broker.inspect()
+    moved = TopicState(state.cluster_id, state.topic, state.topic_id, {**state.offsets, 0: (4, 10)})
+    monkeypatch.setattr(pipeline.broker, "inspect", lambda: moved)
+    report = pipeline.archive()
+    assert [(gone.first, gone.next, lost) for gone, lost in report.lost] == [(0, 4, 4)]
+    assert pipeline.offsets() == [(0, offset) for offset in range(4, 10)]
+    (problem,) = pipeline.account().problems
+    assert "4 committed events had left the broker before they were archived" in problem
+
+
+def test_offsets_that_are_gaps_are_not_lost(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.send([good_event(i) for i in range(10)])
+    state = pipeline.broker.inspect()
+    with pipeline.warehouse.session() as connection:
+        source = Sources(connection).register(state)
+        Ledger(connection).start_partitions(source.source_id, {0: 0})
+    moved = TopicState(state.cluster_id, state.topic, state.topic_id, {**state.offsets, 0: (4, 10)})
+    monkeypatch.setattr(pipeline.broker, "inspect", lambda: moved)
+    pipeline.drain()
+    assert pipeline.archive().lost == []
+    assert pipeline.account().problems == []
+    assert [(o.first_offset, o.next_offset, o.rows) for o in pipeline.objects()] == [
+        (0, 4, 0),
+        (4, 10, 6),
+    ]
+
+
+def test_the_check_finds_missing_resized_and_misplaced_objects(pipeline: Pipeline) -> None:
+    for _ in range(3):
+        pipeline.send_and_drain([good_event(i) for i in range(5)])
+        pipeline.archive()
+    first, second, third = (o.key or "" for o in pipeline.objects())
+    pipeline.lake._client.delete_object(Bucket=pipeline.lake._settings.bucket, Key=first)
+    pipeline.lake.put(second, b"something else", "text/plain")
+    account = pipeline.account()
+    assert (account.missing, account.resized) == ([first], [second])
+    pipeline.query("DELETE FROM archive_objects WHERE key = %(key)s RETURNING 1", key=second)
+    assert any("holes or overlaps" in problem for problem in pipeline.account().problems)
+    broken = verify_archive(pipeline.warehouse, pipeline.lake).broken
+    assert broken == {first: "is not on S3"}
+    verified = {o.key: o.verified_at is not None for o in pipeline.objects()}
+    assert verified == {first: False, third: True}
+
+
+def test_the_checksum_finds_what_the_size_does_not(pipeline: Pipeline) -> None:
+    pipeline.send_and_drain([good_event(1)])
+    pipeline.archive()
+    (archived,) = pipeline.objects()
+    pipeline.lake.put(archived.key or "", b"x" * (archived.bytes or 0), "text/plain")
+    assert pipeline.account().problems == []
+    (wrong,) = verify_archive(pipeline.warehouse, pipeline.lake).broken.values()
+    assert f"{archived.sha256} was stored" in wrong
+
+
+# --- what S3 can answer ---------------------------------------------------------------------------
+
+
+def test_a_missing_bucket_is_named_and_created_only_when_asked(
+    pipeline: Pipeline, lake_settings: LakeSettings
+) -> None:
+    pipeline.send_and_drain([good_event(1)])
+    there = pipeline.lake
+    settings = lake_settings.model_copy(update={"bucket": "nowhere-yet"})
+    pipeline.lake = Lake(settings)
+    with pytest.raises(LakeRefused, match=r"bucket nowhere-yet at http.*NoSuchBucket.*S3_CREATE"):
+        pipeline.archive()
+    pipeline.lake = Lake(settings.model_copy(update={"create_bucket": True}))
+    assert pipeline.archive().rows == 1
+    assert_complete(pipeline, {0: 1})
+    assert there.sizes("") == {}
+
+
+def test_wrong_credentials_are_named(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    with S3(environment={"INITIAL_NO_AUTH_ACTION_COUNT": "1"}) as strict:
+        for name, value in strict.variables().items():
+            monkeypatch.setenv(name, value)
+        lake = Lake(LakeSettings(AWS_ENDPOINT_URL_S3=strict.endpoint_url))
+        with pytest.raises(LakeRefused, match=r"storing k was refused, (InvalidAccessKeyId|403)"):
+            lake.put("k", b"v", "text/plain")
+
+
+def test_no_credentials_are_named(
+    lake_settings: LakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nowhere")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nowhere")
+    with pytest.raises(LakeRefused, match=r"needs credentials.*AWS_ACCESS_KEY_ID"):
+        Lake(lake_settings).put("k", b"v", "text/plain")
+
+
+def test_an_endpoint_that_is_down_is_named_and_archiving_resumes(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.send_and_drain([good_event(i) for i in range(10)])
+    with S3() as server:
+        for name, value in server.variables().items():
+            monkeypatch.setenv(name, value)
+        pipeline.lake = Lake(
+            LakeSettings(AWS_ENDPOINT_URL_S3=server.endpoint_url, S3_MAX_ATTEMPTS=2)
+        )
+        server.kill()
+        with pytest.raises(LakeUnavailable, match=r"bucket credit-risk at http\S+ does not answer"):
+            pipeline.archive()
+        server.start()
+        pipeline.send_and_drain([good_event(i) for i in range(10)])
+        assert pipeline.archive().rows == 20
+        assert_complete(pipeline, {0: 20})
+
+
+def test_encryption_is_asked_for(lake_settings: LakeSettings) -> None:
+    lake = Lake(lake_settings.model_copy(update={"encryption": "aws:kms", "kms_key_id": "my-key"}))
+    lake.put("k", b"v", "text/plain")
+    answer = lake._client.head_object(Bucket=lake_settings.bucket, Key="k")
+    assert (answer["ServerSideEncryption"], answer["SSEKMSKeyId"]) == ("aws:kms", "my-key")

@@ -1,0 +1,386 @@
+"""The exactly-once drain, against a real broker and a real Postgres."""
+
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+
+import psycopg
+import pytest
+
+from credit_risk_dagster.pipelines.drain import Bound, BoundsError
+from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
+from infra.embedded.stack import Broker as BrokerServer
+from resources.kafka.broker import (
+    BrokerUnavailable,
+    Fetch,
+    Reader,
+    TopicMissing,
+    TopicReplaced,
+)
+from resources.postgres.connection import NotMigrated, Warehouse, WarehouseUnavailable
+from resources.postgres.lanes import LaneBusy, lock_partitions
+from resources.postgres.migrate import migrate
+from resources.postgres.migrations import SCHEMA_VERSION
+from resources.postgres.sources import Sources
+from tests.conftest import create_topic
+from tests.platform.pipeline import Pipeline, good_event
+
+pytestmark = pytest.mark.integration
+
+
+def coordinates(per_partition: dict[int, int]) -> list[tuple[int, int]]:
+    return [(p, offset) for p, count in per_partition.items() for offset in range(count)]
+
+
+def test_every_event_is_scored_or_rejected_once(pipeline: Pipeline) -> None:
+    for partition in range(4):
+        pipeline.send([good_event(i) for i in range(50)] + [b"junk", None, b""], partition)
+    report = pipeline.drain("run-1")
+    assert (report.scored, report.rejected, report.gaps) == (200, 12, 0)
+    assert report.ranges == dict.fromkeys(range(4), (0, 53))
+    assert report.reasons == {"invalid_json": 4, "tombstone": 4, "empty_value": 4}
+    stored = pipeline.stored()
+    assert stored["scored_applications"] == coordinates(dict.fromkeys(range(4), 50))
+    assert len(stored["rejected_events"]) == 12
+    assert pipeline.unreconciled() == 0
+
+
+def test_a_row_is_what_the_policy_says(pipeline: Pipeline) -> None:
+    pipeline.send([good_event(68407277)])
+    pipeline.drain("run-1")
+    (row,) = pipeline.query(
+        "SELECT s.*, p.name, b.run_id FROM scored_applications s"
+        " JOIN policies p USING (policy_id) JOIN batches b USING (batch_id)"
+    )
+    assert row["loan_id"] == "68407277"
+    assert (row["dti"], row["int_rate"], row["revol_util"]) == (35.5, 13.56, 81.2)
+    assert row["credit_history_years"] == 23.5
+    assert (row["dti_band"], row["util_band"], row["rate_band"]) == (
+        *("High", "Very High", "Moderate"),
+    )
+    assert (row["risk_tier"], row["early_warning"]) == ("Watchlist", True)
+    assert row["reasons"] == ["DTI>=30", "REVOL_UTIL>=80", "DELINQ_2YRS>0"]
+    assert (row["name"], row["run_id"]) == ("lendingclub-v1", "run-1")
+    assert row["inq_last_6mths"] == 0
+    assert row["emp_length_yrs"] is None
+
+
+def test_a_rejected_event_keeps_its_exact_bytes(pipeline: Pipeline) -> None:
+    raw = b'\x00\xff{"not json'
+    pipeline.send([raw, None, b" "])
+    pipeline.drain()
+    rows = pipeline.query('SELECT reason, key, value FROM rejected_events ORDER BY "offset"')
+    assert [(r["reason"], r["key"], r["value"]) for r in rows] == [
+        ("invalid_json", b"key", raw),
+        ("tombstone", b"key", None),
+        ("empty_value", b"key", b" "),
+    ]
+
+
+def test_the_next_run_continues_where_the_last_one_committed(pipeline: Pipeline) -> None:
+    pipeline.send([good_event(i) for i in range(10)])
+    first = pipeline.drain()
+    pipeline.send([good_event(i) for i in range(5)])
+    second = pipeline.drain()
+    third = pipeline.drain()
+    assert first.ranges == {0: (0, 10)}
+    assert second.ranges == {0: (10, 15)}
+    assert (third.ranges, third.ended) == ({}, "no event for 0.3 s")
+    assert pipeline.stored()["scored_applications"] == coordinates({0: 15})
+
+
+def test_batches_are_bounded_by_events_and_by_bytes(pipeline: Pipeline) -> None:
+    pipeline.send([good_event(i) for i in range(100)])
+    assert pipeline.drain(max_batch_events=30).batches == 4
+    pipeline.send([b"x" * 50_000] * 20)
+    assert pipeline.drain(max_batch_bytes=2**16).batches >= 5
+    assert pipeline.unreconciled() == 0
+
+
+def test_session_seconds_zero_is_one_batch(pipeline: Pipeline) -> None:
+    pipeline.send([good_event(i) for i in range(25)])
+    report = pipeline.drain(session_seconds=0, max_batch_events=10)
+    assert (report.batches, report.scored) == (1, 10)
+
+
+def test_a_run_that_is_asked_to_stop_finishes_its_batch(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal arrives while the third batch is fetched and the second one is committed."""
+
+    class Asked(BaseException):
+        """What Dagster raises in a run that is terminated."""
+
+    fetch, fetched = Reader.fetch, 0
+
+    def until_asked(reader: Reader) -> Fetch:
+        nonlocal fetched
+        fetched += 1
+        if fetched == 3:
+            raise Asked
+        return fetch(reader)
+
+    pipeline.send([good_event(i) for i in range(25)])
+    with monkeypatch.context() as patch:
+        patch.setattr(Reader, "fetch", until_asked)
+        report = pipeline.drain(max_batch_events=10, interrupts=(Asked,))
+    assert report.ended == "the run was asked to stop"
+    assert report.ranges == {0: (0, 20)}
+    assert pipeline.stored()["scored_applications"] == coordinates({0: 20})
+    assert pipeline.drain().ranges == {0: (20, 25)}
+    assert pipeline.unreconciled() == 0
+
+
+def test_the_ledger_has_the_counts_timings_and_latency_of_a_batch(pipeline: Pipeline) -> None:
+    pipeline.send([good_event(i) for i in range(10)] + [b"junk"])
+    report = pipeline.drain("run-7")
+    (batch,) = pipeline.query("SELECT * FROM batches")
+    assert (batch["scored"], batch["rejected"], batch["watchlist"], batch["low"]) == (10, 1, 10, 0)
+    assert batch["reject_reasons"] == {"invalid_json": 1}
+    assert (batch["partitions"], batch["first_offsets"], batch["next_offsets"]) == ([0], [0], [11])
+    assert sum(batch["latency_buckets"]) == 11
+    assert batch["latency_buckets"] == report.latency_buckets
+    assert 0 < batch["latency_sum_s"] < 11 * 60
+    assert batch["decode_ms"] > 0
+    assert batch["score_ms"] > 0
+    assert batch["copy_ms"] > 0
+    rollup = pipeline.query("SELECT risk_tier, applications, loan_amnt FROM risk_by_minute")
+    assert sorted((r["risk_tier"], r["applications"], r["loan_amnt"]) for r in rollup) == [
+        ("Rejected", 1, 0.0),
+        ("Watchlist", 10, 100_000.0),
+    ]
+
+
+def test_lanes_share_the_partitions(pipeline: Pipeline) -> None:
+    for partition in range(4):
+        pipeline.send([good_event(i) for i in range(10)], partition)
+    reports = [pipeline.drain(lanes=3, lane=lane) for lane in range(3)]
+    assert [sorted(report.ranges) for report in reports] == [[0, 3], [1], [2]]
+    assert pipeline.unreconciled() == 0
+    spare = pipeline.drain(lanes=6, lane=5)
+    assert spare.ended == "lane 5 of 6 has no partition"
+
+
+FIRST = "another run was here first"
+
+
+def test_two_drains_at_once_double_and_lose_nothing(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second waits for the first, and then has nothing to do or goes on."""
+    count = 5_000
+    pipeline.send([good_event(i) for i in range(count)])
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(pipeline.drain, max_batch_events=200) for _ in range(2)]
+        reports = [run.result() for run in runs]
+    assert sum(report.scored for report in reports) == count
+    assert pipeline.stored()["scored_applications"] == coordinates({0: count})
+    assert pipeline.unreconciled() == 0
+    assert FIRST not in caplog.text  # nothing was done in vain
+
+
+def test_compare_and_set_alone_is_enough(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without the lock, two drains on one partition waste work, and are never wrong."""
+    both = threading.Barrier(2)
+    monkeypatch.setattr(
+        "credit_risk_dagster.pipelines.drain.lock_partitions", lambda *_: both.wait(30)
+    )
+    count = 5_000
+    pipeline.send([good_event(i) for i in range(count)])
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(pipeline.drain, max_batch_events=200) for _ in range(2)]
+        reports = [run.result() for run in runs]
+    assert sum(report.scored for report in reports) == count
+    assert pipeline.stored()["scored_applications"] == coordinates({0: count})
+    assert pipeline.unreconciled() == 0
+    assert FIRST in caplog.text  # or this was no race
+
+
+def test_a_waiting_run_takes_over_when_the_session_ends(pipeline: Pipeline) -> None:
+    stop = threading.Event()
+
+    def keep_sending() -> None:
+        number = 0
+        while not stop.wait(0.02):
+            pipeline.send([good_event(number)])
+            number += 1
+
+    with ThreadPoolExecutor(3) as pool:
+        sending = pool.submit(keep_sending)
+        try:
+            first = pool.submit(pipeline.drain, session_seconds=2, idle_seconds=30)
+            second = pool.submit(pipeline.drain, session_seconds=2, idle_seconds=30)
+            done = first.result().ended, second.result().ended
+        finally:
+            stop.set()
+        sending.result()
+    assert "the session is over; the next run takes the lane" in done
+    pipeline.drain()
+    assert pipeline.unreconciled() == 0
+
+
+def test_a_run_that_waits_too_long_says_so(pipeline: Pipeline) -> None:
+    pipeline.send([good_event(1)])
+    pipeline.drain()
+    with pipeline.warehouse.session("holder") as holder:
+        (source,) = Sources(holder).all()
+        lock_partitions(holder, source.source_id, [0], 1)
+        with (
+            pipeline.warehouse.session("other") as other,
+            pytest.raises(LaneBusy, match=r"another run held partition 0 for more than 0 s"),
+        ):
+            lock_partitions(other, source.source_id, [0], 0.2)
+
+
+def test_bounds_limit_what_is_processed(pipeline: Pipeline) -> None:
+    for partition in range(2):
+        pipeline.send([good_event(i) for i in range(100)], partition)
+    report = pipeline.drain(bounds=[Bound(1, 0, 40)])
+    assert (report.ranges, report.ended) == ({1: (0, 40)}, "the bounds are reached")
+    report = pipeline.drain(bounds=[Bound(1, 0, 60), Bound(0, 0, 10)])
+    assert report.ranges == {0: (0, 10), 1: (40, 60)}
+    assert pipeline.drain(bounds=[Bound(1, 0, 60)]).ranges == {}
+    pipeline.drain()
+    assert pipeline.stored()["scored_applications"] == coordinates({0: 100, 1: 100})
+
+
+@pytest.mark.parametrize(
+    ("bound", "message"),
+    [
+        (Bound(0, 5, 10), r"begin at 5, but offsets from 0 on are not processed yet"),
+        (Bound(9, 0, 10), r"bounds name partition 9, but \S+ has partitions 0 to 3"),
+        (Bound(0, 10, 5), r"end at 5, before they begin at 10"),
+    ],
+)
+def test_bounds_that_would_skip_offsets_are_refused(
+    pipeline: Pipeline, bound: Bound, message: str
+) -> None:
+    pipeline.send([good_event(i) for i in range(20)])
+    with pytest.raises(BoundsError, match=message):
+        pipeline.drain(bounds=[bound])
+    assert pipeline.stored()["scored_applications"] == []
+
+
+def test_a_new_cluster_is_a_new_source(warehouse_settings: WarehouseSettings) -> None:
+    with BrokerServer() as server:
+        kafka = KafkaSettings(bootstrap_servers=server.bootstrap_servers, topic="loans")
+        pipeline = Pipeline(kafka, Warehouse(warehouse_settings))
+        create_topic(kafka)
+        pipeline.send([good_event(i) for i in range(30)])
+        pipeline.drain()
+        server.kill()
+        server.start(str(uuid.uuid4()))
+        create_topic(kafka)
+        pipeline.send([good_event(i) for i in range(12)])
+        report = pipeline.drain()
+    assert report.ranges == {0: (0, 12)}
+    assert len(pipeline.stored()["scored_applications"]) == 42
+    assert len(pipeline.query("SELECT FROM sources")) == 2
+    assert pipeline.unreconciled() == 0
+
+
+def test_a_recreated_topic_stops_the_drain_until_a_new_epoch(
+    warehouse_settings: WarehouseSettings,
+) -> None:
+    with BrokerServer() as server:
+        kafka = KafkaSettings(bootstrap_servers=server.bootstrap_servers, topic="loans")
+        pipeline = Pipeline(kafka, Warehouse(warehouse_settings))
+        create_topic(kafka)
+        pipeline.send([good_event(i) for i in range(30)])
+        pipeline.drain()
+        server.kill()
+        server.start()  # the same cluster id; its topics are gone
+        with pytest.raises(TopicMissing, match="topic loans does not exist on cluster"):
+            pipeline.drain()
+        create_topic(kafka)
+        pipeline.send([good_event(i) for i in range(12)])
+        with pytest.raises(TopicReplaced, match=r"partition 0 committed 30, now ends at 12"):
+            pipeline.drain()
+        assert len(pipeline.stored()["scored_applications"]) == 30
+        # Also when it has grown past the committed offset, which no offset can tell.
+        pipeline.send([good_event(i) for i in range(30)])
+        with pytest.raises(TopicReplaced, match="new-epoch"):
+            pipeline.drain()
+        with pipeline.warehouse.session() as connection:
+            assert Sources(connection).new_epoch(pipeline.broker.inspect()) == 1
+        assert pipeline.drain().ranges == {0: (0, 42)}
+    assert len(pipeline.stored()["scored_applications"]) == 72
+    assert pipeline.unreconciled() == 0
+
+
+def test_a_truncated_topic_stops_the_drain(pipeline: Pipeline) -> None:
+    """The topic is the same one, and ends before the committed offset."""
+    pipeline.send([good_event(i) for i in range(10)])
+    pipeline.drain()
+    pipeline.query(
+        "UPDATE stream_offsets SET next_offset = 25, scored = 25 WHERE partition = 0 RETURNING 1"
+    )
+    with pytest.raises(TopicReplaced, match=r"partition 0 ends at offset 10.* committed offset 25"):
+        pipeline.drain()
+
+
+def test_offsets_that_retention_removed_become_a_gap(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The embedded broker has no retention, so its answer about the beginning is moved."""
+    pipeline.send([good_event(i) for i in range(10)])
+    pipeline.drain()
+    pipeline.send([good_event(i) for i in range(20)])
+    state = pipeline.broker.inspect()
+    moved = state.__class__(
+        state.cluster_id, state.topic, state.topic_id, {**state.offsets, 0: (17, 30)}
+    )
+    monkeypatch.setattr(pipeline.broker, "inspect", lambda: moved)
+    report = pipeline.drain()
+    assert (report.ranges, report.gaps, report.scored) == ({0: (17, 30)}, 7, 13)
+    (gap,) = pipeline.query("SELECT partition, first_offset, next_offset, reason FROM offset_gaps")
+    assert gap == {
+        "partition": 0,
+        "first_offset": 10,
+        "next_offset": 17,
+        "reason": "removed by the broker's retention",
+    }
+    assert pipeline.unreconciled() == 0
+
+
+def test_a_broker_that_is_down_is_named(warehouse_settings: WarehouseSettings) -> None:
+    kafka = KafkaSettings(bootstrap_servers="127.0.0.1:9", timeout_ms=500)
+    pipeline = Pipeline(kafka, Warehouse(warehouse_settings))
+    with pytest.raises(BrokerUnavailable, match=r"Kafka broker at 127.0.0.1:9 does not answer"):
+        pipeline.drain()
+
+
+def test_a_database_that_is_down_is_named_without_its_password(
+    kafka_settings: KafkaSettings,
+) -> None:
+    settings = WarehouseSettings(DATABASE_URL="postgresql://me:s3cret@127.0.0.1:9/loans")
+    pipeline = Pipeline(kafka_settings, Warehouse(settings))
+    with pytest.raises(
+        WarehouseUnavailable, match=r"Postgres at 127.0.0.1:9/loans does not answer"
+    ) as raised:
+        pipeline.drain()
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_schema_without_tables_asks_for_the_migration(
+    kafka_settings: KafkaSettings, warehouse_settings: WarehouseSettings
+) -> None:
+    empty = warehouse_settings.model_copy(update={"db_schema": "elsewhere"})
+    pipeline = Pipeline(kafka_settings, Warehouse(empty))
+    with pytest.raises(NotMigrated, match=r"schema elsewhere .*run `credit-risk migrate`"):
+        pipeline.drain()
+    assert [migrate(empty) for _ in range(2)] == [SCHEMA_VERSION] * 2
+    pipeline.send([good_event(1)])
+    assert pipeline.drain().scored == 1
+
+
+def test_the_database_refuses_progress_that_does_not_add_up(pipeline: Pipeline) -> None:
+    pipeline.send([good_event(1)])
+    pipeline.drain()
+    with (
+        pipeline.warehouse.connect() as connection,
+        pytest.raises(psycopg.errors.CheckViolation, match="every_offset_is_accounted_for"),
+    ):
+        connection.execute("UPDATE stream_offsets SET next_offset = next_offset + 1")

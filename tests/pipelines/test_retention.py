@@ -1,0 +1,70 @@
+"""Old months leave Postgres only when S3 has them; old runs leave Dagster."""
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from credit_risk_dagster.definitions import defs
+from credit_risk_dagster.pipelines.archive_check import verify_archive
+from credit_risk_dagster.pipelines.retention import RetentionReport, drop_old_months
+from resources.postgres.retention import TablesBusy
+from tests.platform.pipeline import Pipeline, good_event
+
+pytestmark = pytest.mark.integration
+
+NOW = datetime.now(UTC)
+THIS_MONTH = NOW.date().replace(day=1)
+
+
+def apply(pipeline: Pipeline, **later: Any) -> RetentionReport:
+    return drop_old_months(
+        pipeline.warehouse, 30, now=NOW + timedelta(**later), log=logging.getLogger("test")
+    )
+
+
+def test_a_month_goes_when_it_is_old_archived_and_verified(pipeline: Pipeline) -> None:
+    pipeline.send_and_drain([good_event(i) for i in range(10)] + [b"junk"], 1)
+    assert THIS_MONTH not in apply(pipeline, days=1).dropped
+    kept = apply(pipeline, days=70).kept
+    assert kept == {THIS_MONTH: "not archived and verified: source 1 partition 1"}
+    pipeline.archive()
+    assert THIS_MONTH in apply(pipeline, days=70).kept
+    verify_archive(pipeline.warehouse, pipeline.lake)
+    assert apply(pipeline, days=70).dropped[THIS_MONTH] == 11
+    assert pipeline.stored() == {"scored_applications": [], "rejected_events": []}
+    assert pipeline.query("SELECT FROM batches") == []
+    assert pipeline.unreconciled() == 0
+    # The stream goes on, also in the month that was dropped.
+    pipeline.send_and_drain([good_event(1)], 1)
+    assert pipeline.stored()["scored_applications"] == [(1, 11)]
+    assert pipeline.unreconciled() == 0
+    assert pipeline.account().problems == []
+
+
+def test_a_month_in_use_stays(pipeline: Pipeline) -> None:
+    with pipeline.warehouse.connect(autocommit=False) as reader:
+        reader.execute("SELECT count(*) FROM scored_applications")
+        with pytest.raises(TablesBusy, match=r"is not dropped: the next run tries again"):
+            apply(pipeline, days=70)
+    assert THIS_MONTH in apply(pipeline, days=70).dropped
+
+
+def test_old_runs_are_deleted(
+    pipeline: Pipeline, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    job = defs.resolve_job_def("apply_retention")
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(3):
+            assert job.execute_in_process(instance=instance).success
+        monkeypatch.setenv("CREDIT_RISK_RETENTION_RUN_DAYS", "30")
+        assert job.execute_in_process(instance=instance).output_for_node("prune_runs") == 0
+        before = {run.run_id for run in instance.get_runs()}
+        monkeypatch.setenv("CREDIT_RISK_RETENTION_RUN_DAYS", "0")
+        assert job.execute_in_process(instance=instance).output_for_node("prune_runs") == 4
+        assert not before & {run.run_id for run in instance.get_runs()}
+        assert all(instance.all_logs(run_id) == [] for run_id in before)

@@ -1,0 +1,168 @@
+"""A topic, tables and a bucket, and what a run does between them, in this process."""
+
+import io
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow.parquet as pq
+from kafka import KafkaProducer
+
+from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.pipelines.archive import ArchiveReport, archive
+from credit_risk_dagster.pipelines.archive_check import Account, check_archive
+from credit_risk_dagster.pipelines.drain import Bound, DrainReport, drain
+from credit_risk_dagster.settings import (
+    DEFAULT_POLICY,
+    ArchiveSettings,
+    DrainSettings,
+    KafkaSettings,
+)
+from resources.kafka.broker import Broker
+from resources.lake import Lake
+from resources.postgres.archive import ArchivedObject, ArchiveLedger
+from resources.postgres.connection import Warehouse, fetch_all
+from resources.postgres.reconciliation import reconcile
+from resources.postgres.sources import Source, Sources
+
+GOOD = (
+    b'{"id": %d, "loan_amnt": 10000, "annual_inc": 60000, "dti": 35.5, "int_rate": "13.56%%",'
+    b' "revol_util": "81.2%%", "delinq_2yrs": 1, "inq_last_6mths": 0, "issue_d": "Mar-2018",'
+    b' "earliest_cr_line": "Sep-94", "term": " 36 months", "purpose": "car"}'
+)
+
+
+def good_event(loan_id: int) -> bytes:
+    """A Watchlist application."""
+    return GOOD % loan_id
+
+
+def send(settings: KafkaSettings, values: Sequence[bytes | None], partition: int = 0) -> None:
+    """Append values to a partition, and wait until the broker has them."""
+    producer = KafkaProducer(**settings.client_options(), linger_ms=5)
+    try:
+        for value in values:
+            producer.send(settings.topic, value=value, key=b"key", partition=partition)
+        producer.flush()
+    finally:
+        producer.close()
+
+
+def _no_lake() -> Lake:
+    raise LookupError("this pipeline has no bucket")
+
+
+def _no_lake() -> Lake:
+    raise LookupError("this pipeline has no bucket")
+
+
+@dataclass
+class Pipeline:
+    """A topic, a warehouse and a bucket.
+
+    Args:
+        open_lake: makes the bucket, when something first asks for it.
+    """
+
+    kafka: KafkaSettings
+    warehouse: Warehouse
+    open_lake: Callable[[], Lake] = _no_lake
+
+    @property
+    def broker(self) -> Broker:
+        return Broker(self.kafka)
+
+    @cached_property
+    def lake(self) -> Lake:
+        return self.open_lake()
+
+    def send(self, values: Sequence[bytes | None], partition: int = 0) -> None:
+        send(self.kafka, values, partition)
+
+    def drain(
+        self,
+        run_id: str | None = None,
+        *,
+        bounds: Sequence[Bound] = (),
+        lane: int = 0,
+        interrupts: tuple[type[BaseException], ...] = (),
+        **limits: Any,
+    ) -> DrainReport:
+        """Drain until the topic is quiet for a moment."""
+        settings = DrainSettings(**{"idle_seconds": 0.3, "poll_interval_ms": 50, **limits})
+        return drain(
+            self.broker,
+            self.warehouse,
+            load_policy(DEFAULT_POLICY),
+            settings,
+            run_id=run_id or uuid.uuid4().hex,
+            lane=lane,
+            bounds=bounds,
+            interrupts=interrupts,
+            log=logging.getLogger("test"),
+        )
+
+    def query(self, query: Any, **parameters: Any) -> list[dict[str, Any]]:
+        with self.warehouse.session() as connection:
+            return fetch_all(connection, query, parameters)
+
+    def stored(self) -> dict[str, list[tuple[int, int]]]:
+        """(partition, offset) of every scored and every rejected row, with duplicates if any."""
+        return {
+            table: sorted(
+                (row["partition"], row["offset"])
+                for row in self.query(f'SELECT partition, "offset" FROM {table}')
+            )
+            for table in ("scored_applications", "rejected_events")
+        }
+
+    def unreconciled(self) -> int:
+        """Offsets that are not stored exactly once, over all sources."""
+        with self.warehouse.session() as connection:
+            sources = Sources(connection).all()
+            rows = [row for s in sources for row in reconcile(connection, s.source_id)]
+        return sum(abs(row["difference"]) for row in rows)
+
+    # --- the lake ---------------------------------------------------------------------------------
+
+    def archive(self, **limits: Any) -> ArchiveReport:
+        return archive(
+            self.broker,
+            self.warehouse,
+            self.lake,
+            ArchiveSettings(**limits),
+            run_id=uuid.uuid4().hex,
+            log=logging.getLogger("test"),
+        )
+
+    def objects(self) -> list[ArchivedObject]:
+        with self.warehouse.session() as connection:
+            return ArchiveLedger(connection).objects()
+
+    def source(self) -> Source:
+        with self.warehouse.session() as connection:
+            source = Sources(connection).find(self.broker.inspect())
+        assert source
+        return source
+
+    def account(self) -> Account:
+        return check_archive(self.warehouse, self.lake, self.source())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Everything that is on S3, whatever Postgres says of it."""
+        found = []
+        for key in sorted(self.lake.sizes("raw_events/")):
+            content = io.BytesIO()
+            self.lake.get(key, content)
+            found += pq.read_table(content).to_pylist()
+        return found
+
+    def offsets(self) -> list[tuple[int, int]]:
+        return sorted((row["partition"], row["offset"]) for row in self.rows())
+
+    def send_and_drain(self, values: Sequence[bytes | None], partition: int = 0) -> None:
+        self.send(values, partition)
+        self.drain()
