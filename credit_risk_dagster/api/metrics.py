@@ -24,7 +24,7 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import KafkaSettings, Settings, WarehouseSettings
 from resources.dagster_storage import DagsterState, DagsterStorage
 from resources.kafka.broker import Broker, TopicState
-from resources.postgres.connection import Warehouse
+from resources.postgres.connection import Warehouse, only_read
 from resources.postgres.metrics import MetricsLedger, Row, Snapshot
 
 PREFIX = "credit_risk_"
@@ -139,11 +139,7 @@ def _warehouse(
     settings: WarehouseSettings, topic: str, timeout: float
 ) -> Iterator[Callable[[], Snapshot]]:
     with Warehouse(settings).session("metrics") as connection:
-        connection.execute(
-            "SELECT set_config('default_transaction_read_only', 'on', false),"
-            " set_config('statement_timeout', %s, false), set_config('jit', 'off', false)",
-            (f"{round(timeout * 1000)}",),
-        )
+        only_read(connection, timeout)
         yield MetricsLedger(connection, topic).read
 
 
@@ -161,11 +157,7 @@ def _dagster(timeout: float) -> Iterator[Callable[[], DagsterState]]:
     with psycopg.connect(
         url, autocommit=True, connect_timeout=5, application_name="credit-risk metrics"
     ) as connection:
-        connection.execute(
-            "SELECT set_config('default_transaction_read_only', 'on', false),"
-            " set_config('statement_timeout', %s, false)",
-            (f"{round(timeout * 1000)}",),
-        )
+        only_read(connection, timeout)
         yield DagsterStorage(connection).read
 
 

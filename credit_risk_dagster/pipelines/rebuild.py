@@ -244,7 +244,7 @@ def _within(
 
 def _lock(connection: Any, schema: str) -> None:
     (free,) = connection.execute(
-        "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (f"{schema}.rebuild",)
+        "SELECT pg_try_advisory_lock(hashtextextended(%(lock)s, 0))", {"lock": f"{schema}.rebuild"}
     ).fetchone()
     if not free:
         raise RebuildRefused(f"another rebuild writes schema {schema}: wait until it is done")

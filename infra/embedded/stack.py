@@ -162,7 +162,7 @@ class Postgres:
         """Create the database, if there is none of that name."""
         with psycopg.connect(self.uri("postgres"), autocommit=True) as connection:
             if connection.execute(
-                "SELECT 1 FROM pg_database WHERE datname = %s", (name,)
+                "SELECT 1 FROM pg_database WHERE datname = %(name)s", {"name": name}
             ).fetchone():
                 return
             connection.execute(

@@ -61,11 +61,7 @@ class Warehouse:
                 connect_timeout=5,
                 **_KEEPALIVE,
             )
-            # Not in the startup options, which connection poolers refuse.
-            connection.execute(
-                "SELECT set_config('search_path', %s, false), set_config('timezone', 'UTC', false)",
-                (self._settings.db_schema,),
-            )
+            _enter(connection, self._settings.db_schema)
             if not autocommit:
                 connection.commit()
         except psycopg.Error as error:
@@ -216,18 +212,29 @@ def fetch_all(
         return cursor.execute(query, parameters).fetchall()
 
 
+def only_read(connection: psycopg.Connection[Any], timeout: float) -> None:
+    """Let a connection only read, and no statement take longer than these seconds."""
+    connection.execute(
+        "SELECT set_config('default_transaction_read_only', 'on', false),"
+        " set_config('statement_timeout', %(milliseconds)s, false),"
+        " set_config('jit', 'off', false)",  # compiling costs more than short queries
+        {"milliseconds": f"{round(timeout * 1000)}"},
+    )
+
+
+def _enter(connection: psycopg.Connection[Any], schema: str) -> None:
+    # Not in the startup options, which connection poolers refuse.
+    connection.execute(
+        "SELECT set_config('search_path', %(schema)s, false), set_config('timezone', 'UTC', false)",
+        {"schema": schema},
+    )
+
+
 def _configure_reader(
     schema: str, patience_seconds: float, connection: psycopg.Connection[Any]
 ) -> None:
-    # Not in the startup options, which connection poolers refuse.
-    connection.execute(
-        "SELECT set_config('search_path', %(schema)s, false),"
-        " set_config('timezone', 'UTC', false),"
-        " set_config('default_transaction_read_only', 'on', false),"
-        " set_config('statement_timeout', %(timeout)s, false),"
-        " set_config('jit', 'off', false)",  # compiling costs more than short queries
-        {"schema": schema, "timeout": f"{round(patience_seconds * 1000)}"},
-    )
+    _enter(connection, schema)
+    only_read(connection, patience_seconds)
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
 
 
