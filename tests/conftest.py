@@ -41,7 +41,7 @@ from credit_risk_dagster.settings import (
     StreamSettings,
     WarehouseSettings,
 )
-from infra.embedded.stack import S3, Broker, Postgres
+from infra.embedded.servers import S3, Broker, Postgres
 from resources.lake import Lake
 from resources.postgres.connection import Warehouse
 from resources.postgres.migrate import migrate

@@ -36,7 +36,7 @@ from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, STAGE_BOUNDS_SECO
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY
-from infra.embedded.stack import free_port
+from infra.embedded.servers import free_port
 from resources.postgres.reconciliation import record_reconciliation
 from tests.malformed import without
 from tests.platform.pipeline import Pipeline, good_event

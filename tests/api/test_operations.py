@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from credit_risk_dagster.settings import WarehouseSettings
-from infra.embedded.stack import HOST, Postgres, free_port
+from infra.embedded.servers import HOST, Postgres, free_port
 from resources.postgres.applications import Applications
 from resources.postgres.connection import WarehouseReader, WarehouseUnavailable
 from resources.postgres.migrate import migrate

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from credit_risk_dagster.api.bodies import EXAMPLE
 from credit_risk_dagster.api.guards import HEADER, new_key
-from infra.embedded.stack import HOST, Server, free_port
+from infra.embedded.servers import HOST, Server, free_port
 from tests.platform.pipeline import Pipeline
 
 BIN = Path(sys.executable).parent

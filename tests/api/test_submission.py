@@ -9,7 +9,7 @@ import pytest
 
 from credit_risk_dagster.api.bodies import EXAMPLE
 from credit_risk_dagster.settings import KafkaSettings
-from infra.embedded.stack import HOST, Broker
+from infra.embedded.servers import HOST, Broker
 from resources.kafka.broker import BrokerUnavailable
 from resources.kafka.publisher import Publisher, PublisherBusy
 from resources.kafka.topics import ensure_topic

@@ -18,7 +18,7 @@ from credit_risk_dagster.domain.events import Event
 from credit_risk_dagster.domain.raw_events import to_arrow
 from credit_risk_dagster.pipelines.archive import COMPRESSION_LEVEL
 from credit_risk_dagster.pipelines.loans import Row, builtin_loans, endless
-from infra.embedded.stack import S3
+from infra.embedded.servers import S3
 from tests.benchmarks.lab import BenchmarkFailed, Lab
 from tests.benchmarks.report import Bar, Section, table
 

@@ -34,7 +34,7 @@ from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from dashboard.data import application, drift, model, operations, overview, policy_lab, watchlist
 from dashboard.data.connection import snapshot
 from dashboard.data.segments import EVERYTHING, Segment, purposes
-from infra.embedded.stack import Postgres
+from infra.embedded.servers import Postgres
 from resources.kafka.broker import Fetch, OffsetRange, TopicState
 from resources.postgres.connection import Warehouse
 from resources.postgres.ledger import Ledger, StageSeconds

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from credit_risk_dagster.pipelines.loans import builtin_loans
-from infra.embedded.stack import S3
+from infra.embedded.servers import S3
 from tests.benchmarks.lab import BenchmarkFailed, Lab
 from tests.benchmarks.report import Bar, Section, table
 

@@ -22,7 +22,7 @@ from credit_risk_dagster.settings import (
     KafkaSettings,
     WarehouseSettings,
 )
-from infra.embedded.stack import Broker, Postgres
+from infra.embedded.servers import Broker, Postgres
 from resources.kafka import topics
 from resources.postgres.migrate import migrate
 

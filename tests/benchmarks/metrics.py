@@ -17,7 +17,8 @@ import psycopg
 from credit_risk_dagster.api.metrics import FRESH_SECONDS
 from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.pipelines.producer import produce
-from infra.embedded.stack import HOST, Server, Stack, free_port
+from infra.embedded.servers import HOST, Server, free_port
+from infra.embedded.stack import Stack
 from resources.kafka.topics import ensure_topic
 from resources.postgres.connection import Warehouse
 from resources.postgres.migrate import migrate

@@ -11,7 +11,7 @@ from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY
-from infra.embedded.stack import Broker, Postgres
+from infra.embedded.servers import Broker, Postgres
 from tests.benchmarks import archive, drift, model, row_at_a_time
 from tests.benchmarks.lab import Lab
 from tests.benchmarks.report import Bar

@@ -39,7 +39,7 @@ from credit_risk_dagster.settings import (
     KafkaSettings,
     WarehouseSettings,
 )
-from infra.embedded.stack import HOST, Broker, Postgres, free_port
+from infra.embedded.servers import HOST, Broker, Postgres, free_port
 from resources.kafka.broker import Broker as Topic
 from resources.kafka.broker import TopicMissing
 from resources.postgres.connection import Warehouse, fetch_all

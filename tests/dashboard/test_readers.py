@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from credit_risk_dagster.cli.main import app
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
-from infra.embedded.stack import Postgres
+from infra.embedded.servers import Postgres
 from resources.postgres.connection import Warehouse
 from resources.postgres.migrate import migrate
 from resources.postgres.readers import ReaderRefused, grant_reader

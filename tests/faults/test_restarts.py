@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
-from infra.embedded.stack import Broker, Postgres
+from infra.embedded.servers import Broker, Postgres
 from resources.postgres.migrate import migrate
 from tests.conftest import create_topic
 from tests.platform.dagster import PATIENCE_SECONDS, Platform

@@ -8,7 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
-from infra.embedded.stack import Postgres, Stack
+from infra.embedded.servers import Postgres
+from infra.embedded.stack import Stack
 from resources.postgres.connection import Warehouse
 from tests.platform.compose import INFRA, Composed, secrets
 from tests.platform.pipeline import Pipeline

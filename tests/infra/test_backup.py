@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from credit_risk_dagster.settings import KafkaSettings, LakeSettings, WarehouseSettings
-from infra.embedded.stack import Postgres
+from infra.embedded.servers import Postgres
 from resources.lake import Lake
 from resources.postgres.connection import Warehouse
 from tests.pipelines.test_rebuild import run as rebuild

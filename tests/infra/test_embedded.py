@@ -24,17 +24,8 @@ from credit_risk_dagster.settings import (
     LakeSettings,
     WarehouseSettings,
 )
-from infra.embedded.stack import (
-    HOST,
-    S3,
-    Broker,
-    Postgres,
-    Server,
-    ServerFailed,
-    Stack,
-    StackBusy,
-    free_port,
-)
+from infra.embedded.servers import HOST, S3, Broker, Postgres, Server, ServerFailed, free_port
+from infra.embedded.stack import Stack, StackBusy
 from tests.conftest import create_topic
 
 pytestmark = pytest.mark.integration
@@ -180,7 +171,7 @@ def test_nothing_is_left_when_the_start_fails(state: Path, monkeypatch: pytest.M
 
 def test_a_chosen_port_is_not_chosen_again_before_its_server_listens() -> None:
     first = free_port(23_000)
-    program = "from infra.embedded.stack import free_port; print(free_port(23_000))"
+    program = "from infra.embedded.servers import free_port; print(free_port(23_000))"
     other = subprocess.run(
         [sys.executable, "-c", program],
         cwd=PROJECT_ROOT,

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from dagster_graphql import DagsterGraphQLClient
 
-from infra.embedded.stack import HOST, Server
+from infra.embedded.servers import HOST, Server
 from tests.platform.compose import Composed
 from tests.platform.dagster import PATIENCE_SECONDS
 from tests.platform.waiting import wait_until

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from credit_risk_dagster.settings import PROJECT_ROOT
-from infra.embedded.stack import HOST, Server, free_port
+from infra.embedded.servers import HOST, Server, free_port
 
 _FOLDER = PROJECT_ROOT / "infra" / "prometheus"
 

@@ -8,7 +8,7 @@ import pytest
 from dagster_graphql import DagsterGraphQLClient
 
 from assets_src.scoring import score_applications
-from infra.embedded.stack import HOST
+from infra.embedded.servers import HOST
 from sensors.alerts import run_failures
 from tests.platform.dagster import PATIENCE_SECONDS, Platform
 from tests.platform.start import StartPlatform

@@ -10,7 +10,7 @@ from dagster_graphql import DagsterGraphQLClient
 from assets_src.scoring import LANE_TAG, RECONCILIATION, score_applications
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.settings import DEFAULT_POLICY
-from infra.embedded.stack import HOST
+from infra.embedded.servers import HOST
 from tests.platform.dagster import PATIENCE_SECONDS, Platform
 from tests.platform.start import StartPlatform
 from tests.platform.waiting import wait_until

@@ -9,7 +9,7 @@ import pytest
 
 from credit_risk_dagster.pipelines.drain import Bound, BoundsError
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
-from infra.embedded.stack import Broker as BrokerServer
+from infra.embedded.servers import Broker as BrokerServer
 from resources.kafka.broker import (
     BrokerUnavailable,
     Fetch,

@@ -17,7 +17,8 @@ import yaml
 
 from credit_risk_dagster.settings import PROJECT_ROOT
 from infra import make_env
-from infra.embedded.stack import HOST, Server, Stack, free_port
+from infra.embedded.servers import HOST, Server, free_port
+from infra.embedded.stack import Stack
 from tests.platform.dagster import Platform
 from tests.platform.pipeline import Pipeline
 from tests.platform.waiting import wait_until

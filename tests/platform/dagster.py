@@ -23,7 +23,7 @@ import psutil
 from assets_src.scoring import score_applications
 from credit_risk_dagster.pipelines.loans import Row, builtin_loans, endless
 from credit_risk_dagster.pipelines.producer import Produced, produce
-from infra.embedded.stack import HOST, Server, free_port
+from infra.embedded.servers import HOST, Server, free_port
 from sensors.offsets import UNFINISHED, loan_applications_offsets
 from tests.platform.pipeline import Pipeline
 from tests.platform.waiting import wait_until

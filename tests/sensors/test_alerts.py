@@ -24,7 +24,7 @@ from pydantic import SecretStr
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import AlertSettings
-from infra.embedded.stack import HOST, free_port
+from infra.embedded.servers import HOST, free_port
 from resources.webhook import WebhookFailed, post
 from sensors.alerts import failing_sensors, run_failures
 from tests.platform.webhook import webhook

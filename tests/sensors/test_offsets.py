@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from credit_risk_dagster.definitions import defs
-from infra.embedded.stack import Broker as BrokerServer
+from infra.embedded.servers import Broker as BrokerServer
 from resources.configurable import BrokerResource, WarehouseResource
 from resources.postgres.lanes import announce_run
 from sensors.offsets import (
