@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from credit_risk_dagster.settings import WarehouseSettings
-from infra.embedded.stack import HOST, free_port
+from infra.embedded.servers import HOST, free_port
 from resources.postgres.connection import Warehouse, WarehouseReader, WarehouseUnavailable
 
 pytestmark = pytest.mark.integration
