@@ -15,8 +15,9 @@ from dashboard.charts import drift as charts
 from dashboard.charts.drift import VERDICT_WORDS
 from dashboard.charts.vocabulary import TIME_FORMAT
 from dashboard.data import drift as queries
-from dashboard.parts import formats, orchestration
+from dashboard.parts import filters, formats, orchestration, tables
 from dashboard.parts.chart import show, viewer_theme
+from dashboard.parts.layout import figure, head, panel
 from dashboard.parts.live import live, viewer_zone
 from dashboard.parts.periods import PERIODS
 from resources.lake import Lake
@@ -32,19 +33,10 @@ _BADGES = {"stable": "green", "moderate": "orange", "significant": "red", "too_f
 
 def page() -> None:
     """Draw the page."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        st.title("Drift", anchor=False)
-        period = st.segmented_control(
-            "Period",
-            _PERIODS,
-            default=DEFAULT_PERIOD,
-            required=True,
-            key="period",
-            bind="query-params",
-        )
-    _body(period or DEFAULT_PERIOD)
-    with st.container(border=True):
-        st.header("Checks in Dagster", anchor=False)
+    with head("Drift"):
+        period = filters.period(DEFAULT_PERIOD, _PERIODS)
+    _body(period)
+    with panel("Checks in Dagster"):
         _checks()
 
 
@@ -76,14 +68,10 @@ def _body(period: str) -> None:
     newest = history.reports.iloc[-1]
     _status(history, newest)
     _key_figures(newest, features)
-    with st.container(border=True):
-        st.header("Drift of each feature", anchor=False)
+    with panel("Drift of each feature", f"A cell is a report, the newest at the right. {caption}"):
         _heatmap(history)
-        st.caption(f"A cell is a report, the newest at the right. {caption}")
-    with st.container(border=True):
-        st.header("Population stability index over time", anchor=False)
+    with panel("Population stability index over time", caption):
         _lines(history, features)
-        st.caption(caption)
     _report(history, as_of)
 
 
@@ -118,7 +106,6 @@ def _window(report: pd.Series) -> str:
 
 
 def _key_figures(report: pd.Series, features: pd.DataFrame) -> None:
-    figure = partial(st.metric, delta_color="off", delta_arrow="off", border=True)
     with st.grid(5, min_column_width=150):
         for verdict in ("significant", "moderate"):
             names = features.loc[features["verdict"] == verdict, "feature"].map(formats.feature)
@@ -224,8 +211,7 @@ def _report(history: queries.DriftHistory, as_of: str) -> None:
             reports.index, reports["window_end"], reports["verdict"], strict=True
         )
     }
-    with st.container(border=True):
-        st.header("One report in detail", anchor=False)
+    with panel("One report in detail"):
         left, right = st.columns(2)
         report_id = left.selectbox(
             "Report",
@@ -242,23 +228,26 @@ def _report(history: queries.DriftHistory, as_of: str) -> None:
             bind="query-params",
         )
         report = reports.loc[report_id]
-        feature = features.set_index("feature").loc[name]
-        caption = f"{_window(report)}, {as_of}"
-        left, right = st.columns([2, 1])
-        with left:
-            labels = bin_labels(feature["kind"], feature["edges"], feature["categories"])
-            show(
-                charts.distribution(),
-                charts.bins(labels, feature["reference_shares"], feature["shares"]),
-                f"Bars: distribution of {formats.feature(name)} in the baseline and the window",
-                height=90 + 30 * len(labels),
-            )
-        with right:
-            st.table(_statistics(feature))
-        st.caption(caption)
+        _feature(features.set_index("feature").loc[name])
+        st.caption(f"{_window(report)}, {as_of}")
         st.markdown("**All features of this report**")
         _features_table(features)
         _html(report)
+
+
+def _feature(feature: pd.Series) -> None:
+    labels = bin_labels(feature["kind"], feature["edges"], feature["categories"])
+    left, right = st.columns([2, 1])
+    with left:
+        show(
+            charts.distribution(),
+            charts.bins(labels, feature["reference_shares"], feature["shares"]),
+            f"Bars: distribution of {formats.feature(str(feature.name))} in the baseline and the "
+            "window",
+            height=90 + 30 * len(labels),
+        )
+    with right:
+        st.table(_statistics(feature))
 
 
 def _statistics(feature: pd.Series) -> pd.DataFrame:
@@ -286,34 +275,28 @@ def _statistics(feature: pd.Series) -> pd.DataFrame:
 
 
 def _features_table(features: pd.DataFrame) -> None:
-    number = partial(st.column_config.NumberColumn, format="%.3f")
-    share = partial(st.column_config.NumberColumn, format="percent")
-    st.dataframe(
+    psi = partial(st.column_config.NumberColumn, format="%.3f")
+    tables.table(
         features.assign(
             feature=features["feature"].map(formats.feature),
             verdict=features["verdict"].map(VERDICT_WORDS),
             p=features["ks_p"].astype(float).combine_first(features["chi2_p"].astype(float)),
         ),
-        hide_index=True,
-        placeholder=formats.UNKNOWN,
-        column_order=(
-            *("feature", "verdict", "psi", "psi_limit", "ks", "p", "reference_mean", "mean"),
-            *("reference_missing_share", "missing_share"),
-        ),
-        column_config={
-            "feature": st.column_config.TextColumn("Feature", pinned=True),
+        {
+            "feature": tables.name("Feature"),
             "verdict": "Verdict",
-            "psi": number("PSI"),
-            "psi_limit": number("PSI by chance", help="Exceeded by chance in 1 of 1,000 windows"),
-            "ks": number("KS", help="Kolmogorov-Smirnov distance, of numbers"),
+            "psi": psi("PSI"),
+            "psi_limit": psi("PSI by chance", help="Exceeded by chance in 1 of 1,000 windows"),
+            "ks": psi("KS", help="Kolmogorov-Smirnov distance, of numbers"),
             "p": st.column_config.NumberColumn(
                 "p", format="%.2g", help="Of Kolmogorov-Smirnov, or of chi-square for categories"
             ),
-            "reference_mean": st.column_config.NumberColumn("Mean before", format="localized"),
-            "mean": st.column_config.NumberColumn("Mean now", format="localized"),
-            "reference_missing_share": share("Missing before"),
-            "missing_share": share("Missing now"),
+            "reference_mean": tables.number("Mean before"),
+            "mean": tables.number("Mean now"),
+            "reference_missing_share": tables.share("Missing before"),
+            "missing_share": tables.share("Missing now"),
         },
+        "What was measured of each feature",
     )
 
 
@@ -383,24 +366,22 @@ def _checks() -> None:
         if failed
         else f"None of {formats.count(len(checks))} checks needs attention."
     )
-    st.dataframe(
+    tables.table(
         checks.assign(
             state=checks["state"].map(lambda state: f"{_CHECK_ICONS.get(state, '')} {state}"),
             run=checks["run_id"].map(orchestration.run_url, na_action="ignore"),
             asset=checks["asset"].map(orchestration.asset_url),
         ),
-        hide_index=True,
-        placeholder=formats.UNKNOWN,
-        column_order=("check", "state", "at", "found", "to_do", "asset", "run"),
-        column_config={
-            "check": st.column_config.TextColumn("Check", pinned=True),
+        {
+            "check": tables.name("Check"),
             "state": "State",
-            "at": st.column_config.DatetimeColumn("Last run", format="D MMM HH:mm"),
-            "found": st.column_config.TextColumn("What it found", width="medium"),
-            "to_do": st.column_config.TextColumn("What to do", width="large"),
+            "at": tables.minute("Last run"),
+            "found": tables.text("What it found", width="medium"),
+            "to_do": tables.text("What to do", width="large"),
             "asset": st.column_config.LinkColumn("Asset", display_text=r"/assets/(.+)$"),
-            "run": st.column_config.LinkColumn("Run", display_text="Dagster"),
+            "run": tables.run(),
         },
+        "How each asset check ended",
     )
     now = f"{pd.Timestamp.now(zone):{TIME_FORMAT}}"
     st.caption(f"Of each asset's newest materialization, as of {now} ({zone})")

@@ -13,8 +13,9 @@ from dashboard.charts import model as charts
 from dashboard.charts.model import SUBJECTS
 from dashboard.charts.vocabulary import TIME_FORMAT
 from dashboard.data import model as queries
-from dashboard.parts import formats, orchestration
+from dashboard.parts import formats, orchestration, tables
 from dashboard.parts.chart import show
+from dashboard.parts.layout import figure, panel
 from dashboard.parts.live import live, viewer_zone
 
 REFRESH_EVERY = timedelta(seconds=30)
@@ -65,37 +66,30 @@ def _body() -> None:
     _verdict(first, caption)
     _key_figures(subjects)
     _curves(subjects, benchmark.curves, caption)
-    with st.container(border=True):
-        st.header("Rules against models", anchor=False)
+    with panel(
+        "Rules against models",
+        "In brackets 95 % intervals. Recall, precision and lift are at the share that the "
+        f"rules flag: every model flags as many loans. {caption}",
+    ):
         _subjects_table(subjects)
-        st.caption(
-            "In brackets 95 % intervals. Recall, precision and lift are at the share that the "
-            f"rules flag: every model flags as many loans. {caption}"
-        )
     left, right = st.columns(2)
-    with left.container(border=True):
-        st.header("Bad rate by tier of the rules", anchor=False)
+    with panel("Bad rate by tier of the rules", f"With 95 % intervals. {caption}", left):
         _tiers(first["tiers"])
-        st.caption(f"With 95 % intervals. {caption}")
-    with right.container(border=True):
-        st.header("What raises the PD", anchor=False)
+    with panel(
+        "What raises the PD",
+        "Odds ratios of the logistic regression with 95 % intervals: of a number for one "
+        f"standard deviation more, of a category against the mean of all. {caption}",
+        right,
+    ):
         _effects(subjects, history.models)
-        st.caption(
-            "Odds ratios of the logistic regression with 95 % intervals: of a number for one "
-            f"standard deviation more, of a category against the mean of all. {caption}"
-        )
-    with st.container(border=True):
-        st.header("Who is flagged by whom", anchor=False)
+    with panel("Who is flagged by whom", f"Medians of the features. {caption}"):
         _profile(subjects)
-        st.caption(f"Medians of the features. {caption}")
-    with st.container(border=True):
-        st.header("History", anchor=False)
+    with panel("History"):
         _history(history)
 
 
 def _verdict(first: pd.Series, caption: str) -> None:
-    with st.container(border=True):
-        st.header("Verdict", anchor=False)
+    with panel("Verdict"):
         st.markdown(f"#### {formats.plain(first['verdict'])}.")
         st.caption(caption)
         st.link_button(
@@ -106,7 +100,6 @@ def _verdict(first: pd.Series, caption: str) -> None:
 
 
 def _key_figures(subjects: pd.DataFrame) -> None:
-    figure = partial(st.metric, delta_color="off", delta_arrow="off", border=True)
     rules = subjects.loc[RULES]
     with st.grid(4, min_column_width=170):
         for name, subject in subjects.iterrows():
@@ -134,48 +127,45 @@ def _curves(subjects: pd.DataFrame, curves: pd.DataFrame, caption: str) -> None:
         ),
         strict=True,
     ):
-        with column.container(border=True):
-            st.header(charts.CURVES[name][0], anchor=False)
+        with panel(charts.CURVES[name][0], caption, column):
             show(charts.curve(name, names), charts.curve_rows(curves, name), alt_text, height=340)
-            st.caption(caption)
     left, right = st.columns(2)
-    with left.container(border=True):
-        st.header("Calibration", anchor=False)
+    with panel(
+        "Calibration",
+        f"Tenths by PD, with 95 % intervals; on the line, PD and bad rate agree. {caption}",
+        left,
+    ):
         show(
             charts.calibration(names[1:]),
             charts.tenths({str(n): c for n, c in subjects["calibration"].dropna().items()}),
             "Points: bad rate against mean PD of the tenths of the loans, for each model",
             height=340,
         )
-        st.caption(
-            f"Tenths by PD, with 95 % intervals; on the line, PD and bad rate agree. {caption}"
-        )
-    with right.container(border=True):
-        st.header("PD by outcome", anchor=False)
+    with panel(
+        "PD by outcome",
+        f"Logistic regression; KS is how far the two are apart. {caption}",
+        right,
+    ):
         show(
             charts.scores(),
             charts.densities(curves, BASELINE),
             "Areas: density of the PD of good and of bad loans",
             height=340,
         )
-        st.caption(f"Logistic regression; KS is how far the two are apart. {caption}")
 
 
 # --- tables -------------------------------------------------------------------------------------
 
 
 def _subjects_table(subjects: pd.DataFrame) -> None:
-    table = pd.DataFrame(
+    figures = pd.DataFrame(
         {SUBJECTS[str(name)]: _figures(subject) for name, subject in subjects.iterrows()}
     )
-    rules = next(
-        (found["rules"] for found in subjects["comparison"].dropna()),
-        None,
-    )
+    rules = next((found["rules"] for found in subjects["comparison"].dropna()), None)
     if rules is not None:
         for label, field in _AT_SHARE.items():
-            table.loc[label, SUBJECTS[RULES]] = _AT_SHARE_FORMATS[field](rules[field])
-    st.table(table)
+            figures.loc[label, SUBJECTS[RULES]] = _AT_SHARE_FORMATS[field](rules[field])
+    st.table(figures)
 
 
 _AT_SHARE = {"Recall": "recall", "Precision": "precision", "Lift": "lift"}
@@ -263,23 +253,17 @@ def _profile(subjects: pd.DataFrame) -> None:
         return
     rows = pd.DataFrame(comparison["profile"])
     features = [name for name in rows.columns if name not in _PROFILE]  # JSON has no order
-    percent = partial(st.column_config.NumberColumn, format="percent")
-    st.dataframe(
+    tables.table(
         rows.assign(**{"flagged by": rows["flagged by"].map(_GROUPS)}),
-        hide_index=True,
-        placeholder=formats.UNKNOWN,
-        column_order=[*_PROFILE, *features],
-        column_config={
-            "flagged by": st.column_config.TextColumn("Flagged by", pinned=True),
-            "loans": st.column_config.NumberColumn("Loans", format="localized"),
-            "bads": st.column_config.NumberColumn("Bad", format="localized"),
-            "bad_rate": percent("Bad rate"),
-            "pd": percent("PD"),
-            **{
-                name: st.column_config.NumberColumn(formats.feature(name), format="localized")
-                for name in features
-            },
+        {
+            "flagged by": tables.name("Flagged by"),
+            "loans": tables.number("Loans"),
+            "bads": tables.number("Bad"),
+            "bad_rate": tables.share("Bad rate"),
+            "pd": tables.share("PD"),
+            **{name: tables.number(formats.feature(name)) for name in features},
         },
+        "The loans that both flag, that one flags, and that neither does",
     )
 
 
@@ -294,45 +278,42 @@ def _history(history: queries.ModelHistory) -> None:
         rows,
         "Lines: AUC of the rules and each model over the benchmarks",
     )
-    models = history.models
-    metrics = models["metrics"].map(lambda found: found.get("auc", np.nan))
+    _models_table(history.models)
+    st.caption(
+        "`credit-risk model activate` or the job `activate_model` lets a logistic regression score "
+        f"the stream, if its benchmark speaks for it. As of {history.as_of:{TIME_FORMAT}}"
+    )
+
+
+def _models_table(models: pd.DataFrame) -> None:
     state = np.where(
         models["activated_at"].isna(),
         np.where(models["can_score"], "Not activated", "Challenger"),
         np.where(models["retired_at"].isna(), "Active", "Retired"),
     )
-    st.dataframe(
+    tables.table(
         models.assign(
-            auc=metrics,
+            auc=models["metrics"].map(lambda found: found.get("auc", np.nan)),
             state=state,
             kind=models["kind"].map(SUBJECTS),
             features=models["features"].map(lambda names: [formats.feature(n) for n in names]),
             run=models["run_id"].map(orchestration.run_url),
         ),
-        hide_index=True,
-        placeholder=formats.UNKNOWN,
-        column_order=(
-            *("model_id", "kind", "state", "auc", "created_at", "activated_at", "retired_at"),
-            *("outcome", "sample", "rows", "bads", "features", "version", "run"),
-        ),
-        column_config={
+        {
             "model_id": st.column_config.NumberColumn("Model", pinned=True),
             "kind": "Kind",
             "state": "State",
             "auc": st.column_config.NumberColumn("AUC", format="%.3f", help="Out of fold"),
-            "created_at": st.column_config.DatetimeColumn("Trained", format="D MMM HH:mm"),
-            "activated_at": st.column_config.DatetimeColumn("Activated", format="D MMM HH:mm"),
-            "retired_at": st.column_config.DatetimeColumn("Retired", format="D MMM HH:mm"),
+            "created_at": tables.minute("Trained"),
+            "activated_at": tables.minute("Activated"),
+            "retired_at": tables.minute("Retired"),
             "outcome": "Outcome",
             "sample": "Sample",
-            "rows": st.column_config.NumberColumn("Loans", format="localized"),
-            "bads": st.column_config.NumberColumn("Bad", format="localized"),
+            "rows": tables.number("Loans"),
+            "bads": tables.number("Bad"),
             "features": st.column_config.ListColumn("Features"),
             "version": "Version",
-            "run": st.column_config.LinkColumn("Run", display_text="Dagster"),
+            "run": tables.run(),
         },
-    )
-    st.caption(
-        "`credit-risk model activate` or the job `activate_model` lets a logistic regression score "
-        f"the stream, if its benchmark speaks for it. As of {history.as_of:{TIME_FORMAT}}"
+        "Every model, and whether it scores the stream",
     )

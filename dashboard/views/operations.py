@@ -1,7 +1,5 @@
 """Operations: does the pipeline run, how far behind is it, and what could it not process."""
 
-from functools import partial
-
 import pandas as pd
 import streamlit as st
 
@@ -9,9 +7,10 @@ from credit_risk_dagster.errors import PlatformError
 from dashboard.charts import stream as charts
 from dashboard.data import operations as queries
 from dashboard.data.operations import Operations
-from dashboard.parts import formats, orchestration
+from dashboard.parts import formats, orchestration, tables
 from dashboard.parts.chart import show
 from dashboard.parts.lag import Lag, consumer_lag
+from dashboard.parts.layout import figure, head, panel
 from dashboard.parts.live import live, viewer_zone
 
 REDRIVE = "redrive_rejected"
@@ -19,8 +18,7 @@ REDRIVE = "redrive_rejected"
 
 def page() -> None:
     """Draw the page."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        st.title("Operations", anchor=False)
+    with head("Operations"):
         st.link_button(
             "Dagster", orchestration.run_url("").rstrip("/"), icon=":material/open_in_new:"
         )
@@ -46,22 +44,14 @@ def _pipeline() -> None:
     _figures(data, lag)
     _charts(data, as_of)
     left, right = st.columns(2)
-    with left.container(border=True):
-        st.header("Partitions and lag", anchor=False)
+    with panel("Partitions and lag", as_of, left):
         _partitions(data.partitions, lag)
-        st.caption(as_of)
-    with right.container(border=True):
-        st.header("Archive", anchor=False)
+    with panel("Archive", as_of, right):
         _archive(data.partitions)
-        st.caption(as_of)
-    with st.container(border=True):
-        st.header("Rejected events", anchor=False)
+    with panel("Rejected events", as_of):
         _rejected(data)
-        st.caption(as_of)
-    with st.container(border=True):
-        st.header("Batches", anchor=False)
+    with panel("Batches", f"The newest {queries.BATCH_ROWS}. {as_of}"):
         _batches(data.batches)
-        st.caption(f"The newest {queries.BATCH_ROWS}. {as_of}")
 
 
 def _figures(data: Operations, lag: Lag) -> None:
@@ -76,7 +66,6 @@ def _figures(data: Operations, lag: Lag) -> None:
             - data.partitions["archived"]
         ).sum()
     )
-    figure = partial(st.metric, border=True, height="stretch")
     with st.grid(5, min_column_width=170, gap="small"):
         figure(
             "Last commit",
@@ -113,24 +102,20 @@ def _charts(data: Operations, as_of: str) -> None:
         )
         return
     left, right = st.columns(2)
-    with left.container(border=True):
-        st.header("Events per minute", anchor=False)
+    with panel("Events per minute", as_of, left):
         show(
             charts.courses("Events per minute", ",d", ("Scored", "Rejected")),
             _long(minutes, {"scored": "Scored", "rejected": "Rejected"}),
             "Lines: scored and rejected events in each of the last minutes",
             height=220,
         )
-        st.caption(as_of)
-    with right.container(border=True):
-        st.header("Event to commit", anchor=False)
+    with panel("Event to commit", as_of, right):
         show(
             charts.courses("Milliseconds", ",d", ("p50", "p95")),
             _long(1000 * minutes[["p50", "p95"]], {"p50": "p50", "p95": "p95"}),
             "Lines: median and 95th percentile of the latency in each of the last minutes",
             height=220,
         )
-        st.caption(as_of)
 
 
 def _long(frame: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
@@ -146,57 +131,45 @@ def _long(frame: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
 def _partitions(partitions: pd.DataFrame, lag: Lag) -> None:
     newest = partitions["source_id"].max()
     behind = partitions["partition"].map(lag.by_partition).where(partitions["source_id"] == newest)
-    st.dataframe(
+    tables.table(
         partitions.assign(lag=behind.astype("Int64")),
-        hide_index=True,
-        key="partitions",
-        placeholder=formats.UNKNOWN,
-        alt="Committed offsets, lag and counts of each partition",
-        column_order=[
-            *("source_id", "topic", "partition", "next_offset", "lag", "scored", "rejected"),
-            *("gaps", "updated_at"),
-        ],
-        column_config={
+        {
             "source_id": "Source",
             "topic": "Topic",
             "partition": "Partition",
-            "next_offset": st.column_config.NumberColumn("Committed up to", format="%,d"),
-            "lag": st.column_config.NumberColumn("Lag", format="%,d"),
-            "scored": st.column_config.NumberColumn("Scored", format="%,d"),
-            "rejected": st.column_config.NumberColumn("Rejected", format="%,d"),
-            "gaps": st.column_config.NumberColumn("Gaps", format="%,d"),
-            "updated_at": st.column_config.DatetimeColumn("Committed", format="D MMM HH:mm:ss"),
+            "next_offset": tables.count("Committed up to"),
+            "lag": tables.count("Lag"),
+            "scored": tables.count("Scored"),
+            "rejected": tables.count("Rejected"),
+            "gaps": tables.count("Gaps"),
+            "updated_at": tables.second("Committed"),
         },
+        "Committed offsets, lag and counts of each partition",
+        key="partitions",
     )
 
 
 def _archive(partitions: pd.DataFrame) -> None:
     done = partitions[["scored", "rejected", "gaps"]].sum(axis=1)
-    st.dataframe(
+    tables.table(
         partitions.assign(
             pending=done - partitions["archived"],
             share=100 * partitions["archived"] / done.where(done > 0),
             size=partitions["bytes"].map(formats.size),
         ),
-        hide_index=True,
-        key="archive",
-        placeholder=formats.UNKNOWN,
-        alt="What of each partition is archived",
-        column_order=[
-            *("source_id", "partition", "share", "pending", "objects", "verified", "size"),
-            *("lost", "archived_at"),
-        ],
-        column_config={
+        {
             "source_id": "Source",
             "partition": "Partition",
-            "share": st.column_config.NumberColumn("Archived", format="%.1f %%"),
-            "pending": st.column_config.NumberColumn("Pending", format="%,d"),
-            "objects": st.column_config.NumberColumn("Objects", format="%,d"),
-            "verified": st.column_config.NumberColumn("Verified", format="%,d"),
+            "share": tables.percent("Archived"),
+            "pending": tables.count("Pending"),
+            "objects": tables.count("Objects"),
+            "verified": tables.count("Verified"),
             "size": "Size",
-            "lost": st.column_config.NumberColumn("Lost", format="%,d"),
-            "archived_at": st.column_config.DatetimeColumn("Archived", format="D MMM HH:mm:ss"),
+            "lost": tables.count("Lost"),
+            "archived_at": tables.second("Archived"),
         },
+        "What of each partition is archived",
+        key="archive",
     )
     if not partitions["objects"].sum():
         st.caption(
@@ -210,18 +183,16 @@ def _rejected(data: Operations) -> None:
         return
     left, right = st.columns([2, 3])
     with left:
-        st.dataframe(
+        tables.table(
             data.reasons.assign(words=data.reasons["reason"].map(formats.reject_reason)),
-            hide_index=True,
-            key="reasons",
-            alt="Rejected events of the last 7 days by reason",
-            column_order=["words", "reason", "events", "last"],
-            column_config={
+            {
                 "words": "Reason",
                 "reason": "Code",
-                "events": st.column_config.NumberColumn("Events, 7 days", format="%,d"),
-                "last": st.column_config.DatetimeColumn("Last", format="D MMM HH:mm:ss"),
+                "events": tables.count("Events, 7 days"),
+                "last": tables.second("Last"),
             },
+            "Rejected events of the last 7 days by reason",
+            key="reasons",
         )
         st.markdown(
             "After a fix, score them again: launch the job "
@@ -230,19 +201,18 @@ def _rejected(data: Operations) -> None:
             f"and keeps its offset; so far {formats.count(data.redriven)} did."
         )
     with right:
-        st.dataframe(
+        tables.table(
             data.rejected,
-            hide_index=True,
-            key="rejected",
-            height=250,
-            alt="The newest rejected events",
-            column_config={
-                "rejected_at": st.column_config.DatetimeColumn("Rejected", format="D MMM HH:mm:ss"),
+            {
+                "rejected_at": tables.second("Rejected"),
                 "reason": "Code",
                 "source_id": "Source",
                 "partition": "Partition",
-                "offset": st.column_config.NumberColumn("Offset", format="%d"),
+                "offset": tables.plain("Offset"),
             },
+            "The newest rejected events",
+            key="rejected",
+            height=250,
         )
         st.caption(
             "The event itself may hold personal data and is not shown here: "
@@ -251,11 +221,6 @@ def _rejected(data: Operations) -> None:
 
 
 def _batches(batches: pd.DataFrame) -> None:
-    table = batches.assign(
-        run=batches["run_id"].map(orchestration.run_url),
-        p50=1000 * batches["p50"],
-        p95=1000 * batches["p95"],
-    )
     milliseconds = {
         name: st.column_config.NumberColumn(f"{title}, ms", format="%.0f")
         for name, title in {
@@ -267,20 +232,15 @@ def _batches(batches: pd.DataFrame) -> None:
             "copy_ms": "Copy",
         }.items()
     }
-    st.dataframe(
-        table,
-        hide_index=True,
-        key="batches",
-        height=300,
-        placeholder=formats.UNKNOWN,
-        alt="The newest committed batches",
-        column_order=[
-            *("committed_at", "run", "lane", "scored", "watchlist", "rejected", "gaps"),
-            *milliseconds,
-        ],
-        column_config={
+    tables.table(
+        batches.assign(
+            run=batches["run_id"].map(orchestration.run_url),
+            p50=1000 * batches["p50"],
+            p95=1000 * batches["p95"],
+        ),
+        {
             "committed_at": st.column_config.DatetimeColumn("Committed", format="HH:mm:ss.SSS"),
-            "run": st.column_config.LinkColumn("Run", display_text=r"runs/(.{8})"),
+            "run": tables.run(),
             "lane": "Lane",
             "scored": "Scored",
             "watchlist": "Watchlist",
@@ -288,13 +248,15 @@ def _batches(batches: pd.DataFrame) -> None:
             "gaps": "Gaps",
             **milliseconds,
         },
+        "The newest committed batches",
+        key="batches",
+        height=300,
     )
 
 
 @live
 def _automation() -> None:
-    with st.container(border=True):
-        st.header("Runs, sensors and schedules", anchor=False)
+    with panel("Runs, sensors and schedules"):
         try:
             state = orchestration.state(viewer_zone())
         except PlatformError as error:
@@ -302,44 +264,42 @@ def _automation() -> None:
             return
         left, right = st.columns(2)
         with left:
-            st.dataframe(
-                state.runs.assign(
-                    run=state.runs["run_id"].map(orchestration.run_url),
-                    took=state.runs["seconds"].map(formats.duration),
-                ),
-                hide_index=True,
-                key="runs",
-                height=300,
-                placeholder=formats.UNKNOWN,
-                alt="The newest runs in Dagster",
-                column_order=["started", "run", "job", "status", "took"],
-                column_config={
-                    "started": st.column_config.DatetimeColumn("Started", format="D MMM HH:mm:ss"),
-                    "run": st.column_config.LinkColumn("Run", display_text=r"runs/(.{8})"),
-                    "job": "Job",
-                    "status": "Status",
-                    "took": "Took",
-                },
-            )
+            _runs(state.runs)
         with right:
-            pages = map(
-                orchestration.automation_url, state.instigators["kind"], state.instigators["name"]
-            )
-            st.dataframe(
-                state.instigators.assign(page=list(pages)),
-                hide_index=True,
-                key="instigators",
-                height=300,
-                placeholder=formats.UNKNOWN,
-                alt="Sensors and schedules, and how their last tick ended",
-                column_order=["page", "status", "tick", "outcome", "why"],
-                column_config={
-                    "page": st.column_config.LinkColumn(
-                        "Sensor or schedule", display_text=r"s/([^/]+)$"
-                    ),
-                    "status": "State",
-                    "tick": st.column_config.DatetimeColumn("Last tick", format="D MMM HH:mm:ss"),
-                    "outcome": "Outcome",
-                    "why": st.column_config.TextColumn("Why", width="large"),
-                },
-            )
+            _instigators(state.instigators)
+
+
+def _runs(runs: pd.DataFrame) -> None:
+    tables.table(
+        runs.assign(
+            run=runs["run_id"].map(orchestration.run_url),
+            took=runs["seconds"].map(formats.duration),
+        ),
+        {
+            "started": tables.second("Started"),
+            "run": tables.run(),
+            "job": "Job",
+            "status": "Status",
+            "took": "Took",
+        },
+        "The newest runs in Dagster",
+        key="runs",
+        height=300,
+    )
+
+
+def _instigators(instigators: pd.DataFrame) -> None:
+    pages = map(orchestration.automation_url, instigators["kind"], instigators["name"])
+    tables.table(
+        instigators.assign(page=list(pages)),
+        {
+            "page": st.column_config.LinkColumn("Sensor or schedule", display_text=r"s/([^/]+)$"),
+            "status": "State",
+            "tick": tables.second("Last tick"),
+            "outcome": "Outcome",
+            "why": tables.text("Why", width="large"),
+        },
+        "Sensors and schedules, and how their last tick ended",
+        key="instigators",
+        height=300,
+    )

@@ -21,6 +21,7 @@ from dashboard.data.segments import AMOUNTS_FROM, Segment
 from dashboard.parts import filters, formats
 from dashboard.parts.chart import show, viewer_theme
 from dashboard.parts.lag import Lag, consumer_lag
+from dashboard.parts.layout import head, panel
 from dashboard.parts.live import live, viewer_zone
 from dashboard.parts.periods import DEFAULT_PERIOD, PERIODS
 from dashboard.parts.states import TILES
@@ -35,8 +36,7 @@ MEASURES = ("Watchlist share", "Elevated share", "Amount at risk", "Applications
 
 def page() -> None:
     """Draw the page."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        st.title("Credit risk overview", anchor=False)
+    with head("Credit risk overview"):
         period = filters.period(DEFAULT_PERIOD, list(PERIODS))
     segment = filters.segment(filters.purposes())
     _figures(period, segment)
@@ -220,22 +220,18 @@ def _charts(data: queries.Overview, segment: Segment, when: str) -> None:
     rows = charts.stacked(data.volume)
     axis = charts.time_format(cut.edges)
     left, right = st.columns([3, 2])
-    with left.container(border=True, height="stretch"):
-        st.header("Volume by risk tier", anchor=False)
+    with panel("Volume by risk tier", caption, left):
         show(
             charts.volume(cut.name, axis),
             rows,
             f"Stacked bars: applications by risk tier and {cut.name}, {when}",
         )
-        st.caption(caption)
-    with right.container(border=True, height="stretch"):
-        st.header("Tier mix", anchor=False)
+    with panel("Tier mix", caption, right):
         show(
             charts.mix(axis),
             rows.dropna(),
             f"Stacked bars: share of each risk tier by {cut.name}, {when}",
         )
-        st.caption(caption)
 
 
 @partial(live, every=BREAKDOWN_EVERY)
@@ -262,15 +258,13 @@ def _breakdown(period: str, segment: Segment) -> None:
     left, right = st.columns([1, 1])
     with left:
         _bars("Purpose", measure, _purposes(rows), caption)
-    with right.container(border=True, height="stretch"):
-        st.header(f"{measure} by state", anchor=False)
+    with panel(f"{measure} by state", caption, right):
         show(
             charts.state_map(measure, _FORMATS[measure][0], viewer_theme()),
             _tiles(rows),
             f"Map of tiles: {measure} of each state",
             height=BAR_HEIGHT * PURPOSES + 60,
         )
-        st.caption(caption)
     dimensions = (
         ("Grade", "grade", filters.GRADES, str),
         ("Loan amount", "amount_from", AMOUNTS_FROM, filters.amount),
@@ -350,12 +344,12 @@ def _bars(name: str, measure: str, rows: pd.DataFrame, caption: str) -> None:
         rows = rows[many]
         caption += f" Without those with fewer than {FEWEST} applications."
     columns = ["label", "value", "text", "applications", *(["low", "high"] if interval else [])]
-    with st.container(border=True, height="stretch"):
-        st.header(f"{measure} by {name.lower()}", anchor=False)
+    if interval:
+        caption += " Lines: 95 % intervals."
+    with panel(f"{measure} by {name.lower()}", caption):
         show(
             charts.segments(measure, axis_format, colour, interval),
             rows[columns],
             f"Bars: {measure} by {name.lower()}",
             height=BAR_HEIGHT * len(rows) + 60,
         )
-        st.caption(caption + (" Lines: 95 % intervals." if interval else ""))

@@ -12,7 +12,8 @@ from dashboard.data import watchlist as queries
 from dashboard.data.application import Application, Key, Population
 from dashboard.data.segments import purposes
 from dashboard.data.watchlist import Flagged
-from dashboard.parts import filters, formats, orchestration, sign_in
+from dashboard.parts import filters, formats, orchestration, sign_in, tables
+from dashboard.parts.layout import head, panel
 from dashboard.parts.live import guarded, live, viewer_zone
 from dashboard.parts.periods import DEFAULT_PERIOD, PERIODS
 
@@ -34,8 +35,7 @@ BANDS = {"dti": "dti_band", "revol_util": "util_band", "int_rate": "rate_band"}
 
 def page() -> None:
     """Draw the page."""
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="medium"):
-        st.title("Watchlist", anchor=False)
+    with head("Watchlist"):
         period = filters.period(DEFAULT_PERIOD, list(PERIODS))
     _content(period)
 
@@ -147,42 +147,33 @@ def _nothing(flagged: Flagged, period: str) -> None:
 
 
 def _table(rows: pd.DataFrame, *, any_tier: bool) -> None:
-    table = rows.assign(
-        reasons=rows["reasons"].map(lambda codes: [formats.reason(code) for code in codes]),
-        purpose=rows["purpose"].map(formats.words),
-        pd=100 * rows["pd"].astype(float),
-        reviewed=rows["reviewer"].fillna(""),
-    )
-    percent = partial(st.column_config.NumberColumn, format="%.1f %%")
-    st.dataframe(
-        table,
-        key="watchlist",
-        hide_index=True,
-        placeholder=formats.UNKNOWN,
-        on_select=partial(_select, rows),
-        selection_mode="single-row",
-        height=380,
-        alt="The applications that match, with why they were flagged",
-        column_order=[
-            *("loan_id", "scored_at", *(["risk_tier"] if any_tier else []), "loan_amnt", "dti"),
-            *("int_rate", "revol_util", "pd", "reasons", "grade", "purpose", "addr_state"),
-            "reviewed",
-        ],
-        column_config={
-            "loan_id": st.column_config.TextColumn("Loan", pinned=True),
-            "scored_at": st.column_config.DatetimeColumn("Scored", format="D MMM HH:mm:ss"),
-            "risk_tier": "Tier",
-            "loan_amnt": st.column_config.NumberColumn("Amount", format="$%,d"),
-            "dti": percent("DTI", help="Debt payments over income"),
-            "int_rate": percent("Rate", help="Interest rate of the loan"),
-            "revol_util": percent("Utilization", help="Used share of revolving credit lines"),
-            "pd": percent("PD", help="Probability of default, by the active model"),
+    tables.table(
+        rows.assign(
+            reasons=rows["reasons"].map(lambda codes: [formats.reason(code) for code in codes]),
+            purpose=rows["purpose"].map(formats.words),
+            pd=100 * rows["pd"].astype(float),
+            reviewed=rows["reviewer"].fillna(""),
+        ),
+        {
+            "loan_id": tables.name("Loan"),
+            "scored_at": tables.second("Scored"),
+            **({"risk_tier": "Tier"} if any_tier else {}),
+            "loan_amnt": tables.dollars("Amount"),
+            "dti": tables.percent("DTI", help="Debt payments over income"),
+            "int_rate": tables.percent("Rate", help="Interest rate of the loan"),
+            "revol_util": tables.percent("Utilization", help="Used share of revolving credit"),
+            "pd": tables.percent("PD", help="Probability of default, by the active model"),
             "reasons": st.column_config.ListColumn("Why it was flagged", width="medium"),
             "grade": "Grade",
             "purpose": "Purpose",
             "addr_state": "State",
-            "reviewed": st.column_config.TextColumn("Reviewed by"),
+            "reviewed": tables.text("Reviewed by"),
         },
+        "The applications that match, with why they were flagged",
+        key="watchlist",
+        on_select=partial(_select, rows),
+        selection_mode="single-row",
+        height=380,
     )
 
 
@@ -221,8 +212,7 @@ def _detail(key: Key) -> None:
         return
     people = application.population()
     row = found.row
-    with st.container(border=True):
-        st.header(f"Loan {row['loan_id'] or formats.UNKNOWN}", anchor=False)
+    with panel(f"Loan {row['loan_id'] or formats.UNKNOWN}"):
         _verdict(row)
         left, right = st.columns([3, 2], gap="large")
         with left:
@@ -271,17 +261,14 @@ def _features(row: dict[str, Any], people: Population) -> None:
                 "Percentile": None if rank is None else round(100 * rank),
             }
         )
-    st.dataframe(
+    percentile = st.column_config.ProgressColumn(
+        "Percentile", format="%d", min_value=0, max_value=100, color=TIER_COLOURS["Low"]
+    )
+    tables.table(
         pd.DataFrame(rows),
-        hide_index=True,
+        {"Feature": "Feature", "Value": "Value", "Band": "Band", "Percentile": percentile},
+        "Features of the application, with their percentile in the population",
         key="features",
-        placeholder=formats.UNKNOWN,
-        alt="Features of the application, with their percentile in the population",
-        column_config={
-            "Percentile": st.column_config.ProgressColumn(
-                "Percentile", format="%d", min_value=0, max_value=100, color=TIER_COLOURS["Low"]
-            )
-        },
     )
     st.caption(
         f"Percentile: the share of the newest {formats.count(people.applications)} applications "
@@ -314,22 +301,18 @@ def _decisions(found: Application) -> None:
     if found.decisions.empty:
         st.caption("The event had no loan id, so that no other decision can be found.")
         return
-    table = found.decisions.assign(pd=100 * found.decisions["pd"].astype(float))
-    st.dataframe(
-        table,
-        hide_index=True,
-        key="decisions",
-        placeholder=formats.UNKNOWN,
-        alt="Every decision on the same loan, newest first",
-        column_order=["scored_at", "risk_tier", "pd", "policy", "partition", "offset"],
-        column_config={
-            "scored_at": st.column_config.DatetimeColumn("Scored", format="D MMM YYYY HH:mm:ss"),
+    tables.table(
+        found.decisions.assign(pd=100 * found.decisions["pd"].astype(float)),
+        {
+            "scored_at": tables.second("Scored", format="D MMM YYYY HH:mm:ss"),
             "risk_tier": "Tier",
-            "pd": st.column_config.NumberColumn("PD", format="%.1f %%"),
+            "pd": tables.percent("PD"),
             "policy": "Policy",
             "partition": "Partition",
-            "offset": st.column_config.NumberColumn("Offset", format="%d"),
+            "offset": tables.plain("Offset"),
         },
+        "Every decision on the same loan, newest first",
+        key="decisions",
     )
 
 
