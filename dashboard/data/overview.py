@@ -126,9 +126,12 @@ def overview(period: str, zone: str, segment: Segment = EVERYTHING) -> Overview:
         length = PERIODS[period].length
         cut = _cut(period, zone, segment, progress, rollup)
         since = cut.edges[0].to_pydatetime()
+        if segment:
+            volume = _segment_volume(db, cut.edges, segment, rollup)
+        else:
+            volume = _volume(db, cut.edges)
         now = progress.as_of.to_pydatetime()
         earlier = None if length is None else since - (now - since)
-        volume = _volume(db, cut.edges, segment, rollup)
         return Overview(
             progress=progress,
             latency=_latency(db, since, now),
@@ -138,9 +141,7 @@ def overview(period: str, zone: str, segment: Segment = EVERYTHING) -> Overview:
             buckets=cut,
             volume=volume,
             totals=_totals(volume, segment),
-            before=None
-            if earlier is None
-            else _totals(_counts(db, [earlier, since], segment, rollup), segment),
+            before=None if earlier is None else _before(db, earlier, since, segment, rollup),
         )
 
 
@@ -222,33 +223,24 @@ def _latency(db: Snapshot, since: datetime, until: datetime) -> Latency:
     return Latency(p50=percentile(histogram, 50), p95=percentile(histogram, 95))
 
 
-def _volume(
-    db: Snapshot, edges: pd.DatetimeIndex, segment: Segment, rollup: Rollup
-) -> pd.DataFrame:
-    """Count the outcomes by bucket; without a segment, at a cost that does not grow with history.
+def _volume(db: Snapshot, edges: pd.DatetimeIndex) -> pd.DataFrame:
+    """Count the outcomes by bucket, at a cost that does not grow with history.
 
     Only the bucket of now and, for commits that are under way as it begins, the one before can
     still change; the others are counted once and kept.
     """
     moments = edges.to_pydatetime().tolist()
-    if segment:
-        counts = _segment_counts(db, moments, segment, rollup)
-    else:
-        settled = _settled_counts(db, moments[:-2])
-        counts = pd.concat([settled, _all_counts(db, moments[-3:])])
-    return counts.assign(end=edges[1:]).set_index(edges[:-1].rename("start"))
-
-
-def _counts(db: Snapshot, edges: list[datetime], segment: Segment, rollup: Rollup) -> pd.DataFrame:
-    return _segment_counts(db, edges, segment, rollup) if segment else _all_counts(db, edges)
+    settled = _settled_counts(db, moments[:-2])
+    live = _counts(db, moments[-3:])
+    return pd.concat([settled, live]).assign(end=edges[1:]).set_index(edges[:-1].rename("start"))
 
 
 @st.cache_data(ttl="10min", max_entries=200, show_spinner=False)
 def _settled_counts(_db: Snapshot, edges: list[datetime]) -> pd.DataFrame:
-    return _all_counts(_db, edges)
+    return _counts(_db, edges)
 
 
-def _all_counts(db: Snapshot, edges: list[datetime]) -> pd.DataFrame:
+def _counts(db: Snapshot, edges: list[datetime]) -> pd.DataFrame:
     rows = db.rows(
         """
         SELECT width_bucket(minute, %(edges)s::timestamptz[]) - 1 AS bucket,
@@ -287,23 +279,56 @@ def _totals(volume: pd.DataFrame, segment: Segment) -> Totals:
     )
 
 
-def _segment_counts(
-    db: Snapshot, edges: list[datetime], segment: Segment, rollup: Rollup
+def _before(
+    db: Snapshot, since: datetime, until: datetime, segment: Segment, rollup: Rollup
+) -> Totals:
+    if segment:
+        query, parameters = segment_query(
+            f"SELECT {SUMS}, NULL AS rejected FROM cells",  # noqa: S608 (a constant)
+            segment,
+            rollup.pieces(since, until),
+            by="time",
+        )
+        return Totals(**db.one(query, **parameters))
+    row = db.one(
+        """
+        SELECT coalesce(sum(applications) FILTER (WHERE risk_tier <> 'Rejected'), 0)::bigint
+                   AS applications,
+               coalesce(sum(applications) FILTER (WHERE risk_tier = 'Elevated'), 0)::bigint
+                   AS elevated,
+               coalesce(sum(applications) FILTER (WHERE risk_tier = 'Watchlist'), 0)::bigint
+                   AS watchlist,
+               coalesce(sum(loan_amnt), 0) AS loan_amnt,
+               coalesce(sum(loan_amnt) FILTER (WHERE risk_tier = 'Watchlist'), 0)
+                   AS watchlist_amnt,
+               coalesce(sum(applications) FILTER (WHERE risk_tier = 'Rejected'), 0)::bigint
+                   AS rejected
+          FROM risk_by_minute WHERE minute >= %(since)s AND minute < %(until)s
+        """,
+        since=since,
+        until=until,
+    )
+    return Totals(**row)
+
+
+def _segment_volume(
+    db: Snapshot, edges: pd.DatetimeIndex, segment: Segment, rollup: Rollup
 ) -> pd.DataFrame:
+    moments = edges.to_pydatetime().tolist()
     query, parameters = segment_query(
         f"""
         SELECT greatest(width_bucket(at, %(edges)s::timestamptz[]) - 1, 0) AS bucket, {SUMS}
           FROM cells GROUP BY bucket
         """,  # noqa: S608
         segment,
-        rollup.pieces(edges[0], edges[-1]),
+        rollup.pieces(moments[0], moments[-1]),
         by="time",
     )
     counts = _no_counts(len(edges) - 1)
-    for row in db.rows(query, **parameters, edges=edges):
+    for row in db.rows(query, **parameters, edges=moments):
         low = row["applications"] - row["elevated"] - row["watchlist"]
         counts.loc[row["bucket"], list(counts.columns)] = (
             *(low, row["elevated"], row["watchlist"], 0),
             *(row["loan_amnt"], row["watchlist_amnt"]),
         )
-    return counts
+    return counts.assign(end=edges[1:]).set_index(edges[:-1].rename("start"))
