@@ -5,8 +5,9 @@ The fixture `live` (conftest.py) starts it when a test of this folder first asks
 after the last one. It is shared: a test that uses it only reads, or adds rows of its own.
 """
 
+import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -45,6 +46,8 @@ _SMALL = {
     "CREDIT_RISK_MODEL_SAMPLE": "builtin",
     "CREDIT_RISK_SESSION_SECONDS": "20",  # a run is checked when its session ends
 }
+# Of a topic, a database and the environment of the command line.
+History = Callable[[KafkaSettings, WarehouseSettings, dict[str, str]], None]
 
 
 @dataclass(frozen=True)
@@ -132,8 +135,12 @@ class Stream:
 
 
 @contextmanager
-def run_platform(state: Path) -> Iterator[Live]:
-    """Start the platform in an empty directory, and end it afterwards whatever happens."""
+def run_platform(state: Path, history: History | None = None) -> Iterator[Live]:
+    """Start the platform in an empty directory, and end it afterwards whatever happens.
+
+    Args:
+        history: fills the tables before Dagster starts, and nothing is streamed afterwards.
+    """
     with ExitStack() as exits:
         stack = exits.enter_context(Stack(state))
         environment = stack.environment()
@@ -146,23 +153,34 @@ def run_platform(state: Path) -> Iterator[Live]:
         )
         migrate(warehouse)
         ensure_topic(kafka)
+        if history:
+            history(kafka, warehouse, {**os.environ, **environment})
         services = stack.start_services(_SMALL)
         # At once: Dagster would wait for its runs, and those for events.
         exits.callback(stack.end_processes)
-        stream = exits.enter_context(Stream(kafka))
+        stream = Stream(kafka)
         live = Live(stack, services, environment, kafka, warehouse, stream)
-        wait_until(
-            lambda: live.committed() >= ENOUGH_EVENTS,
-            PATIENCE_SECONDS,
-            f"{ENOUGH_EVENTS} events are committed; see {stack.logs}",
-            every=0.2,
-        )
-        for jobs in _JOBS:
-            live.run_jobs(jobs)
-        wait_until(
-            lambda: live.query("SELECT 1 AS one FROM reconciliations"),
-            PATIENCE_SECONDS,
-            f"a run's session ends and is checked; see {stack.logs}",
-            every=0.2,
-        )
+        if history:
+            live.run_jobs(_JOBS[-1])
+        else:
+            exits.enter_context(stream)
+            _be_at_work(live)
         yield live
+
+
+def _be_at_work(live: Live) -> None:
+    """Wait until the stream is scored and checked, and every job has run."""
+    wait_until(
+        lambda: live.committed() >= ENOUGH_EVENTS,
+        PATIENCE_SECONDS,
+        f"{ENOUGH_EVENTS} events are committed; see {live.stack.logs}",
+        every=0.2,
+    )
+    for jobs in _JOBS:
+        live.run_jobs(jobs)
+    wait_until(
+        lambda: live.query("SELECT 1 AS one FROM reconciliations"),
+        PATIENCE_SECONDS,
+        f"a run's session ends and is checked; see {live.stack.logs}",
+        every=0.2,
+    )
