@@ -41,6 +41,7 @@ from credit_risk_dagster.domain.drift.statistics import (
     psi_by_chance,
 )
 from credit_risk_dagster.domain.intervals import wilson_interval
+from credit_risk_dagster.domain.policy import TIERS
 from tests.domain.drift.populations import NUMBERS, rows, window_of
 
 EXACT = {"rel": 1e-9, "abs": 1e-12}
@@ -288,6 +289,46 @@ def test_an_empty_window_has_no_figures(baseline: Baseline) -> None:
     for feature in found.features:
         assert (feature.psi, feature.ks, feature.chi2, feature.mean) == (None,) * 4
         assert feature.missing_share is None
+
+
+def test_a_window_has_the_figures_of_its_rows(
+    halves: tuple[pa.Table, pa.Table], baseline: Baseline
+) -> None:
+    table = shifted(halves[1], dti=6.0, int_rate=0.5).slice(0, 2000)
+    found = compare_window(baseline, window_of(table, baseline, rejected=40), THRESHOLDS)
+    tiers = Counter(table["risk_tier"].to_pylist())
+    assert found.tier_shares.tolist() == [tiers[tier] / 2000 for tier in TIERS]
+    assert found.watchlist_share == tiers["Watchlist"] / 2000
+    before = Counter(halves[0]["risk_tier"].to_pylist())
+    then, now = (np.array([c[tier] for tier in TIERS]) for c in (before, tiers))
+    expected = np.sum((now / 2000 - then / 5000) * np.log((now / 2000) / (then / 5000)))
+    assert found.tier_psi == pytest.approx(expected, **EXACT)
+    assert found.watchlist_interval == pytest.approx(
+        tuple(stats.binomtest(tiers["Watchlist"], 2000).proportion_ci(method="wilson")), **EXACT
+    )
+    assert found.watchlist_limits == control_limits(before["Watchlist"], 5000, 2000)
+    assert found.reject_share == 40 / 2040
+    assert found.reject_limits == control_limits(12, 5012, 2040)
+    assert [f.feature for f in found.features] == [feature.name for feature in FEATURES]
+    for feature, drift in zip(FEATURES, found.features, strict=True):
+        old, new = (t[feature.column].to_pandas() for t in (halves[0], table))
+        shares_missing = (drift.reference_missing_share, drift.missing_share)
+        assert shares_missing == (old.isna().mean(), new.isna().mean())
+        if feature.kind == "number":
+            assert (drift.reference_median, drift.median) == (
+                old.quantile(interpolation="lower"),
+                new.quantile(interpolation="lower"),
+            )
+
+
+def test_the_worst_features_come_first(
+    halves: tuple[pa.Table, pa.Table], baseline: Baseline
+) -> None:
+    window = window_of(shifted(halves[1], dti=8.0, int_rate=3.0, revol_util=30.0), baseline)
+    found = compare_window(baseline, window, THRESHOLDS)
+    worst = found.with_verdict("significant")
+    assert {f.feature for f in worst} == {"dti", "int_rate", "revol_util"}
+    assert [f.psi for f in worst] == sorted((f.psi for f in worst if f.psi), reverse=True)
 
 
 def test_the_convention_and_what_chance_explains() -> None:

@@ -173,11 +173,45 @@ def test_calibration_finds_a_distortion() -> None:
     assert doubled["slope"] == pytest.approx(0.5, abs=0.02)
     assert doubled["intercept"] == pytest.approx(-0.5, abs=0.06)
     assert [row["loans"] for row in right["bins"]] == [20_000] * 10
-    assert all(row["low"] <= row["bad_rate"] <= row["high"] for row in right["bins"])
 
 
-def test_densities_are_densities() -> None:
-    found = evaluate(*drawn(4, 2_000))
-    for name in ("scores_good", "scores_bad"):
+def test_the_bins_of_a_calibration_are_the_tenths_by_pd() -> None:
+    bad, pd = drawn(6, 1_000)
+    found = evaluate(bad, pd)
+    assert found.calibration is not None
+    bins = found.calibration["bins"]
+    order = np.argsort(pd)
+    for at, row in enumerate(bins):
+        inside = order[100 * at : 100 * (at + 1)]
+        interval = stats.binomtest(int(bad[inside].sum()), 100).proportion_ci(method="wilson")
+        assert row == pytest.approx(
+            {
+                "loans": 100,
+                "mean_pd": pd[inside].mean(),
+                "bad_rate": bad[inside].mean(),
+                "low": interval.low,
+                "high": interval.high,
+            }
+        )
+    x, y = found.curves["calibration"]
+    assert x.tolist() == [row["mean_pd"] for row in bins]
+    assert y.tolist() == [row["bad_rate"] for row in bins]
+
+
+def test_an_interval_ends_at_zero_and_one() -> None:
+    bad = np.array([True, False, True, False, False])
+    score = np.array([5.0, 4.0, 3.0, 2.0, 1.0])
+    assert [auc_interval(bad, score)[i] for i in (0, 2)] == [pytest.approx(5 / 6), 1]
+    assert [auc_interval(bad, -score)[i] for i in (0, 1)] == [pytest.approx(1 / 6), 0]
+
+
+def test_densities_are_those_of_good_and_bad_loans() -> None:
+    bad, pd = drawn(4, 2_000)
+    found = evaluate(bad, pd)
+    assert pd[bad].mean() - pd[~bad].mean() > 0.1
+    shown = pd.clip(max=np.quantile(pd, 0.995))
+    for name, loans in (("scores_good", ~bad), ("scores_bad", bad)):
         x, y = found.curves[name]
-        assert (y * (x[1] - x[0])).sum() == pytest.approx(1)
+        width = x[1] - x[0]
+        assert (y * width).sum() == pytest.approx(1)
+        assert (x * y * width).sum() == pytest.approx(shown[loans].mean(), abs=width / 2)
