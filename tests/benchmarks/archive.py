@@ -4,7 +4,6 @@ import io
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -19,7 +18,7 @@ from credit_risk_dagster.domain.raw_events import to_arrow
 from credit_risk_dagster.pipelines.archive import COMPRESSION_LEVEL
 from credit_risk_dagster.pipelines.loans import Row, builtin_loans, endless
 from infra.embedded.servers import S3
-from tests.benchmarks.lab import BenchmarkFailed, Lab
+from tests.benchmarks.lab import BenchmarkFailed, OpenLab
 from tests.benchmarks.report import Bar, Section, table
 
 NAMES = {
@@ -43,11 +42,10 @@ class Size:
 
 FULL = Size(events=1_000_000, rounds=3, compressed=50_000)
 QUICK = Size(events=300_000, rounds=1, compressed=20_000)
+SMALLEST = Size(events=500, rounds=1, compressed=100)
 
 
-def measure(
-    open_lab: Callable[[], AbstractContextManager[Lab]], size: Size, say: Callable[[str], None]
-) -> Section:
+def measure(open_lab: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
     """Drain a topic, archive it, and score the archive again; each in a process of its own."""
     say("archive: comparing compressions")
     compressions = list(_compressions(size.compressed))

@@ -1,32 +1,32 @@
 """Time and memory of a drift report, and how both grow with the window."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from credit_risk_dagster.pipelines.loans import builtin_loans
 from infra.embedded.servers import S3
-from tests.benchmarks.lab import BenchmarkFailed, Lab
+from tests.benchmarks.lab import BenchmarkFailed, Lab, OpenLab
 from tests.benchmarks.report import Bar, Section, table
 
 
 @dataclass(frozen=True)
 class Size:
-    """The smaller window, which has the bars, the larger one, and how often each is reported."""
+    """The smaller window, which has the bars, the larger one, how often each is reported, and of
+    how many loans they are made."""
 
     fewer: int
     rows: int
     rounds: int
+    loans: int = 10_000
 
 
 FULL = Size(fewer=100_000, rows=1_000_000, rounds=3)
 QUICK = Size(fewer=100_000, rows=300_000, rounds=1)
+SMALLEST = Size(fewer=300, rows=900, rounds=1, loans=200)
 
 
-def measure(
-    open_lab: Callable[[], AbstractContextManager[Lab]], size: Size, say: Callable[[str], None]
-) -> Section:
+def measure(open_lab: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
     """Report windows of 100,000 rows and of the most, each in a process of its own, without and
     with the HTML."""
     with open_lab() as lab, S3() as s3:
@@ -35,8 +35,8 @@ def measure(
 
 
 def _measure(lab: Lab, size: Size, say: Callable[[str], None]) -> Section:
-    say("drift: 10,000 real loans, scored")
-    kafka = lab.topic(builtin_loans(), 10_000)
+    say(f"drift: {size.loans:,} real loans, scored")
+    kafka = lab.topic(builtin_loans(), size.loans)
     windows = (size.fewer, size.rows)
     runs: dict[int, list[dict[str, Any]]] = {rows: [] for rows in windows}
     with lab.database() as url:

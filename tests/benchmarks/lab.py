@@ -5,8 +5,8 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -109,6 +109,9 @@ class Lab:
             ) from error
         result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return result
+
+
+OpenLab = Callable[[], AbstractContextManager[Lab]]
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from resources.postgres.sources import Sources
 from sensors.offsets import UNFINISHED
 from tests.benchmarks.lab import (
     BenchmarkFailed,
+    OpenLab,
     drain_settings,
     drain_variables,
     kafka_settings,
@@ -52,6 +53,7 @@ class Size:
 
 FULL = Size({10: 60, OBJECTIVE_RATE: 300, 1_000: 60}, idle_spells=3)
 QUICK = Size({10: 10, OBJECTIVE_RATE: 90, 1_000: 10}, idle_spells=1)
+SMALLEST = Size({OBJECTIVE_RATE: 2}, idle_spells=1)
 
 # The truth: when Postgres committed the row, less when the event came to be, by the same machine's
 # clock. (Postgres takes the time just before it flushes the commit to disk.) The few rejected
@@ -77,7 +79,7 @@ SELECT (SELECT count(*) FROM runs),
 """
 
 
-def measure(size: Size, say: Callable[[str], None]) -> Section:
+def measure(_: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
     """Start the platform as `credit-risk demo` does, and stream at each of the rates."""
     settings = drain_settings()
     with ExitStack() as exit_stack:

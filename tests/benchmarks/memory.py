@@ -1,22 +1,18 @@
 """Peak memory of a drain run's process, and that it does not depend on how much there is to do."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 
 from credit_risk_dagster.domain.events import Event
 from credit_risk_dagster.pipelines.loans import Row, builtin_loans
-from tests.benchmarks.lab import BenchmarkFailed, Lab
+from tests.benchmarks.lab import BenchmarkFailed, OpenLab
 from tests.benchmarks.report import Bar, Section, table
 
 FULL = (50_000, 1_000_000)
 QUICK = (50_000, 200_000)
+SMALLEST = (200, 400)
 
 
-def measure(
-    open_lab: Callable[[], AbstractContextManager[Lab]],
-    sizes: tuple[int, int],
-    say: Callable[[str], None],
-) -> Section:
+def measure(open_lab: OpenLab, sizes: tuple[int, int], say: Callable[[str], None]) -> Section:
     """Execute the job once over few and once over many events, all of them there beforehand."""
     runs = []
     for events in sizes:

@@ -22,7 +22,7 @@ from infra.embedded.stack import Stack
 from resources.kafka.topics import ensure_topic
 from resources.postgres.connection import Warehouse
 from resources.postgres.migrate import migrate
-from tests.benchmarks.lab import kafka_settings, warehouse_settings
+from tests.benchmarks.lab import OpenLab, kafka_settings, warehouse_settings
 from tests.benchmarks.report import Bar, Section, table
 from tests.platform.waiting import wait_until
 
@@ -41,9 +41,10 @@ class Size:
 
 FULL = Size(10_000_000, 500_000, 60)  # a year of runs
 QUICK = Size(1_000_000, 50_000, 20)
+SMALLEST = Size(1_000, 100, 2)
 
 
-def measure(size: Size, say: Callable[[str], object]) -> Section:
+def measure(_: OpenLab, size: Size, say: Callable[[str], object]) -> Section:
     """Scrape before and after history is filled in; alone, and many at once."""
     from tests.benchmarks.dashboard import fill
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from credit_risk_dagster.pipelines.loans import builtin_loans
-from tests.benchmarks.lab import BenchmarkFailed, Lab
+from tests.benchmarks.lab import BenchmarkFailed, Lab, OpenLab
 from tests.benchmarks.report import Bar, Section, table
 
 
@@ -27,10 +27,16 @@ class Size:
 
 FULL = Size(events=300_000, rounds=5, loans=1_000_000)
 QUICK = Size(events=100_000, rounds=5, loans=100_000)
+SMALLEST = Size(events=500, rounds=1, loans=4_000)
 
 
-def measure(lab: Lab, size: Size, say: Callable[[str], None]) -> Section:
+def measure(open_lab: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
     """Drain with and without a model; then train and measure on scored applications."""
+    with open_lab() as lab:
+        return _measure(lab, size, say)
+
+
+def _measure(lab: Lab, size: Size, say: Callable[[str], None]) -> Section:
     say(f"model: producing {size.events:,} events")
     kafka = lab.topic(builtin_loans(), size.events)
     rates: dict[bool, list[float]] = {False: [], True: []}

@@ -57,6 +57,11 @@ def table(title: str, *columns: str) -> Table:
     return grid
 
 
+def exit_code(sections: list[Section]) -> int:
+    """1 when a bar is missed, else 0."""
+    return int(not all(bar.met for section in sections for bar in section.bars))
+
+
 def bars_table(sections: list[Section]) -> Table:
     """All bars, met or missed."""
     grid = table("Bars", "measured", "bar", "")

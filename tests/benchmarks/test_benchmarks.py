@@ -1,10 +1,18 @@
-"""The benchmarks measure what they say, at a size at which the figures mean nothing."""
+"""Every benchmark works: once, in its smallest size, at which the figures mean nothing."""
 
+import io
 import json
+import re
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import msgspec
 import pytest
+from rich.console import Console
+from rich.table import Table
+from typer.testing import CliRunner
 
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import load_policy
@@ -12,54 +20,137 @@ from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from infra.embedded.servers import Broker, Postgres
-from tests.benchmarks import archive, drift, model, row_at_a_time
+from tests.benchmarks import __main__ as command
+from tests.benchmarks import row_at_a_time
+from tests.benchmarks.__main__ import Name, measure
 from tests.benchmarks.lab import Lab
-from tests.benchmarks.report import Bar
-from tests.benchmarks.throughput import Size, measure
+from tests.benchmarks.report import Bar, Section, bars_table, exit_code, table
+
+# What a section has to tell: the rows of its table, and its bars.
+TOLD: dict[Name, tuple[list[str], list[str]]] = {
+    Name.THROUGHPUT: (
+        [
+            *("a  bare kafka-python poll", "b  poll + COPY of ready rows", "c  the drain"),
+            *(f"     {stage}" for stage in ("fetch", "decode", "clean + score", "copy", "commit")),
+            "d  row at a time, pandas",
+        ],
+        [
+            "the drain, in % of poll + COPY (c / b)",
+            "the drain, in times of row at a time (c / d)",
+        ],
+    ),
+    Name.MEMORY: (
+        ["200 events", "400 events"],
+        ["peak memory of a drain run", "its difference, 200 and 400 events"],
+    ),
+    Name.ARCHIVE: (
+        [
+            *("the drain", "poll + write Parquet + put_object", "the archive", "the rebuild"),
+            *(
+                f"zstd {level}, row groups of {size} MiB"
+                for level in (1, 3, 6, 9)
+                for size in (1, 4, 32)
+            ),
+        ],
+        [
+            "archiving, in % of poll + write Parquet + put_object",
+            "peak memory of archiving",
+            "the rebuild, in % of the drain",
+        ],
+    ),
+    Name.DRIFT: (
+        ["300 applications", "900 applications", "300, and its HTML"],
+        [
+            *("report of 300 rows", "its peak memory, without HTML", "peak memory of 900 rows"),
+            "time a row, 900 to 300 rows",
+        ],
+    ),
+    Name.MODEL: (
+        [
+            *("drain of 500 events", "the same with PD and reasons", "reading 4,000 loans"),
+            *("training logistic", "training gradient boosting", "training scorecard"),
+            *("benchmark tables", "peak memory"),
+        ],
+        [
+            *("PD on the stream, cost in throughput", "training on 4,000 rows"),
+            "benchmark tables, 4,000 rows",
+        ],
+    ),
+    Name.METRICS: (
+        ["without history", "1,000 applications", "the same, 20 at once"],
+        ["scrape, p95 with history"],
+    ),
+    Name.LATENCY: (
+        ["100 events/s", "first event after idle"],
+        [
+            *("p50 at 100 events/s", "p95 at 100 events/s"),
+            "first event after idle, worst of 1",
+        ],
+    ),
+}
 
 
-@pytest.mark.integration
-def test_throughput_measures_all_four(postgres: Postgres, broker: Broker) -> None:
-    size = Size(events=500, row_events=20, rounds=1)
-    section = measure(Lab(postgres, broker), size, lambda _: None)
-    contenders = section.results["contenders"].values()
-    assert all(contender["events_per_second_median"] > 0 for contender in contenders)
-    assert sum(section.results["drain_share_of_work_by_stage"].values()) == pytest.approx(1)
-
-
-@pytest.mark.integration
-def test_the_archive_is_measured_beside_the_bare_loop_and_the_drain(
-    postgres: Postgres, broker: Broker
-) -> None:
-    size = archive.Size(events=500, rounds=1, compressed=100)
-    section = archive.measure(lambda: nullcontext(Lab(postgres, broker)), size, lambda _: None)
-    assert all(rate > 0 for rate in section.results["events_per_second_median"].values())
-    assert section.results["compression_ratio"] > 1
-
-
-@pytest.mark.integration
-def test_drift_reports_of_two_sizes_are_measured(
-    postgres: Postgres, broker: Broker, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.e2e  # the latency's runs Dagster's daemon, and the others want the machine
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", Name)
+def test_a_section_tells_every_figure(
+    name: Name, postgres: Postgres, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CREDIT_RISK_DRIFT_BASELINE_ROWS", "100")
-    size = drift.Size(fewer=300, rows=900, rounds=1)
-    section = drift.measure(lambda: nullcontext(Lab(postgres, broker)), size, lambda _: None)
-    assert {rows: len(runs) for rows, runs in section.results["runs"].items()} == {
-        "300": 1,
-        "900": 1,
-    }
-    assert section.results["html"]["html_seconds"] > 0
+    monkeypatch.setenv("CREDIT_RISK_IDLE_SECONDS", "3")
+    shared = cache(lambda: Lab(postgres, broker))
+    section = measure(name, "SMALLEST", lambda _: None, lambda: nullcontext(shared()))
+    rows, bars = TOLD[name]
+    names, *columns = ([str(cell) for cell in column.cells] for column in section.table.columns)
+    assert [row.partition(" (")[0] for row in names] == rows
+    for row, figures in zip(rows, zip(*columns, strict=True), strict=True):
+        assert any(re.search(r"\d", figure) for figure in figures), row
+        assert "nan" not in figures, row
+    assert [bar.name for bar in section.bars] == bars
+    assert json.loads(json.dumps(section.results))
 
 
-@pytest.mark.integration
-def test_the_model_is_measured(postgres: Postgres, broker: Broker) -> None:
-    size = model.Size(events=500, rounds=1, loans=4_000)
-    section = model.measure(Lab(postgres, broker), size, lambda _: None)
-    training = section.results["training"]
-    assert training["loans"] > 3_900
-    assert training["train_seconds"].keys() >= {"logistic", "gradient_boosting"}
-    assert training["before_mb"] < training["trained_mb"] <= training["peak_mb"]
-    assert all(rate > 0 for rate in section.results["events_per_second_with"])
+def text(*tables: Table) -> str:
+    """The tables as they are printed."""
+    console = Console(file=io.StringIO(), width=200)
+    console.print(*tables)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert isinstance(printed, str)
+    return printed
+
+
+FAST = Bar("latency", 200, 200, "ms", at_most=True)
+SLOW = Bar("rate", 59, 60, "%", at_most=False)
+
+
+def section(*bars: Bar) -> Section:
+    grid = table("A table", "figure")
+    grid.add_row("a row", "42")
+    return Section("name", {"figure": 42}, grid, [*bars])
+
+
+@pytest.mark.parametrize(("bars", "code"), [([FAST], 0), ([FAST, SLOW], 1)])
+def test_the_command_prints_the_table_and_the_bars_and_fails_when_one_is_missed(
+    bars: list[Bar], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def measured(name: Name, size: str, _: object) -> Section:
+        asked.append((name, size))
+        return section(*bars)
+
+    monkeypatch.setattr(command, "measure", measured)
+    file = tmp_path / "report.json"
+    done = CliRunner().invoke(command.app, ["--quick", "--only", "drift", "--json", str(file)])
+    assert (done.exit_code, asked) == (code, [(Name.DRIFT, "QUICK")])
+    for part in ("A table", "a row", "42", *(bar.name for bar in bars)):
+        assert part in done.output
+    assert ("missed" in done.output) == bool(code)
+    report = json.loads(file.read_text())
+    assert report["sections"] == {"name": {"figure": 42}}
+    assert [bar["met"] for bar in report["bars"]] == [bar.met for bar in bars]
+    CliRunner().invoke(command.app, [])
+    assert asked[1:] == [(name, "FULL") for name in Name]
 
 
 def test_the_usual_design_makes_the_rows_of_the_platform() -> None:
@@ -76,7 +167,15 @@ def test_the_usual_design_makes_the_rows_of_the_platform() -> None:
 
 
 def test_a_bar_is_met_at_its_limit() -> None:
-    assert Bar("latency", 200, 200, "ms", at_most=True).met
-    assert not Bar("latency", 201, 200, "ms", at_most=True).met
-    assert Bar("rate", 60, 60, "%", at_most=False).met
-    assert not Bar("rate", 59, 60, "%", at_most=False).met
+    assert FAST.met
+    assert not replace(FAST, measured=201).met
+    assert not SLOW.met
+    assert replace(SLOW, measured=60).met
+    assert [exit_code([section(FAST)]), exit_code([section(FAST), section(SLOW)])] == [0, 1]
+    *_, fast, slow, _ = text(bars_table([section(FAST), section(SLOW)])).splitlines()
+    assert [word for word in fast.split() if word not in "│"] == [
+        *("latency", "200", "ms", "≤", "200", "ms", "met")
+    ]
+    assert [word for word in slow.split() if word not in "│"] == [
+        *("rate", "59", "%", "≥", "60", "%", "missed")
+    ]

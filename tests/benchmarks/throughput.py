@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from credit_risk_dagster.pipelines.loans import builtin_loans
-from tests.benchmarks.lab import BenchmarkFailed, Lab
+from tests.benchmarks.lab import BenchmarkFailed, Lab, OpenLab
 from tests.benchmarks.report import Bar, Section, table
 
 NAMES = {
@@ -42,10 +42,16 @@ class Size:
 
 FULL = Size(events=300_000, row_events=2_000, rounds=5)
 QUICK = Size(events=60_000, row_events=250, rounds=3)
+SMALLEST = Size(events=500, row_events=20, rounds=1)
 
 
-def measure(lab: Lab, size: Size, say: Callable[[str], None]) -> Section:
+def measure(open_lab: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
     """Measure all four, and compare."""
+    with open_lab() as lab:
+        return _measure(lab, size, say)
+
+
+def _measure(lab: Lab, size: Size, say: Callable[[str], None]) -> Section:
     say(f"throughput: producing {size.events:,} events")
     kafka = lab.topic(builtin_loans(), size.events)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES}
