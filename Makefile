@@ -1,13 +1,19 @@
-# Everything runs from .venv, which is made by itself and made again when requirements.lock changes.
+# Everything runs from .venv, which is made by itself and brought up to date when requirements.lock
+# changes: with what the demo needs, or with the development tools, too.
 # `make help` lists the targets; ARGS are handed on: make test ARGS="-k broker".
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
 BIN := .venv/bin
-INSTALLED := .venv/.installed
+# The extras of pyproject.toml that `make demo` installs, and those that everything else does.
+DEMO := embedded report
+DEV := $(DEMO) k8s dev
+INSTALLED := .venv/.dev
+# Tools that are there stay there.
+DEMO_INSTALLED := $(or $(wildcard $(INSTALLED)),.venv/.demo)
 CONTAINERS := docker compose --env-file infra/.env --file infra/docker-compose.yml
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-  --no-header --no-annotate --no-emit-index-url
+  --no-header --no-annotate --no-emit-index-url $(DEV:%=--extra %)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
@@ -21,25 +27,31 @@ unexport VIRTUAL_ENV UV_PROJECT
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(INSTALLED)  ## create .venv with exactly what requirements.lock says
+install: $(INSTALLED)  ## create .venv with everything, the development tools included
 
-# uv installs the locked set in a tenth of pip's time. Where only pip knows the way to an index (a
-# mirror in pip.conf), pip does it. Compiled now, or every process of a container with
-# PYTHONDONTWRITEBYTECODE would compile Dagster for itself.
-$(INSTALLED): requirements.lock pyproject.toml
+.venv/.demo: EXTRAS := $(DEMO)
+$(INSTALLED): EXTRAS := $(DEV)
+# An environment is what pyproject.toml asks for, in exactly the files that requirements.lock names.
+# uv installs it in a tenth of pip's time. Where only pip knows the way to an index (a mirror in
+# pip.conf), pip does it, and takes the whole lock. Compiled now, or every process of a container
+# with PYTHONDONTWRITEBYTECODE would compile Dagster for itself.
+.venv/.demo $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \
 	  f"{sys.executable} is Python {v.major}.{v.minor}; this project needs 3.11 or newer. " \
 	  "If there is one: make PYTHON=python3.12 ...")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@echo "Installing into .venv (about a minute, once)"
 	@$(BIN)/python -m pip install --quiet "uv==$(UV_VERSION)"
-	@$(BIN)/uv pip sync --quiet --python .venv --require-hashes --compile-bytecode requirements.lock \
+	@$(BIN)/uv pip install --quiet --python .venv --exact --require-hashes --compile-bytecode \
+	  --constraint requirements.lock --requirement pyproject.toml $(EXTRAS:%=--extra %) \
 	  || $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(BIN)/uv pip install --quiet --python .venv --no-deps --editable . \
+	  --build-constraints requirements.lock --verify-hashes \
+	  || $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@$(BIN)/uv pip check --quiet --python .venv
 	@touch $@
 
-demo: $(INSTALLED)  ## run the whole platform on this machine; ARGS="--help" tells more
+demo: $(DEMO_INSTALLED)  ## run the whole platform on this machine; ARGS="--help" tells more
 	@$(BIN)/credit-risk demo $(ARGS)
 
 test: $(INSTALLED)  ## run the tests
@@ -64,14 +76,14 @@ bench-dashboard: $(INSTALLED)  ## measure the dashboard's queries on 10,000,000 
 screenshots: $(INSTALLED)  ## take the pictures in docs/images anew, of two days at work
 	@$(BIN)/python -m tests.live.screenshots
 
-benchmark-model: $(INSTALLED)  ## compare the rules with models on the built-in loans
+benchmark-model: $(DEMO_INSTALLED)  ## compare the rules with models on the built-in loans
 	@$(BIN)/credit-risk model benchmark --sample builtin $(ARGS)
 
 grafana: $(INSTALLED)  ## write Grafana's dashboards anew from the code in infra/grafana/
 	@$(BIN)/python -m infra.grafana
 
 .PHONY: docs env up down logs
-docs: $(INSTALLED)  ## write docs/configuration.md anew from the settings
+docs: $(DEMO_INSTALLED)  ## write docs/configuration.md anew from the settings
 	@$(BIN)/python -m infra.configuration_reference
 
 env:  ## write infra/.env with random secrets, unless it is there
@@ -89,9 +101,7 @@ logs:  ## follow the containers' output; ARGS="dagster-code" for one of them
 
 lock:  ## write requirements.lock anew from pyproject.toml; ARGS="--upgrade" takes newer versions
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv --clear .venv && $(BIN)/pip install --quiet "uv==$(UV_VERSION)"; }
-	@$(COMPILE) --extra embedded --extra dev --extra k8s $(ARGS) --output-file requirements.lock pyproject.toml
-	@$(COMPILE) --extra k8s --constraint requirements.lock --output-file infra/image.lock pyproject.toml
-	@$(COMPILE) --extra k8s --extra loans --constraint requirements.lock --output-file infra/image-demo.lock pyproject.toml
+	@$(COMPILE) $(ARGS) --output-file requirements.lock pyproject.toml
 
 clean:  ## remove .venv, the caches and the demo's data
 	rm -rf .venv .credit-risk .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

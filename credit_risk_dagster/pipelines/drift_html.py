@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from html import escape
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ def publish_html(
     numbers are stored, and stay."""
     key = html_key(report.period.end)
     try:
+        if find_spec("evidently") is None:
+            raise PlatformError("Evidently is not installed; the extra `report` has it")
         with warehouse.session("drift") as connection:
             sample = DriftLedger(connection).sample(report.period, report.window.rows, _HTML_ROWS)
         lake.put(key, render(report, sample).encode(), CONTENT_TYPE)

@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import sys
 import urllib.request
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -161,7 +162,7 @@ def test_an_unread_window_is_asked_for_by_rows_or_hours(
     assert metadata(empty, "drift_report")["HTML report"].value.startswith("http")
 
 
-@pytest.mark.parametrize("broken", ["s3", "evidently"])
+@pytest.mark.parametrize("broken", ["s3", "evidently", "no evidently"])
 def test_without_html_the_numbers_land(
     pipeline: Pipeline,
     instance: dg.DagsterInstance,
@@ -172,6 +173,9 @@ def test_without_html_the_numbers_land(
     if broken == "s3":
         monkeypatch.setenv("S3_BUCKET", "nowhere")
         problem = "none: bucket nowhere at http"
+    elif broken == "no evidently":
+        monkeypatch.setitem(sys.modules, "evidently", None)
+        problem = "none: Evidently is not installed; the extra `report` has it"
     else:
         from evidently import Report
 

@@ -14,7 +14,7 @@ from resources.postgres.connection import Warehouse
 from resources.postgres.models import ModelStore
 from sensors.population import DRIFTED, STABLE, population_drifted
 from tests.assets_src.test_scoring import failure
-from tests.pipelines.models import loans
+from tests.pipelines.models import KINDS, loans
 from tests.platform.pipeline import Pipeline
 
 pytestmark = pytest.mark.integration
@@ -66,7 +66,7 @@ def test_a_benchmark_from_the_launch_form(pipeline: Pipeline, instance: dg.Dagst
     assert model["features"].value == "int_rate, dti"
     assert "At the same 4.4 % flagged" in measured["verdict"].value
     subjects = {row.data["subject"]: row.data for row in measured["subjects"].records}
-    assert subjects.keys() == {"rules", "logistic", "gradient_boosting", "scorecard"}
+    assert subjects.keys() == {"rules", *KINDS}
     assert subjects["rules"]["Brier"] == ""
     assert 0.6 < subjects["logistic"]["AUC"] < 0.75
     plots = [value.value for name, value in measured.items() if name.startswith("plot: ")]

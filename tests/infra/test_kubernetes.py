@@ -252,7 +252,8 @@ def test_two_runs_of_a_lane_at_most() -> None:
 
 
 def test_versions_are_those_of_the_image() -> None:
-    dagster = re.search(r"^dagster==([0-9.]+)", (INFRA / "image.lock").read_text(), re.MULTILINE)
+    lock = (PROJECT_ROOT / "requirements.lock").read_text()
+    dagster = re.search(r"^dagster==([0-9.]+)", lock, re.MULTILINE)
     assert dagster
     chart = (MANIFESTS / "dagster-values.yaml").read_text()
     assert f"--version {dagster[1]} " in chart

@@ -19,7 +19,7 @@ from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from resources.postgres.connection import WarehouseUnavailable
 from resources.postgres.models import ModelMissing, ModelStore
 from tests.domain.model.samples import OUTCOME, builtin_sample
-from tests.pipelines.models import loans
+from tests.pipelines.models import CHALLENGERS, KINDS, loans
 from tests.pipelines.test_rebuild import run as rebuild
 from tests.pipelines.test_rebuild import tables
 from tests.platform.pipeline import Pipeline
@@ -42,16 +42,15 @@ def test_models_and_benchmark_are_stored_whole(
 ) -> None:
     with pipeline.warehouse.session() as connection:
         models = {model.kind: model for model in ModelStore(connection).models()}
-    assert models.keys() == {"logistic", "gradient_boosting", "scorecard"} == stored.models.keys()
+    assert models.keys() == set(KINDS) == stored.models.keys()
     logistic = models["logistic"]
     assert (logistic.rows, logistic.bads, logistic.sample) == (9_943, 177, "builtin")
     assert logistic.features == list(CLASSIC_FEATURES)
     assert logistic.outcome == OUTCOME.version
     assert logistic.metrics["auc"] == pytest.approx(0.69, abs=0.01)
     assert not logistic.active
-    assert [models[kind].can_score for kind in ("logistic", "gradient_boosting", "scorecard")] == [
-        *(True, False, False)
-    ]
+    assert logistic.can_score
+    assert not any(models[kind].can_score for kind in CHALLENGERS)
     rows = {row["subject"]: row for row in pipeline.query("SELECT * FROM model_benchmarks")}
     assert rows.keys() == {RULES, *models}
     for subject in trained.benchmark.subjects:

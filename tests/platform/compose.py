@@ -9,11 +9,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import Any
 
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from credit_risk_dagster.settings import PROJECT_ROOT
 from infra import make_env
@@ -196,14 +198,31 @@ class Composed(Platform):
 @cache
 def absent_modules(image: str) -> list[str]:
     """Top-level modules that are installed here, and not in the image."""
-    lock = "image-demo.lock" if f"{OURS}-demo" in image else "image.lock"
-    installed = re.findall(r"^([A-Za-z0-9._-]+)==", (INFRA / lock).read_text(), re.MULTILINE)
-    there = {_normal(name) for name in [*installed, OURS]}
+    there = image_distributions(image)
     return sorted(
         module
         for module, distributions in packages_distributions().items()
-        if there.isdisjoint(map(_normal, distributions))
+        if there.isdisjoint(map(canonicalize_name, distributions))
     )
+
+
+def image_distributions(image: str) -> set[str]:
+    """What the image has: this project with the extras that its Dockerfile installs, and all that
+    these need."""
+    text = (INFRA / "Dockerfile").read_text()
+    if f"{OURS}-demo" not in image:
+        text = text.partition(" AS demo\n")[0]
+    wanted: set[tuple[str, str]] = set()
+    waiting = [(OURS, extra) for extra in re.findall(r"--extra (\S+)", text)]
+    while waiting:
+        name, extra = waiting.pop()
+        wanted.add((name, extra))
+        for line in requires(name) or []:
+            needed = Requirement(line)
+            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                also = ((canonicalize_name(needed.name), extra) for extra in ("", *needed.extras))
+                waiting += set(also) - wanted
+    return {name for name, _ in wanted}
 
 
 def image_files() -> Iterator[str]:
@@ -219,10 +238,6 @@ def _link_application(directory: Path) -> None:
         link = directory / name
         if not link.is_symlink():
             link.symlink_to(PROJECT_ROOT / name)
-
-
-def _normal(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def _port(service: Mapping[str, Any]) -> int:
