@@ -48,7 +48,7 @@ CURVES = {
 
 
 def _of_subject(names: tuple[str, ...]) -> dict[str, Any]:
-    return series("subject:N", names, _PLACES)
+    return series("subject:N", names, _PLACES, columns=2)
 
 
 def curve_rows(curves: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -78,20 +78,21 @@ def tier_colour(**more: Any) -> alt.Color:
 
 
 def series(
-    field: str, names: Sequence[str], places: Mapping[str, int] | None = None
+    field: str, names: Sequence[str], places: Mapping[str, int] | None = None, **more: Any
 ) -> dict[str, Any]:
     """The encodings of lines: each name has its colour, and its dashes for who sees none.
 
     Args:
         places: of a name among the colours, where it has the same one in every chart; without it
             they are given in the order of the names.
+        more: choices for the legend.
     """
     at = [places[name] if places else place for place, name in enumerate(names)]
     return {
         "color": alt.Color(
             field,
             scale=alt.Scale(domain=list(names), range=[SERIES_COLOURS[i] for i in at]),
-            legend=legend(columns=2, symbolType="stroke", symbolOpacity=1),
+            legend=legend(symbolType="stroke", symbolOpacity=1, **more),
         ),
         "strokeDash": alt.StrokeDash(
             field, scale=alt.Scale(domain=list(names), range=[SERIES_DASHES[i] for i in at])

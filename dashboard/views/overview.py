@@ -342,10 +342,10 @@ def _bars(name: str, measure: str, rows: pd.DataFrame, caption: str) -> None:
     many = rows["applications"] >= FEWEST
     if interval and many.any() and not many.all():
         rows = rows[many]
-        caption += f" Without those with fewer than {FEWEST} applications."
+        caption += f". Without those with fewer than {FEWEST} applications"
     columns = ["label", "value", "text", "applications", *(["low", "high"] if interval else [])]
     if interval:
-        caption += " Lines: 95 % intervals."
+        caption += ". Lines: 95 % intervals"
     with panel(f"{measure} by {name.lower()}", caption):
         show(
             charts.segments(measure, axis_format, colour, interval),
