@@ -57,11 +57,12 @@ demo: $(DEMO_INSTALLED)  ## run the whole platform on this machine; ARGS="--help
 test: $(INSTALLED)  ## run the tests
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
 
-lint: $(INSTALLED)  ## check style, format, types and layers
+lint: $(INSTALLED)  ## check style, format, types, layers and Dagster's definitions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/dg check defs
 
 format: $(INSTALLED)  ## put the code into the format that lint wants
 	$(BIN)/ruff check --fix .

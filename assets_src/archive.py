@@ -1,18 +1,29 @@
 """The asset of the archive, its checks, and the jobs that keep both up to date."""
 
 from collections.abc import Iterator
-from importlib.metadata import version
 from typing import Any
 
 import dagster as dg
 
-from assets_src.scoring import OWNERS
+from assets_src.common import (
+    CODE_VERSION,
+    OWNERS,
+    check_result,
+    kept_fresh,
+    one_line_failures,
+    table,
+)
+from assets_src.source_code import linked
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.archive import ArchiveReport, archive
 from credit_risk_dagster.pipelines.archive_check import check_archive, verify_archive
-from credit_risk_dagster.settings import ArchiveSettings
-from resources.configurable import BrokerResource, LakeResource, WarehouseResource
+from credit_risk_dagster.settings import ArchiveSettings, Settings
+from resources.kafka.broker import Broker
+from resources.lake import Lake
+from resources.postgres.connection import Warehouse
 from resources.postgres.sources import Sources
+
+_CRON = ArchiveSettings().cron
 
 ARCHIVE = dg.AssetKey("raw_event_archive")
 ARCHIVE_COMPLETE = dg.AssetCheckSpec(
@@ -34,7 +45,8 @@ ARCHIVE_COMPLETE = dg.AssetCheckSpec(
     "raw_events/<topic>/dt=<day>/p<partition>/<offsets>.parquet.",
     kinds={"s3", "parquet"},
     owners=OWNERS,
-    code_version=version("credit-risk-platform"),
+    code_version=CODE_VERSION,
+    freshness_policy=kept_fresh(_CRON),
     output_required=False,
     check_specs=[ARCHIVE_COMPLETE],
     metadata={
@@ -52,63 +64,52 @@ ARCHIVE_COMPLETE = dg.AssetCheckSpec(
 )
 def raw_event_archive(
     context: dg.AssetExecutionContext,
-    broker: BrokerResource,
-    warehouse: WarehouseResource,
-    lake: LakeResource,
+    settings: dg.ResourceParam[Settings],
+    broker: dg.ResourceParam[Broker],
+    warehouse: dg.ResourceParam[Warehouse],
+    lake: dg.ResourceParam[Lake],
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Archive what is committed and not archived yet."""
-    store, bucket = warehouse.client(), lake.client()
-    try:
-        report = archive(
-            broker.client(),
-            store,
-            bucket,
-            ArchiveSettings(),
-            run_id=context.run.run_id,
-            log=context.log,
-        )
-        if report.objects or report.lost:
-            yield dg.MaterializeResult(asset_key=ARCHIVE, metadata=_metadata(report))
-        account = (
-            check_archive(store, bucket, report.source, recent=True) if report.source else None
-        )
-    except PlatformError as error:
-        yield _complete(False, str(error))
-        # The next run resumes; a retry of this one would only come sooner than S3 recovers.
-        raise dg.Failure(str(error), allow_retries=False) from error
+    with one_line_failures():
+        try:
+            report = archive(
+                broker,
+                warehouse,
+                lake,
+                settings.archive,
+                run_id=context.run.run_id,
+                log=context.log,
+            )
+            if report.objects or report.lost:
+                yield dg.MaterializeResult(asset_key=ARCHIVE, metadata=_metadata(report))
+            account = (
+                check_archive(warehouse, lake, report.source, recent=True)
+                if report.source
+                else None
+            )
+        except PlatformError as error:
+            yield check_result(ARCHIVE_COMPLETE, False, str(error))
+            raise
     if account is None:
-        yield _complete(True, "nothing of the topic is committed yet")
+        yield check_result(ARCHIVE_COMPLETE, True, "nothing of the topic is committed yet")
         return
     archived = sum(p["archived"] for p in account.partitions)
     pending = sum(p["pending"] for p in account.partitions)
-    yield _complete(
+    yield check_result(
+        ARCHIVE_COMPLETE,
         not account.problems,
         "; ".join(account.problems)
         or f"{archived:,} offsets archived, {pending:,} committed since and pending",
-        {"offsets and events by partition": _table(account.partitions)},
-    )
-
-
-def _complete(
-    passed: bool, description: str, metadata: dict[str, Any] | None = None
-) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        check_name=ARCHIVE_COMPLETE.name,
-        asset_key=ARCHIVE,
-        passed=passed,
-        description=description,
-        metadata=metadata or {},
+        {"offsets and events by partition": table(account.partitions)},
     )
 
 
 def _metadata(report: ArchiveReport) -> dict[str, Any]:
     return {
         "dagster/row_count": report.rows,
-        "objects": _table(
-            [
-                {"key": plan.key, "events": plan.rows, "bytes": plan.bytes}
-                for plan in report.objects[:50]  # of the first archiving of an old topic, enough
-            ]
+        "objects": table(
+            {"key": plan.key, "events": plan.rows, "bytes": plan.bytes}
+            for plan in report.objects[:50]  # of the first archiving of an old topic, enough
         ),
         "object count": len(report.objects),
         "bytes": report.bytes,
@@ -120,10 +121,6 @@ def _metadata(report: ArchiveReport) -> dict[str, Any]:
     }
 
 
-def _table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
-    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows])
-
-
 @dg.asset_check(
     asset=ARCHIVE,
     name="archive_checksums",
@@ -131,18 +128,19 @@ def _table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
     "stored. If it fails, restore the named objects from a version or a replica of the bucket.",
 )
 def archive_checksums(
-    broker: BrokerResource, warehouse: WarehouseResource, lake: LakeResource
+    broker: dg.ResourceParam[Broker],
+    warehouse: dg.ResourceParam[Warehouse],
+    lake: dg.ResourceParam[Lake],
 ) -> dg.AssetCheckResult:
     """Read the whole archive of the topic back, and compare it in full with what is committed."""
-    store, bucket = warehouse.client(), lake.client()
     try:
-        topic = broker.client().inspect()
-        with store.session() as connection:
+        topic = broker.inspect()
+        with warehouse.session() as connection:
             source = Sources(connection).find(topic)
         if source is None:
             return dg.AssetCheckResult(passed=True, description="nothing is archived yet")
-        account = check_archive(store, bucket, source)
-        verified = verify_archive(store, bucket, source_id=source.source_id)
+        account = check_archive(warehouse, lake, source)
+        verified = verify_archive(warehouse, lake, source_id=source.source_id)
     except PlatformError as error:
         return dg.AssetCheckResult(passed=False, description=str(error))
     problems = [*account.problems, *(f"{k} {wrong}" for k, wrong in verified.broken.items())]
@@ -173,7 +171,7 @@ verify_archive_job = dg.define_asset_job(
 archive_schedule = dg.ScheduleDefinition(
     name="archive_raw_events_schedule",
     job=archive_raw_events,
-    cron_schedule=ArchiveSettings().cron,
+    cron_schedule=_CRON,
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Archives what was committed since the last time (CREDIT_RISK_ARCHIVE_CRON).",
 )
@@ -183,4 +181,11 @@ verify_schedule = dg.ScheduleDefinition(
     cron_schedule="17 3 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Once a day, the checksums of the whole archive.",
+)
+
+defs = dg.Definitions(
+    assets=linked(raw_event_archive),
+    asset_checks=[archive_checksums],
+    jobs=[archive_raw_events, verify_archive_job],
+    schedules=[archive_schedule, verify_schedule],
 )

@@ -1,17 +1,22 @@
 """The assets of drift: the baseline, the report with its checks, and their jobs."""
 
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from assets_src.scoring import OWNERS
+from assets_src.common import (
+    CODE_VERSION,
+    OWNERS,
+    check_result,
+    kept_fresh,
+    one_line_failures,
+    table,
+)
+from assets_src.source_code import linked
 from credit_risk_dagster.domain.drift.comparison import Drift
-from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.drift import (
     DriftReport,
     NothingScored,
@@ -19,9 +24,12 @@ from credit_risk_dagster.pipelines.drift import (
     freeze_baseline,
     report_drift,
 )
-from credit_risk_dagster.settings import DrainSettings, DriftSettings, KafkaSettings
-from resources.configurable import LakeResource, WarehouseResource
+from credit_risk_dagster.settings import DriftSettings, Settings
+from resources.lake import Lake
 from resources.postgres.baselines import StoredBaseline
+from resources.postgres.connection import Warehouse
+
+_CRON = DriftSettings().cron
 
 BASELINE = dg.AssetKey("drift_baseline")
 REPORT = dg.AssetKey("drift_report")
@@ -87,23 +95,25 @@ class BaselineConfig(dg.Config):
     "feature, and no rows. Materializing it freezes another one.",
     kinds={"postgres", "python"},
     owners=OWNERS,
-    code_version=version("credit-risk-platform"),
+    code_version=CODE_VERSION,
 )
-def drift_baseline(config: BaselineConfig, warehouse: WarehouseResource) -> dg.MaterializeResult:
+def drift_baseline(
+    config: BaselineConfig,
+    settings: dg.ResourceParam[Settings],
+    warehouse: dg.ResourceParam[Warehouse],
+) -> dg.MaterializeResult:
     """Freeze a baseline."""
-    try:
+    with one_line_failures():
         stored, new = freeze_baseline(
-            warehouse.client(),
-            DriftSettings(),
-            KafkaSettings().topic,
-            load_policy(DrainSettings().policy_file),
+            warehouse,
+            settings.drift,
+            settings.kafka.topic,
+            settings.policy,
             rows=config.rows,
             csv=Path(config.csv) if config.csv else None,
             name=config.name or None,
             activate=config.activate,
         )
-    except PlatformError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
     return dg.MaterializeResult(metadata={**_baseline_metadata(stored), "new": new})
 
 
@@ -137,36 +147,37 @@ class ReportConfig(dg.Config):
     "chi-square and shifts of every feature, and the decisions' shares.",
     kinds={"postgres", "s3", "python"},
     owners=OWNERS,
-    code_version=version("credit-risk-platform"),
+    code_version=CODE_VERSION,
+    freshness_policy=kept_fresh(_CRON),
     output_required=False,
     check_specs=[PSI_SIGNIFICANT, PSI_MODERATE, REJECT_SHARE, WATCHLIST_SHARE],
 )
 def drift_report(
     context: dg.AssetExecutionContext,
     config: ReportConfig,
-    warehouse: WarehouseResource,
-    lake: LakeResource,
+    settings: dg.ResourceParam[Settings],
+    warehouse: dg.ResourceParam[Warehouse],
+    lake: dg.ResourceParam[Lake],
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Compare a window with the active baseline; the first report freezes the baseline."""
     if config.last_rows and config.last_hours:
         raise dg.Failure("give last_rows or last_hours, not both", allow_retries=False)
-    try:
-        report = report_drift(
-            warehouse.client(),
-            DriftSettings(),
-            KafkaSettings().topic,
-            load_policy(DrainSettings().policy_file),
-            run_id=context.run.run_id,
-            last_rows=config.last_rows,
-            last_hours=config.last_hours,
-        )
-    except (TooFewApplications, NothingScored) as error:
-        context.log.info("no report: %s", error)
-        for spec in (PSI_SIGNIFICANT, PSI_MODERATE, REJECT_SHARE, WATCHLIST_SHARE):
-            yield _result(spec, True, f"no report yet: {error}")
-        return
-    except PlatformError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+    with one_line_failures():
+        try:
+            report = report_drift(
+                warehouse,
+                settings.drift,
+                settings.kafka.topic,
+                settings.policy,
+                run_id=context.run.run_id,
+                last_rows=config.last_rows,
+                last_hours=config.last_hours,
+            )
+        except (TooFewApplications, NothingScored) as error:
+            context.log.info("no report: %s", error)
+            for spec in (PSI_SIGNIFICANT, PSI_MODERATE, REJECT_SHARE, WATCHLIST_SHARE):
+                yield check_result(spec, True, f"no report yet: {error}")
+            return
     if report.froze:
         context.log_event(
             dg.AssetMaterialization(
@@ -179,7 +190,7 @@ def drift_report(
         # Evidently is slow to import.
         from credit_risk_dagster.pipelines.drift_html import publish_html
 
-        publish_html(report, warehouse.client(), lake.client(), context.log)
+        publish_html(report, warehouse, lake, context.log)
     yield dg.MaterializeResult(asset_key=REPORT, metadata=_metadata(report))
     yield from _checks(report)
 
@@ -200,47 +211,29 @@ def _checks(report: DriftReport) -> Iterator[dg.AssetCheckResult]:
             found.append(("the tiers", drift.tier_psi))
         found.sort(key=lambda item: -(item[1] or 0))
         said = ", ".join(f"{name} {psi:.3f}" for name, psi in found)
-        yield _result(
+        yield check_result(
             spec,
             not found,
             few if small else f"PSI of {said}" if found else f"none of the features is {verdict}",
-            severity,
             {"features": len(found), "highest PSI": max(f.psi or 0.0 for f in drift.features)},
+            severity,
         )
     reject = drift.reject_limits[1] if drift.reject_limits else 1.0
     rejected = drift.reject_share or 0.0
-    yield _result(
+    yield check_result(
         REJECT_SHARE,
         rejected <= reject or small,
         few if small else f"{rejected:.2%} of the events were rejected, limit {reject:.2%}",
-        dg.AssetCheckSeverity.ERROR,
         {"reject share": rejected, "upper limit": reject},
     )
     low, high = drift.watchlist_limits or (0.0, 1.0)
     share = drift.watchlist_share or 0.0
-    yield _result(
+    yield check_result(
         WATCHLIST_SHARE,
         low <= share <= high or small,
         few if small else f"{share:.2%} are on the Watchlist, limits {low:.2%} to {high:.2%}",
-        dg.AssetCheckSeverity.WARN,
         {"watchlist share": share, "lower limit": low, "upper limit": high},
-    )
-
-
-def _result(
-    spec: dg.AssetCheckSpec,
-    passed: bool,
-    description: str,
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
-    figures: dict[str, float] | None = None,
-) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        check_name=spec.name,
-        asset_key=spec.asset_key,
-        passed=passed,
-        severity=severity,
-        description=description,
-        metadata=figures or {},
+        dg.AssetCheckSeverity.WARN,
     )
 
 
@@ -279,28 +272,24 @@ def _features(drift: Drift) -> dg.TableMetadataValue:
     def figure(value: float | None) -> str:
         return "" if value is None else f"{value:.4g}"
 
-    return dg.MetadataValue.table(
-        [
-            dg.TableRecord(
-                {
-                    "feature": f.feature,
-                    "verdict": f.verdict.replace("_", " "),
-                    "PSI": figure(f.psi),
-                    "without drift": figure(f.psi_floor),
-                    "chance limit": figure(f.psi_limit),
-                    "KS": figure(f.ks),
-                    "chi-square": figure(f.chi2),
-                    "p": figure(f.chi2_p if f.ks_p is None else f.ks_p),
-                    "mean": figure(f.mean),
-                    "mean was": figure(f.reference_mean),
-                    "median": figure(f.median),
-                    "median was": figure(f.reference_median),
-                    "missing": figure(f.missing_share),
-                    "missing was": figure(f.reference_missing_share),
-                }
-            )
-            for f in sorted(drift.features, key=lambda feature: -(feature.psi or 0))
-        ]
+    return table(
+        {
+            "feature": f.feature,
+            "verdict": f.verdict.replace("_", " "),
+            "PSI": figure(f.psi),
+            "without drift": figure(f.psi_floor),
+            "chance limit": figure(f.psi_limit),
+            "KS": figure(f.ks),
+            "chi-square": figure(f.chi2),
+            "p": figure(f.chi2_p if f.ks_p is None else f.ks_p),
+            "mean": figure(f.mean),
+            "mean was": figure(f.reference_mean),
+            "median": figure(f.median),
+            "median was": figure(f.reference_median),
+            "missing": figure(f.missing_share),
+            "missing was": figure(f.reference_missing_share),
+        }
+        for f in sorted(drift.features, key=lambda feature: -(feature.psi or 0))
     )
 
 
@@ -322,7 +311,13 @@ report_drift_job = dg.define_asset_job(
 drift_schedule = dg.ScheduleDefinition(
     name="report_drift_schedule",
     job=report_drift_job,
-    cron_schedule=DriftSettings().cron,
+    cron_schedule=_CRON,
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Reports drift of the newest applications (CREDIT_RISK_DRIFT_CRON).",
+)
+
+defs = dg.Definitions(
+    assets=linked(drift_baseline, drift_report),
+    jobs=[freeze_baseline_job, report_drift_job],
+    schedules=[drift_schedule],
 )

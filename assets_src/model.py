@@ -1,19 +1,24 @@
 """The assets of the statistical model: a sample, the models, and their benchmark with the rules."""
 
 from collections.abc import Iterator
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
-from assets_src.scoring import OWNERS
+from assets_src.common import (
+    CODE_VERSION,
+    OWNERS,
+    check_result,
+    kept_fresh,
+    one_line_failures,
+    table,
+)
+from assets_src.source_code import linked
 from credit_risk_dagster.domain.features import FEATURES, select_features
 from credit_risk_dagster.domain.model.outcome import load_outcome
-from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.settings import DrainSettings, ModelSettings
-from resources.configurable import WarehouseResource
+from credit_risk_dagster.settings import ModelSettings, Settings
+from resources.postgres.connection import Warehouse
 
 if TYPE_CHECKING:
     from credit_risk_dagster.domain.model.sample import Sample
@@ -69,7 +74,8 @@ def _spec(name: str, description: str, *deps: str, kinds: set[str]) -> dg.AssetS
         kinds=kinds,
         owners=OWNERS,
         skippable=True,
-        code_version=version("credit-risk-platform"),
+        code_version=CODE_VERSION,
+        freshness_policy=kept_fresh(_DEFAULTS.cron),
     )
 
 
@@ -103,82 +109,62 @@ def _spec(name: str, description: str, *deps: str, kinds: set[str]) -> dg.AssetS
     check_specs=[ENOUGH_OUTCOMES, NO_LEAKAGE, FIT],
 )
 def model_loans(
-    context: dg.AssetExecutionContext, config: ModelConfig, warehouse: WarehouseResource
+    context: dg.AssetExecutionContext,
+    config: ModelConfig,
+    settings: dg.ResourceParam[Settings],
+    warehouse: dg.ResourceParam[Warehouse],
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Take a sample, train on it, measure, and store; stop where a check fails."""
-    from credit_risk_dagster.domain.model.benchmark import BASELINE, objections
     from credit_risk_dagster.domain.model.sample import SampleTooSmall
     from credit_risk_dagster.pipelines import modelling
-    from resources.postgres.models import ModelStore
 
-    store = warehouse.client()
-    try:
+    with one_line_failures():
         features = select_features(config.features)
-        policy = load_policy(DrainSettings().policy_file)
+        policy, outcome = settings.policy, load_outcome(config.outcome)
         try:
             sample = modelling.load_sample(
-                config.sample, load_outcome(config.outcome), policy, store, ModelSettings().max_rows
+                config.sample, outcome, policy, warehouse, settings.model.max_rows
             )
         except SampleTooSmall as error:
-            yield _result(ENOUGH_OUTCOMES, False, str(error), severity=dg.AssetCheckSeverity.WARN)
-            yield _result(NO_LEAKAGE, True, "not looked at: there are too few outcomes")
-            yield _nothing_trained("there are too few outcomes")
+            yield _warning(ENOUGH_OUTCOMES, str(error))
+            yield check_result(NO_LEAKAGE, True, "not looked at: there are too few outcomes")
+            yield _warning(FIT, "nothing was trained: there are too few outcomes")
             return
-        yield _result(
-            ENOUGH_OUTCOMES,
-            True,
-            f"{sample.bads:,} bad of {len(sample):,} loans by {sample.outcome}",
-        )
+        said = f"{sample.bads:,} bad of {len(sample):,} loans by {sample.outcome}"
+        yield check_result(ENOUGH_OUTCOMES, True, said)
         yield dg.MaterializeResult(asset_key="training_sample", metadata=_sample_metadata(sample))
         try:
             aucs = modelling.check_features(sample, features)
         except modelling.LeakingFeature as error:
-            yield _result(NO_LEAKAGE, False, str(error))
-            yield _nothing_trained("a feature knows the outcome")
+            yield check_result(NO_LEAKAGE, False, str(error))
+            yield _warning(FIT, "nothing was trained: a feature knows the outcome")
             return
-        alone = [{"feature": name, "AUC alone": round(auc, 3)} for name, auc in aucs.items()]
-        yield _result(NO_LEAKAGE, True, "no feature knows the outcome", {"features": _table(alone)})
+        alone = table({"feature": name, "AUC alone": round(auc, 3)} for name, auc in aucs.items())
+        yield check_result(NO_LEAKAGE, True, "no feature knows the outcome", {"features": alone})
         found = modelling.model(sample, features, policy, config.seed, context.log)
-        stored = modelling.store(store, found, context.run.run_id)
+        stored = modelling.store(warehouse, found, context.run.run_id)
         yield dg.MaterializeResult(asset_key="risk_model", metadata=_model_metadata(found, stored))
         yield dg.MaterializeResult(
             asset_key="model_benchmark", metadata=_benchmark_metadata(found, stored)
         )
-        with store.session("model") as connection:
-            row = ModelStore(connection).benchmark_of(stored.models[BASELINE])
-    except PlatformError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
-    against = objections(row) if row else ["it has no benchmark"]
+        yield _fitness(warehouse, stored)
+
+
+def _fitness(warehouse: Warehouse, stored: "Stored") -> dg.AssetCheckResult:
+    from credit_risk_dagster.domain.model.benchmark import BASELINE, objections
+    from resources.postgres.models import ModelStore
+
     model_id = stored.models[BASELINE]
-    yield _result(
-        FIT,
-        not against,
-        f"model {model_id}: {'; '.join(against)}"
-        if against
-        else f"`credit-risk model activate {model_id}`, or the job activate_model, lets it score",
-        severity=dg.AssetCheckSeverity.WARN,
-    )
+    with warehouse.session("model") as connection:
+        row = ModelStore(connection).benchmark_of(model_id)
+    if against := objections(row) if row else ["it has no benchmark"]:
+        return _warning(FIT, f"model {model_id}: {'; '.join(against)}")
+    way = f"`credit-risk model activate {model_id}`, or the job activate_model"
+    return check_result(FIT, True, f"{way}, lets it score")
 
 
-def _nothing_trained(why: str) -> dg.AssetCheckResult:
-    return _result(FIT, False, f"nothing was trained: {why}", severity=dg.AssetCheckSeverity.WARN)
-
-
-def _result(
-    check: dg.AssetCheckSpec,
-    passed: bool,
-    description: str,
-    metadata: dict[str, Any] | None = None,
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
-) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        check_name=check.name,
-        asset_key=check.asset_key,
-        passed=passed,
-        severity=severity,
-        description=description,
-        metadata=metadata or {},
-    )
+def _warning(spec: dg.AssetCheckSpec, description: str) -> dg.AssetCheckResult:
+    return check_result(spec, False, description, severity=dg.AssetCheckSeverity.WARN)
 
 
 def _sample_metadata(sample: "Sample") -> dict[str, Any]:
@@ -189,7 +175,7 @@ def _sample_metadata(sample: "Sample") -> dict[str, Any]:
         "bad loans": sample.bads,
         "bad rate (%)": round(100 * sample.bads / len(sample), 2),
         "sample hash": sample.content_hash,
-        "loans by month of issue": _table(
+        "loans by month of issue": table(
             [{"month": m, "loans": n, "bad": b} for m, n, b in sample.by_month()]
         ),
     }
@@ -200,13 +186,13 @@ def _model_metadata(found: "Modelling", stored: "Stored") -> dict[str, Any]:
 
     effects = found.effects()
     return {
-        "model ids": _table([{"kind": k, "model": i} for k, i in stored.models.items()]),
+        "model ids": table([{"kind": k, "model": i} for k, i in stored.models.items()]),
         "outcome": found.sample.outcome,
         "features": ", ".join(feature.name for feature in found.features),
         "seed": found.seed,
         "sample hash": found.sample.content_hash,
         "inverse penalty C": found.trained[0].estimator.named_steps["model"].C,
-        "odds ratios": _table([_rounded(vars(effect)) for effect in effects]),
+        "odds ratios": table([_rounded(vars(effect)) for effect in effects]),
         "coefficients": dg.MetadataValue.md(pictures.effects(effects)),
     }
 
@@ -221,21 +207,21 @@ def _benchmark_metadata(found: "Modelling", stored: "Stored") -> dict[str, Any]:
         "benchmark": stored.benchmark_id,
         "outcome": found.sample.outcome,
         "policy": measured.policy,
-        "subjects": _table([_rounded(subject.figures()) for subject in measured.subjects]),
+        "subjects": table([_rounded(subject.figures()) for subject in measured.subjects]),
         **{
             f"plot: {name}": dg.MetadataValue.md(picture)
             for name, picture in pictures.benchmark(measured).items()
         },
-        "bad rate by tier of the rules": _table([_rounded(row) for row in rules.tiers or []]),
-        "gains of the logistic model": _table([_rounded(r) for r in baseline.evaluation.gains]),
-        "gains of the rules": _table([_rounded(row) for row in rules.evaluation.gains]),
+        "bad rate by tier of the rules": table([_rounded(row) for row in rules.tiers or []]),
+        "gains of the logistic model": table([_rounded(r) for r in baseline.evaluation.gains]),
+        "gains of the rules": table([_rounded(row) for row in rules.evaluation.gains]),
     }
     if calibrated := baseline.evaluation.calibration:
-        metadata["calibration of the logistic model"] = _table(
+        metadata["calibration of the logistic model"] = table(
             [_rounded(row) for row in calibrated["bins"]]
         )
     if baseline.comparison:
-        metadata["who is flagged"] = _table([_rounded(r) for r in baseline.comparison.profile])
+        metadata["who is flagged"] = table([_rounded(r) for r in baseline.comparison.profile])
     return metadata
 
 
@@ -244,10 +230,6 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
         name: "" if value is None else round(value, 4) if isinstance(value, float) else value
         for name, value in row.items()
     }
-
-
-def _table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
-    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows])
 
 
 benchmark_models = dg.define_asset_job(
@@ -276,15 +258,15 @@ class ActivateConfig(dg.Config):
 
 @dg.op(description="Let a model score the stream, if its newest benchmark allows it.")
 def activate(
-    context: dg.OpExecutionContext, config: ActivateConfig, warehouse: WarehouseResource
+    context: dg.OpExecutionContext,
+    config: ActivateConfig,
+    warehouse: dg.ResourceParam[Warehouse],
 ) -> None:
     """Activate, or fail with what speaks against it."""
     from credit_risk_dagster.pipelines.modelling import activate as activate_model_id
 
-    try:
-        model = activate_model_id(warehouse.client(), config.model_id)
-    except PlatformError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+    with one_line_failures():
+        model = activate_model_id(warehouse, config.model_id)
     context.log.info("%s scores the stream from the next session of each lane on", model.version)
 
 
@@ -296,3 +278,10 @@ def activate(
 def activate_model() -> None:
     """One op."""
     activate()
+
+
+defs = dg.Definitions(
+    assets=linked(model_loans),
+    jobs=[benchmark_models, activate_model],
+    schedules=[benchmark_schedule],
+)

@@ -1,24 +1,20 @@
 """The rebuild as an asset by day of the archive, so that a period is a Dagster backfill."""
 
-import warnings
 from collections.abc import Iterator
 from datetime import timedelta
-from importlib.metadata import version
 from pathlib import Path
 
 import dagster as dg
 from pydantic import Field
 
-from assets_src.scoring import OWNERS
+from assets_src.common import CODE_VERSION, OWNERS, one_line_failures
+from assets_src.source_code import linked
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.modelling import chosen_model
 from credit_risk_dagster.pipelines.rebuild import rebuild
-from credit_risk_dagster.settings import DrainSettings, WarehouseSettings
-from resources.configurable import LakeResource, WarehouseResource
-
-# Dagster calls it beta in a line on every process's stderr.
-warnings.filterwarnings("ignore", "Parameter `backfill_policy`", dg.BetaWarning)
+from credit_risk_dagster.settings import Settings
+from resources.lake import Lake
+from resources.postgres.connection import Warehouse
 
 
 class RebuildConfig(dg.Config):
@@ -45,7 +41,7 @@ class RebuildConfig(dg.Config):
     "of a partition are written in order.",
     kinds={"postgres", "python"},
     owners=OWNERS,
-    code_version=version("credit-risk-platform"),
+    code_version=CODE_VERSION,
     output_required=False,
     partitions_def=dg.DailyPartitionsDefinition(start_date="2024-01-01", end_offset=1),
     backfill_policy=dg.BackfillPolicy.single_run(),
@@ -53,26 +49,24 @@ class RebuildConfig(dg.Config):
 def rebuilt_applications(
     context: dg.AssetExecutionContext,
     config: RebuildConfig,
-    warehouse: WarehouseResource,
-    lake: LakeResource,
+    settings: dg.ResourceParam[Settings],
+    warehouse: dg.ResourceParam[Warehouse],
+    lake: dg.ResourceParam[Lake],
 ) -> Iterator[dg.MaterializeResult]:
     """Rebuild the days of the run's partitions."""
     first, following = context.partition_time_window
-    settings = DrainSettings()
-    try:
+    with one_line_failures():
         report = rebuild(
-            WarehouseSettings(),
-            lake.client(),
-            load_policy(Path(config.policy_file) if config.policy_file else settings.policy_file),
+            settings.warehouse,
+            lake,
+            load_policy(Path(config.policy_file)) if config.policy_file else settings.policy,
             into=config.into,
             run_id=context.run.run_id,
-            model=chosen_model(warehouse.client(), config.model),
+            model=chosen_model(warehouse, config.model),
             since=first.date(),
             until=(following - timedelta(days=1)).date(),
             log=context.log,
         )
-    except PlatformError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
     yield dg.MaterializeResult(
         metadata={
             "schema": report.schema,
@@ -96,3 +90,5 @@ rebuild_from_archive = dg.define_asset_job(
     executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(24 * 3600)},
 )
+
+defs = dg.Definitions(assets=linked(rebuilt_applications), jobs=[rebuild_from_archive])

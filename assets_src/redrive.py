@@ -3,11 +3,10 @@
 import dagster as dg
 from pydantic import Field
 
-from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.errors import PlatformError
+from assets_src.common import one_line_failures
 from credit_risk_dagster.pipelines.redrive import redrive
-from credit_risk_dagster.settings import DrainSettings
-from resources.configurable import WarehouseResource
+from credit_risk_dagster.settings import Settings
+from resources.postgres.connection import Warehouse
 
 
 class RedriveConfig(dg.Config):
@@ -20,20 +19,21 @@ class RedriveConfig(dg.Config):
 
 @dg.op(description="Score rejected events again, and move those that now can be scored.")
 def redrive_events(
-    context: dg.OpExecutionContext, config: RedriveConfig, warehouse: WarehouseResource
+    context: dg.OpExecutionContext,
+    config: RedriveConfig,
+    settings: dg.ResourceParam[Settings],
+    warehouse: dg.ResourceParam[Warehouse],
 ) -> None:
     """Re-drive, and report what moved to the asset of the scored rows."""
-    try:
+    with one_line_failures():
         report = redrive(
-            warehouse.client(),
-            load_policy(DrainSettings().policy_file),
+            warehouse,
+            settings.policy,
             run_id=context.run_id,
             reason=config.reason,
             partition=config.partition,
             offset=config.offset,
         )
-    except PlatformError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
     moved = report.moved.total()
     context.log.info("%d of %d rejected events are now scored", moved, report.examined)
     if moved:
@@ -54,3 +54,6 @@ def redrive_events(
 def redrive_rejected() -> None:
     """One op."""
     redrive_events()
+
+
+defs = dg.Definitions(jobs=[redrive_rejected])

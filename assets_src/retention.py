@@ -3,11 +3,13 @@
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
+import psycopg
 
-from credit_risk_dagster.errors import PlatformError
+from assets_src.common import one_line_failures
 from credit_risk_dagster.pipelines.retention import drop_old_months
-from credit_risk_dagster.settings import RetentionSettings
-from resources.configurable import WarehouseResource
+from credit_risk_dagster.settings import Settings
+from resources.dagster_storage import DagsterStorage
+from resources.postgres.connection import Warehouse
 
 _FINISHED = [
     dg.DagsterRunStatus.SUCCESS,
@@ -18,27 +20,35 @@ _CHUNK = 100
 
 
 @dg.op(description="Drop the old months whose events are archived and verified.")
-def drop_months(context: dg.OpExecutionContext, warehouse: WarehouseResource) -> None:
+def drop_months(
+    context: dg.OpExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    warehouse: dg.ResourceParam[Warehouse],
+) -> None:
     """Do nothing unless CREDIT_RISK_RETENTION_DAYS is set."""
-    days = RetentionSettings().days
+    days = settings.retention.days
     if days is None:
         context.log.info("CREDIT_RISK_RETENTION_DAYS is not set: every month stays")
         return
-    try:
-        drop_old_months(warehouse.client(), days, log=context.log)
-    except PlatformError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+    with one_line_failures():
+        drop_old_months(warehouse, days, log=context.log)
 
 
 @dg.op(description="Delete the finished runs that are older than CREDIT_RISK_RETENTION_RUN_DAYS.")
-def prune_runs(context: dg.OpExecutionContext) -> int:
-    """Delete runs with their events, as Dagster's UI does; returns how many."""
-    days = RetentionSettings().run_days
-    if days is None:
-        context.log.info("CREDIT_RISK_RETENTION_RUN_DAYS is not set: every run stays")
+def prune_runs(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> int:
+    """Delete runs with their events, as Dagster's UI does, and observations that belong to none;
+    returns how many runs."""
+    days = settings.retention.run_days
+    if days == 0:
+        context.log.info("CREDIT_RISK_RETENTION_RUN_DAYS is 0: every run stays")
         return 0
-    deleted = delete_runs(context.instance, datetime.now(UTC) - timedelta(days=days))
+    before = datetime.now(UTC) - timedelta(days=days)
+    deleted = delete_runs(context.instance, before)
     context.log.info("deleted %d runs that were older than %d days", deleted, days)
+    if url := getattr(context.instance.run_storage, "postgres_url", None):
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            observations = DagsterStorage(connection).delete_observations(before)
+        context.log.info("deleted %d observations of the topic", observations)
     return deleted
 
 
@@ -71,3 +81,5 @@ retention_schedule = dg.ScheduleDefinition(
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Once a day, after the verification of the archive.",
 )
+
+defs = dg.Definitions(jobs=[apply_retention], schedules=[retention_schedule])

@@ -1,22 +1,27 @@
 """The assets of the stream: the topic, and what the drain makes of it."""
 
 from collections.abc import Iterator
-from importlib.metadata import version
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from assets_src.columns import REJECTED_EVENTS, SCORED_APPLICATIONS
-from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.errors import PlatformError
+from assets_src.common import (
+    CODE_VERSION,
+    OWNERS,
+    check_result,
+    kept_fresh,
+    one_line_failures,
+    table,
+)
+from assets_src.source_code import linked, written_in
 from credit_risk_dagster.pipelines.drain import Bound, DrainReport, drain
-from credit_risk_dagster.settings import DrainSettings, KafkaSettings
-from resources.configurable import BrokerResource, WarehouseResource
-from resources.kafka.broker import TopicReplaced
+from credit_risk_dagster.settings import DrainSettings, KafkaSettings, Settings
+from resources.kafka.broker import Broker, TopicReplaced
+from resources.postgres.connection import Warehouse
 from resources.postgres.reconciliation import reconcile, record_reconciliation
 
-OWNERS = ["team:credit-risk"]
 LANE_TAG = "credit_risk/lane"
 
 loan_applications = dg.AssetSpec(
@@ -25,7 +30,7 @@ loan_applications = dg.AssetSpec(
     description="The Kafka topic that carries loan applications, one LendingClub row an event.",
     kinds={"kafka"},
     owners=OWNERS,
-    metadata={"topic": KafkaSettings.model_fields["topic"].default},
+    metadata={"topic": KafkaSettings.model_fields["topic"].default, **written_in(__file__)},
 )
 
 RECONCILIATION = dg.AssetCheckSpec(
@@ -75,7 +80,8 @@ class DrainConfig(dg.Config):
             kinds={"postgres", "python"},
             owners=OWNERS,
             skippable=True,
-            code_version=version("credit-risk-platform"),
+            code_version=CODE_VERSION,
+            freshness_policy=kept_fresh(),
             metadata={"dagster/column_schema": SCORED_APPLICATIONS},
         ),
         dg.AssetSpec(
@@ -85,7 +91,7 @@ class DrainConfig(dg.Config):
             kinds={"postgres", "python"},
             owners=OWNERS,
             skippable=True,
-            code_version=version("credit-risk-platform"),
+            code_version=CODE_VERSION,
             metadata={"dagster/column_schema": REJECTED_EVENTS},
         ),
     ],
@@ -94,44 +100,46 @@ class DrainConfig(dg.Config):
 def score_stream(
     context: dg.AssetExecutionContext,
     config: DrainConfig,
-    broker: BrokerResource,
-    warehouse: WarehouseResource,
+    settings: dg.ResourceParam[Settings],
+    broker: dg.ResourceParam[Broker],
+    warehouse: dg.ResourceParam[Warehouse],
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Drain a lane of the topic for one session."""
-    settings = DrainSettings()
-    if config.session_seconds is not None:
-        settings = settings.model_copy(update={"session_seconds": config.session_seconds})
+    with one_line_failures():
+        try:
+            report = drain(
+                broker,
+                warehouse,
+                settings.policy,
+                _session(config, settings.drain),
+                run_id=context.run.run_id,
+                lane=config.lane,
+                bounds=[Bound(b.partition, b.first_offset, b.until_offset) for b in config.bounds],
+                interrupts=(dg.DagsterExecutionInterruptedError,),
+                log=context.log,
+            )
+        except TopicReplaced as error:
+            yield check_result(RECONCILIATION, False, str(error))
+            raise
+    yield from _materializations(report)
+    yield _reconciled(warehouse, report.source.source_id, context.run.run_id)
+
+
+def _session(config: DrainConfig, settings: DrainSettings) -> DrainSettings:
+    """The settings of one session: what the launch says of them goes first."""
     if config.lane >= settings.lanes:
         raise dg.Failure(
             f"lane {config.lane} does not exist: CREDIT_RISK_LANES is {settings.lanes}, so lanes "
             f"are 0 to {settings.lanes - 1}",
             allow_retries=False,
         )
-    store = warehouse.client()
-    try:
-        report = drain(
-            broker.client(),
-            store,
-            load_policy(settings.policy_file),
-            settings,
-            run_id=context.run.run_id,
-            lane=config.lane,
-            bounds=[Bound(b.partition, b.first_offset, b.until_offset) for b in config.bounds],
-            interrupts=(dg.DagsterExecutionInterruptedError,),
-            log=context.log,
-        )
-    except TopicReplaced as error:
-        yield dg.AssetCheckResult(
-            check_name=RECONCILIATION.name,
-            asset_key=RECONCILIATION.asset_key,
-            passed=False,
-            description=str(error),
-        )
-        raise dg.Failure(str(error), allow_retries=False) from error
-    except PlatformError as error:
-        # The sensor starts the next run; a retry of this one would only compete with it.
-        raise dg.Failure(str(error), allow_retries=False) from error
+    if config.session_seconds is None:
+        return settings
+    return settings.model_copy(update={"session_seconds": config.session_seconds})
 
+
+def _materializations(report: DrainReport) -> Iterator[dg.MaterializeResult]:
+    """One for each asset that got rows: a quiet session leaves none."""
     metadata = _metadata(report) if report.ranges else {}
     if report.scored:
         yield dg.MaterializeResult(
@@ -143,31 +151,31 @@ def score_stream(
             },
         )
     if report.rejected:
+        reasons = table({"reason": r, "events": n} for r, n in report.reasons.most_common())
         yield dg.MaterializeResult(
             asset_key="rejected_events",
             metadata={
                 "dagster/row_count": report.rejected,
-                "reject reasons": _table(
-                    [{"reason": r, "events": n} for r, n in report.reasons.most_common()]
-                ),
+                "reject reasons": reasons,
                 **metadata,
             },
         )
-    with store.session() as connection:
-        counted = reconcile(connection, report.source.source_id, context.run.run_id)
+
+
+def _reconciled(warehouse: Warehouse, source_id: int, run_id: str) -> dg.AssetCheckResult:
+    """Count the run's rows in the tables, and record what came of it for the metrics."""
+    with warehouse.session() as connection:
+        counted = reconcile(connection, source_id, run_id)
         committed = sum(row["next_offset"] - row["first_offset"] for row in counted)
         wrong = sum(abs(row["difference"]) for row in counted)
-        record_reconciliation(
-            connection, report.source.source_id, context.run.run_id, committed, wrong
-        )
-    yield dg.AssetCheckResult(
-        check_name=RECONCILIATION.name,
-        asset_key=RECONCILIATION.asset_key,
-        passed=wrong == 0,
-        description=f"{wrong:,} of the {committed:,} offsets of this run are missing or doubled"
+        record_reconciliation(connection, source_id, run_id, committed, wrong)
+    return check_result(
+        RECONCILIATION,
+        wrong == 0,
+        f"{wrong:,} of the {committed:,} offsets of this run are missing or doubled"
         if wrong
         else f"each of the {committed:,} offsets of this run is stored once",
-        metadata={"stored rows by partition": _table(counted)} if counted else {},
+        {"stored rows by partition": table(counted)} if counted else None,
     )
 
 
@@ -175,11 +183,9 @@ def _metadata(report: DrainReport) -> dict[str, Any]:
     events = report.scored + report.rejected
     busy = sum(report.busy_seconds.values()) or 1.0
     return {
-        "offsets": _table(
-            [
-                {"partition": p, "first offset": first, "next offset": following}
-                for p, (first, following) in sorted(report.ranges.items())
-            ]
+        "offsets": table(
+            {"partition": p, "first offset": first, "next offset": following}
+            for p, (first, following) in sorted(report.ranges.items())
         ),
         "policy": report.policy,
         "model": report.model_error or report.model or "none",
@@ -194,17 +200,11 @@ def _metadata(report: DrainReport) -> dict[str, Any]:
         "latency p50 (ms)": round(report.latency(50) * 1000),
         "latency p95 (ms)": round(report.latency(95) * 1000),
         "latency p99 (ms)": round(report.latency(99) * 1000),
-        "work by stage (%)": _table(
-            [
-                {"stage": stage, "seconds": round(seconds, 3), "share": round(100 * seconds / busy)}
-                for stage, seconds in report.busy_seconds.items()
-            ]
+        "work by stage (%)": table(
+            {"stage": stage, "seconds": round(seconds, 3), "share": round(100 * seconds / busy)}
+            for stage, seconds in report.busy_seconds.items()
         ),
     }
-
-
-def _table(rows: list[dict[str, Any]]) -> dg.TableMetadataValue:
-    return dg.MetadataValue.table([dg.TableRecord(row) for row in rows])
 
 
 score_applications = dg.define_asset_job(
@@ -215,4 +215,9 @@ score_applications = dg.define_asset_job(
     "what is there, or with `bounds` to process at most those offsets.",
     executor_def=dg.in_process_executor,  # no process per step: a second sooner, and one step only
     tags={"dagster/max_retries": "0"},  # the sensor is sooner, and knows the offsets of then
+)
+
+defs = dg.Definitions(
+    assets=linked(dg.AssetsDefinition(specs=[loan_applications]), score_stream),
+    jobs=[score_applications],
 )

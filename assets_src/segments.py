@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets_src.scoring import OWNERS
-from credit_risk_dagster.errors import PlatformError
-from resources.configurable import WarehouseResource
+from assets_src.common import CODE_VERSION, OWNERS, kept_fresh, one_line_failures
+from assets_src.source_code import linked
+from resources.postgres.connection import Warehouse
 from resources.postgres.segments import roll_up_segments as add_new_applications
+
+_CRON = "2-59/10 * * * *"
 
 
 @dg.asset(
@@ -18,18 +20,16 @@ from resources.postgres.segments import roll_up_segments as add_new_applications
     "counts itself, so a late run makes that slower and nothing wrong.",
     kinds={"postgres"},
     owners=OWNERS,
+    code_version=CODE_VERSION,
+    freshness_policy=kept_fresh(_CRON),
     output_required=False,
 )
 def segments_by_hour(
-    context: dg.AssetExecutionContext, warehouse: WarehouseResource
+    context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
 ) -> Iterator[dg.MaterializeResult]:
     """Add what was scored since the last time."""
-    try:
-        with warehouse.client().session("roll up segments") as connection:
-            added = add_new_applications(connection)
-    except PlatformError as error:
-        # The next run adds it; a retry of this one would only come sooner than Postgres recovers.
-        raise dg.Failure(str(error), allow_retries=False) from error
+    with one_line_failures(), warehouse.session("roll up segments") as connection:
+        added = add_new_applications(connection)
     context.log.info("%d applications added", added.applications)
     if added.applications:
         yield dg.MaterializeResult(
@@ -51,7 +51,11 @@ roll_up_segments = dg.define_asset_job(
 segments_schedule = dg.ScheduleDefinition(
     name="roll_up_segments_schedule",
     job=roll_up_segments,
-    cron_schedule="2-59/10 * * * *",
+    cron_schedule=_CRON,
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every ten minutes, what was scored since the last time.",
+)
+
+defs = dg.Definitions(
+    assets=linked(segments_by_hour), jobs=[roll_up_segments], schedules=[segments_schedule]
 )

@@ -14,6 +14,7 @@ from pydantic import Field, FilePath, SecretStr, field_validator, model_validato
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from credit_risk_dagster.domain.features import CLASSIC_FEATURES
+from credit_risk_dagster.domain.policy import Policy, load_policy
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_POLICY = Path(__file__).parent / "domain" / "policies" / "lendingclub-v1.yaml"
@@ -190,8 +191,8 @@ class RetentionSettings(_Settings):
         ge=0,
         description="days after its end that a month's rows stay in Postgres; empty keeps all",
     )
-    run_days: int | None = Field(
-        None, ge=0, description="days that Dagster remembers a finished run; empty keeps all"
+    run_days: int = Field(
+        30, ge=0, description="days that Dagster remembers a finished run; 0 keeps all"
     )
 
 
@@ -389,7 +390,10 @@ class DashboardSettings(_Settings):
 
 
 class Settings:
-    """Every group of settings, each read from the environment when first used."""
+    """Every group of settings, each read from the environment when first used, or as given."""
+
+    def __init__(self, **groups: _Settings | Policy) -> None:
+        vars(self).update(groups)
 
     @cached_property
     def kafka(self) -> KafkaSettings:
@@ -430,6 +434,19 @@ class Settings:
     @cached_property
     def api(self) -> ApiSettings:
         return ApiSettings()
+
+    @cached_property
+    def alert(self) -> AlertSettings:
+        return AlertSettings()
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The credit policy of CREDIT_RISK_POLICY_FILE.
+
+        Raises:
+            PolicyError: it cannot be read, or is none.
+        """
+        return load_policy(self.drain.policy_file)
 
 
 def is_loopback(host: str) -> bool:

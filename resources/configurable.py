@@ -1,34 +1,36 @@
-"""The clients as Dagster resources.
+"""The clients and the configuration as Dagster resources.
 
 Apart from the clients, so that the command line, the API and the dashboard use those without
 importing Dagster. The resources have no fields: addresses and secrets come from `settings`, in the
 process that uses them, and never appear in Dagster's run config or UI.
 """
 
-from dagster import ConfigurableResource
+from collections.abc import Callable
 
-from credit_risk_dagster.settings import KafkaSettings, LakeSettings, WarehouseSettings
+import dagster as dg
+
+from credit_risk_dagster.settings import Settings
 from resources.kafka.broker import Broker
 from resources.lake import Lake
 from resources.postgres.connection import Warehouse
 
 
-class BrokerResource(ConfigurableResource):
-    """The broker and topic of `KAFKA_*`."""
+def resources(settings: Callable[[], Settings] = Settings) -> dict[str, dg.ResourceDefinition]:
+    """What assets, jobs and sensors work with, made anew for each run and each tick.
 
-    def client(self) -> Broker:
-        return Broker(KafkaSettings())
+    Args:
+        settings: what they are configured with; without it, the environment.
+    """
 
+    def made(make: Callable[[Settings], object], description: str) -> dg.ResourceDefinition:
+        return dg.ResourceDefinition(lambda _: make(settings()), description=description)
 
-class WarehouseResource(ConfigurableResource):
-    """The Postgres schema of `DATABASE_URL` and `CREDIT_RISK_SCHEMA`."""
-
-    def client(self) -> Warehouse:
-        return Warehouse(WarehouseSettings())
-
-
-class LakeResource(ConfigurableResource):
-    """The bucket of `S3_*` and `AWS_*`."""
-
-    def client(self) -> Lake:
-        return Lake(LakeSettings())
+    return {
+        "settings": made(lambda it: it, "Configuration and credit policy: docs/configuration.md."),
+        "broker": made(lambda it: Broker(it.kafka), "The broker and topic of `KAFKA_*`."),
+        "warehouse": made(
+            lambda it: Warehouse(it.warehouse),
+            "The Postgres schema of `DATABASE_URL` and `CREDIT_RISK_SCHEMA`.",
+        ),
+        "lake": made(lambda it: Lake(it.lake), "The bucket of `S3_*` and `AWS_*`."),
+    }

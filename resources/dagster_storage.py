@@ -1,4 +1,4 @@
-"""What the metrics tell of Dagster: its runs, daemons, sensors and schedules.
+"""Dagster's tables: what the metrics tell of runs, daemons and ticks, and what it never deletes.
 
 Read straight from the tables of Dagster's Postgres storage, in a few milliseconds: Dagster's own
 API loads and deserialises every run to count them. What is read here is held against that API by a
@@ -6,6 +6,7 @@ test, so that an upgrade that changes the tables is noticed.
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, LiteralString
 
 import psycopg
@@ -54,6 +55,11 @@ class DagsterStorage:
                 ticks.fetchall(),
             )
 
+    def delete_observations(self, before: datetime) -> int:
+        """Delete the observations that sensors made before then, which belong to no run and would
+        stay for ever; returns how many."""
+        return self._connection.execute(_DELETE_OBSERVATIONS, (before,)).rowcount
+
 
 # Dagster's timestamps have no time zone; they are in UTC.
 _RUNS: LiteralString = """
@@ -88,4 +94,9 @@ FROM instigators i, LATERAL (
     WHERE t.selector_id = i.selector_id ORDER BY t."timestamp" DESC LIMIT 1
 ) AS tick
 WHERE i.status <> 'STOPPED'
+"""
+
+_DELETE_OBSERVATIONS: LiteralString = """
+DELETE FROM event_logs WHERE dagster_event_type = 'ASSET_OBSERVATION' AND run_id = ''
+    AND "timestamp" < %s AT TIME ZONE 'UTC'
 """

@@ -14,9 +14,9 @@ import psycopg
 from assets_src.scoring import LANE_TAG, RECONCILIATION, score_applications
 from credit_risk_dagster.domain.lanes import lane_of
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.settings import DrainSettings
-from resources.configurable import BrokerResource, WarehouseResource
-from resources.kafka.broker import TopicReplaced, TopicState, truncated
+from credit_risk_dagster.settings import DrainSettings, Settings
+from resources.kafka.broker import Broker, TopicReplaced, TopicState, truncated
+from resources.postgres.connection import Warehouse
 from resources.postgres.lanes import connected_runs
 from resources.postgres.ledger import Ledger, Progress
 from resources.postgres.sources import Sources
@@ -127,14 +127,16 @@ def pause_after_failures(fruitless: int, seconds_since: float) -> float:
     "session ends.",
 )
 def loan_applications_offsets(
-    context: dg.SensorEvaluationContext, broker: BrokerResource, warehouse: WarehouseResource
+    context: dg.SensorEvaluationContext,
+    settings: dg.ResourceParam[Settings],
+    broker: dg.ResourceParam[Broker],
+    warehouse: dg.ResourceParam[Warehouse],
 ) -> dg.SensorResult | dg.SkipReason:
     """One tick: a run request for each lane that needs a run, or the reason why none does."""
-    settings = DrainSettings()
     try:
-        topic = broker.client().inspect()
-        with warehouse.client().session() as connection:
-            plans = _plan_lanes(context.instance, topic, connection, settings)
+        topic = broker.inspect()
+        with warehouse.session() as connection:
+            plans = _plan_lanes(context.instance, topic, connection, settings.drain)
     except TopicReplaced as error:
         return _report_replaced(context, error)
     except PlatformError as error:
@@ -146,7 +148,7 @@ def loan_applications_offsets(
                 LANE_TAG: str(lane),
                 "credit_risk/why": plan.why,
                 # Run monitoring ends a run that hangs; a healthy one is far below this.
-                "dagster/max_runtime": str(round(3 * settings.session_seconds + 300)),
+                "dagster/max_runtime": str(round(3 * settings.drain.session_seconds + 300)),
             },
         )
         for lane, plan in plans.items()
@@ -241,3 +243,6 @@ def _report_replaced(
         description=message,
     )
     return dg.SensorResult(skip_reason=message, asset_events=[evaluation], cursor=message)
+
+
+defs = dg.Definitions(sensors=[loan_applications_offsets])

@@ -31,3 +31,6 @@ def population_drifted(context: dg.SensorEvaluationContext) -> dg.SensorResult |
         run_requests=[dg.RunRequest(tags={"credit_risk/why": "the population has drifted"})],
         cursor=DRIFTED,
     )
+
+
+defs = dg.Definitions(sensors=[population_drifted])

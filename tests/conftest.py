@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import boto3
+import dagster as dg
 import hypothesis
 import pyarrow as pa
 import pytest
@@ -38,6 +39,7 @@ from credit_risk_dagster.settings import (
     LogSettings,
     ModelSettings,
     RetentionSettings,
+    Settings,
     StreamSettings,
     WarehouseSettings,
 )
@@ -206,6 +208,22 @@ def pipeline(
         Warehouse(warehouse_settings),
         lambda: Lake(request.getfixturevalue("lake_settings")),
     )
+
+
+@pytest.fixture
+def settings(kafka_settings: KafkaSettings, warehouse_settings: WarehouseSettings) -> Settings:
+    """This test's topic and tables, to hand over to Dagster's resources; a drain waits for half a
+    second in vain."""
+    return Settings(
+        kafka=kafka_settings, warehouse=warehouse_settings, drain=DrainSettings(idle_seconds=0.5)
+    )
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    """Dagster in this process, without history."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
 
 
 @pytest.fixture

@@ -4,11 +4,14 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 import yaml
 
+from assets_src.common import kept_fresh
 from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.settings import PROJECT_ROOT
 
@@ -49,6 +52,25 @@ def test_every_asset_and_check_explains_itself() -> None:
         assert graph.get_check_spec(check).description, check
 
 
+# Fresh only when something is wrong, when somebody asks, or by design never again; and the topic,
+# which is observed.
+NOT_KEPT_FRESH = {
+    *("rejected_events", "rebuilt_applications", "drift_baseline", "loan_applications"),
+}
+
+
+def test_what_a_schedule_or_the_stream_keeps_fresh_has_a_deadline() -> None:
+    policies = {s.key.to_user_string(): s.freshness_policy for s in defs.resolve_all_asset_specs()}
+    assert {name for name, policy in policies.items() if policy is None} == NOT_KEPT_FRESH
+    assert policies["raw_event_archive"] == dg.FreshnessPolicy.time_window(
+        warn_window=timedelta(hours=1), fail_window=timedelta(days=1)
+    )
+    daily = dg.FreshnessPolicy.time_window(
+        warn_window=timedelta(days=2), fail_window=timedelta(days=3)
+    )
+    assert policies["model_benchmark"] == kept_fresh("30 5 * * *") == daily
+
+
 def test_tables_are_described_as_the_migrations_make_them() -> None:
     versions = sorted((PROJECT_ROOT / "resources/postgres/migrations/versions").glob("0*.py"))
     migrations = "".join(file.read_text() for file in versions)
@@ -81,6 +103,10 @@ def test_dagster_dev_finds_the_workspace() -> None:
     pyproject = (PROJECT_ROOT / "pyproject.toml").read_text()
     assert "[tool.dagster" not in pyproject
     assert "[tool.dg" not in pyproject
+    # The command `dg`, whose `dg check defs` is part of `make lint`, loads the same.
+    project = tomllib.loads((PROJECT_ROOT / "dg.toml").read_text())["project"]
+    assert project["code_location_target_module"] == location["python_module"]["module_name"]
+    assert project["code_location_name"] == location["python_module"]["location_name"]
 
 
 if __name__ == "__main__":

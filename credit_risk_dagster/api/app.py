@@ -15,7 +15,6 @@ from credit_risk_dagster.api.metrics import PlatformCollector
 from credit_risk_dagster.api.question import Question
 from credit_risk_dagster.api.requests import RequestLog
 from credit_risk_dagster.domain.pd import PdModel
-from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.settings import Settings
 from resources.kafka.publisher import Publisher
 from resources.postgres.applications import Applications
@@ -83,7 +82,7 @@ def create_app(settings: Settings | None = None, registry: CollectorRegistry = R
     )
     app.state.settings = settings
     app.state.registry = registry
-    app.state.policy = load_policy(settings.drain.policy_file)
+    app.state.policy = settings.policy
     problems.install(app)
     app.add_middleware(RequestLog)
     app.include_router(decisions.router)

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Literal
 
 from dagster import DagsterInstance
-from dagster._core.errors import DagsterHomeNotSetError
 from pydantic import BaseModel, Field
 
 from credit_risk_dagster.api.question import Question, Unanswered
 from credit_risk_dagster.settings import Settings
+from resources.dagster_internals import DagsterHomeNotSetError
 from resources.kafka.broker import Broker
 from resources.lake import Lake
 from resources.postgres.connection import WarehouseReader

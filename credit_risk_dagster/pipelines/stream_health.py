@@ -22,29 +22,31 @@ _PATIENCE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Freshness:
+class Backlog:
     """How far scoring is behind.
 
     Attributes:
-        backlog: events that are on the broker and not committed.
+        events: those that are on the broker and not committed.
         waited_seconds: since the oldest of them was sent; None when there is none to be read.
         silent_seconds: since an application was scored; None when none ever was.
+        partitions: partition to (end offset, events that wait).
     """
 
-    backlog: int
+    events: int
     waited_seconds: float | None
     silent_seconds: float | None
+    partitions: Mapping[int, tuple[int, int]] = field(default_factory=dict)
 
     def is_stale(self, limit_seconds: float) -> bool:
         """Whether events wait and nothing is scored, both for longer than the limit. An event that
         has just come after a quiet hour is no reason to worry."""
-        return self.backlog > 0 and all(
+        return self.events > 0 and all(
             seconds is None or seconds > limit_seconds
             for seconds in (self.waited_seconds, self.silent_seconds)
         )
 
 
-def measure_freshness(broker: Broker, warehouse: Warehouse) -> Freshness:
+def measure_backlog(broker: Broker, warehouse: Warehouse) -> Backlog:
     """How many events wait, and for how long.
 
     Raises:
@@ -53,7 +55,7 @@ def measure_freshness(broker: Broker, warehouse: Warehouse) -> Freshness:
     topic = broker.inspect()
     committed: dict[int, int] = {}
     silent = None
-    with warehouse.session("freshness") as connection:
+    with warehouse.session("backlog") as connection:
         if source := Sources(connection).find(topic):
             ledger = Ledger(connection)
             committed = {p.partition: p.next_offset for p in ledger.progress(source.source_id)}
@@ -63,7 +65,10 @@ def measure_freshness(broker: Broker, warehouse: Warehouse) -> Freshness:
         for partition, (first, end) in topic.offsets.items()
         if committed.get(partition, first) < end
     }
-    backlog = sum(end - first for first, end in waiting.values())
+    partitions = {
+        partition: (end, end - waiting[partition][0] if partition in waiting else 0)
+        for partition, (_, end) in topic.offsets.items()
+    }
     sent = [
         milliseconds / 1000
         for fetch in _read(broker, {p: (first, first + 1) for p, (first, _) in waiting.items()})
@@ -71,7 +76,8 @@ def measure_freshness(broker: Broker, warehouse: Warehouse) -> Freshness:
         if milliseconds >= 0
     ]
     waited = max(0.0, time.time() - min(sent)) if sent else None
-    return Freshness(backlog, waited, silent)
+    events = sum(waits for _, waits in partitions.values())
+    return Backlog(events, waited, silent, partitions)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from assets_src.model import benchmark_schedule
 from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.pipelines import modelling
 from credit_risk_dagster.pipelines.modelling import Modelling
+from credit_risk_dagster.settings import Settings
+from resources.configurable import resources
 from resources.postgres.connection import Warehouse
 from resources.postgres.models import ModelStore
 from sensors.population import DRIFTED, STABLE, population_drifted
@@ -20,11 +22,14 @@ from tests.platform.pipeline import Pipeline
 pytestmark = pytest.mark.integration
 
 
-def run_job(instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
+def run_job(
+    instance: dg.DagsterInstance, settings: Settings, **config: Any
+) -> dg.ExecuteInProcessResult:
     job = defs.resolve_job_def("benchmark_models")
     return job.execute_in_process(
         instance=instance,
         run_config={"ops": {"model_loans": {"config": config}}},
+        resources=resources(lambda: settings),
         raise_on_error=False,
     )
 
@@ -44,9 +49,12 @@ def checks(result: dg.ExecuteInProcessResult) -> dict[str, tuple[bool, str]]:
     }
 
 
-def test_a_benchmark_from_the_launch_form(pipeline: Pipeline, instance: dg.DagsterInstance) -> None:
+def test_a_benchmark_from_the_launch_form(
+    pipeline: Pipeline, instance: dg.DagsterInstance, settings: Settings
+) -> None:
     result = run_job(
         instance,
+        settings,
         sample="builtin",
         outcome="early_delinquency",
         features=["int_rate", "dti"],
@@ -85,12 +93,12 @@ def test_a_benchmark_from_the_launch_form(pipeline: Pipeline, instance: dg.Dagst
 
 
 def test_without_outcomes_the_check_says_what_is_missing(
-    pipeline: Pipeline, instance: dg.DagsterInstance
+    pipeline: Pipeline, instance: dg.DagsterInstance, settings: Settings
 ) -> None:
     """By default the sample is the scored table; here, of forty loans."""
     pipeline.send(loans(40))
     pipeline.drain()
-    result = run_job(instance)
+    result = run_job(instance, settings)
     assert result.success
     assert materialized(result) == {}
     passed, description = checks(result)["enough_outcomes"]
@@ -99,7 +107,9 @@ def test_without_outcomes_the_check_says_what_is_missing(
     assert "at least 30 of each are needed" in description
 
 
-def test_a_leaking_feature_stops_everything(instance: dg.DagsterInstance, tmp_path: Any) -> None:
+def test_a_leaking_feature_stops_everything(
+    instance: dg.DagsterInstance, settings: Settings, tmp_path: Any
+) -> None:
     header = "id,loan_amnt,annual_inc,dti,int_rate,earliest_cr_line,issue_d,loan_status,revol_util"
     rows = [
         f"{number},5000,50000,{10 + number % 5},{5 + number % 7},Jan-2000,Jan-2018,"
@@ -108,7 +118,7 @@ def test_a_leaking_feature_stops_everything(instance: dg.DagsterInstance, tmp_pa
     ]
     file = tmp_path / "loans.csv"
     file.write_text("\n".join([header, *rows]))
-    result = run_job(instance, sample=str(file), features=["dti", "revol_util"])
+    result = run_job(instance, settings, sample=str(file), features=["dti", "revol_util"])
     assert result.success
     assert materialized(result).keys() == {"training_sample"}
     passed, description = checks(result)["no_leakage"]
@@ -126,13 +136,13 @@ def test_a_leaking_feature_stops_everything(instance: dg.DagsterInstance, tmp_pa
     ],
 )
 def test_what_is_wrong_is_the_runs_failure(
-    instance: dg.DagsterInstance, config: dict[str, Any], message: str
+    instance: dg.DagsterInstance, settings: Settings, config: dict[str, Any], message: str
 ) -> None:
-    assert message in failure(run_job(instance, **config))
+    assert message in failure(run_job(instance, settings, **config))
 
 
 def test_activation_is_a_job(
-    pipeline: Pipeline, instance: dg.DagsterInstance, trained: Modelling
+    pipeline: Pipeline, instance: dg.DagsterInstance, settings: Settings, trained: Modelling
 ) -> None:
     stored = modelling.store(pipeline.warehouse, trained, "run")
     job = defs.resolve_job_def("activate_model")
@@ -141,6 +151,7 @@ def test_activation_is_a_job(
         return job.execute_in_process(
             instance=instance,
             run_config={"ops": {"activate": {"config": {"model_id": model_id}}}},
+            resources=resources(lambda: settings),
             raise_on_error=False,
         )
 

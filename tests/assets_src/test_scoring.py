@@ -1,5 +1,6 @@
 """The job, executed in process against a real broker and a real Postgres."""
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -7,16 +8,21 @@ import pytest
 
 from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.domain.latency import percentile
+from credit_risk_dagster.settings import Settings
+from resources.configurable import resources
 from tests.platform.pipeline import Pipeline, good_event
 
 pytestmark = pytest.mark.integration
 
 
-def run_job(instance: dg.DagsterInstance, **config: Any) -> dg.ExecuteInProcessResult:
+def run_job(
+    instance: dg.DagsterInstance, settings: Settings, **config: Any
+) -> dg.ExecuteInProcessResult:
     job = defs.resolve_job_def("score_applications")
     return job.execute_in_process(
         instance=instance,
         run_config={"ops": {"score_stream": {"config": config}}} if config else None,
+        resources=resources(lambda: settings),
         raise_on_error=False,
     )
 
@@ -43,9 +49,10 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
 def test_a_launch_without_config_drains_what_is_there(
     pipeline: Pipeline,
     instance: dg.DagsterInstance,
+    settings: Settings,
 ) -> None:
     pipeline.send([good_event(i) for i in range(20)] + [b"junk", b'{"id": 1}'], partition=2)
-    result = run_job(instance)
+    result = run_job(instance, settings)
     assert result.success
     assets = materialized(result)
     scored, rejected = assets["scored_applications"], assets["rejected_events"]
@@ -72,21 +79,27 @@ def test_a_launch_without_config_drains_what_is_there(
 def test_bounds_limit_a_launch(
     pipeline: Pipeline,
     instance: dg.DagsterInstance,
+    settings: Settings,
 ) -> None:
     pipeline.send([good_event(i) for i in range(20)])
-    result = run_job(instance, bounds=[{"partition": 0, "first_offset": 0, "until_offset": 7}])
+    result = run_job(
+        instance, settings, bounds=[{"partition": 0, "first_offset": 0, "until_offset": 7}]
+    )
     assert result.success
     assert materialized(result)["scored_applications"]["dagster/row_count"] == 7
     assert "rejected_events" not in materialized(result)
-    refused = run_job(instance, bounds=[{"partition": 0, "first_offset": 12, "until_offset": 20}])
+    refused = run_job(
+        instance, settings, bounds=[{"partition": 0, "first_offset": 12, "until_offset": 20}]
+    )
     assert "begin at 12, but offsets from 7 on are not processed yet" in failure(refused)
 
 
 def test_nothing_new_materializes_nothing(
     pipeline: Pipeline,
     instance: dg.DagsterInstance,
+    settings: Settings,
 ) -> None:
-    result = run_job(instance)
+    result = run_job(instance, settings)
     assert result.success
     assert materialized(result) == {}
     (check,) = result.get_asset_check_evaluations()
@@ -98,7 +111,7 @@ def test_nothing_new_materializes_nothing(
 def test_a_failed_reconciliation_shows_in_the_check(
     pipeline: Pipeline,
     instance: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
 ) -> None:
     """A row that is missing from the table is found by counting, not by the ledger's own sums."""
     pipeline.send([good_event(i) for i in range(5)])
@@ -114,32 +127,38 @@ def test_a_failed_reconciliation_shows_in_the_check(
             connection.execute(
                 f"CREATE TRIGGER lose BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION lose()"
             )
-    (check,) = run_job(instance).get_asset_check_evaluations()
+    (check,) = run_job(instance, settings).get_asset_check_evaluations()
     assert not check.passed
     assert "1 of the 5 offsets" in (check.description or "")
 
 
 @pytest.mark.parametrize(
-    ("variables", "message"),
+    ("wrong", "message"),
     [
-        ({"KAFKA_TOPIC": "nowhere"}, r"topic nowhere does not exist"),
-        ({"CREDIT_RISK_POLICY_FILE": "/nowhere.yaml"}, r"policy /nowhere.yaml cannot be read"),
+        ({"kafka": {"topic": "nowhere"}}, r"topic nowhere does not exist"),
         (
-            {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:9", "KAFKA_TIMEOUT_MS": "500"},
+            {"drain": {"policy_file": Path("/nowhere.yaml")}},
+            r"policy /nowhere.yaml cannot be read",
+        ),
+        (
+            {"kafka": {"bootstrap_servers": "127.0.0.1:9", "timeout_ms": 500}},
             r"Kafka broker at 127.0.0.1:9 does not answer",
         ),
     ],
 )
 def test_what_is_wrong_is_the_runs_failure(
     instance: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
-    variables: dict[str, str],
+    settings: Settings,
+    wrong: dict[str, dict[str, Any]],
     message: str,
 ) -> None:
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert message in failure(run_job(instance))
+    for group, values in wrong.items():
+        setattr(settings, group, getattr(settings, group).model_copy(update=values))
+    assert message in failure(run_job(instance, settings))
 
 
-def test_a_lane_that_does_not_exist_is_refused(instance: dg.DagsterInstance) -> None:
-    assert "lane 3 does not exist: CREDIT_RISK_LANES is 1" in failure(run_job(instance, lane=3))
+def test_a_lane_that_does_not_exist_is_refused(
+    instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    refused = failure(run_job(instance, settings, lane=3))
+    assert "lane 3 does not exist: CREDIT_RISK_LANES is 1" in refused

@@ -14,12 +14,12 @@ from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.domain.drift.baseline import freeze
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.loans import builtin_loans
-from credit_risk_dagster.pipelines.stream_health import Freshness, measure_freshness, newest_events
+from credit_risk_dagster.pipelines.stream_health import Backlog, measure_backlog, newest_events
 from resources.postgres.baselines import Baselines
 from tests.domain.drift.populations import score
 from tests.platform.pipeline import Pipeline, good_event
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("servers")]
 
 LOANS = builtin_loans()
 
@@ -75,43 +75,43 @@ def credit_risk(
 Command = Callable[..., Answer]
 
 
-# --- freshness ------------------------------------------------------------------------------------
+# --- backlog --------------------------------------------------------------------------------------
 
 
 def test_a_backlog_is_stale_when_it_waits_and_nothing_is_scored() -> None:
-    assert not Freshness(0, None, 9999).is_stale(600)
-    assert not Freshness(5, 1, 9999).is_stale(600)  # it has just come, after a quiet time
-    assert not Freshness(5_000_000, 9999, 1).is_stale(600)  # an old backlog is being worked off
-    assert Freshness(5, 601, 601).is_stale(600)
-    assert Freshness(5, 601, None).is_stale(600)  # nothing ever was scored
-    assert not Freshness(5, 1, None).is_stale(600)
-    assert Freshness(5, None, 601).is_stale(600)  # the events cannot be read
+    assert not Backlog(0, None, 9999).is_stale(600)
+    assert not Backlog(5, 1, 9999).is_stale(600)  # it has just come, after a quiet time
+    assert not Backlog(5_000_000, 9999, 1).is_stale(600)  # an old backlog is being worked off
+    assert Backlog(5, 601, 601).is_stale(600)
+    assert Backlog(5, 601, None).is_stale(600)  # nothing ever was scored
+    assert not Backlog(5, 1, None).is_stale(600)
+    assert Backlog(5, None, 601).is_stale(600)  # the events cannot be read
 
 
-def test_freshness_fails_and_recovers(
+def test_a_backlog_fails_and_recovers(
     pipeline: Pipeline,
     instance: dg.DagsterInstance,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert check(instance, "freshness").passed  # an empty topic
+    assert check(instance, "backlog_is_scored").passed  # an empty topic
     monkeypatch.setenv("CREDIT_RISK_STREAM_SILENT_MINUTES", "0.000001")
     pipeline.send([good_event(i) for i in range(5)], partition=2)
-    found = check(instance, "freshness")
+    found = check(instance, "backlog_is_scored")
     assert not found.passed
     assert found.description
     assert found.description.startswith("5 events wait, the oldest for 0.")
     assert "nothing was scored yet" in found.description
     pipeline.drain()
-    assert check(instance, "freshness").passed
+    assert check(instance, "backlog_is_scored").passed
     pipeline.send([good_event(9)], partition=1)
-    measured = measure_freshness(pipeline.broker, pipeline.warehouse)
-    assert measured.backlog == 1
+    measured = measure_backlog(pipeline.broker, pipeline.warehouse)
+    assert measured.events == 1
     assert measured.waited_seconds is not None
     assert measured.silent_seconds is not None
     assert measured.waited_seconds < measured.silent_seconds < 300
-    assert not check(instance, "freshness").passed
+    assert not check(instance, "backlog_is_scored").passed
     monkeypatch.setenv("CREDIT_RISK_STREAM_SILENT_MINUTES", "10")
-    assert check(instance, "freshness").passed
+    assert check(instance, "backlog_is_scored").passed
 
 
 def test_a_broker_that_is_away_fails_the_checks_in_one_line(
@@ -121,7 +121,7 @@ def test_a_broker_that_is_away_fails_the_checks_in_one_line(
 ) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
     monkeypatch.setenv("KAFKA_TIMEOUT_MS", "500")
-    for name in ("freshness", "schema_change"):
+    for name in ("backlog_is_scored", "schema_change"):
         found = check(instance, name)
         assert not found.passed
         assert (found.description or "").startswith("Kafka broker at 127.0.0.1:9 does not answer")

@@ -5,11 +5,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
+import psycopg
 import pytest
 
+from assets_src.retention import delete_runs
 from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.pipelines.archive_check import verify_archive
 from credit_risk_dagster.pipelines.retention import RetentionReport, drop_old_months
+from credit_risk_dagster.settings import RetentionSettings, Settings, WarehouseSettings
+from resources.configurable import resources
+from resources.dagster_storage import DagsterStorage
 from resources.postgres.retention import TablesBusy
 from tests.platform.pipeline import Pipeline, good_event
 
@@ -52,19 +57,35 @@ def test_a_month_in_use_stays(pipeline: Pipeline) -> None:
     assert THIS_MONTH in apply(pipeline, days=70).dropped
 
 
-def test_old_runs_are_deleted(
-    pipeline: Pipeline, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+def test_old_runs_are_deleted(warehouse_settings: WarehouseSettings) -> None:
     job = defs.resolve_job_def("apply_retention")
     with dg.DagsterInstance.ephemeral() as instance:
-        for _ in range(3):
-            assert job.execute_in_process(instance=instance).success
-        monkeypatch.setenv("CREDIT_RISK_RETENTION_RUN_DAYS", "30")
-        assert job.execute_in_process(instance=instance).output_for_node("prune_runs") == 0
+        for retention in (RetentionSettings(), RetentionSettings(run_days=0)):
+            settings = Settings(warehouse=warehouse_settings, retention=retention)
+            given = resources(lambda settings=settings: settings)
+            run = job.execute_in_process(instance=instance, resources=given)
+            assert run.output_for_node("prune_runs") == 0  # none is so old; 0 keeps all
         before = {run.run_id for run in instance.get_runs()}
-        monkeypatch.setenv("CREDIT_RISK_RETENTION_RUN_DAYS", "0")
-        assert job.execute_in_process(instance=instance).output_for_node("prune_runs") == 4
+        assert delete_runs(instance, datetime.now(UTC)) == 2
         assert not before & {run.run_id for run in instance.get_runs()}
         assert all(instance.all_logs(run_id) == [] for run_id in before)
+
+
+def test_old_observations_are_deleted(
+    servers: dict[str, str], warehouse_settings: WarehouseSettings
+) -> None:
+    """Those that sensors made; no run takes them along."""
+    topic = dg.AssetKey("loan_applications")
+    settings = Settings(warehouse=warehouse_settings, retention=RetentionSettings())
+    with dg.DagsterInstance.get() as instance:
+        instance.report_runless_asset_event(dg.AssetObservation(topic, metadata={"x": 1}))
+        instance.report_runless_asset_event(dg.AssetMaterialization(topic))
+        defs.resolve_job_def("apply_retention").execute_in_process(
+            instance=instance, resources=resources(lambda: settings)
+        )
+        assert len(instance.fetch_observations(topic, limit=9).records) == 1  # it is young
+        with psycopg.connect(servers["DAGSTER_POSTGRES_URL"]) as connection:
+            later = datetime.now(UTC) + timedelta(seconds=1)
+            assert DagsterStorage(connection).delete_observations(later) == 1
+        assert instance.fetch_observations(topic, limit=9).records == []
+        assert len(instance.fetch_materializations(topic, limit=9).records) == 1

@@ -23,10 +23,11 @@ from dagster._utils.error import SerializableErrorInfo
 from pydantic import SecretStr
 
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.settings import AlertSettings
+from credit_risk_dagster.settings import AlertSettings, Settings
 from infra.embedded.servers import HOST, free_port
+from resources.configurable import resources
 from resources.webhook import WebhookFailed, post
-from sensors.alerts import failing_sensors, run_failures
+from sensors.alerts import RUNS_A_TICK, failing_sensors, run_failures
 from tests.platform.webhook import webhook
 
 LANE = {"credit_risk/lane": "3", "other": "x"}
@@ -55,37 +56,46 @@ def broken() -> None:
     convert()
 
 
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
+def settings(url: str | None = None, **limits: float) -> AlertSettings:
+    return AlertSettings(webhook_url=url and SecretStr(url), **limits)
 
 
 def tick(
-    instance: dg.DagsterInstance, *jobs: dg.JobDefinition
-) -> tuple[list[str | None], str | None]:
-    """Let the jobs fail, and the sensor see it; returns the errors of its reactions, and why it
-    skipped."""
-    context = dg.build_sensor_context(instance=instance)
-    cursor = run_failures.evaluate_tick(context).cursor
+    sensor: dg.SensorDefinition,
+    instance: dg.DagsterInstance,
+    cursor: str | None,
+    url: str | None = None,
+) -> tuple[str | None, str | None]:
+    """One tick of a sensor; returns why it skipped, and the cursor that it leaves."""
+    context = dg.build_sensor_context(
+        instance=instance, cursor=cursor, resources=resources(lambda: Settings(alert=settings(url)))
+    )
+    found = sensor.evaluate_tick(context)
+    return found.skip_message, found.cursor
+
+
+def fail(instance: dg.DagsterInstance, *jobs: dg.JobDefinition) -> None:
     for job in jobs:
         job.execute_in_process(instance=instance, raise_on_error=False)
-    context = dg.build_sensor_context(instance=instance, cursor=cursor)
-    found = run_failures.evaluate_tick(context)
-    errors = [
-        reaction.error and reaction.error.to_string() for reaction in found.dagster_run_reactions
-    ]
-    return errors, found.skip_message
 
 
-def test_failed_runs_are_posted(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def cursor(instance: dg.DagsterInstance) -> str | None:
+    """Where the sensor of failed runs begins: a run that failed before its first tick is old."""
+    fail(instance, refused)
+    said, cursor = tick(run_failures, instance, None)
+    assert said == "no run failed yet"
+    assert tick(run_failures, instance, cursor) == ("no run failed", cursor)
+    return cursor
+
+
+def test_failed_runs_are_posted_once(instance: dg.DagsterInstance, cursor: str | None) -> None:
+    fail(instance, refused)
+    run = instance.get_runs()[0]
     with webhook() as hook:
-        monkeypatch.setenv("CREDIT_RISK_ALERT_WEBHOOK_URL", hook.url)
-        errors, _ = tick(instance, refused)
-    (run,) = instance.get_runs()
-    assert errors == [None]
+        said, after = tick(run_failures, instance, cursor, hook.url)
+        assert said == f"run {run.run_id[:8]} of refused failed"
+        assert tick(run_failures, instance, after, hook.url) == ("no run failed", after)
     assert hook.posts == [
         {
             "text": f"Dagster run {run.run_id[:8]} of refused failed: "
@@ -99,35 +109,64 @@ def test_failed_runs_are_posted(
     ]
 
 
+def test_the_cursor_of_dagsters_own_sensor_begins_with_now(instance: dg.DagsterInstance) -> None:
+    """The sensor had it before; a platform that is upgraded still has its cursor."""
+
+    @dg.run_failure_sensor
+    def theirs(context: dg.RunFailureSensorContext) -> None: ...
+
+    fail(instance, refused)
+    left = theirs.evaluate_tick(dg.build_sensor_context(instance=instance)).cursor
+    assert left is not None
+    said, cursor = tick(run_failures, instance, left)
+    assert said == "no run failed yet"
+    fail(instance, refused)
+    assert "of refused failed" in str(tick(run_failures, instance, cursor)[0])
+
+
 def test_an_unexpected_error_is_told_by_its_kind_only(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    instance: dg.DagsterInstance, cursor: str | None
 ) -> None:
+    fail(instance, broken)
     with webhook() as hook:
-        monkeypatch.setenv("CREDIT_RISK_ALERT_WEBHOOK_URL", hook.url)
-        tick(instance, broken)
+        tick(run_failures, instance, cursor, hook.url)
     (message,) = hook.posts
     assert message["error"] == "ValueError in convert; the run's page says more"
     assert "nurse" not in str(message)
 
 
-def test_without_a_webhook_nobody_is_told(instance: dg.DagsterInstance) -> None:
-    errors, skipped = tick(instance, refused)
-    assert errors == []
-    assert skipped is not None
-    assert skipped.endswith("CREDIT_RISK_ALERT_WEBHOOK_URL is not set, so nobody is told")
+def test_without_a_webhook_nobody_is_told(instance: dg.DagsterInstance, cursor: str | None) -> None:
+    fail(instance, refused)
+    said, after = tick(run_failures, instance, cursor)
+    assert str(said).endswith("CREDIT_RISK_ALERT_WEBHOOK_URL is not set, so nobody is told")
+    assert after != cursor
 
 
-def test_a_webhook_that_refuses_fails_the_tick_alone(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+def test_many_failures_are_told_over_several_ticks(
+    instance: dg.DagsterInstance, cursor: str | None
 ) -> None:
-    with webhook(404, 200) as hook:
-        monkeypatch.setenv("CREDIT_RISK_ALERT_WEBHOOK_URL", hook.url)
-        (first, second), _ = tick(instance, refused, broken)
-    assert first is not None
-    assert f"the alert webhook at {HOST} answers 404" in first
-    assert "the-secret" not in first
-    assert second is None  # and the next one is told
-    assert [message["job"] for message in hook.posts] == ["refused", "broken"]
+    fail(instance, *[refused] * (RUNS_A_TICK + 1))
+    with webhook() as hook:
+        _, cursor = tick(run_failures, instance, cursor, hook.url)
+        assert len(hook.posts) == RUNS_A_TICK
+        tick(run_failures, instance, cursor, hook.url)
+    told = [message["run_id"] for message in hook.posts]
+    assert told == [run.run_id for run in instance.get_runs()][RUNS_A_TICK::-1]
+
+
+def test_what_the_webhook_refuses_fails_the_tick_and_is_told_later(
+    instance: dg.DagsterInstance, cursor: str | None
+) -> None:
+    fail(instance, refused, broken)
+    with webhook(404, 200, 404, 200) as hook:
+        with pytest.raises(WebhookFailed, match=f"the alert webhook at {HOST} answers 404") as told:
+            tick(run_failures, instance, cursor, hook.url)
+        assert "the-secret" not in str(told.value)
+        # One is told and the next is not: the tick passes, or the first would be told twice.
+        said, cursor = tick(run_failures, instance, cursor, hook.url)
+        assert str(said).endswith("of refused failed; the alert webhook at 127.0.0.1 answers 404")
+        tick(run_failures, instance, cursor, hook.url)
+    assert [m["job"] for m in hook.posts] == ["refused", "refused", "broken", "broken"]
 
 
 def fail_tick(instance: dg.DagsterInstance, name: str) -> None:
@@ -170,32 +209,29 @@ def instance_with_ticks() -> Iterator[dg.DagsterInstance]:
 
 
 def test_a_sensor_that_begins_to_fail_is_told_once(
-    instance_with_ticks: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    instance_with_ticks: dg.DagsterInstance,
 ) -> None:
     instance = instance_with_ticks
     cursor: str | None = None
 
-    def tick_again() -> str | None:
+    def tick_again(url: str | None = None) -> str | None:
         nonlocal cursor
-        context = dg.build_sensor_context(instance=instance, cursor=cursor)
-        found = failing_sensors.evaluate_tick(context)
-        cursor = found.cursor
-        return found.skip_message
+        said, cursor = tick(failing_sensors, instance, cursor, url)
+        return said
 
     assert (tick_again(), cursor) == ("none fails", "[]")
     fail_tick(instance, "offsets")
     assert str(tick_again()).endswith("is not set, so nobody is told")
     cursor = None
     with webhook(404, 200) as hook:
-        monkeypatch.setenv("CREDIT_RISK_ALERT_WEBHOOK_URL", hook.url)
         with pytest.raises(WebhookFailed):  # the webhook does not take it
-            tick_again()
-        assert tick_again() == "failing: offsets"  # so it is told later
+            tick_again(hook.url)
+        assert tick_again(hook.url) == "failing: offsets"  # so it is told later
         fail_tick(instance, "offsets")
-        assert tick_again() == "failing: offsets"  # and not again while it goes on
+        assert tick_again(hook.url) == "failing: offsets"  # and not again while it goes on
         fail_tick(instance, "other")
         fail_tick(instance, failing_sensors.name)
-        assert tick_again() == "failing: offsets, other"
+        assert tick_again(hook.url) == "failing: offsets, other"
     assert [post["name"] for post in hook.posts] == ["offsets", "offsets", "other"]
     assert hook.posts[-1] == {
         "text": "Dagster sensor other fails: KeyError; its page says more",
@@ -203,10 +239,6 @@ def test_a_sensor_that_begins_to_fail_is_told_once(
         "name": "other",
         "error": "KeyError; its page says more",
     }
-
-
-def settings(url: str, **limits: float) -> AlertSettings:
-    return AlertSettings(webhook_url=SecretStr(url), **limits)
 
 
 def test_what_may_pass_is_tried_again() -> None:
