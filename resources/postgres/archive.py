@@ -71,15 +71,16 @@ class ArchiveLedger:
         """Take a partition's archive for this connection, unless another one has it."""
         row = self._connection.execute(
             "SELECT pg_try_advisory_lock(hashtextextended(format('%%s.archive.%%s.%%s',"
-            " current_schema(), %s::int, %s::int), 0))",
-            (source_id, partition),
+            " current_schema(), %(source_id)s::int, %(partition)s::int), 0))",
+            {"source_id": source_id, "partition": partition},
         ).fetchone()
         return bool(row and row[0])
 
     def folder(self, source_id: int) -> str | None:
         """Where the source's objects go; None before it was first archived."""
         row = self._connection.execute(
-            "SELECT archive_folder FROM sources WHERE source_id = %s", (source_id,)
+            "SELECT archive_folder FROM sources WHERE source_id = %(source_id)s",
+            {"source_id": source_id},
         ).fetchone()
         return row[0] if row else None
 
@@ -106,8 +107,8 @@ class ArchiveLedger:
         with self._connection.cursor(row_factory=class_row(PlannedObject)) as cursor:
             return cursor.execute(
                 "SELECT partition, first_offset, next_offset, rows, dt, key, bytes, sha256"
-                " FROM archive_plans WHERE source_id = %s AND partition = %s",
-                (source_id, partition),
+                " FROM archive_plans WHERE source_id = %(source_id)s AND partition = %(partition)s",
+                {"source_id": source_id, "partition": partition},
             ).fetchone()
 
     def record_plan(self, source_id: int, plan: PlannedObject) -> None:
@@ -178,8 +179,9 @@ class ArchiveLedger:
 
     def _drop_plan(self, source_id: int, partition: int) -> None:
         self._connection.execute(
-            "DELETE FROM archive_plans WHERE source_id = %s AND partition = %s",
-            (source_id, partition),
+            "DELETE FROM archive_plans WHERE source_id = %(source_id)s AND partition ="
+            " %(partition)s",
+            {"source_id": source_id, "partition": partition},
         )
 
     def objects(
@@ -207,7 +209,8 @@ class ArchiveLedger:
         """Record objects of a source that another warehouse archived; archiving goes on there."""
         with self._connection.transaction(), self._connection.cursor() as cursor:
             cursor.execute(
-                "UPDATE sources SET archive_folder = %s WHERE source_id = %s", (folder, source_id)
+                "UPDATE sources SET archive_folder = %(folder)s WHERE source_id = %(source_id)s",
+                {"folder": folder, "source_id": source_id},
             )
             cursor.executemany(
                 "INSERT INTO archive_objects (source_id, partition, first_offset, next_offset,"
@@ -232,9 +235,13 @@ class ArchiveLedger:
         """Record that the checksums of these ranges' objects were computed and equal."""
         self._connection.execute(
             "UPDATE archive_objects SET verified_at = clock_timestamp() FROM"
-            " unnest(%s::int[], %s::bigint[]) AS v (p, f)"
-            " WHERE source_id = %s AND partition = p AND first_offset = f",
-            ([v.partition for v in verified], [v.first for v in verified], source_id),
+            " unnest(%(partitions)s::int[], %(first)s::bigint[]) AS v (p, f)"
+            " WHERE source_id = %(source_id)s AND partition = p AND first_offset = f",
+            {
+                "partitions": [v.partition for v in verified],
+                "first": [v.first for v in verified],
+                "source_id": source_id,
+            },
         )
 
 

@@ -67,13 +67,13 @@ class Baselines:
         with self._connection.cursor(row_factory=dict_row) as cursor:
             stored = cursor.execute(
                 "SELECT origin, rows, rejected, tiers, tier_counts FROM drift_baselines"
-                " WHERE baseline_id = %s",
-                (baseline_id,),
+                " WHERE baseline_id = %(baseline_id)s",
+                {"baseline_id": baseline_id},
             ).fetchone()
             features = cursor.execute(
                 "SELECT feature, kind, edges, categories, counts, support, support_counts, mean,"
-                " median FROM drift_baseline_features WHERE baseline_id = %s",
-                (baseline_id,),
+                " median FROM drift_baseline_features WHERE baseline_id = %(baseline_id)s",
+                {"baseline_id": baseline_id},
             ).fetchall()
         if stored is None:
             raise _no_such(baseline_id)
@@ -104,19 +104,26 @@ class Baselines:
             The id, and whether it is new.
         """
         known = self._connection.execute(
-            "SELECT baseline_id FROM drift_baselines WHERE content_hash = %s",
-            (baseline.content_hash,),
+            "SELECT baseline_id FROM drift_baselines WHERE content_hash = %(content_hash)s",
+            {"content_hash": baseline.content_hash},
         ).fetchone()
         if known:
             return int(known[0]), False
         row = self._connection.execute(
             "INSERT INTO drift_baselines (name, source_id, origin, rows, rejected, tiers,"
-            " tier_counts, content_hash) VALUES (%s, %s, %s, %s, %s, %s, %s, %s)"
+            " tier_counts, content_hash) VALUES (%(name)s, %(source_id)s, %(origin)s, %(rows)s,"
+            " %(rejected)s, %(tiers)s, %(counts)s, %(content_hash)s)"
             " RETURNING baseline_id",
-            (
-                *(name, source_id, baseline.origin, baseline.rows, baseline.rejected),
-                *(list(TIERS), baseline.tiers.tolist(), baseline.content_hash),
-            ),
+            {
+                "name": name,
+                "source_id": source_id,
+                "origin": baseline.origin,
+                "rows": baseline.rows,
+                "rejected": baseline.rejected,
+                "tiers": list(TIERS),
+                "counts": baseline.tiers.tolist(),
+                "content_hash": baseline.content_hash,
+            },
         ).fetchone()
         assert row is not None  # noqa: S101
         with self._connection.cursor() as cursor:
@@ -134,14 +141,15 @@ class Baselines:
         """
         self._connection.execute(
             "UPDATE drift_baselines SET retired_at = now()"
-            " WHERE activated_at IS NOT NULL AND retired_at IS NULL AND baseline_id <> %s",
-            (baseline_id,),
+            " WHERE activated_at IS NOT NULL AND retired_at IS NULL AND baseline_id <>"
+            " %(baseline_id)s",
+            {"baseline_id": baseline_id},
         )
         found = self._connection.execute(
             "UPDATE drift_baselines SET retired_at = NULL, activated_at ="
             " CASE WHEN retired_at IS NULL THEN coalesce(activated_at, now()) ELSE now() END"
-            " WHERE baseline_id = %s",
-            (baseline_id,),
+            " WHERE baseline_id = %(baseline_id)s",
+            {"baseline_id": baseline_id},
         )
         if not found.rowcount:
             raise _no_such(baseline_id)
@@ -149,15 +157,17 @@ class Baselines:
     def stream_columns(self, baseline_id: int) -> dict[str, Any] | None:
         """What the raw events looked like when this baseline first met them."""
         row = self._connection.execute(
-            "SELECT stream_columns FROM drift_baselines WHERE baseline_id = %s", (baseline_id,)
+            "SELECT stream_columns FROM drift_baselines WHERE baseline_id = %(baseline_id)s",
+            {"baseline_id": baseline_id},
         ).fetchone()
         return row[0] if row else None
 
     def set_stream_columns(self, baseline_id: int, columns: Mapping[str, Any] | None) -> None:
         """Record it; None forgets it, so that the next look records what it finds."""
         self._connection.execute(
-            "UPDATE drift_baselines SET stream_columns = %s WHERE baseline_id = %s",
-            (None if columns is None else Jsonb(columns), baseline_id),
+            "UPDATE drift_baselines SET stream_columns = %(columns)s WHERE baseline_id ="
+            " %(baseline_id)s",
+            {"columns": None if columns is None else Jsonb(columns), "baseline_id": baseline_id},
         )
 
 

@@ -49,9 +49,10 @@ class DriftLedger:
     def newest_source(self, topic: str) -> int | None:
         """The source of that topic of which something was committed last."""
         row = self._connection.execute(
-            "SELECT source_id FROM sources JOIN stream_offsets USING (source_id) WHERE topic = %s"
+            "SELECT source_id FROM sources JOIN stream_offsets USING (source_id) WHERE topic ="
+            " %(topic)s"
             " GROUP BY source_id ORDER BY max(updated_at) DESC, source_id DESC LIMIT 1",
-            (topic,),
+            {"topic": topic},
         ).fetchone()
         return int(row[0]) if row else None
 
@@ -65,9 +66,13 @@ class DriftLedger:
         parameters = {"source_id": source_id, "rows": rows}
         found = self._connection.execute(_FIRST_ROWS, parameters).fetchall()
         rejected = self._connection.execute(
-            "SELECT count(*) FROM rejected_events WHERE source_id = %s"
-            " AND rejected_at BETWEEN %s AND %s",
-            (source_id, found[0][-1], found[-1][-1]) if found else (source_id, None, None),
+            "SELECT count(*) FROM rejected_events WHERE source_id = %(source_id)s"
+            " AND rejected_at BETWEEN %(first)s AND %(last)s",
+            {
+                "source_id": source_id,
+                "first": found[0][-1] if found else None,
+                "last": found[-1][-1] if found else None,
+            },
         ).fetchone()
         return _table([row[:-1] for row in found]), int(rejected[0]) if rejected else 0
 
@@ -183,7 +188,8 @@ class DriftLedger:
             assert row is not None  # noqa: S101
             report_id = int(row[0])
             self._connection.execute(
-                "DELETE FROM drift_features WHERE report_id = %s", (report_id,)
+                "DELETE FROM drift_features WHERE report_id = %(report_id)s",
+                {"report_id": report_id},
             )
             with self._connection.cursor() as cursor:
                 cursor.executemany(
@@ -198,7 +204,8 @@ class DriftLedger:
     def set_html(self, report_id: int, key: str) -> None:
         """Record where the HTML of a report is."""
         self._connection.execute(
-            "UPDATE drift_reports SET html_key = %s WHERE report_id = %s", (key, report_id)
+            "UPDATE drift_reports SET html_key = %(key)s WHERE report_id = %(report_id)s",
+            {"key": key, "report_id": report_id},
         )
 
 

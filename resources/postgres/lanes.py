@@ -26,12 +26,14 @@ def lock_partitions(
     """
     with connection.transaction():
         connection.execute(
-            "SELECT set_config('lock_timeout', %s, true)", (f"{round(timeout_seconds * 1000)}",)
+            "SELECT set_config('lock_timeout', %(timeout)s, true)",
+            {"timeout": f"{round(timeout_seconds * 1000)}"},
         )
         try:
             for partition in sorted(partitions):
                 connection.execute(
-                    "SELECT pg_advisory_lock(%s::int, %s::int)", (source_id, partition)
+                    "SELECT pg_advisory_lock(%(source_id)s::int, %(partition)s::int)",
+                    {"source_id": source_id, "partition": partition},
                 )
         except psycopg.errors.LockNotAvailable as error:
             raise LaneBusy(
@@ -46,8 +48,9 @@ def is_awaited(
     row = connection.execute(
         "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        " AND objsubid = 2 AND classid = %s::oid AND objid = ANY (%s::oid[]))",
-        (source_id, list(partitions)),
+        " AND objsubid = 2 AND classid = %(source_id)s::oid"
+        " AND objid = ANY (%(partitions)s::oid[]))",
+        {"source_id": source_id, "partitions": list(partitions)},
     ).fetchone()
     return bool(row and row[0])
 
@@ -58,21 +61,22 @@ def is_awaited(
 def announce_run(connection: psycopg.Connection[Any], run_id: str) -> None:
     """Hold the run's own lock, for as long as the connection lives; nobody waits for it."""
     connection.execute(
-        "SELECT pg_advisory_lock_shared(hashtextextended(current_schema() || '.run.' || %s, 0))",
-        (run_id,),
+        "SELECT pg_advisory_lock_shared(hashtextextended(current_schema() || '.run.' ||"
+        " %(run_id)s, 0))",
+        {"run_id": run_id},
     )
 
 
 def connected_runs(connection: psycopg.Connection[Any], run_ids: Collection[str]) -> dict[str, int]:
     """Those of the runs that are connected now, working or waiting for their lane, each with the
     process id of its connection on the server."""
-    rows = connection.execute(_CONNECTED_RUNS, (list(run_ids),))
+    rows = connection.execute(_CONNECTED_RUNS, {"run_ids": list(run_ids)})
     return dict(rows.fetchall())
 
 
 # A lock with one key of 64 bits has its halves in classid and objid, and 1 in objsubid.
 _CONNECTED_RUNS: LiteralString = """
-SELECT run_id, pid FROM unnest(%s::text[]) AS asked (run_id),
+SELECT run_id, pid FROM unnest(%(run_ids)s::text[]) AS asked (run_id),
     LATERAL hashtextextended(current_schema() || '.run.' || run_id, 0) AS key,
     pg_locks
 WHERE locktype = 'advisory' AND granted AND objsubid = 1

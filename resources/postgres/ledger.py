@@ -72,16 +72,16 @@ class Ledger:
             return cursor.execute(
                 "SELECT partition, first_offset, next_offset, scored, rejected, gaps,"
                 " extract(epoch FROM clock_timestamp() - updated_at)::float8 AS idle_seconds"
-                " FROM stream_offsets WHERE source_id = %s ORDER BY partition",
-                (source_id,),
+                " FROM stream_offsets WHERE source_id = %(source_id)s ORDER BY partition",
+                {"source_id": source_id},
             ).fetchall()
 
     def silent_seconds(self, source_id: int) -> float | None:
         """Seconds since an application of the source was scored; None when none ever was."""
         row = self._connection.execute(
             "SELECT extract(epoch FROM clock_timestamp() - committed_at)::float8 FROM batches"
-            " WHERE source_id = %s AND scored > 0 ORDER BY committed_at DESC LIMIT 1",
-            (source_id,),
+            " WHERE source_id = %(source_id)s AND scored > 0 ORDER BY committed_at DESC LIMIT 1",
+            {"source_id": source_id},
         ).fetchone()
         return float(row[0]) if row else None
 
@@ -89,9 +89,14 @@ class Ledger:
         """The next offset of each partition; a new partition starts at its beginning."""
         self._connection.execute(
             "INSERT INTO stream_offsets (source_id, partition, first_offset, next_offset)"
-            " SELECT %s, p, o, o FROM unnest(%s::int[], %s::bigint[]) AS new (p, o)"
+            " SELECT %(source_id)s, p, o, o"
+            " FROM unnest(%(partitions)s::int[], %(offsets)s::bigint[]) AS new (p, o)"
             " ON CONFLICT DO NOTHING",
-            (source_id, list(beginnings), list(beginnings.values())),
+            {
+                "source_id": source_id,
+                "partitions": list(beginnings),
+                "offsets": list(beginnings.values()),
+            },
         )
         committed = {p.partition: p.next_offset for p in self.progress(source_id)}
         return {partition: committed[partition] for partition in beginnings}
@@ -104,8 +109,8 @@ class Ledger:
         """Seconds since each run's first commit; runs that committed nothing are left out."""
         rows = self._connection.execute(
             "SELECT run_id, extract(epoch FROM clock_timestamp() - min(committed_at))::float8"
-            " FROM batches WHERE run_id = ANY (%s) GROUP BY run_id",
-            (list(run_ids),),
+            " FROM batches WHERE run_id = ANY (%(run_ids)s) GROUP BY run_id",
+            {"run_ids": list(run_ids)},
         )
         return dict(rows.fetchall())
 
@@ -250,24 +255,29 @@ class Ledger:
             self._connection.execute(
                 "INSERT INTO offset_gaps"
                 " (source_id, partition, first_offset, next_offset, batch_id, reason)"
-                " SELECT %s, p, f, n, %s, %s"
-                " FROM unnest(%s::int[], %s::bigint[], %s::bigint[]) AS gap (p, f, n)",
-                (
-                    *(source_id, batch_id, reason),
-                    *([g.partition for g in gaps], [g.first for g in gaps], [g.next for g in gaps]),
-                ),
+                " SELECT %(source_id)s, p, f, n, %(batch_id)s, %(reason)s"
+                " FROM unnest(%(partitions)s::int[], %(first)s::bigint[], %(next)s::bigint[]) AS"
+                " gap (p, f, n)",
+                {
+                    "source_id": source_id,
+                    "batch_id": batch_id,
+                    "reason": reason,
+                    "partitions": [g.partition for g in gaps],
+                    "first": [g.first for g in gaps],
+                    "next": [g.next for g in gaps],
+                },
             )
 
     def _roll_up(self, source_id: int, assessment: Assessment) -> None:
         counts = assessment.tier_counts()
         self._connection.execute(
             _ROLL_UP,
-            (
-                source_id,
-                [*counts, "Rejected"],
-                [*counts.values(), len(assessment.rejected_at)],
-                [*assessment.tier_amounts(), 0.0],
-            ),
+            {
+                "source_id": source_id,
+                "tiers": [*counts, "Rejected"],
+                "counts": [*counts.values(), len(assessment.rejected_at)],
+                "amounts": [*assessment.tier_amounts(), 0.0],
+            },
         )
 
 
@@ -303,8 +313,9 @@ INSERT INTO batches (
 # Rows are updated in the order of their key, so that two lanes cannot deadlock on one minute.
 _ROLL_UP: LiteralString = """
 INSERT INTO risk_by_minute AS total (minute, source_id, risk_tier, applications, loan_amnt)
-SELECT date_trunc('minute', now()), %s, tier, n, amount
-FROM unnest(%s::text[], %s::bigint[], %s::float8[]) AS b (tier, n, amount)
+SELECT date_trunc('minute', now()), %(source_id)s, tier, n, amount
+FROM unnest(%(tiers)s::text[], %(counts)s::bigint[], %(amounts)s::float8[])
+    AS b (tier, n, amount)
 WHERE n > 0 ORDER BY tier
 ON CONFLICT (minute, source_id, risk_tier) DO UPDATE
 SET applications = total.applications + excluded.applications,

@@ -124,7 +124,9 @@ class ModelStore:
     def model(self, model_id: int) -> StoredModel:
         """A model. Raises ModelMissing."""
         with self._connection.cursor(row_factory=class_row(StoredModel)) as cursor:
-            found = cursor.execute(f"{_STORED} WHERE model_id = %s", (model_id,)).fetchone()
+            found = cursor.execute(
+                f"{_STORED} WHERE model_id = %(model_id)s", {"model_id": model_id}
+            ).fetchone()
         if found is None:
             raise ModelMissing(f"there is no model {model_id}: see `credit-risk model ls`")
         return found
@@ -146,7 +148,7 @@ class ModelStore:
     def artifact(self, model_id: int) -> bytes:
         """The fitted model's file. Raises ModelMissing."""
         row = self._connection.execute(
-            "SELECT artifact FROM models WHERE model_id = %s", (model_id,)
+            "SELECT artifact FROM models WHERE model_id = %(model_id)s", {"model_id": model_id}
         ).fetchone()
         if row is None:
             raise ModelMissing(f"there is no model {model_id}: see `credit-risk model ls`")
@@ -182,8 +184,8 @@ class ModelStore:
             retired = self.deactivate()
             self._connection.execute(
                 "UPDATE models SET activated_at = clock_timestamp(), retired_at = NULL"
-                " WHERE model_id = %s",
-                (model_id,),
+                " WHERE model_id = %(model_id)s",
+                {"model_id": model_id},
             )
         return retired
 
@@ -210,12 +212,12 @@ class ModelStore:
         self._connection.execute(
             sql.SQL(
                 "INSERT INTO models ({columns}) SELECT {columns} FROM {source}"
-                " WHERE model_id = %s ON CONFLICT DO NOTHING"
+                " WHERE model_id = %(model_id)s ON CONFLICT DO NOTHING"
             ).format(columns=columns, source=sql.Identifier(schema, "models")),
-            (model.model_id,),
+            {"model_id": model.model_id},
         )
         row = self._connection.execute(
-            "SELECT version FROM models WHERE model_id = %s", (model.model_id,)
+            "SELECT version FROM models WHERE model_id = %(model_id)s", {"model_id": model.model_id}
         ).fetchone()
         if row is None or row[0] != model.version:
             raise ModelMismatch(
@@ -256,9 +258,9 @@ class ModelStore:
         """The model's row in its newest benchmark."""
         with self._connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(
-                "SELECT * FROM model_benchmarks WHERE model_id = %s"
+                "SELECT * FROM model_benchmarks WHERE model_id = %(model_id)s"
                 " ORDER BY benchmark_id DESC LIMIT 1",
-                (model_id,),
+                {"model_id": model_id},
             ).fetchone()
 
 

@@ -30,7 +30,7 @@ def grant_reader(settings: WarehouseSettings, role: str, password: str | None = 
     with warehouse.session("grant-reader") as connection:
         try:
             created = _ensure_role(connection, role, password)
-            connection.execute("SELECT grant_reader(%s)", (role,))
+            connection.execute("SELECT grant_reader(%(role)s)", {"role": role})
         except psycopg.errors.InsufficientPrivilege as error:
             raise ReaderRefused(
                 f"role {role} is not a reader of {warehouse.location}: "
@@ -77,7 +77,9 @@ def dashboard_user(settings: WarehouseSettings) -> tuple[str | None, str | None]
 
 
 def _ensure_role(connection: psycopg.Connection[Any], role: str, password: str | None) -> bool:
-    known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
+    known = connection.execute(
+        "SELECT 1 FROM pg_roles WHERE rolname = %(role)s", {"role": role}
+    ).fetchone()
     if known:
         return False
     statement = sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(role))

@@ -32,10 +32,11 @@ def record_reconciliation(
     missing or doubled."""
     connection.execute(
         "INSERT INTO reconciliations (source_id, run_id, offsets, difference)"
-        " VALUES (%s, %s, %s, %s) ON CONFLICT (source_id) DO UPDATE SET checked_at = DEFAULT,"
+        " VALUES (%(source_id)s, %(run_id)s, %(offsets)s, %(difference)s) ON CONFLICT"
+        " (source_id) DO UPDATE SET checked_at = DEFAULT,"
         " run_id = excluded.run_id, offsets = excluded.offsets,"
         " difference = excluded.difference",
-        (source_id, run_id, offsets, difference),
+        {"source_id": source_id, "run_id": run_id, "offsets": offsets, "difference": difference},
     )
 
 

@@ -26,9 +26,9 @@ class RetentionLedger:
         """First days of the months that any of the tables has a partition for."""
         rows = self._connection.execute(
             "SELECT DISTINCT to_date(right(relid::regclass::text, 7), 'YYYY_MM') AS month"
-            " FROM unnest(%s::text[]) AS parent, pg_partition_tree(parent::regclass)"
+            " FROM unnest(%(TABLES)s::text[]) AS parent, pg_partition_tree(parent::regclass)"
             " WHERE isleaf ORDER BY month",
-            (list(TABLES),),
+            {"TABLES": list(TABLES)},
         )
         return [row[0] for row in rows]
 
@@ -62,7 +62,7 @@ class RetentionLedger:
                         " %(rejected)s)",
                         {**row, "month": month},
                     )
-                self._connection.execute("SELECT drop_month(%s)", (month,))
+                self._connection.execute("SELECT drop_month(%(month)s)", {"month": month})
         except psycopg.errors.LockNotAvailable as error:
             raise TablesBusy(
                 f"a query used the tables for more than 2 s, {month:%Y-%m} is not dropped: the "

@@ -41,8 +41,9 @@ class Sources:
         with self._connection.cursor(row_factory=class_row(Source)) as cursor:
             source = cursor.execute(
                 "SELECT source_id, cluster_id, topic, topic_id, epoch FROM sources"
-                " WHERE cluster_id = %s AND topic = %s ORDER BY epoch DESC LIMIT 1",
-                (topic.cluster_id, topic.topic),
+                " WHERE cluster_id = %(cluster_id)s AND topic = %(topic)s ORDER BY epoch DESC"
+                " LIMIT 1",
+                {"cluster_id": topic.cluster_id, "topic": topic.topic},
             ).fetchone()
         if source and source.topic_id and topic.topic_id and source.topic_id != topic.topic_id:
             committed = Ledger(self._connection).progress(source.source_id)
@@ -67,9 +68,10 @@ class Sources:
         source = self.find(topic)
         if source is None:
             self._connection.execute(
-                "INSERT INTO sources (cluster_id, topic, topic_id) VALUES (%s, %s, %s)"
+                "INSERT INTO sources (cluster_id, topic, topic_id) VALUES (%(cluster_id)s,"
+                " %(topic)s, %(topic_id)s)"
                 " ON CONFLICT DO NOTHING",
-                (topic.cluster_id, topic.topic, topic.topic_id),
+                {"cluster_id": topic.cluster_id, "topic": topic.topic, "topic_id": topic.topic_id},
             )
             source = self.find(topic)
             assert source is not None  # noqa: S101 (just inserted, and sources are never deleted)
