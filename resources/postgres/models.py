@@ -96,7 +96,7 @@ class ModelStore:
         query = _OUTCOMES.format(columns=columns)
         with (
             self._connection.cursor() as cursor,
-            cursor.copy(query, (list(statuses), limit)) as copy,
+            cursor.copy(query, {"statuses": list(statuses), "limit": limit}) as copy,
         ):
             text = b"".join(copy)
         types: dict[str, pa.DataType] = dict.fromkeys(sample.COLUMNS, pa.float64())
@@ -277,8 +277,8 @@ WHERE CASE WHEN %(model_id)s::int IS NULL THEN activated_at IS NOT NULL AND reti
 _OUTCOMES = sql.SQL("""
 COPY (
     SELECT {columns} FROM (
-        SELECT * FROM scored_applications WHERE loan_status = ANY (%s)
-        ORDER BY scored_at DESC, partition DESC, "offset" DESC LIMIT %s
+        SELECT * FROM scored_applications WHERE loan_status = ANY (%(statuses)s)
+        ORDER BY scored_at DESC, partition DESC, "offset" DESC LIMIT %(limit)s
     ) AS newest ORDER BY scored_at, partition, "offset"
 ) TO STDOUT (FORMAT csv)
 """)
