@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -37,9 +38,12 @@ from credit_risk_dagster.settings import (
 )
 from resources.kafka.broker import Broker
 from resources.postgres.connection import Warehouse
+from resources.postgres.lanes import connected_runs
 from tests.malformed import event, without
 from tests.platform.pipeline import send
+from tests.platform.waiting import wait_until
 
+PATIENCE_SECONDS = 120.0
 SPAN = timedelta(hours=48)
 SLICES = 24
 _LOANS = 12_000
@@ -55,7 +59,7 @@ _COMMANDS: Mapping[int, tuple[str, ...]] = {
 _REPORTS_FROM = 5
 _MALFORMED: tuple[bytes, ...] = (b"not JSON", without("dti"), event(int_rate="high"))
 _RATE = 300.0
-_DRAIN = DrainSettings(max_batch_events=20, poll_interval_ms=50, idle_seconds=2)
+_DRAIN = DrainSettings(max_batch_events=20, poll_interval_ms=50, idle_seconds=4)
 _DRIFT = DriftSettings(window_rows=2_000)
 _ROLLUPS = ("risk_by_minute", "segments_by_hour", "segments_progress")
 # When each batch was committed, and when it stands for: the batches of a session share its slice.
@@ -95,13 +99,17 @@ def make_history(
     warehouse, policy = Warehouse(settings), load_policy(DEFAULT_POLICY)
     loans = endless(builtin_loans())
     changed = shifted(loans, [parse_shift(change) for change in _CHANGES])
-    with ThreadPoolExecutor(1, "drain") as pool:
+    with ThreadPoolExecutor(1, "drain") as pool, warehouse.session() as watch:
         for number in range(SLICES):
+            run_id = str(uuid.uuid4())
             draining = pool.submit(
                 drain,
                 *(Broker(kafka), warehouse, policy, _DRAIN),
-                run_id=str(uuid.uuid4()),
+                run_id=run_id,
                 log=logging.getLogger("history"),
+            )
+            wait_until(
+                partial(connected_runs, watch, [run_id]), PATIENCE_SECONDS, "the drain is there"
             )
             _send(kafka, number, changed if number >= _CHANGE_FROM else loans)
             draining.result()

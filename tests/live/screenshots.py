@@ -22,6 +22,7 @@ _PAGES: Mapping[str, tuple[str, str]] = {
     "model": ("Model", "/model"),
     "policy-lab": ("Policy lab", "/policy-lab?dti_at_least=26&inq_at_least=1&applications=10000"),
 }
+_HEIGHTS = {"policy-lab": 940}  # pixels that are shown, for the README; of other pages all
 _COLOURS = 256  # a page has fewer that differ, and the file is a third
 
 
@@ -61,8 +62,10 @@ def _take(desk: Visit, file: Path) -> None:
         page = image.convert("RGB")
     rows = np.asarray(page)
     full = np.flatnonzero((rows != rows[-1]).any(axis=(1, 2)))  # the window ends after the page
-    page = page.crop((0, 0, page.width, min(int(full[-1]) + 30, page.height)))
-    page.quantize(_COLOURS, dither=Image.Dither.NONE).save(file, optimize=True)
+    height = min(int(full[-1]) + 30, page.height, _HEIGHTS.get(file.stem, page.height))
+    page = page.crop((0, 0, page.width, height))
+    method, dither = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE  # every colour within 11 of 255
+    page.quantize(_COLOURS, method=method, dither=dither).save(file, optimize=True)
 
 
 if __name__ == "__main__":
