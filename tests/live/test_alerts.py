@@ -33,15 +33,18 @@ def fail(platform: Platform) -> str:
 
 
 def failed_ticks(platform: Platform) -> list[str]:
-    """The errors of the sensor's failed ticks."""
+    """What the errors of the sensor's failed ticks came from."""
     answer = platform.graphql(
         """query ($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) {
-            ... on Sensor { sensorState { ticks(limit: 50) { status error { message } } } }
+            ... on Sensor { sensorState {
+                ticks(limit: 50) { status error { causes { message } } }
+            } }
         } }""",
         sensor={**platform.sensor, "sensorName": run_failures.name},
     )
     ticks = answer["sensorOrError"]["sensorState"]["ticks"]
-    return [tick["error"]["message"] for tick in ticks if tick["status"] == "FAILURE"]
+    failed = [tick["error"] for tick in ticks if tick["status"] == "FAILURE"]
+    return [" ".join(cause["message"] for cause in error["causes"]) for error in failed]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:gql")
