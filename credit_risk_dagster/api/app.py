@@ -1,7 +1,7 @@
 """The API: `create_app` makes it from the settings, `credit-risk api` serves it."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -34,15 +34,6 @@ Every error is a problem (RFC 9457), and every answer has an `X-Request-ID`, whi
 MODEL_FRESH_SECONDS = 60.0
 
 
-@contextmanager
-def _models(warehouse: WarehouseReader) -> Iterator[Callable[[], PdModel | None]]:
-    def active() -> PdModel | None:
-        with warehouse.session() as connection:
-            return ModelStore(connection).scorer()
-
-    yield active
-
-
 def create_app(settings: Settings | None = None, registry: CollectorRegistry = REGISTRY) -> FastAPI:
     """The application.
 
@@ -57,9 +48,14 @@ def create_app(settings: Settings | None = None, registry: CollectorRegistry = R
         with ExitStack() as stack:
             warehouse = WarehouseReader(settings.warehouse, _CONNECTIONS, PATIENCE_SECONDS)
             app.state.applications = Applications(stack.enter_context(warehouse))
+
+            def active_model() -> PdModel | None:
+                with warehouse.session() as connection:
+                    return ModelStore(connection).scorer()
+
             app.state.model = Question(
                 "the active model",
-                lambda: _models(warehouse),
+                lambda: nullcontext(active_model),
                 timeout=1.0,
                 fresh_for=MODEL_FRESH_SECONDS,
             )

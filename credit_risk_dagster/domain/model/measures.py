@@ -110,23 +110,18 @@ def auc_interval(bad: Flags, score: Floats) -> tuple[float, float, float]:
     midranks of X. Sun and W. Xu (IEEE Signal Processing Letters 21, 2014); the interval is normal,
     cut at 0 and 1.
     """
+    from scipy.stats import rankdata  # equal values share the mean of their ranks
+
     of_bads, of_goods = score[bad], score[~bad]
     bads, goods = len(of_bads), len(of_goods)
-    ranks = _midranks(score)
+    ranks = rankdata(score)
     # For each bad loan the share of good ones below it, and the other way round.
-    above_goods = (ranks[bad] - _midranks(of_bads)) / goods
-    below_bads = 1 - (ranks[~bad] - _midranks(of_goods)) / bads
+    above_goods = (ranks[bad] - rankdata(of_bads)) / goods
+    below_bads = 1 - (ranks[~bad] - rankdata(of_goods)) / bads
     auc = float(above_goods.mean())
     variance = _variance(above_goods) / bads + _variance(below_bads) / goods
     half = Z * float(np.sqrt(variance))
     return auc, max(auc - half, 0.0), min(auc + half, 1.0)
-
-
-def _midranks(values: Floats) -> Floats:
-    """Ranks from 1 on; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: Floats = (counts.cumsum() - (counts - 1) / 2)[inverse]
-    return ranks
 
 
 def _variance(values: Floats) -> float:
