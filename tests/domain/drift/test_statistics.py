@@ -327,16 +327,6 @@ def test_a_window_has_the_figures_of_its_rows(
             )
 
 
-def test_the_worst_features_come_first(
-    halves: tuple[pa.Table, pa.Table], baseline: Baseline
-) -> None:
-    window = window_of(shifted(halves[1], dti=8.0, int_rate=3.0, revol_util=30.0), baseline)
-    found = compare_window(baseline, window, THRESHOLDS)
-    worst = found.with_verdict("significant")
-    assert {f.feature for f in worst} == {"dti", "int_rate", "revol_util"}
-    assert [f.psi for f in worst] == sorted((f.psi for f in worst if f.psi), reverse=True)
-
-
 def test_the_convention_and_what_chance_explains() -> None:
     assert judge(0.0999, 0, 500, THRESHOLDS) == "stable"
     assert judge(0.10, 0, 500, THRESHOLDS) == "moderate"
