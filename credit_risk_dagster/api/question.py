@@ -30,6 +30,8 @@ class Question(Generic[T]):
         connect: opens the connection; its value is the function that asks.
         timeout: most seconds that an answer is waited for.
         fresh_for: seconds for which an answer is given again.
+        kept_for: seconds for which it is given once more when the next one is late: a server that
+            is slow is not down. One that fails is.
     """
 
     def __init__(
@@ -39,11 +41,14 @@ class Question(Generic[T]):
         *,
         timeout: float,
         fresh_for: float = 0.0,
+        kept_for: float = 0.0,
     ) -> None:
         self._name = name
         self._connect = connect
         self._timeout = timeout
         self._fresh_for = fresh_for
+        self._kept_for = kept_for
+        self._kept: tuple[T, float] | None = None
         self._lock = threading.Lock()
         self._asked: SimpleQueue[Future[T]] = SimpleQueue()
         self._newest: Future[T] | None = None
@@ -73,6 +78,9 @@ class Question(Generic[T]):
         try:
             answer = future.result(max(until - time.monotonic(), 0.0))
         except TimeoutError as error:
+            kept = self._kept
+            if kept and time.monotonic() - kept[1] < self._kept_for:
+                return kept[0]
             trouble = f"no answer within {self._timeout:g} s"
             cause: BaseException = error
         except Exception as error:  # noqa: BLE001 (whatever it is, there is no answer)
@@ -100,11 +108,14 @@ class Question(Generic[T]):
             try:
                 with self._connect() as question:
                     while True:
-                        future.set_result(question())
+                        answer = question()
+                        self._kept = answer, time.monotonic()
+                        future.set_result(answer)
                         answered = True
                         future = self._asked.get()
             except Exception as error:  # noqa: BLE001 (it is the answer)
                 if answered:  # the server may have been replaced since: ask anew
                     continue
+                self._kept = None
                 future.set_exception(error)
                 future = self._asked.get()
