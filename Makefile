@@ -22,7 +22,7 @@ export UV_SYSTEM_CERTS := true
 unexport VIRTUAL_ENV UV_PROJECT
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format bench bench-dashboard screenshots benchmark-model grafana lock clean
+.PHONY: help install demo check test lint format bench bench-dashboard screenshots benchmark-model grafana lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,8 +54,17 @@ $(INSTALLED): EXTRAS := $(DEV)
 demo: $(DEMO_INSTALLED)  ## run the whole platform on this machine; ARGS="--help" tells more
 	@$(BIN)/credit-risk demo $(ARGS)
 
+# 5: a selection by ARGS that only one of the two has.
+NONE_IS_FINE := || test $$? -eq 5
+
+check: $(INSTALLED)  ## style, types, and the tests that need no server: a minute
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -q -m "not server" $(ARGS)
+
+# What runs a daemon, and a browser, runs alone and last.
 test: $(INSTALLED)  ## run the tests
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not platform" $(ARGS) $(NONE_IS_FINE)
+	@$(BIN)/python -m pytest -m platform $(ARGS) $(NONE_IS_FINE)
 
 lint: $(INSTALLED)  ## check style, format, types, layers and Dagster's definitions
 	$(BIN)/ruff check .

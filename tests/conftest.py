@@ -7,14 +7,18 @@ A test that breaks a server starts one for itself: `with Broker() as broker: ...
 import logging
 import os
 import shutil
+import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import boto3
 import dagster as dg
 import hypothesis
+import psutil
 import pyarrow as pa
 import pytest
 from kafka import KafkaAdminClient
@@ -43,13 +47,15 @@ from credit_risk_dagster.settings import (
     StreamSettings,
     WarehouseSettings,
 )
-from infra.embedded.servers import S3, Broker, Postgres
+from infra.embedded.servers import S3, Broker, Postgres, Server
 from resources.lake import Lake
 from resources.postgres.connection import Warehouse
 from resources.postgres.migrate import migrate
 from tests.domain.drift.populations import score
 from tests.domain.model.samples import builtin_sample
 from tests.platform.pipeline import Pipeline
+from tests.platform.running import Platform, open_platform
+from tests.platform.slot import Slot
 
 _SETTINGS = (
     KafkaSettings,
@@ -68,13 +74,63 @@ _SETTINGS = (
 )
 
 
+_MARK = "CREDIT_RISK_TESTS"
+
+
+def pytest_configure() -> None:
+    """End in order when asked to, as after Ctrl-C, or the servers would be left behind."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+FAILED = pytest.StashKey[bool]()
+# Whose tests need servers, and whose a platform: in the order in which those are taken.
+_PLATFORMS = ("live", "platform", "composed", "slot")
+_SERVERS = {"postgres", "broker", "s3", "own_servers", *_PLATFORMS}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests one process should run, when several do: those that run Dagster's daemon,
-    because their limits on time are for one daemon at a time, and some share one; and else the
-    tests of one file, which share its fixtures."""
+    """Mark each test by what it uses, and let those that share a platform follow each other.
+
+    One process runs the tests of a file, which share its fixtures.
+    """
     for item in items:
-        daemon = item.get_closest_marker("e2e") or "composed" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("daemon" if daemon else str(item.path)))
+        uses = set(getattr(item, "fixturenames", ()))
+        if uses & _SERVERS:
+            item.add_marker(pytest.mark.server)
+        if uses & set(_PLATFORMS):
+            item.add_marker(pytest.mark.platform)
+        item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+    def turn(item: pytest.Item) -> tuple[int, bool]:
+        uses = set(getattr(item, "fixturenames", ()))
+        rank = next((at for at, name in enumerate(_PLATFORMS) if name in uses), -1)
+        return rank, "faults" in item.path.parts
+
+    items.sort(key=turn)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _servers_are_seen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make check` leaves out what needs a server, so a test must not start one unseen."""
+    if request.node.get_closest_marker("server") is None:
+
+        def refuse(*_: object) -> None:
+            pytest.fail("a test that starts a server has the fixture own_servers")
+
+        for server in (Postgres, Server):
+            monkeypatch.setattr(server, "start", refuse)
+
+
+@pytest.fixture
+def own_servers() -> None:
+    """Of a test that starts servers for itself."""
 
 
 # The same examples each time; `HYPOTHESIS_EXAMPLES=5000 pytest` tries new ones.
@@ -110,7 +166,13 @@ def _no_developer_settings() -> Iterator[None]:
                 patch.delenv(name)
         for settings in _SETTINGS:
             patch.setitem(settings.model_config, "env_file", None)
+        patch.setenv(_MARK, str(os.getpid()))  # in every process that is started, and its children
         yield
+    for process in psutil.process_iter(["environ", "cmdline"]):
+        if (process.info["environ"] or {}).get(_MARK) == str(os.getpid()):
+            print("left behind:", *process.info["cmdline"] or [])
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 @pytest.fixture(scope="session")
@@ -254,6 +316,46 @@ def servers(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dic
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     return environment
+
+
+@pytest.fixture(scope="session")
+def _slot() -> Iterator[Slot]:
+    slot = Slot()
+    try:
+        yield slot
+    finally:
+        slot.clear()
+
+
+@pytest.fixture
+def slot(_slot: Slot, request: pytest.FixtureRequest) -> Iterator[Slot]:
+    """Where the one platform runs; after a test that failed the next one gets another."""
+    yield _slot
+    if request.node.stash.get(FAILED, False):
+        print(*_slot.last_words(), sep="\n")
+        _slot.clear()
+
+
+@pytest.fixture
+def alone(slot: Slot) -> None:
+    """No platform runs beside the test."""
+    slot.clear()
+
+
+@pytest.fixture
+def platform(slot: Slot) -> Platform:
+    """The whole platform, shared; nothing flows but what the test sends."""
+    platform = slot.take(open_platform)
+    platform.rest()
+    return platform
+
+
+@pytest.fixture
+def live(slot: Slot) -> Platform:
+    """The same with a life to look at: a test that uses it only reads, or adds rows of its own."""
+    platform = slot.take(open_platform)
+    platform.live()
+    return platform
 
 
 @pytest.fixture(scope="session")

@@ -79,6 +79,7 @@ def test_without_broker_and_warehouse_it_is_alive_and_scores(
     assert f"Postgres at {HOST}:{port}/credit_risk does not answer" in caplog.text
 
 
+@pytest.mark.usefixtures("own_servers")
 def test_reading_goes_on_after_postgres_was_away() -> None:
     with TemporaryDirectory(prefix="credit-risk-") as folder, Postgres(Path(folder)) as server:
         server.create_database("platform")

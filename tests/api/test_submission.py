@@ -74,6 +74,7 @@ def test_backpressure_is_a_503_that_says_when_to_come_back(
     assert all(int(answer.headers["retry-after"]) > 0 for answer in answers)
 
 
+@pytest.mark.usefixtures("own_servers")
 def test_it_recovers_with_the_broker() -> None:
     """The broker is away at first, comes, and is restarted as an empty one."""
     broker = Broker(cluster_id=str(uuid.uuid4()))

@@ -24,7 +24,7 @@ from resources.postgres.drift import DriftLedger
 from tests.domain.drift.populations import window_of
 from tests.platform.pipeline import Pipeline, good_event
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("servers")]
+pytestmark = pytest.mark.usefixtures("servers")
 
 LOANS = builtin_loans()
 

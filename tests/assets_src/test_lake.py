@@ -13,7 +13,7 @@ from credit_risk_dagster.settings import PROJECT_ROOT
 from tests.assets_src.test_scoring import failure
 from tests.platform.pipeline import Pipeline, good_event
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("servers")]
+pytestmark = pytest.mark.usefixtures("servers")
 
 
 def run_job(instance: dg.DagsterInstance, name: str, **options: Any) -> dg.ExecuteInProcessResult:

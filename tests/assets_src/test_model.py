@@ -19,8 +19,6 @@ from tests.assets_src.test_scoring import failure
 from tests.pipelines.models import KINDS, loans
 from tests.platform.pipeline import Pipeline
 
-pytestmark = pytest.mark.integration
-
 
 def run_job(
     instance: dg.DagsterInstance, settings: Settings, **config: Any

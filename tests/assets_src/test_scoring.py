@@ -12,8 +12,6 @@ from credit_risk_dagster.settings import Settings
 from resources.configurable import resources
 from tests.platform.pipeline import Pipeline, good_event
 
-pytestmark = pytest.mark.integration
-
 
 def run_job(
     instance: dg.DagsterInstance, settings: Settings, **config: Any

@@ -19,7 +19,7 @@ from resources.postgres.baselines import Baselines
 from tests.domain.drift.populations import score
 from tests.platform.pipeline import Pipeline, good_event
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("servers")]
+pytestmark = pytest.mark.usefixtures("servers")
 
 LOANS = builtin_loans()
 

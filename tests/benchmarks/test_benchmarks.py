@@ -90,8 +90,7 @@ TOLD: dict[Name, tuple[list[str], list[str]]] = {
 }
 
 
-@pytest.mark.e2e  # the latency's runs Dagster's daemon, and the others want the machine
-@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("alone")  # they want the machine; one runs Dagster
 @pytest.mark.parametrize("name", Name)
 def test_a_section_tells_every_figure(
     name: Name, postgres: Postgres, broker: Broker, monkeypatch: pytest.MonkeyPatch

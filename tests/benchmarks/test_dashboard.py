@@ -7,13 +7,10 @@ import sys
 from typing import Any
 
 import psycopg
-import pytest
 
 from credit_risk_dagster.pipelines.loans import BUILTIN_LOANS
 from credit_risk_dagster.settings import PROJECT_ROOT, WarehouseSettings
 from tests.benchmarks import dashboard
-
-pytestmark = pytest.mark.integration
 
 ROWS = 3_000
 

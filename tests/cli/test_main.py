@@ -44,8 +44,8 @@ from resources.kafka.broker import Broker as Topic
 from resources.kafka.broker import TopicMissing
 from resources.postgres.connection import Warehouse, fetch_all
 from resources.postgres.reconciliation import reconcile
-from tests.infra.test_embedded import processes_of
 from tests.platform.pipeline import Pipeline, good_event
+from tests.platform.processes import processes_of
 from tests.platform.waiting import wait_until
 
 CREDIT_RISK = [str(Path(sys.executable).with_name("credit-risk"))]
@@ -297,7 +297,6 @@ def test_a_broker_that_is_down_is_named(command: str, nowhere: str, run: Run) ->
     assert line.startswith(f"Kafka broker at {nowhere} does not answer: ")
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("command", ["reset --yes", "new-epoch"])
 @pytest.mark.usefixtures("servers")
 def test_a_broker_that_is_down_has_no_topic_to_start_over_with(
@@ -327,7 +326,6 @@ def test_a_database_that_is_down_is_named(run: Run, monkeypatch: pytest.MonkeyPa
     assert "s3cret" not in line
 
 
-@pytest.mark.integration
 @pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize("command", ["status", "topic new-epoch", "topic reset --yes"])
 def test_commands_that_need_the_database_say_that_it_is_down(
@@ -339,7 +337,6 @@ def test_commands_that_need_the_database_say_that_it_is_down(
     assert line.startswith(f"Postgres at {HOST}:{port}/loans does not answer: ")
 
 
-@pytest.mark.integration
 def test_a_missing_database_is_named(
     postgres: Postgres, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -347,7 +344,6 @@ def test_a_missing_database_is_named(
     assert 'database "nobody_made_it" does not exist' in one_line(run("migrate"))
 
 
-@pytest.mark.integration
 def test_a_wrong_password_is_not_repeated(
     postgres: Postgres, database_url: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,7 +377,6 @@ def test_a_wrong_password_is_not_repeated(
 # --- migrate ------------------------------------------------------------------------------------
 
 
-@pytest.mark.integration
 def test_migrate_makes_the_tables_and_does_nothing_the_second_time(
     database_url: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -395,7 +390,6 @@ def test_migrate_makes_the_tables_and_does_nothing_the_second_time(
         assert connection.execute("SELECT count(*) FROM another.batches").fetchone() == (0,)
 
 
-@pytest.mark.integration
 def test_migrations_at_the_same_time_are_safe(database_url: str) -> None:
     environment = {**os.environ, "DATABASE_URL": database_url}
     processes = [
@@ -423,7 +417,6 @@ def ends(settings: KafkaSettings) -> int:
     return sum(end for _, end in Topic(settings).inspect().offsets.values())
 
 
-@pytest.mark.integration
 @pytest.mark.usefixtures("servers")
 def test_produce_sends_the_built_in_loans(kafka_settings: KafkaSettings, run: Run) -> None:
     result = run("produce", "--rate", 0)
@@ -434,7 +427,6 @@ def test_produce_sends_the_built_in_loans(kafka_settings: KafkaSettings, run: Ru
     assert ends(kafka_settings) == 10_000
 
 
-@pytest.mark.integration
 @pytest.mark.usefixtures("servers")
 def test_produce_creates_the_topic_and_keeps_the_rate(
     kafka_settings: KafkaSettings, broker: Broker, run: Run, monkeypatch: pytest.MonkeyPatch
@@ -457,7 +449,6 @@ CSV = """id,loan_amnt,annual_inc,dti,int_rate,earliest_cr_line
 """
 
 
-@pytest.mark.integration
 @pytest.mark.usefixtures("servers")
 def test_produce_streams_a_csv(kafka_settings: KafkaSettings, tmp_path: Path, run: Run) -> None:
     plain, packed = tmp_path / "loans.csv", tmp_path / "loans.csv.gz"
@@ -470,7 +461,6 @@ def test_produce_streams_a_csv(kafka_settings: KafkaSettings, tmp_path: Path, ru
     assert ends(kafka_settings) == 15
 
 
-@pytest.mark.integration
 @pytest.mark.usefixtures("servers")
 def test_produce_says_what_is_wrong_with_a_csv(
     kafka_settings: KafkaSettings, tmp_path: Path, run: Run
@@ -495,7 +485,6 @@ def test_produce_says_what_is_wrong_with_a_csv(
 # --- status -------------------------------------------------------------------------------------
 
 
-@pytest.mark.integration
 @pytest.mark.usefixtures("servers")
 def test_status_shows_what_is_committed_and_what_is_not(pipeline: Pipeline, run: Run) -> None:
     pipeline.send([good_event(1), good_event(2), b"junk"], partition=1)
@@ -538,7 +527,6 @@ def test_status_shows_what_is_committed_and_what_is_not(pipeline: Pipeline, run:
     assert ["1", "0", "3", "8", "5", "2", "1", "0"] in rows
 
 
-@pytest.mark.integration
 @pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize("command", [["status"], ["topic", "new-epoch"]], ids=" ".join)
 def test_a_missing_topic_is_named(
@@ -552,7 +540,6 @@ def test_a_missing_topic_is_named(
     )
 
 
-@pytest.mark.integration
 @pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize("command", ["status", "topic new-epoch", "topic reset --yes"])
 def test_a_database_that_is_not_migrated_is_named(
@@ -573,7 +560,6 @@ def test_a_database_that_is_not_migrated_is_named(
 # --- topic --------------------------------------------------------------------------------------
 
 
-@pytest.mark.integration
 @pytest.mark.usefixtures("servers")
 def test_topic_reset_asks_before_it_deletes(pipeline: Pipeline, run: Run) -> None:
     pipeline.send([good_event(1)])
@@ -588,7 +574,6 @@ def test_topic_reset_asks_before_it_deletes(pipeline: Pipeline, run: Run) -> Non
     assert ends(pipeline.kafka) == 0
 
 
-@pytest.mark.integration
 @pytest.mark.usefixtures("servers")
 def test_topic_reset_starts_over(pipeline: Pipeline, run: Run) -> None:
     pipeline.send([good_event(i) for i in range(3)])
@@ -607,7 +592,6 @@ def test_topic_reset_starts_over(pipeline: Pipeline, run: Run) -> None:
     assert len(pipeline.stored()["scored_applications"]) == 5  # what was scored stays
 
 
-@pytest.mark.integration
 @pytest.mark.usefixtures("servers")
 def test_new_epoch_reads_a_truncated_topic_anew(pipeline: Pipeline, run: Run) -> None:
     pipeline.send([good_event(1)])
@@ -808,7 +792,7 @@ def program(state: Path, *arguments: object, terminal: bool = False) -> Iterator
     assert "Traceback" not in started.output
 
 
-@pytest.mark.integration
+@pytest.mark.usefixtures("own_servers")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_up_serves_until_a_signal(number: signal.Signals, state: Path) -> None:
     with program(state, "up") as up:
@@ -829,7 +813,7 @@ def test_up_serves_until_a_signal(number: signal.Signals, state: Path) -> None:
     assert up.output.endswith("\nStopping\n")
 
 
-@pytest.mark.integration
+@pytest.mark.usefixtures("own_servers")
 def test_a_second_stack_on_the_same_state_is_refused(state: Path) -> None:
     with program(state, "up") as up:
         up.wait_for("Ctrl-C here stops")
@@ -857,9 +841,12 @@ def committed_by_source(state: Path) -> list[tuple[int, int]]:
     ]
 
 
-@pytest.mark.e2e
-@pytest.mark.timeout(600)
-def test_demo_streams_sums_up_and_continues(state: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("alone")
+@pytest.mark.timeout(1200)
+def test_demo_streams_sums_up_and_continues(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDIT_RISK_LANES", "2")
     summary_file = tmp_path / "summary.json"
     with program(
         state, "demo", "--events", 300, "--rate", 200, "--exit", "--json", summary_file
@@ -886,9 +873,17 @@ def test_demo_streams_sums_up_and_continues(state: Path, tmp_path: Path) -> None
     first, second = committed_by_source(state)
     assert first == (300, 300)
     assert second[0] == second[1] > 0
+    with (
+        Postgres(state / "postgres") as postgres,
+        psycopg.connect(postgres.uri("credit_risk")) as connection,
+    ):
+        lanes = connection.execute(
+            "SELECT DISTINCT lane, unnest(partitions) % 2 FROM credit_risk.batches"
+        ).fetchall()
+        assert sorted(lanes) == [(0, 0), (1, 1)]
 
 
-@pytest.mark.e2e
+@pytest.mark.usefixtures("alone")
 def test_impatience_leaves_nothing_behind(state: Path) -> None:
     with program(state, "demo", terminal=True) as demo:
         demo.wait_for("starting Dagster")

@@ -59,7 +59,6 @@ def test_what_is_wrong_is_one_line(run: Run, arguments: list[str], message: str)
     assert message in one_line(run("model", "benchmark", "--sample", "builtin", *arguments))
 
 
-@pytest.mark.integration
 @pytest.mark.usefixtures("same_models", "servers")
 def test_a_model_from_training_to_the_stream(run: Run, pipeline: Pipeline, tmp_path: Path) -> None:
     trained = run("model", "train", "--sample", "builtin")

@@ -20,8 +20,6 @@ from resources.lake import Lake
 from resources.postgres.connection import Warehouse
 from tests.dashboard.conftest import ELEVATED, LOW, Commit, figures, open_view, words
 
-pytestmark = pytest.mark.integration
-
 BASELINE = [LOW | {"dti": 5 + i % 20} for i in range(100)]
 SHIFTED = [LOW | {"dti": 30 + i % 10} for i in range(120)]
 

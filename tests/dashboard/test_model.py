@@ -18,8 +18,6 @@ from resources.postgres.connection import Warehouse
 from tests.dashboard.conftest import figures, open_view, words
 from tests.domain.model.samples import planted_sample
 
-pytestmark = pytest.mark.integration
-
 LOANS = 800
 
 

@@ -13,8 +13,6 @@ from dashboard.data import operations as queries
 from dashboard.parts import orchestration
 from tests.dashboard.conftest import LOW, REJECTED, WATCHLIST, Commit, figures, open_view, words
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.fixture(autouse=True)
 def _no_dagster(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,8 +21,6 @@ from tests.dashboard.conftest import (
     words,
 )
 
-pytestmark = pytest.mark.integration
-
 
 def test_an_empty_database_says_how_to_fill_it(warehouse: psycopg.Connection[Any]) -> None:
     page = open_view("overview")

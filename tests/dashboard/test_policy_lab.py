@@ -12,8 +12,6 @@ from credit_risk_dagster.settings import DEFAULT_POLICY
 from dashboard.data import policy_lab as queries
 from tests.dashboard.conftest import ELEVATED, LOW, WATCHLIST, Commit
 
-pytestmark = pytest.mark.integration
-
 ACTIVE = load_policy(DEFAULT_POLICY)
 BAD = {"loan_status": "Charged Off"}
 GOOD = {"loan_status": "Fully Paid"}

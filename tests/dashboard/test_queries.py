@@ -12,8 +12,6 @@ from dashboard.data.connection import snapshot
 from dashboard.parts.periods import PERIODS
 from tests.dashboard.conftest import ELEVATED, LOW, REJECTED, WATCHLIST, Commit
 
-pytestmark = pytest.mark.integration
-
 
 def test_an_empty_database_has_zeros_and_unknowns(warehouse: psycopg.Connection[Any]) -> None:
     for period in PERIODS:

@@ -19,8 +19,6 @@ from resources.postgres.migrate import migrate
 from resources.postgres.readers import ReaderRefused, grant_reader
 from tests.dashboard.conftest import LOW, REJECTED, Commit
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.fixture
 def role(postgres: Postgres, warehouse_settings: WarehouseSettings) -> Iterator[str]:

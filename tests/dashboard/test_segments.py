@@ -19,8 +19,6 @@ from dashboard.parts.periods import PERIODS
 from resources.postgres.connection import Warehouse
 from tests.dashboard.conftest import ELEVATED, LOW, WATCHLIST, Commit
 
-pytestmark = pytest.mark.integration
-
 SMALL = Segment(purpose=("small_business",))
 SMALL_OR_CARDS_IN_TEXAS = Segment(
     purpose=("small_business", "credit_card"), addr_state=("TX",), amount_from=(25_000,)

@@ -14,8 +14,6 @@ from dashboard.data.segments import Segment
 from dashboard.data.watchlist import Flagged
 from tests.dashboard.conftest import ELEVATED, LOW, WATCHLIST, Commit, open_view, words
 
-pytestmark = pytest.mark.integration
-
 DTI_AND_MORE = WATCHLIST | {
     "loan_amnt": 12_000,
     "revol_util": "85%",

@@ -1,55 +1,18 @@
 """The servers hang, crash and come back, while events flow."""
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
-from pydantic import SecretStr
 
-from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
-from infra.embedded.servers import Broker, Postgres
-from resources.postgres.migrate import migrate
-from tests.conftest import create_topic
-from tests.platform.dagster import PATIENCE_SECONDS, Platform
-from tests.platform.start import StartPlatform
+from resources.kafka.topics import ensure_topic
+from tests.platform.running import PATIENCE_SECONDS, Platform
+from tests.platform.slot import Slot
 from tests.platform.waiting import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(1200)
 
 OUTAGE_SECONDS = 10.0
-
-
-@pytest.fixture
-def broker() -> Iterator[Broker]:
-    """A broker of the test's own, instead of the session's."""
-    with Broker() as server:
-        yield server
-
-
-@pytest.fixture
-def own_postgres() -> Iterator[Postgres]:
-    """A Postgres of the test's own."""
-    with TemporaryDirectory(prefix="credit-risk-") as folder, Postgres(Path(folder)) as server:
-        yield server
-
-
-@pytest.fixture
-def warehouse_settings(own_postgres: Postgres) -> WarehouseSettings:
-    """A migrated database in the test's own Postgres."""
-    own_postgres.create_database("credit_risk")
-    settings = WarehouseSettings(DATABASE_URL=SecretStr(own_postgres.uri("credit_risk")))
-    migrate(settings)
-    return settings
-
-
-@pytest.fixture
-def database_url(own_postgres: Postgres) -> str:
-    """Dagster's own database, in the same Postgres as in the product."""
-    own_postgres.create_database("dagster")
-    return own_postgres.uri("dagster")
 
 
 def outage() -> None:
@@ -57,13 +20,25 @@ def outage() -> None:
     threading.Event().wait(OUTAGE_SECONDS)
 
 
-def test_the_broker_hangs_and_is_replaced(
-    broker: Broker, kafka_settings: KafkaSettings, start_platform: StartPlatform
-) -> None:
-    platform = start_platform()
+def test_postgres_crashes(platform: Platform) -> None:
+    postgres = platform.stack.postgres
+    with platform.streaming(rate=200):
+        platform.wait_for_commits(platform.committed() + 500)
+        # A crash and an immediate restart; then one that lasts longer than a run can wait.
+        postgres.restart()
+        platform.wait_for_commits(platform.committed() + 500)
+        postgres.stop("immediate")
+        outage()
+        postgres.start()
+        platform.wait_for_commits(platform.committed() + 500)
+    platform.wait_for_everything()
+
+
+def test_the_broker_hangs_and_is_replaced(platform: Platform, slot: Slot) -> None:
+    broker = platform.stack.broker
     unreachable = f"Kafka broker at {broker.bootstrap_servers} does not answer"
     with platform.streaming(rate=200):
-        platform.wait_for_commits(500)
+        platform.wait_for_commits(platform.committed() + 500)
         process = psutil.Process(broker.pid)
         process.suspend()
         try:
@@ -76,15 +51,14 @@ def test_the_broker_hangs_and_is_replaced(
         finally:
             process.resume()
         platform.wait_for_commits(platform.committed() + 500)
-    platform.wait_for_commits(platform.sent)
-    platform.check_exactly_once()
+    platform.wait_for_everything()
 
     # Another cluster appears at the same address, while the last events of the first one are read.
     platform.send(500)
     first_loans = platform.sent
     broker.kill()
     broker.start(cluster_id="another")
-    create_topic(kafka_settings)
+    ensure_topic(platform.kafka)
     with platform.streaming(rate=200):
         second = wait_until(
             lambda: sources(platform).get("another"), PATIENCE_SECONDS, "the new cluster is read"
@@ -104,24 +78,10 @@ def test_the_broker_hangs_and_is_replaced(
     assert set(committed) <= set(range(first_loans))
     assert len(committed) >= first_loans - 500
     assert platform.pipeline.unreconciled() == 0
+    slot.clear()  # what is left of the first cluster is no platform for others
 
 
 def sources(platform: Platform) -> dict[str, int]:
     """The id of each cluster's source."""
     rows = platform.pipeline.query("SELECT cluster_id, source_id FROM sources")
     return {row["cluster_id"]: row["source_id"] for row in rows}
-
-
-def test_postgres_crashes(own_postgres: Postgres, start_platform: StartPlatform) -> None:
-    platform = start_platform()
-    with platform.streaming(rate=200):
-        platform.wait_for_commits(500)
-        # A crash and an immediate restart; then one that lasts longer than a run can wait.
-        own_postgres.restart()
-        platform.wait_for_commits(platform.committed() + 500)
-        own_postgres.stop("immediate")
-        outage()
-        own_postgres.start()
-        platform.wait_for_commits(platform.committed() + 500)
-    platform.wait_for_commits(platform.sent)
-    platform.check_exactly_once()

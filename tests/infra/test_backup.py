@@ -14,8 +14,6 @@ from tests.pipelines.test_rebuild import run as rebuild
 from tests.pipelines.test_rebuild import tables
 from tests.platform.pipeline import Pipeline, good_event
 
-pytestmark = pytest.mark.integration
-
 RESTORED = "restored"
 
 

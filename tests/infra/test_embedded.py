@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,8 +26,9 @@ from credit_risk_dagster.settings import (
 from infra.embedded.servers import HOST, S3, Broker, Postgres, Server, ServerFailed, free_port
 from infra.embedded.stack import Stack, StackBusy
 from tests.conftest import create_topic
+from tests.platform.processes import processes_of
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.usefixtures("own_servers")
 
 
 @pytest.fixture
@@ -43,19 +43,6 @@ def listener() -> Iterator[int]:
     """A port on which somebody listens already."""
     with socket.create_server((HOST, free_port())) as server:
         yield server.getsockname()[1]
-
-
-def processes_of(state: Path) -> list[psutil.Process]:
-    """Everything that runs for the state directory."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline", "environ", "status"])
-        if process.info["status"] != psutil.STATUS_ZOMBIE
-        and (
-            str(state) in " ".join(process.info["cmdline"] or [])
-            or (process.info["environ"] or {}).get("CREDIT_RISK_STACK") == str(state)
-        )
-    ]
 
 
 def command_lines(processes: list[psutil.Process]) -> str:
@@ -181,20 +168,6 @@ def test_a_chosen_port_is_not_chosen_again_before_its_server_listens() -> None:
     )
     assert int(other.stdout) > first
     assert free_port(first) > first
-
-
-@pytest.mark.e2e
-def test_dagster_dashboard_and_api_answer_and_end_with_the_stack(state: Path) -> None:
-    with Stack(state) as stack:
-        services = stack.start_services()
-        with urllib.request.urlopen(f"{services.dagster_url}/server_info") as answer:
-            assert "dagster_version" in json.load(answer)
-        with urllib.request.urlopen(services.dashboard_url) as answer:
-            assert answer.status == 200
-        with urllib.request.urlopen(f"{services.api_url}/health") as answer:
-            assert json.load(answer) == {"status": "alive"}
-        assert "dagster._daemon" in command_lines(processes_of(state))
-    assert processes_of(state) == []
 
 
 def test_after_a_killed_owner_the_next_start_is_clean(state: Path) -> None:

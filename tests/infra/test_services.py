@@ -9,20 +9,15 @@ import dagster as dg
 import psutil
 import psycopg
 import pytest
-from dagster_graphql import DagsterGraphQLClient
 
 from infra.embedded.servers import HOST, Server
 from tests.platform.compose import Composed
-from tests.platform.dagster import PATIENCE_SECONDS
+from tests.platform.running import PATIENCE_SECONDS
 from tests.platform.waiting import wait_until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(1200)
 
 EVENTS = 2_000
-
-
-def dagster_client(composed: Composed) -> DagsterGraphQLClient:
-    return DagsterGraphQLClient(HOST, port_number=composed.dagster.port)
 
 
 def test_events_pass_through_the_services(composed: Composed) -> None:
@@ -59,7 +54,7 @@ def check_api(composed: Composed) -> None:
 
 
 def test_the_producer_sends_loans(composed: Composed) -> None:
-    producer = composed.services["producer"]
+    producer = composed.composed["producer"]
     producer.environment["KAFKA_TOPIC"] = "another_topic"
     printed = composed.run(producer, "--rate", "0", "--max", "50")
     assert "50 events in topic another_topic" in printed
@@ -72,7 +67,7 @@ def test_a_reload_and_restarts_of_the_code_server_lose_no_batch(composed: Compos
         run = composed.working_run()
 
         # A reload asks the code server for its definitions again; the run goes on.
-        dagster_client(composed).reload_repository_location("credit_risk")
+        composed.client().reload_repository_location("credit_risk")
         composed.wait_for_commits(composed.committed() + 100)
         assert composed.working_run() == run
 
@@ -80,7 +75,7 @@ def test_a_reload_and_restarts_of_the_code_server_lose_no_batch(composed: Compos
         # dies with its container.
         for end in (Server.stop, Server.kill):
             end(composed.servers["dagster-code"])
-            composed.start("dagster-code")
+            composed.start_service("dagster-code")
             composed.wait_for_commits(composed.committed() + 100)
             assert composed.working_run() != run
             run = composed.working_run()
@@ -89,7 +84,7 @@ def test_a_reload_and_restarts_of_the_code_server_lose_no_batch(composed: Compos
 
 
 def test_only_a_run_that_died_is_retried(composed: Composed) -> None:
-    client = dagster_client(composed)
+    client = composed.client()
 
     def status(run_id: str) -> dg.DagsterRunStatus:
         return composed.instance.get_runs(dg.RunsFilter(run_ids=[run_id]))[0].status

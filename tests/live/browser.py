@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+from tests.platform.waiting import slowness
 
 CHROMIUM = Path("/usr/bin/chromium")
 WIDTHS = {"desktop": 1280, "phone": 390}
@@ -21,7 +23,7 @@ PAGES = {
     "Policy lab": "/policy-lab",
     "Operations": "/operations",
 }
-PATIENCE_MS = 60_000
+PATIENCE_MS = 30_000
 _QUIET_MS = 700
 _PICTURE_MS = 3_000
 # Streamlit looks for its server below the page's own path first, and then where it is.
@@ -115,7 +117,9 @@ def visit(
         locale="en-US",
         accept_downloads=True,
     )
-    context.set_default_timeout(PATIENCE_MS)
+    patience = PATIENCE_MS * slowness()
+    context.set_default_timeout(patience)
+    expect.set_options(timeout=patience)
     seen = Visit(context.new_page())
 
     def on_console(message: ConsoleMessage) -> None:

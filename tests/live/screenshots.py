@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
@@ -11,7 +10,7 @@ from playwright.sync_api import Browser
 from credit_risk_dagster.settings import PROJECT_ROOT
 from tests.live.browser import Visit, chromium, visit
 from tests.live.history import make_history
-from tests.platform.live import Live, run_platform
+from tests.platform.running import Platform, open_platform
 
 FOLDER = PROJECT_ROOT / "docs" / "images"
 # Title and address of each page. The candidate of the lab takes a higher DTI and a single inquiry.
@@ -28,15 +27,12 @@ _COLOURS = 256  # a page has fewer that differ, and the file is a third
 
 def main() -> None:
     """Make the history, start the platform and take the pictures."""
-    with (
-        TemporaryDirectory(prefix="credit-risk-shots-") as folder,
-        run_platform(Path(folder) / "platform", history=make_history) as live,
-        chromium() as browser,
-    ):
+    with open_platform(history=make_history) as live, chromium() as browser:
+        live.run_jobs(["report_drift"])
         take(live, browser)
 
 
-def take(live: Live, browser: Browser) -> None:
+def take(live: Platform, browser: Browser) -> None:
     """Take every picture."""
     pages = {**_PAGES, "application": ("Watchlist", _an_application(live))}
     for name, (title, address) in pages.items():
@@ -45,7 +41,7 @@ def take(live: Live, browser: Browser) -> None:
             _take(desk, FOLDER / f"{name}.png")
 
 
-def _an_application(live: Live) -> str:
+def _an_application(live: Platform) -> str:
     (row,) = live.query(
         'SELECT source_id, partition, "offset" FROM scored_applications'
         ' JOIN application_reviews USING (source_id, partition, "offset")'

@@ -5,24 +5,18 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster_graphql import DagsterGraphQLClient
 
 from assets_src.scoring import score_applications
 from infra.embedded.servers import HOST
 from sensors.alerts import run_failures
-from tests.platform.dagster import PATIENCE_SECONDS, Platform
-from tests.platform.start import StartPlatform
+from tests.platform.running import PATIENCE_SECONDS, Platform
 from tests.platform.waiting import wait_until
-from tests.platform.webhook import webhook
-
-pytestmark = pytest.mark.e2e
 
 
 def fail(platform: Platform) -> str:
     """Launch a run that fails, as a user can; wait until it did."""
-    client = DagsterGraphQLClient(HOST, port_number=platform.dagster.port)
     config = {"ops": {"score_stream": {"config": {"lane": 7}}}}
-    run_id = str(client.submit_job_execution(score_applications.name, run_config=config))
+    run_id = str(platform.client().submit_job_execution(score_applications.name, run_config=config))
 
     def failed() -> bool:
         run = platform.instance.get_run_by_id(run_id)
@@ -48,37 +42,41 @@ def failed_ticks(platform: Platform) -> list[str]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:gql")
-def test_failures_are_told_and_a_dead_webhook_stops_nothing(start_platform: StartPlatform) -> None:
-    with webhook(404, 200) as hook:
-        platform = start_platform(
-            CREDIT_RISK_ALERT_WEBHOOK_URL=hook.url, CREDIT_RISK_IDLE_SECONDS=1
-        )
-        unheard = fail(platform)
-        wait_until(lambda: hook.posts, PATIENCE_SECONDS, "the failure is posted")
-        wait_until(lambda: failed_ticks(platform), PATIENCE_SECONDS, "the tick says so")
-        (error,) = failed_ticks(platform)
-        assert f"the alert webhook at {HOST} answers 404" in error
-        wait_until(lambda: len(hook.posts) == 3, PATIENCE_SECONDS, "it is posted again")
+def test_failures_are_told_and_a_dead_webhook_stops_nothing(platform: Platform) -> None:
+    platform.wait_until_idle()
+    hook, before, unread = platform.hook, platform.runs(), len(failed_ticks(platform))
+    hook.posts.clear()
+    hook.statuses[:] = [404, 200]
+    unheard = fail(platform)
+    wait_until(lambda: hook.posts, PATIENCE_SECONDS, "the failure is posted")
+    wait_until(lambda: len(failed_ticks(platform)) > unread, PATIENCE_SECONDS, "the tick says so")
+    assert f"the alert webhook at {HOST} answers 404" in failed_ticks(platform)[0]
+    wait_until(lambda: len(hook.posts) == 3, PATIENCE_SECONDS, "it is posted again")
 
-        heard = fail(platform)
-        wait_until(lambda: len(hook.posts) == 4, PATIENCE_SECONDS, "the next one is posted")
-        told = [(p["run_id"], p["text"]) for p in hook.posts if p["kind"] == "run_failure"]
-        assert [run_id for run_id, _ in told] == [unheard, unheard, heard]
-        assert all("lane 7 does not exist" in text for _, text in told)
-        # What the webhook refused is told, too: that the sensor failed to tell it.
-        (refusal,) = (post for post in hook.posts if post["kind"] == "tick_failure")
-        assert refusal["text"] == (
-            "Dagster sensor run_failures fails: WebhookFailed; its page says more"
-        )
-        assert len(failed_ticks(platform)) == 1
+    heard = fail(platform)
+    wait_until(lambda: len(hook.posts) == 4, PATIENCE_SECONDS, "the next one is posted")
+    told = [(p["run_id"], p["text"]) for p in hook.posts if p["kind"] == "run_failure"]
+    assert [run_id for run_id, _ in told] == [unheard, unheard, heard]
+    assert all("lane 7 does not exist" in text for _, text in told)
+    # What the webhook refused is told, too: that the sensor failed to tell it.
+    (refusal,) = (post for post in hook.posts if post["kind"] == "tick_failure")
+    assert refusal["text"] == (
+        "Dagster sensor run_failures fails: WebhookFailed; its page says more"
+    )
+    assert len(failed_ticks(platform)) == unread + 1
 
-        platform.send(50)  # and the stream goes on
-        platform.wait_for_commits(50)
-        platform.wait_until_idle()
+    committed = platform.committed()
+    platform.send(50)  # and the stream goes on
+    platform.wait_for_commits(committed + 50)
+    platform.wait_until_idle()
     assert "the-secret" not in platform.log.read_text()
-    sessions = [entry for entry in entries(platform) if entry.get("message") == "session ended"]
+    runs_of_this = platform.runs(before)
+    sessions = [
+        entry
+        for entry in entries(platform)
+        if entry.get("message") == "session ended" and entry["run_id"] in runs_of_this
+    ]
     assert sum(entry["scored"] + entry["rejected"] for entry in sessions) == 50
-    assert {entry["run_id"] for entry in sessions} <= {run.run_id for run in platform.runs()}
 
 
 def entries(platform: Platform) -> list[dict[str, Any]]:

@@ -14,10 +14,8 @@ from playwright.sync_api import Browser, expect
 from credit_risk_dagster.domain.policy import load_policy
 from dashboard.parts import orchestration
 from tests.live.browser import CHROMIUM, PAGES, THEMES, WIDTHS, Visit, chromium, visit
-from tests.platform.live import Live
+from tests.platform.running import Platform
 from tests.platform.waiting import wait_until
-
-pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +43,7 @@ def number(text: str) -> int:
 
 
 @pytest.mark.parametrize("title", PAGES)
-def test_a_page_is_accessible_in_every_look(live: Live, desk: Visit, title: str) -> None:
+def test_a_page_is_accessible_in_every_look(live: Platform, desk: Visit, title: str) -> None:
     """Light and dark, on a desk and on a phone: no serious violation, nothing cut off."""
     desk.open(live.services.dashboard_url + PAGES[title], title)
     assert not desk.page.get_by_test_id("stException").count()
@@ -59,7 +57,7 @@ def test_a_page_is_accessible_in_every_look(live: Live, desk: Visit, title: str)
             assert overflow <= 0, f"{theme}, {name}: the page is wider than the window"
 
 
-def test_the_figures_move(live: Live, desk: Visit) -> None:
+def test_the_figures_move(live: Platform, desk: Visit) -> None:
     desk.open(live.services.dashboard_url, "Credit risk overview")
     before = number(desk.figure("Applications scored"))
     wait_until(lambda: number(desk.figure("Applications scored")) > before, 60, "more applications")
@@ -68,7 +66,7 @@ def test_the_figures_move(live: Live, desk: Visit) -> None:
 
 
 def test_a_filtered_view_can_be_sent_to_a_colleague(
-    live: Live, browser: Browser, desk: Visit
+    live: Platform, browser: Browser, desk: Visit
 ) -> None:
     desk.open(live.services.dashboard_url, "Credit risk overview")
     desk.page.get_by_role("radio", name="7 d").click()
@@ -91,7 +89,7 @@ def test_a_filtered_view_can_be_sent_to_a_colleague(
         assert colleague.problems == []
 
 
-def test_from_the_list_to_the_application_and_back_as_reviewed(live: Live, desk: Visit) -> None:
+def test_from_the_list_to_the_application_and_back_as_reviewed(live: Platform, desk: Visit) -> None:
     desk.open(f"{live.services.dashboard_url}/watchlist", "Watchlist")
     table = desk.page.get_by_test_id("stDataFrame").first
     # The grid is drawn on a canvas: its first column has the boxes that select a row.
@@ -126,7 +124,7 @@ def test_from_the_list_to_the_application_and_back_as_reviewed(live: Live, desk:
     ]
 
 
-def test_the_export_has_what_the_page_counts(live: Live, desk: Visit) -> None:
+def test_the_export_has_what_the_page_counts(live: Platform, desk: Visit) -> None:
     desk.open(f"{live.services.dashboard_url}/watchlist?sort=Largest+amount", "Watchlist")
     count = desk.page.get_by_text(re.compile(r"^[\d,]+ applications?$")).inner_text()
     with desk.page.expect_download() as download:
@@ -138,20 +136,22 @@ def test_the_export_has_what_the_page_counts(live: Live, desk: Visit) -> None:
     assert amounts == sorted(amounts, reverse=True)
 
 
-def test_operations_show_dagsters_state_and_lead_there(live: Live, desk: Visit) -> None:
+def test_operations_show_dagsters_state_and_lead_there(live: Platform, desk: Visit) -> None:
     desk.open(f"{live.services.dashboard_url}/operations", "Operations")
+    desk.page.get_by_role("link", name="redrive_rejected").wait_for()  # what Dagster answered
     assert not desk.page.get_by_text("does not answer").count()
     assert number(desk.figure("Rejected events")) > 0
     link = desk.page.get_by_role("link", name="redrive_rejected")
     address = str(link.get_attribute("href"))
     assert address.startswith(live.services.dagster_url)
     desk.page.goto(address)
+    # Dagster's page is large, and says "Loading" until it has everything.
     expect(desk.page.get_by_text("redrive_rejected").first).to_be_visible()
     desk.problems.clear()  # Dagster's own
 
 
 def test_a_policy_is_tried_and_downloaded(
-    live: Live, browser: Browser, desk: Visit, tmp_path: Path
+    live: Platform, browser: Browser, desk: Visit, tmp_path: Path
 ) -> None:
     desk.open(f"{live.services.dashboard_url}/policy-lab?dti_at_least=20.5", "Policy lab")
     before = live.query("SELECT name, document FROM policies")
@@ -180,7 +180,7 @@ def test_a_policy_is_tried_and_downloaded(
     assert live.query("SELECT name, document FROM policies") == before
 
 
-def test_the_html_of_a_drift_report_is_downloaded(live: Live, desk: Visit) -> None:
+def test_the_html_of_a_drift_report_is_downloaded(live: Platform, desk: Visit) -> None:
     desk.open(f"{live.services.dashboard_url}/drift", "Drift")
     desk.page.get_by_role("button", name="Get the HTML report from S3").click()
     with desk.page.expect_download() as download:
@@ -192,7 +192,7 @@ def test_the_html_of_a_drift_report_is_downloaded(live: Live, desk: Visit) -> No
     assert title in download.value.path().read_text(encoding="utf-8")
 
 
-def test_the_model_page_has_the_benchmarks_verdict(live: Live, desk: Visit) -> None:
+def test_the_model_page_has_the_benchmarks_verdict(live: Platform, desk: Visit) -> None:
     desk.open(f"{live.services.dashboard_url}/model", "Model")
     (row,) = live.query(
         "SELECT verdict FROM model_benchmarks WHERE subject = 'rules'"
@@ -202,7 +202,7 @@ def test_the_model_page_has_the_benchmarks_verdict(live: Live, desk: Visit) -> N
 
 
 def test_the_checks_have_the_state_that_dagster_knows(
-    live: Live, desk: Visit, monkeypatch: pytest.MonkeyPatch
+    live: Platform, desk: Visit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CREDIT_RISK_DAGSTER_URL", live.services.dagster_url)
     checks = orchestration.checks("UTC").set_index("check")

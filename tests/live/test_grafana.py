@@ -6,18 +6,21 @@ import json
 import re
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import replace
 
+import psutil
 import pytest
 import yaml
 from pydantic import SecretStr
 
 from credit_risk_dagster.settings import PROJECT_ROOT, WarehouseSettings
+from infra.embedded.servers import HOST
 from infra.grafana.files import DASHBOARDS, generated
 from resources.postgres.connection import Warehouse
 from tests.live.panels import Query, Sources, queries
-from tests.live.prometheus import run_prometheus
-from tests.platform.live import Live
+from tests.live.prometheus import start_prometheus
+from tests.platform.running import Platform
 from tests.platform.tools import program
 from tests.platform.waiting import wait_until
 
@@ -44,28 +47,21 @@ def test_every_panel_says_what_it_shows() -> None:
     assert len(set(places)) == len(titles)
 
 
-@pytest.fixture(scope="package")
-def prometheus(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Prometheus that scrapes the platform."""
-    binary = program("prometheus", "prometheus")
-    folder = tmp_path_factory.mktemp("prometheus")
-    with run_prometheus(binary, live.services.api_url, folder) as address:
-        yield address
-
-
-@pytest.fixture(scope="package")
-def sources(live: Live, prometheus: str) -> Sources:
+@pytest.fixture
+def sources(live: Platform) -> Sources:
     """Where panels ask, when there are enough scrapes for a rate."""
-    started = time.time()
+    server = start_prometheus(program("prometheus", "prometheus"), live)
+    address = f"http://{HOST}:{server.port}"
 
     def scrapes() -> float:
-        found = json.loads(ask(prometheus, "query?query=sum_over_time(up[10m])"))["data"]["result"]
+        found = json.loads(ask(address, "query?query=sum_over_time(up[10m])"))["data"]["result"]
         return float(found[0]["value"][1]) if found else 0.0
 
     wait_until(lambda: scrapes() >= SCRAPES, 120, f"Prometheus has {SCRAPES} scrapes", every=0.5)
     # As Grafana does: by the role that only reads.
     reader = WarehouseSettings(DATABASE_URL=SecretStr(live.environment["DASHBOARD_DATABASE_URL"]))
-    return Sources(prometheus, Warehouse(reader), "credit_risk", started, time.time(), "15s")
+    started = psutil.Process(server.pid).create_time()
+    return Sources(address, Warehouse(reader), "credit_risk", started, time.time(), "15s")
 
 
 def ask(prometheus: str, path: str) -> bytes:
@@ -74,16 +70,15 @@ def ask(prometheus: str, path: str) -> bytes:
         return content
 
 
-@pytest.mark.e2e
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: f"{query.name} {query.legend}")
 def test_no_panel_is_empty(query: Query, sources: Sources) -> None:
-    if query.kind == "prometheus":
-        assert sources.series(query)
-    else:
-        assert sources.rows(query)
+    def shown() -> Sequence[object]:
+        now = replace(sources, end=time.time())
+        return now.series(query) if query.kind == "prometheus" else now.rows(query)
+
+    wait_until(shown, 30, f"{query.name} shows something", every=0.5)
 
 
-@pytest.mark.e2e
 def test_rules_are_evaluated_and_nothing_critical_fires(sources: Sources) -> None:
     groups = json.loads(ask(sources.prometheus, "rules"))["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
@@ -100,7 +95,6 @@ def test_rules_are_evaluated_and_nothing_critical_fires(sources: Sources) -> Non
     assert [name for name in critical if "Latency" not in name] == []
 
 
-@pytest.mark.e2e
 def test_rules_read_metrics_that_exist(sources: Sources) -> None:
     """Every metric that a rule names is one that the API exposes."""
     names = set(json.loads(ask(sources.prometheus, "label/__name__/values"))["data"])

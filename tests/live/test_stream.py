@@ -1,79 +1,96 @@
 """The whole path through `dagster dev`: events, sensor, runs, rows, and what Dagster shows."""
 
+import time
 from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any, LiteralString
 
 import dagster as dg
 import pytest
-from dagster_graphql import DagsterGraphQLClient
 
 from assets_src.scoring import LANE_TAG, RECONCILIATION, score_applications
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.settings import DEFAULT_POLICY
-from infra.embedded.servers import HOST
-from tests.platform.dagster import PATIENCE_SECONDS, Platform
-from tests.platform.start import StartPlatform
+from tests.platform.running import PATIENCE_SECONDS, Platform
 from tests.platform.waiting import wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = pytest.mark.timeout(1200)
 
 
-def checks_passed(platform: Platform) -> list[bool]:
-    """The outcome of every reconciliation check, oldest first."""
+def checks_passed(platform: Platform, runs: Collection[str]) -> list[bool]:
+    """The outcome of these runs' reconciliation checks, oldest first."""
     records = platform.instance.event_log_storage.get_asset_check_execution_history(
         check_key=RECONCILIATION.key, limit=1000
     )
     return [
         record.event.dagster_event.asset_check_evaluation_data.passed
         for record in reversed(records)
-        if record.event and record.event.dagster_event
+        if record.run_id in runs and record.event and record.event.dagster_event
     ]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:gql")  # Dagster's client uses it so
-def test_events_become_rows_and_materializations(start_platform: StartPlatform) -> None:
-    platform = start_platform(CREDIT_RISK_IDLE_SECONDS=2, CREDIT_RISK_LANES=2)
+def test_events_become_rows_and_materializations(platform: Platform) -> None:
+    platform.wait_until_idle()
+    started, before, committed = time.time(), platform.runs(), platform.committed()
     wait_until(
-        lambda: platform.why_not() == "lane 0: no new events; lane 1: no new events",
+        lambda: platform.why_not() == "lane 0: no new events",
         PATIENCE_SECONDS,
         "a tick says that there is nothing to do",
     )
     platform.send(3_000)
-    platform.wait_for_commits(3_000)
+    platform.wait_for_commits(committed + 3_000)
     platform.check_exactly_once()
 
     # A second burst, after the runs of the first one have ended.
     platform.wait_until_idle()
-    before = {run.run_id for run in platform.runs()}
+    of_first_burst = platform.runs(before)
     platform.send(500)
-    platform.wait_for_commits(3_500)
+    platform.wait_for_commits(committed + 3_500)
     platform.wait_until_idle()
     platform.check_exactly_once()
-    runs = {run.run_id: run for run in platform.runs()}
-    assert len(runs) > len(before)
+    runs = platform.runs(before)
+    assert len(runs) > len(of_first_burst) > 0
 
-    # Every batch is of a run of its lane, which says why it was requested.
-    batches = platform.pipeline.query("SELECT DISTINCT run_id, lane, partitions FROM batches")
-    assert {batch["lane"] for batch in batches} == {0, 1}
-    for batch in batches:
-        assert {partition % 2 for partition in batch["partitions"]} == {batch["lane"]}
-        assert runs[batch["run_id"]].tags[LANE_TAG] == str(batch["lane"])
+    # Every batch is of a run, which says why it was requested.
+    batches = platform.query("SELECT DISTINCT run_id, lane FROM batches")
+    worked = {batch["run_id"] for batch in batches} - before.keys()
+    assert worked <= runs.keys()
+    assert {run.tags[LANE_TAG] for run in runs.values()} == {"0"}
     assert {run.status for run in runs.values()} == {dg.DagsterRunStatus.SUCCESS}
     assert all("new event" in run.tags["credit_risk/why"] for run in runs.values())
-    requested = {run_id for tick in platform.ticks() for run_id in tick["runIds"]}
-    assert requested == set(runs)
-    assert all(tick["status"] in ("SUCCESS", "SKIPPED", "STARTED") for tick in platform.ticks())
+    ticks = [tick for tick in platform.ticks() if tick["timestamp"] >= started]
+    assert {run_id for tick in ticks for run_id in tick["runIds"]} == runs.keys()
+    assert {tick["status"] for tick in ticks} <= {"SUCCESS", "SKIPPED", "STARTED"}
 
-    check_metadata(platform)
-    assert checks_passed(platform) == [True] * len(platform.materializations("scored_applications"))
-    launch_by_hand(platform)
+    check_metadata(platform, runs)
+    scored = platform.materializations("scored_applications", runs)
+    assert checks_passed(platform, runs) == [True] * len(scored)
+    with stopped_sensor(platform):
+        launch_by_hand(platform)
 
 
-def check_metadata(platform: Platform) -> None:
-    """The materializations together tell exactly what is in the tables."""
-    scored = platform.materializations("scored_applications")
-    rejected = platform.materializations("rejected_events")
-    stored = platform.pipeline.stored()
+def check_metadata(platform: Platform, runs: Collection[str]) -> None:
+    """The materializations of the runs together tell exactly what these put into the tables."""
+    scored = platform.materializations("scored_applications", runs)
+    rejected = platform.materializations("rejected_events", runs)
+
+    def rows(columns: LiteralString, table: LiteralString, rest: LiteralString = "") -> Any:
+        return platform.query(
+            f"SELECT {columns} FROM {table} JOIN batches USING (batch_id)"
+            f" WHERE run_id = ANY(%(runs)s) {rest}",
+            runs=list(runs),
+        )
+
+    stored = {
+        table: [
+            (row["partition"], row["at"])
+            for row in rows('t.partition, t."offset" AS at', f"{table} t")
+        ]
+        for table in ("scored_applications", "rejected_events")
+    }
     assert sum(m["dagster/row_count"] for m in scored) == len(stored["scored_applications"])
     assert sum(m["dagster/row_count"] for m in rejected) == len(stored["rejected_events"]) > 0
 
@@ -92,22 +109,19 @@ def check_metadata(platform: Platform) -> None:
         assert metadata["throughput (events/s)"] > 0
         p50, p95, p99 = (metadata[f"latency p{q} (ms)"] for q in (50, 95, 99))
         assert 0 < p50 <= p95 <= p99
-    rows = platform.pipeline.query(
-        "SELECT risk_tier, count(*)::int AS n FROM scored_applications GROUP BY risk_tier"
-    )
-    assert +tiers == {row["risk_tier"]: row["n"] for row in rows}
+    counted = rows("risk_tier, count(*)::int AS n", "scored_applications", "GROUP BY risk_tier")
+    assert +tiers == {row["risk_tier"]: row["n"] for row in counted}
 
     reasons: Counter[str] = Counter()
     for metadata in rejected:
         reasons.update({r["reason"]: r["events"] for r in metadata["reject reasons"]})
-    rows = platform.pipeline.query(
-        "SELECT reason, count(*)::int AS n FROM rejected_events GROUP BY reason"
-    )
-    assert reasons == {row["reason"]: row["n"] for row in rows}
+    counted = rows("t.reason, count(*)::int AS n", "rejected_events t", "GROUP BY t.reason")
+    assert reasons == {row["reason"]: row["n"] for row in counted}
 
 
-def launch_by_hand(platform: Platform) -> None:
-    """The job, from the Launchpad: with bounds it processes those offsets, without the lane's."""
+@contextmanager
+def stopped_sensor(platform: Platform) -> Iterator[None]:
+    """The sensor, switched off as in Dagster's UI."""
     state = platform.graphql(
         "query ($s: SensorSelector!) { sensorOrError(sensorSelector: $s) { ... on Sensor {"
         " sensorState { id } } } }",
@@ -117,49 +131,54 @@ def launch_by_hand(platform: Platform) -> None:
         "mutation ($id: String!) { stopSensor(id: $id) { __typename } }",
         id=state["sensorOrError"]["sensorState"]["id"],
     )
+    try:
+        yield
+    finally:
+        platform.graphql(
+            "mutation ($s: SensorSelector!) { startSensor(sensorSelector: $s) { __typename } }",
+            s=platform.sensor,
+        )
+
+
+def launch_by_hand(platform: Platform) -> None:
+    """The job, from the Launchpad: with bounds it processes those offsets, without all of them."""
     committed = platform.committed()
     platform.send(200)
-    client = DagsterGraphQLClient(HOST, port_number=platform.dagster.port)
 
-    def launch(**config: object) -> str:
+    def succeeds(**config: object) -> bool:
         run_config = {"ops": {"score_stream": {"config": config}}} if config else {}
-        return str(client.submit_job_execution(score_applications.name, run_config=run_config))
-
-    def succeeds(run_id: str) -> bool:
+        run_id = platform.client().submit_job_execution(
+            score_applications.name, run_config=run_config
+        )
         platform.wait_until_idle()
         run = platform.instance.get_run_by_id(run_id)
         return run is not None and run.status is dg.DagsterRunStatus.SUCCESS
 
-    (partition,) = platform.pipeline.query(
+    (partition,) = platform.query(
         "SELECT next_offset AS next FROM stream_offsets WHERE partition = 3"
     )
     first = partition["next"]
-    assert succeeds(
-        launch(bounds=[{"partition": 3, "first_offset": first, "until_offset": first + 10}])
-    )
+    bounds = [{"partition": 3, "first_offset": first, "until_offset": first + 10}]
+    assert succeeds(bounds=bounds)
     assert platform.committed() == committed + 10
-
-    lanes = launch(), launch(lane=1)
-    assert all(map(succeeds, lanes))
+    assert succeeds()
     platform.check_exactly_once()
 
 
-def test_sessions_hand_over_without_a_gap(start_platform: StartPlatform) -> None:
-    platform = start_platform(CREDIT_RISK_SESSION_SECONDS=10)
-    most_unfinished = 0
+def test_sessions_hand_over_without_a_gap(platform: Platform) -> None:
+    before, most_unfinished = platform.runs(), 0
 
     def four_runs() -> bool:
         nonlocal most_unfinished
         most_unfinished = max(most_unfinished, len(platform.unfinished()))
-        return len(platform.run_times()) >= 4
+        return len(platform.run_times().keys() - before.keys()) >= 4
 
     with platform.streaming(rate=100):
         wait_until(four_runs, 2 * PATIENCE_SECONDS, "three sessions are handed over", every=0.2)
     assert most_unfinished == 2  # the run and its successor
-    platform.wait_for_commits(platform.sent)
-    platform.check_exactly_once()
+    platform.wait_for_everything()
 
-    times = list(platform.run_times().values())
+    times = [run for run_id, run in platform.run_times().items() if run_id not in before]
     pauses = [after.first_commit - before.last_commit for before, after in pairwise(times)]
     print(
         f"pauses at handovers: {', '.join(f'{pause:.2f}' for pause in pauses)} s;"
@@ -167,5 +186,5 @@ def test_sessions_hand_over_without_a_gap(start_platform: StartPlatform) -> None
     )
     # Requesting and starting a run takes five seconds at least; a successor that waits, none.
     assert max(pauses) < 2 * platform.slowness()
-    successors = [run.tags["credit_risk/why"] for run in platform.runs()[1:]]
+    successors = [run.tags["credit_risk/why"] for run in list(platform.runs(before).values())[1:]]
     assert all(why.startswith("successor of run") for why in successors)

@@ -21,8 +21,6 @@ from resources.postgres.ledger import Ledger
 from resources.postgres.sources import Sources
 from tests.platform.pipeline import Pipeline, good_event
 
-pytestmark = pytest.mark.integration
-
 MIB = 2**20
 
 

@@ -25,8 +25,6 @@ from resources.postgres.sources import Sources
 from tests.conftest import create_topic
 from tests.platform.pipeline import Pipeline, good_event
 
-pytestmark = pytest.mark.integration
-
 
 def coordinates(per_partition: dict[int, int]) -> list[tuple[int, int]]:
     return [(p, offset) for p, count in per_partition.items() for offset in range(count)]

@@ -1,11 +1,7 @@
 """The catalogue of malformed events, through the broker into Postgres."""
 
-import pytest
-
 from tests.malformed import CATALOGUE
 from tests.platform.pipeline import Pipeline, good_event
-
-pytestmark = pytest.mark.integration
 
 
 def test_malformed_events_are_rejected_with_their_bytes_and_harm_no_other(

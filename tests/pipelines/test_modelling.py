@@ -24,8 +24,6 @@ from tests.pipelines.test_rebuild import run as rebuild
 from tests.pipelines.test_rebuild import tables
 from tests.platform.pipeline import Pipeline
 
-pytestmark = pytest.mark.integration
-
 PD = "SELECT loan_id, pd, model_id, pd_reasons, risk_tier FROM scored_applications ORDER BY loan_id"
 
 

@@ -292,7 +292,6 @@ def events_in(settings: KafkaSettings) -> int:
     return sum(end - first for first, end in Topic(settings).inspect().offsets.values())
 
 
-@pytest.mark.integration
 def test_ensure_topic_creates_it_once(kafka_settings: KafkaSettings) -> None:
     fresh = kafka_settings.model_copy(
         update={"topic": kafka_settings.topic + "_new", "partitions": 3}
@@ -306,14 +305,12 @@ def test_ensure_topic_creates_it_once(kafka_settings: KafkaSettings) -> None:
     assert len(Topic(fresh).inspect().offsets) == 3
 
 
-@pytest.mark.integration
 def test_ensure_topic_in_many_processes_at_once(kafka_settings: KafkaSettings) -> None:
     fresh = kafka_settings.model_copy(update={"topic": kafka_settings.topic + "_race"})
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(ensure_topic, [fresh] * 6)) == [4] * 6
 
 
-@pytest.mark.integration
 def test_reset_topic_leaves_an_empty_topic(kafka_settings: KafkaSettings) -> None:
     produce(kafka_settings, [{"id": str(number)} for number in range(100)])
     before = Topic(kafka_settings).inspect()
@@ -324,13 +321,11 @@ def test_reset_topic_leaves_an_empty_topic(kafka_settings: KafkaSettings) -> Non
     assert dict(after.offsets) == {0: (0, 0), 1: (0, 0)}
 
 
-@pytest.mark.integration
 def test_reset_topic_creates_a_missing_one(kafka_settings: KafkaSettings) -> None:
     fresh = kafka_settings.model_copy(update={"topic": kafka_settings.topic + "_new"})
     assert reset_topic(fresh) == fresh.partitions
 
 
-@pytest.mark.integration
 def test_a_refused_topic_says_why(
     kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,7 +370,6 @@ def impatient(kafka_settings: KafkaSettings) -> KafkaSettings:
     return kafka_settings.model_copy(update={"timeout_ms": 500})
 
 
-@pytest.mark.integration
 def test_events_arrive_as_they_were(kafka_settings: KafkaSettings, loans: list[Row]) -> None:
     begun = datetime.now(UTC)
     produced = produce(kafka_settings, loans)
@@ -398,7 +392,6 @@ def test_events_arrive_as_they_were(kafka_settings: KafkaSettings, loans: list[R
     assert received == {loan["id"]: loan for loan in loans}
 
 
-@pytest.mark.integration
 def test_a_loan_stays_on_its_partition_in_order(kafka_settings: KafkaSettings) -> None:
     rows = [{"id": f"loan {number % 50}", "number": number} for number in range(2_000)]
     produce(kafka_settings, rows)
@@ -418,7 +411,6 @@ def test_a_loan_stays_on_its_partition_in_order(kafka_settings: KafkaSettings) -
     producer.close()
 
 
-@pytest.mark.integration
 def test_missing_values_become_null(kafka_settings: KafkaSettings) -> None:
     produce(kafka_settings, [{"dti": float("nan"), "term": None}, {"id": None}, {"id": 7.0}])
     records = consume(kafka_settings, 3)
@@ -427,7 +419,6 @@ def test_missing_values_become_null(kafka_settings: KafkaSettings) -> None:
     assert any(value.startswith(b'{"dti":null,"term":null,"event_time":') for value in values)
 
 
-@pytest.mark.integration
 def test_the_rate_is_kept_and_no_event_is_early(kafka_settings: KafkaSettings) -> None:
     rate, count = 200, 100
     begun = datetime.now(UTC)
@@ -441,7 +432,6 @@ def test_the_rate_is_kept_and_no_event_is_early(kafka_settings: KafkaSettings) -
         assert datetime.fromisoformat(event["event_time"]) >= due - timedelta(milliseconds=50)
 
 
-@pytest.mark.integration
 def test_a_delay_is_caught_up(kafka_settings: KafkaSettings) -> None:
     def held_up() -> Iterator[Row]:
         for row in numbered(60):
@@ -453,7 +443,6 @@ def test_a_delay_is_caught_up(kafka_settings: KafkaSettings) -> None:
     assert 59 / 20 <= produced.seconds < 59 / 20 + 1.5, "the delay was added to the schedule"
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("rate", [0, 2_000])
 def test_max_and_loop(kafka_settings: KafkaSettings, rate: float) -> None:
     assert produce(kafka_settings, numbered(10), rate=rate, max_events=3).sent == 3
@@ -473,7 +462,6 @@ def test_nothing_to_repeat() -> None:
         next(rows)
 
 
-@pytest.mark.integration
 def test_progress_ends_with_everything_acknowledged(kafka_settings: KafkaSettings) -> None:
     seen: list[int] = []
     produced = produce(
@@ -484,7 +472,6 @@ def test_progress_ends_with_everything_acknowledged(kafka_settings: KafkaSetting
     assert 3 <= len(seen) <= 2 + produced.seconds * 10
 
 
-@pytest.mark.integration
 @pytest.mark.parametrize("rate", [0.01, 0])
 def test_a_stop_is_immediate(kafka_settings: KafkaSettings, rate: float) -> None:
     stop = threading.Event()
@@ -506,7 +493,7 @@ def test_a_stop_is_immediate(kafka_settings: KafkaSettings, rate: float) -> None
     assert events_in(kafka_settings) == produced.sent
 
 
-@pytest.mark.integration
+@pytest.mark.usefixtures("own_servers")
 def test_the_broker_is_down() -> None:
     with socket.socket() as taken:  # bound, so nobody else takes it, and not listening
         taken.bind(("127.0.0.1", 0))
@@ -519,7 +506,6 @@ def test_the_broker_is_down() -> None:
             assert time.monotonic() - started < 10
 
 
-@pytest.mark.integration
 def test_the_broker_dies(impatient: KafkaSettings) -> None:
     with Broker() as broker:
         settings = impatient.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
@@ -540,7 +526,6 @@ def test_the_broker_dies(impatient: KafkaSettings) -> None:
     assert not sender_threads(), "a sender thread was left behind"
 
 
-@pytest.mark.integration
 def test_a_broker_that_hangs_loses_and_doubles_nothing(impatient: KafkaSettings) -> None:
     """Requests time out and are sent again, although the broker has them and answers later."""
     with Broker() as broker:
@@ -564,7 +549,6 @@ def test_a_broker_that_hangs_loses_and_doubles_nothing(impatient: KafkaSettings)
         assert len(keys) == 1_000
 
 
-@pytest.mark.integration
 def test_an_event_too_big_for_the_client(kafka_settings: KafkaSettings) -> None:
     rows = [{"id": "ok"}, {"id": "huge", "emp_title": "x" * 5_000_000}]
     with pytest.raises(DeliveryFailed, match=r"loan huge .* partition .*larger than the maximum"):
@@ -572,7 +556,6 @@ def test_an_event_too_big_for_the_client(kafka_settings: KafkaSettings) -> None:
     assert not sender_threads()
 
 
-@pytest.mark.integration
 def test_what_was_read_before_a_broken_file_is_delivered(kafka_settings: KafkaSettings) -> None:
     def broken() -> Iterable[Row]:
         yield from numbered(500)
@@ -583,7 +566,6 @@ def test_what_was_read_before_a_broken_file_is_delivered(kafka_settings: KafkaSe
     assert events_in(kafka_settings) == 500
 
 
-@pytest.mark.integration
 def test_ctrl_c_leaves_no_thread(kafka_settings: KafkaSettings) -> None:
     def interrupted() -> Iterable[Row]:
         yield from numbered(500)

@@ -19,8 +19,6 @@ from resources.lake import Lake
 from resources.postgres.connection import Warehouse, fetch_all
 from tests.platform.pipeline import Pipeline, good_event
 
-pytestmark = pytest.mark.integration
-
 JUNK: tuple[bytes | None, ...] = (
     *(None, b"", b"junk", b"[]", b"{}", b'{"dti": NaN}', b"\xff\x00", b'{"loan_amnt": -5}'),
 )

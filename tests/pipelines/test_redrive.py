@@ -8,8 +8,6 @@ from credit_risk_dagster.settings import DEFAULT_POLICY
 from resources.postgres.rejected import RedriveRaced, RejectedEvents
 from tests.platform.pipeline import Pipeline, good_event
 
-pytestmark = pytest.mark.integration
-
 
 def run(pipeline: Pipeline, **which: object) -> RedriveReport:
     return redrive(

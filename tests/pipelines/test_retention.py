@@ -18,8 +18,6 @@ from resources.dagster_storage import DagsterStorage
 from resources.postgres.retention import TablesBusy
 from tests.platform.pipeline import Pipeline, good_event
 
-pytestmark = pytest.mark.integration
-
 NOW = datetime.now(UTC)
 THIS_MONTH = NOW.date().replace(day=1)
 

@@ -21,8 +21,7 @@ from credit_risk_dagster.settings import PROJECT_ROOT
 from infra import make_env
 from infra.embedded.servers import HOST, Server, free_port
 from infra.embedded.stack import Stack
-from tests.platform.dagster import Platform
-from tests.platform.pipeline import Pipeline
+from tests.platform.running import Platform
 from tests.platform.waiting import wait_until
 
 INFRA = PROJECT_ROOT / "infra"
@@ -92,56 +91,60 @@ class Composed(Platform):
     """The services of the compose file between a stack's servers.
 
     Args:
-        pipeline: the topic and the tables, as an administrator of the database.
         stack: its servers, with the roles in Postgres.
         settings: further variables, as of infra/settings.env.
     """
 
-    def __init__(self, pipeline: Pipeline, stack: Stack, settings: dict[str, str]) -> None:
-        super().__init__(pipeline, {}, stack.logs / "dagster-webserver.log")
-        self.stack = stack
+    def __init__(self, stack: Stack, settings: dict[str, str]) -> None:
+        # As a user that may make the tables of Dagster's storage.
+        dagster_url = stack.postgres.uri("dagster").replace("postgres@", "dagster@", 1)
+        super().__init__(stack, {"DAGSTER_POSTGRES_URL": dagster_url})
+        self.log = stack.logs / "dagster-webserver.log"
         self.secrets = secrets()
-        self.services = services(self.secrets)
-        self.servers: dict[str, Server] = {}
+        self.composed = services(self.secrets)
+        self.servers = stack.servers
         self._settings = settings
-        self._ports = {s.port: free_port() for s in self.services.values() if s.port}
+        self._ports = {s.port: free_port() for s in self.composed.values() if s.port}
         self.dagster_home = Path(stack.environment()["DAGSTER_HOME"])
         self._app = stack.state / "app"
 
-    def start_dagster(self) -> None:
+    @property
+    def dagster(self) -> Server:
+        return self.servers["dagster-webserver"]
+
+    def start(self) -> None:
         """Start every service, when those that it waits for are done or healthy."""
         _link_application(self._app)
-        for service in self.services.values():
+        for service in self.composed.values():
             if service.once:
                 self.run(service)
             elif service.name != "producer":
-                self.start(service.name)
-        self.dagster = self.servers["dagster-webserver"]
+                self.start_service(service.name)
 
-    def start(self, name: str) -> None:
+    def start_service(self, name: str) -> None:
         """Start a service that stays, as at first or again."""
-        service = self.services[name]
+        service = self.composed[name]
         for other, condition in service.after.items():
             if condition == "service_healthy" and other in self.servers:
                 self.wait_until_healthy(other)
-        self.servers[name] = self.stack.serve(
+        self.stack.serve(
             name,
             self.command(service.command),
             self._ports.get(service.port, 0),
-            environment=self.environment(service),
+            environment=self.variables(service),
             directory=self._app,
         )
 
     def run(self, service: Service, *more: str) -> str:
         """Run a service that ends, with more arguments; returns what it prints."""
-        done = self._call([*self.command(service.command), *more], self.environment(service))
+        done = self._call([*self.command(service.command), *more], self.variables(service))
         assert done.returncode == 0, f"{service.name}: {done.stderr}"
         return done.stdout
 
     def wait_until_healthy(self, name: str) -> None:
         """Wait until the service's own health check passes."""
-        service = self.services[name]
-        command, environment = self.command(service.health), self.environment(service)
+        service = self.composed[name]
+        command, environment = self.command(service.health), self.variables(service)
         wait_until(
             lambda: self._call(command, environment).returncode == 0,
             HEALTHY_SECONDS,
@@ -154,7 +157,7 @@ class Composed(Platform):
         local = [self._local_text(word) for word in words[1:]]
         return [str(program if program.exists() else words[0]), *local]
 
-    def environment(self, service: Service) -> dict[str, str]:
+    def variables(self, service: Service) -> dict[str, str]:
         """The service's variables, with this machine's addresses in them, and the image's."""
         given = {name: self._local_text(value) for name, value in service.environment.items()}
         return {

@@ -40,12 +40,17 @@ def good_event(loan_id: int) -> bytes:
     return GOOD % loan_id
 
 
-def send(settings: KafkaSettings, values: Sequence[bytes | None], partition: int = 0) -> None:
+def send(
+    settings: KafkaSettings,
+    values: Sequence[bytes | None],
+    partition: int = 0,
+    key: bytes = b"key",
+) -> None:
     """Append values to a partition, and wait until the broker has them."""
     producer = KafkaProducer(**settings.client_options(), linger_ms=5)
     try:
         for value in values:
-            producer.send(settings.topic, value=value, key=b"key", partition=partition)
+            producer.send(settings.topic, value=value, key=key, partition=partition)
         producer.flush()
     finally:
         producer.close()

@@ -9,8 +9,6 @@ import pytest
 
 from resources.postgres.columns import read_columns
 
-pytestmark = pytest.mark.integration
-
 
 @pytest.fixture
 def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:

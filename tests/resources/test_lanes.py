@@ -15,8 +15,6 @@ from resources.postgres.sources import Sources
 from tests.platform.pipeline import Pipeline
 from tests.platform.waiting import wait_until
 
-pytestmark = pytest.mark.integration
-
 RUN = """
 import logging, sys
 from credit_risk_dagster.domain.policy import load_policy

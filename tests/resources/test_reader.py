@@ -10,8 +10,6 @@ from credit_risk_dagster.settings import WarehouseSettings
 from infra.embedded.servers import HOST, free_port
 from resources.postgres.connection import Warehouse, WarehouseReader, WarehouseUnavailable
 
-pytestmark = pytest.mark.integration
-
 COUNT = "SELECT count(*) FROM sources"
 ADD = "INSERT INTO sources (cluster_id, topic) VALUES ('cluster', 'topic')"
 

@@ -9,8 +9,6 @@ from sensors import observation
 from sensors.observation import loan_applications_observed
 from tests.platform.pipeline import Pipeline, good_event
 
-pytestmark = pytest.mark.integration
-
 
 def tick(
     instance: dg.DagsterInstance, settings: Settings, cursor: str | None

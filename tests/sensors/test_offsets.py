@@ -91,7 +91,6 @@ def why_not(result: dg.SensorResult) -> str:
     return message
 
 
-@pytest.mark.integration
 def test_ticks_follow_the_backlog(
     pipeline: Pipeline, instance: dg.DagsterInstance, settings: Settings
 ) -> None:
@@ -106,7 +105,6 @@ def test_ticks_follow_the_backlog(
     assert why_not(tick(instance, settings)) == "lane 0: no new events"
 
 
-@pytest.mark.integration
 def test_each_lane_gets_its_own_run(
     pipeline: Pipeline,
     instance: dg.DagsterInstance,
@@ -120,7 +118,6 @@ def test_each_lane_gets_its_own_run(
     assert len(tick(instance, settings).run_requests or []) == 2
 
 
-@pytest.mark.integration
 def test_a_connected_run_holds_its_lane_and_a_gone_one_does_not(
     pipeline: Pipeline, instance: dg.DagsterInstance, settings: Settings
 ) -> None:
@@ -140,7 +137,6 @@ def test_a_connected_run_holds_its_lane_and_a_gone_one_does_not(
     assert request.tags["credit_risk/why"] == "1 new event"
 
 
-@pytest.mark.integration
 def test_runs_that_fail_at_once_are_not_requested_every_tick(
     pipeline: Pipeline, instance: dg.DagsterInstance, settings: Settings
 ) -> None:
@@ -155,7 +151,6 @@ def test_runs_that_fail_at_once_are_not_requested_every_tick(
     )
 
 
-@pytest.mark.integration
 def test_a_server_that_is_down_is_named_in_one_line(
     instance: dg.DagsterInstance,
     settings: Settings,
@@ -172,7 +167,6 @@ def test_a_server_that_is_down_is_named_in_one_line(
     assert time.monotonic() - started < 10
 
 
-@pytest.mark.integration
 def test_a_replaced_topic_fails_the_check_once_and_starts_no_run(
     pipeline: Pipeline,
     instance: dg.DagsterInstance,
