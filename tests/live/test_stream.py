@@ -18,6 +18,8 @@ from tests.platform.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(1200)
 
+QUIET_SECONDS = 12.0  # two ticks of the sensor would have come
+
 
 def checks_passed(platform: Platform, runs: Collection[str]) -> list[bool]:
     """The outcome of these runs' reconciliation checks, oldest first."""
@@ -131,6 +133,14 @@ def stopped_sensor(platform: Platform) -> Iterator[None]:
         "mutation ($id: String!) { stopSensor(id: $id) { __typename } }",
         id=state["sensorOrError"]["sensorState"]["id"],
     )
+
+    def quiet() -> bool:
+        """No tick is under way, and of those that were due none came."""
+        ticks = platform.ticks()
+        under_way = any(tick["status"] == "STARTED" for tick in ticks)
+        return not under_way and time.time() - ticks[0]["timestamp"] > QUIET_SECONDS
+
+    wait_until(quiet, PATIENCE_SECONDS, "the sensor is quiet", every=0.5)
     try:
         yield
     finally:
