@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets_src.columns import RAW_EVENTS
 from assets_src.common import (
     CODE_VERSION,
     OWNERS,
@@ -49,18 +50,7 @@ ARCHIVE_COMPLETE = dg.AssetCheckSpec(
     freshness_policy=kept_fresh(_CRON),
     output_required=False,
     check_specs=[ARCHIVE_COMPLETE],
-    metadata={
-        "dagster/column_schema": dg.TableSchema(
-            [
-                dg.TableColumn("dt", "date", "day of the object, from its path"),
-                dg.TableColumn("partition", "int32", "partition of the record"),
-                dg.TableColumn("offset", "int64", "offset of the record"),
-                dg.TableColumn("timestamp", "timestamp", "the record's, in the broker"),
-                dg.TableColumn("key", "binary", "exact bytes of the record's key"),
-                dg.TableColumn("value", "binary", "exact bytes of the event; null: a tombstone"),
-            ]
-        )
-    },
+    metadata={"dagster/column_schema": RAW_EVENTS},
 )
 def raw_event_archive(
     context: dg.AssetExecutionContext,

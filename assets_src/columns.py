@@ -70,3 +70,12 @@ key         bytea?      key of the record
 value       bytea?      exact bytes of the event; null for a tombstone
 """
 )
+
+RAW_EVENTS = _schema("""
+dt         date       day of the object, from its path
+partition  int32      partition of the record
+offset     int64      offset of the record
+timestamp  timestamp  the record's, in the broker
+key        binary?    exact bytes of the record's key
+value      binary?    exact bytes of the event; null: a tombstone
+""")

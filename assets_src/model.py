@@ -79,33 +79,36 @@ def _spec(name: str, description: str, *deps: str, kinds: set[str]) -> dg.AssetS
     )
 
 
+_SPECS = [
+    _spec(
+        "training_sample",
+        "Applications whose outcome is known, each loan once: counts, hash and columns. The "
+        "rows stay where they came from.",
+        "scored_applications",
+        kinds={"python"},
+    ),
+    _spec(
+        "risk_model",
+        "A logistic regression of the outcome, and its challengers (monotone gradient "
+        "boosting; a scorecard where optbinning is installed): table `models`, every version.",
+        "training_sample",
+        kinds={"scikitlearn", "postgres"},
+    ),
+    _spec(
+        "model_benchmark",
+        "The policy's rules and the models on the same loans, out of fold and out of time: "
+        "tables `model_benchmarks` and `model_curves`.",
+        "training_sample",
+        "risk_model",
+        kinds={"python", "postgres"},
+    ),
+]
+
+
 @dg.multi_asset(
     name="model_loans",
     group_name="model",
-    specs=[
-        _spec(
-            "training_sample",
-            "Applications whose outcome is known, each loan once: counts, hash and columns. The "
-            "rows stay where they came from.",
-            "scored_applications",
-            kinds={"python"},
-        ),
-        _spec(
-            "risk_model",
-            "A logistic regression of the outcome, and its challengers (monotone gradient "
-            "boosting; a scorecard where optbinning is installed): table `models`, every version.",
-            "training_sample",
-            kinds={"scikitlearn", "postgres"},
-        ),
-        _spec(
-            "model_benchmark",
-            "The policy's rules and the models on the same loans, out of fold and out of time: "
-            "tables `model_benchmarks` and `model_curves`.",
-            "training_sample",
-            "risk_model",
-            kinds={"python", "postgres"},
-        ),
-    ],
+    specs=_SPECS,
     check_specs=[ENOUGH_OUTCOMES, NO_LEAKAGE, FIT],
 )
 def model_loans(
