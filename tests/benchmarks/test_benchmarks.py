@@ -6,6 +6,7 @@ import re
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -68,7 +69,8 @@ TOLD: dict[Name, tuple[list[str], list[str]]] = {
     Name.MODEL: (
         [
             *("drain of 500 events", "the same with PD and reasons", "reading 4,000 loans"),
-            *("training logistic", "training gradient boosting", "training scorecard"),
+            *("training logistic", "training gradient boosting"),
+            *(["training scorecard"] if find_spec("optbinning") else []),
             *("benchmark tables", "peak memory"),
         ],
         [
