@@ -4,28 +4,27 @@ import os
 import re
 import subprocess
 import sys
-from typing import Any
-
-import psycopg
 
 from credit_risk_dagster.pipelines.loans import BUILTIN_LOANS
 from credit_risk_dagster.settings import PROJECT_ROOT, WarehouseSettings
+from resources.postgres.connection import Warehouse
 from tests.benchmarks import dashboard
 
 ROWS = 3_000
 
 
 def test_a_small_table_is_filled_and_every_page_measured(
-    warehouse: psycopg.Connection[Any], warehouse_settings: WarehouseSettings
+    warehouse_settings: WarehouseSettings,
 ) -> None:
-    dashboard.fill(warehouse, warehouse_settings, ROWS)
-    counts = warehouse.execute(
-        "SELECT (SELECT count(*) FROM scored_applications), (SELECT sum(scored) FROM"
-        " stream_offsets), (SELECT sum(applications) FROM risk_by_minute"
-        " WHERE risk_tier <> 'Rejected'), (SELECT sum(applications) FROM segments_by_hour)"
-        " + (SELECT count(*) FROM scored_applications, segments_progress"
-        " WHERE scored_at >= rolled_up_to)"
-    ).fetchone()
+    with Warehouse(warehouse_settings).connect() as warehouse:
+        dashboard.fill(warehouse, warehouse_settings, ROWS)
+        counts = warehouse.execute(
+            "SELECT (SELECT count(*) FROM scored_applications), (SELECT sum(scored) FROM"
+            " stream_offsets), (SELECT sum(applications) FROM risk_by_minute"
+            " WHERE risk_tier <> 'Rejected'), (SELECT sum(applications) FROM segments_by_hour)"
+            " + (SELECT count(*) FROM scored_applications, segments_progress"
+            " WHERE scored_at >= rolled_up_to)"
+        ).fetchone()
     assert counts is not None
     assert len(set(counts)) == 1
     assert ROWS < counts[0] <= ROWS + BUILTIN_LOANS

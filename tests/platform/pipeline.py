@@ -76,7 +76,7 @@ class Pipeline:
     warehouse: Warehouse
     open_lake: Callable[[], Lake] = _no_lake
 
-    @property
+    @cached_property
     def broker(self) -> Broker:
         return Broker(self.kafka)
 
