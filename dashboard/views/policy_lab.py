@@ -23,10 +23,10 @@ from dashboard.charts.theme import swatch
 from dashboard.charts.vocabulary import TIME_FORMAT
 from dashboard.data import policy_lab as queries
 from dashboard.parts import formats, tables
-from dashboard.parts.candidate import changes, controls
 from dashboard.parts.chart import show
 from dashboard.parts.layout import figure, panel
 from dashboard.parts.live import guarded, viewer_zone
+from dashboard.parts.policy_sliders import changes, controls
 
 DEFAULT_SIZE = 100_000
 _AGAINST = "against active"
