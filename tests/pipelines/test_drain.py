@@ -162,10 +162,8 @@ def test_lanes_share_the_partitions(pipeline: Pipeline) -> None:
 FIRST = "another run was here first"
 
 
-def test_two_drains_at_once_double_and_lose_nothing(
-    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The second waits for the first, and then has nothing to do or goes on."""
+def check_two_drains(pipeline: Pipeline) -> None:
+    """Two drains at once store every event exactly once."""
     count = 5_000
     pipeline.send([good_event(i) for i in range(count)])
     with ThreadPoolExecutor(2) as pool:
@@ -174,6 +172,13 @@ def test_two_drains_at_once_double_and_lose_nothing(
     assert sum(report.scored for report in reports) == count
     assert pipeline.stored()["scored_applications"] == coordinates({0: count})
     assert pipeline.unreconciled() == 0
+
+
+def test_two_drains_at_once_double_and_lose_nothing(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second waits for the first, and then has nothing to do or goes on."""
+    check_two_drains(pipeline)
     assert FIRST not in caplog.text  # nothing was done in vain
 
 
@@ -185,14 +190,7 @@ def test_compare_and_set_alone_is_enough(
     monkeypatch.setattr(
         "credit_risk_dagster.pipelines.drain.lock_partitions", lambda *_: both.wait(30)
     )
-    count = 5_000
-    pipeline.send([good_event(i) for i in range(count)])
-    with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(pipeline.drain, max_batch_events=200) for _ in range(2)]
-        reports = [run.result() for run in runs]
-    assert sum(report.scored for report in reports) == count
-    assert pipeline.stored()["scored_applications"] == coordinates({0: count})
-    assert pipeline.unreconciled() == 0
+    check_two_drains(pipeline)
     assert FIRST in caplog.text  # or this was no race
 
 

@@ -60,10 +60,6 @@ def _no_lake() -> Lake:
     raise LookupError("this pipeline has no bucket")
 
 
-def _no_lake() -> Lake:
-    raise LookupError("this pipeline has no bucket")
-
-
 @dataclass
 class Pipeline:
     """A topic, a warehouse and a bucket.
