@@ -18,7 +18,8 @@ from assets_src.common import (
 from assets_src.source_code import linked, written_in
 from credit_risk_dagster.pipelines.drain import Bound, DrainReport, drain
 from credit_risk_dagster.settings import DrainSettings, KafkaSettings, Settings
-from resources.kafka.broker import Broker, TopicReplaced
+from resources.kafka.broker import Broker
+from resources.kafka.errors import TopicReplaced
 from resources.postgres.connection import Warehouse
 from resources.postgres.reconciliation import reconcile, record_reconciliation
 

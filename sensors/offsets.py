@@ -15,7 +15,9 @@ from assets_src.scoring import LANE_TAG, RECONCILIATION, score_applications
 from credit_risk_dagster.domain.lanes import lane_of
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DrainSettings, Settings
-from resources.kafka.broker import Broker, TopicReplaced, TopicState, truncated
+from resources.kafka.broker import Broker
+from resources.kafka.errors import TopicReplaced, truncated
+from resources.kafka.watch import TopicState
 from resources.postgres.connection import Warehouse
 from resources.postgres.lanes import connected_runs
 from resources.postgres.ledger import Ledger, Progress

@@ -19,7 +19,7 @@ FROZEN = "resources/postgres/migrations/versions"
 # each, so that its next version is met on purpose.
 PRIVATE: dict[str, tuple[str | tuple[str, ...], str]] = {
     "dagster": ("dagster._", "resources/dagster_internals.py"),
-    "kafka-python": (("kafka.net", "kafka.consumer.fetcher"), "resources/kafka/broker.py"),
+    "kafka-python": (("kafka.net", "kafka.consumer.fetcher"), "resources/kafka/client.py"),
 }
 
 

@@ -24,7 +24,8 @@ from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, STAGE_BOUNDS_SECO
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import KafkaSettings, Settings, WarehouseSettings
 from resources.dagster_storage import DagsterState, DagsterStorage
-from resources.kafka.broker import Broker, TopicState
+from resources.kafka.broker import Broker
+from resources.kafka.watch import TopicState
 from resources.postgres.connection import Warehouse, only_read
 from resources.postgres.metrics import MetricsLedger, Row, Snapshot
 

@@ -34,7 +34,9 @@ from credit_risk_dagster.domain.raw_events import (
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.settings import ArchiveSettings, DrainSettings
-from resources.kafka.broker import Broker, Fetch, OffsetRange, Reader, TopicReplaced, truncated
+from resources.kafka.broker import Broker
+from resources.kafka.errors import TopicReplaced, truncated
+from resources.kafka.reader import Fetch, OffsetRange, Reader
 from resources.lake import Lake
 from resources.postgres.archive import ArchiveLedger, PlannedObject
 from resources.postgres.connection import Warehouse

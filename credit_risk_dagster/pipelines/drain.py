@@ -28,15 +28,10 @@ from credit_risk_dagster.domain.scoring import Assessment, assess
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.settings import DrainSettings
-from resources.kafka.broker import (
-    Broker,
-    Fetch,
-    OffsetRange,
-    Reader,
-    TopicReplaced,
-    TopicState,
-    truncated,
-)
+from resources.kafka.broker import Broker
+from resources.kafka.errors import TopicReplaced, truncated
+from resources.kafka.reader import Fetch, OffsetRange, Reader
+from resources.kafka.watch import TopicState
 from resources.postgres.connection import Warehouse
 from resources.postgres.lanes import announce_run, is_awaited, lock_partitions
 from resources.postgres.ledger import Committed, Ledger, OffsetsMoved, StageSeconds

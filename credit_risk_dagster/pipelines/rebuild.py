@@ -28,7 +28,7 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.archive_check import ArchiveDamaged, fetched
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.settings import WarehouseSettings
-from resources.kafka.broker import Fetch, OffsetRange, offsets_missing
+from resources.kafka.reader import Fetch, OffsetRange, offsets_missing
 from resources.lake import Lake
 from resources.postgres.archive import ArchivedObject, ArchiveLedger
 from resources.postgres.connection import Warehouse

@@ -9,7 +9,8 @@ from kafka.errors import OffsetOutOfRangeError
 
 from credit_risk_dagster.domain.stream_columns import Change, StreamColumns, changes, describe
 from credit_risk_dagster.settings import DrainSettings
-from resources.kafka.broker import Broker, Fetch
+from resources.kafka.broker import Broker
+from resources.kafka.reader import Fetch
 from resources.postgres.baselines import Baselines
 from resources.postgres.connection import Warehouse
 from resources.postgres.ledger import Ledger

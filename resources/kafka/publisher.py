@@ -13,7 +13,8 @@ from kafka.errors import KafkaError
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import KafkaSettings
-from resources.kafka.broker import BrokerUnavailable, open_client
+from resources.kafka.client import open_client
+from resources.kafka.errors import BrokerUnavailable
 
 # Those that stood in line behind a failure fail with it, instead of waiting for one more each.
 _FAILURE_LASTS_SECONDS = 1.0

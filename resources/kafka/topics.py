@@ -14,7 +14,9 @@ from kafka.errors import (
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import KafkaSettings
-from resources.kafka.broker import Broker, BrokerUnavailable, TopicMissing, open_client
+from resources.kafka.broker import Broker
+from resources.kafka.client import open_client
+from resources.kafka.errors import BrokerUnavailable, TopicMissing
 
 _TOPIC_CHANGE_SECONDS = 30.0
 

@@ -11,7 +11,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg.rows import class_row, dict_row
 
-from resources.kafka.broker import OffsetRange
+from resources.kafka.reader import OffsetRange
 
 
 class ArchiveMoved(Exception):

@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from credit_risk_dagster.domain.events import REASONS
 from credit_risk_dagster.domain.latency import histogram
 from credit_risk_dagster.domain.scoring import Assessment
-from resources.kafka.broker import Fetch, OffsetRange
+from resources.kafka.reader import Fetch, OffsetRange
 from resources.postgres.columns import constant, copy_batch
 
 

@@ -7,7 +7,8 @@ import psycopg
 from psycopg.rows import class_row
 
 from credit_risk_dagster.errors import PlatformError
-from resources.kafka.broker import TopicReplaced, TopicState
+from resources.kafka.errors import TopicReplaced
+from resources.kafka.watch import TopicState
 from resources.postgres.ledger import Ledger
 
 

@@ -10,7 +10,7 @@ import pytest
 from credit_risk_dagster.api.bodies import EXAMPLE
 from credit_risk_dagster.settings import KafkaSettings
 from infra.embedded.servers import HOST, Broker
-from resources.kafka.broker import BrokerUnavailable
+from resources.kafka.errors import BrokerUnavailable
 from resources.kafka.publisher import Publisher, PublisherBusy
 from resources.kafka.topics import ensure_topic
 from tests.api.conftest import StartApi

@@ -35,7 +35,8 @@ from dashboard.data import application, drift, model, operations, overview, poli
 from dashboard.data.connection import snapshot
 from dashboard.data.segments import EVERYTHING, Segment, purposes
 from infra.embedded.servers import Postgres
-from resources.kafka.broker import Fetch, OffsetRange, TopicState
+from resources.kafka.reader import Fetch, OffsetRange
+from resources.kafka.watch import TopicState
 from resources.postgres.connection import Warehouse
 from resources.postgres.ledger import Ledger, StageSeconds
 from resources.postgres.migrate import migrate

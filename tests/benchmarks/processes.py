@@ -38,7 +38,8 @@ from credit_risk_dagster.settings import (
     LakeSettings,
     WarehouseSettings,
 )
-from resources.kafka.broker import Broker, Reader
+from resources.kafka.broker import Broker
+from resources.kafka.reader import Reader
 from resources.lake import Lake
 from resources.postgres.connection import Warehouse, fetch_all
 from resources.postgres.models import ModelStore, NewModel

@@ -41,7 +41,7 @@ from credit_risk_dagster.settings import (
 )
 from infra.embedded.servers import HOST, Broker, Postgres, free_port
 from resources.kafka.broker import Broker as Topic
-from resources.kafka.broker import TopicMissing
+from resources.kafka.errors import TopicMissing
 from resources.postgres.connection import Warehouse, fetch_all
 from resources.postgres.reconciliation import reconcile
 from tests.platform.pipeline import Pipeline, good_event

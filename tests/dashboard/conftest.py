@@ -16,7 +16,8 @@ from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from dashboard.parts import lag
-from resources.kafka.broker import Fetch, OffsetRange, TopicState
+from resources.kafka.reader import Fetch, OffsetRange
+from resources.kafka.watch import TopicState
 from resources.postgres.connection import Warehouse
 from resources.postgres.ledger import Ledger, StageSeconds
 from resources.postgres.policies import register_policy

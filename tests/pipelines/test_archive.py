@@ -15,7 +15,7 @@ from kafka import KafkaProducer
 from credit_risk_dagster.pipelines.archive_check import verify_archive
 from credit_risk_dagster.settings import PROJECT_ROOT, LakeSettings
 from infra.embedded.servers import S3
-from resources.kafka.broker import TopicState
+from resources.kafka.watch import TopicState
 from resources.lake import Lake, LakeRefused, LakeUnavailable, Stored
 from resources.postgres.ledger import Ledger
 from resources.postgres.sources import Sources

@@ -10,13 +10,8 @@ import pytest
 from credit_risk_dagster.pipelines.drain import Bound, BoundsError
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.servers import Broker as BrokerServer
-from resources.kafka.broker import (
-    BrokerUnavailable,
-    Fetch,
-    Reader,
-    TopicMissing,
-    TopicReplaced,
-)
+from resources.kafka.errors import BrokerUnavailable, TopicMissing, TopicReplaced
+from resources.kafka.reader import Fetch, Reader
 from resources.postgres.connection import NotMigrated, Warehouse, WarehouseUnavailable
 from resources.postgres.lanes import LaneBusy, lock_partitions
 from resources.postgres.migrate import migrate

@@ -43,7 +43,7 @@ from credit_risk_dagster.pipelines.producer import DeliveryFailed, produce
 from credit_risk_dagster.settings import DEFAULT_POLICY, KafkaSettings
 from infra.embedded.servers import Broker
 from resources.kafka.broker import Broker as Topic
-from resources.kafka.broker import BrokerUnavailable, TopicMissing
+from resources.kafka.errors import BrokerUnavailable, TopicMissing
 from resources.kafka.topics import TopicRefused, ensure_topic, reset_topic
 
 # --- built-in loans -----------------------------------------------------------------------------

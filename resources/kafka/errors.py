@@ -1,0 +1,28 @@
+"""What can be wrong with a broker or a topic, in words that say what to do."""
+
+from credit_risk_dagster.errors import PlatformError
+
+
+class BrokerUnavailable(PlatformError):
+    """The broker does not answer, or refuses the client."""
+
+    def __init__(self, bootstrap_servers: str, cause: BaseException) -> None:
+        reason = " ".join(str(cause).split()) or type(cause).__name__
+        super().__init__(f"Kafka broker at {bootstrap_servers} does not answer: {reason}")
+
+
+class TopicMissing(PlatformError):
+    """The topic does not exist."""
+
+
+class TopicReplaced(PlatformError):
+    """The topic is not the one whose offsets were committed: recreated, truncated, or elsewhere."""
+
+
+def truncated(topic: str, partition: int, committed: int, end: int) -> str:
+    """The message for a topic that ends before what was committed of it."""
+    return (
+        f"topic {topic} partition {partition} ends at offset {end}, before the committed offset "
+        f"{committed}: it was recreated or truncated. Nothing was skipped. When that is intended, "
+        "`credit-risk topic new-epoch` starts over with the topic as it is now"
+    )

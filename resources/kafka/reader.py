@@ -1,0 +1,195 @@
+"""Reading bounded batches of a topic from exact offsets.
+
+Progress is not kept here: no consumer group, no committed offsets. See `resources.postgres.ledger`.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from kafka import KafkaConsumer, TopicPartition
+
+from credit_risk_dagster.settings import DrainSettings
+from resources.kafka.client import ConsumerRecord
+from resources.kafka.errors import TopicReplaced, truncated
+from resources.kafka.watch import Identity
+
+
+@dataclass(frozen=True)
+class OffsetRange:
+    """Offsets first <= offset < next of one partition."""
+
+    partition: int
+    first: int
+    next: int
+
+    def __len__(self) -> int:
+        return self.next - self.first
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """A batch of records: everything that the broker had in some offset ranges.
+
+    Attributes:
+        ranges: one for each partition that moved, by partition.
+        gaps: ranges within them that hold no record (compaction, transaction markers, aborted
+            transactions).
+        partitions, offsets, timestamps: int32, int64 and int64 (broker's milliseconds since the
+            epoch) arrays of shape (n,).
+        keys, values: n raw byte strings or None.
+        value_bytes: size of the values together.
+        seconds: processor time of receiving, which leaves out the waiting for events.
+    """
+
+    ranges: list[OffsetRange] = field(default_factory=list)
+    gaps: list[OffsetRange] = field(default_factory=list)
+    partitions: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    offsets: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    timestamps: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    keys: list[bytes | None] = field(default_factory=list)
+    values: list[bytes | None] = field(default_factory=list)
+    value_bytes: int = 0
+    seconds: float = 0.0
+
+
+class Reader:
+    """Reads the assigned partitions in order, in batches of bounded size. Not thread-safe."""
+
+    def __init__(
+        self, topic: str, consumer: KafkaConsumer, identity: Identity, limits: DrainSettings
+    ) -> None:
+        self._topic = topic
+        self._consumer = consumer
+        self._identity = identity
+        self._bound_to = identity.ask()[:2]
+        self._limits = limits
+        self._until: Mapping[int, int] = {}
+        self._next_fetch = 0.0
+
+    def seek(self, positions: Mapping[int, int], until: Mapping[int, int] | None = None) -> None:
+        """Read from these offsets (partition to offset), up to and without those in `until`."""
+        tps = {TopicPartition(self._topic, partition): at for partition, at in positions.items()}
+        self._until = until or {}
+        self._consumer.assign(list(tps))
+        self._consumer.resume(*tps)  # the client keeps a partition paused that is assigned again
+        for tp, at in tps.items():
+            self._consumer.seek(tp, at)
+            self._stop_at_bound(tp, at)
+
+    def fetch(self) -> Fetch:
+        """Collect records for one poll interval, or until a batch is full; empty when idle.
+
+        The first record after a quiet interval is returned at once.
+
+        Raises:
+            TopicReplaced: the records are not from the topic that the reader was opened on, or the
+                topic ends before the position.
+            kafka.errors.OffsetOutOfRangeError: the broker no longer has the position (retention).
+        """
+        limits = self._limits
+        interval = limits.poll_interval_ms / 1000
+        started = time.monotonic()
+        deadline = max(self._next_fetch, started)
+        columns: dict[TopicPartition, list[Any]] = {}
+        before = {tp: self._consumer.position(tp) for tp in self._consumer.assignment()}
+        count = size = 0
+        busy = time.thread_time()
+        while count < limits.max_batch_events and size < limits.max_batch_bytes:
+            # Until something is here, wait a whole interval for it; then only to the deadline, and
+            # after that take what has already arrived.
+            until = deadline if count else max(deadline, started + interval)
+            wait = max(0.0, until - time.monotonic())
+            polled = self._consumer.poll(
+                timeout_ms=round(wait * 1000), max_records=limits.max_batch_events - count
+            )
+            if not polled:
+                if time.monotonic() >= until:
+                    break
+                continue
+            for tp, records in polled.items():
+                columns.setdefault(tp, []).extend(records)
+                count += len(records)
+                size += sum(record.serialized_value_size for record in records)
+        self._next_fetch = time.monotonic() + interval
+        after = {tp: self._consumer.position(tp) for tp in before}
+        self._check_identity(after)
+        fetched = self._to_fetch(columns, before, after)
+        return replace(fetched, seconds=time.thread_time() - busy)
+
+    def _check_identity(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Fence: what was fetched belongs to the source only if the broker is still the same.
+
+        A client reconnects silently, also to another cluster behind the same address. Asked after
+        the fetch and before anything of it is committed, so nothing foreign gets through.
+        """
+        cluster_id, topic_id, _ = self._identity.ask()
+        if (cluster_id, topic_id) != self._bound_to:
+            raise TopicReplaced(
+                f"topic {self._topic} changed under the run: cluster {self._bound_to[0]} topic id "
+                f"{self._bound_to[1]} is now cluster {cluster_id} topic id {topic_id}"
+            )
+        for tp, position in positions.items():
+            end = self._consumer.highwater(tp)
+            if end is not None and end < position:
+                raise TopicReplaced(truncated(self._topic, tp.partition, position, end))
+
+    def _to_fetch(
+        self,
+        columns: Mapping[TopicPartition, list[Any]],
+        before: Mapping[TopicPartition, int],
+        after: Mapping[TopicPartition, int],
+    ) -> Fetch:
+        ranges: list[OffsetRange] = []
+        gaps: list[OffsetRange] = []
+        parts: list[tuple[int, npt.NDArray[np.int64], ConsumerRecord]] = []
+        for tp in sorted(before):
+            first, end = before[tp], after[tp]
+            bound = self._until.get(tp.partition)
+            records = columns.get(tp, [])
+            if bound is not None and end > bound:
+                records = [record for record in records if record.offset < bound]
+                end = max(first, bound)
+                self._consumer.seek(tp, end)
+            if bound is not None:
+                self._stop_at_bound(tp, end)
+            if end == first:
+                continue
+            ranges.append(OffsetRange(tp.partition, first, end))
+            offsets = np.empty(0, np.int64)
+            if records:
+                # A record is a tuple: one zip takes all the columns apart.
+                record = ConsumerRecord(*zip(*records, strict=True))
+                offsets = np.array(record.offset, np.int64)
+                parts.append((tp.partition, offsets, record))
+            gaps.extend(offsets_missing(tp.partition, first, end, offsets))
+        if not parts:
+            return Fetch(ranges=ranges, gaps=gaps)
+        return Fetch(
+            ranges=ranges,
+            gaps=gaps,
+            partitions=np.concatenate([np.full(len(at), p, np.int32) for p, at, _ in parts]),
+            offsets=np.concatenate([at for _, at, _ in parts]),
+            timestamps=np.concatenate([np.array(r.timestamp, np.int64) for _, _, r in parts]),
+            keys=[key for _, _, r in parts for key in r.key],
+            values=[value for _, _, r in parts for value in r.value],
+            value_bytes=sum(max(n, 0) for _, _, r in parts for n in r.serialized_value_size),
+        )
+
+    def _stop_at_bound(self, tp: TopicPartition, position: int) -> None:
+        if position >= self._until.get(tp.partition, position + 1):
+            self._consumer.pause(tp)
+
+
+def offsets_missing(
+    partition: int, first: int, end: int, offsets: npt.NDArray[np.int64]
+) -> Iterator[OffsetRange]:
+    """The ranges of first..end that are not among the (ascending) offsets."""
+    if len(offsets) == end - first:
+        return
+    edges = np.concatenate(([first - 1], offsets, [end]))
+    for at in np.flatnonzero(np.diff(edges) > 1):
+        yield OffsetRange(partition, int(edges[at]) + 1, int(edges[at + 1]))
