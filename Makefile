@@ -24,7 +24,7 @@ unexport VIRTUAL_ENV UV_PROJECT
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test lint format bench bench-dashboard screenshots benchmark-model grafana lock clean
+.PHONY: help install demo check test interop lint format bench bench-dashboard screenshots benchmark-model grafana lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,8 +68,12 @@ check: $(INSTALLED)  ## style, types, and the tests that need no server: a minut
 
 # What runs a daemon, and a browser, runs alone and last.
 test: $(INSTALLED)  ## run the tests
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not platform" $(ARGS) $(NONE_IS_FINE)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not platform and not interop" $(ARGS) $(NONE_IS_FINE)
 	@$(BIN)/python -m pytest -m platform $(ARGS) $(NONE_IS_FINE)
+
+# Needs Java and Maven, or the jars where an earlier call put them (~/.cache/credit-risk).
+interop: $(INSTALLED)  ## run the end-to-end tests on Apache Kafka; ARGS='-m "interop and not long"' as CI does
+	@$(BIN)/python -m pytest -m interop tests/interop $(ARGS)
 
 lint: $(INSTALLED)  ## check style, format, types, layers and Dagster's definitions
 	$(BIN)/ruff check .
