@@ -16,14 +16,16 @@ from assets_src.common import (
     table,
 )
 from assets_src.source_code import linked, written_in
+from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.drain import Bound, DrainReport, drain
 from credit_risk_dagster.settings import DrainSettings, KafkaSettings, Settings
 from resources.kafka.broker import Broker
 from resources.kafka.errors import TopicReplaced
 from resources.postgres.connection import Warehouse
-from resources.postgres.reconciliation import reconcile, record_reconciliation
+from resources.postgres.reconciliation import EVERYTHING, Checked, Reconciliation
 
 LANE_TAG = "credit_risk/lane"
+_SHOWN = 20
 
 loan_applications = dg.AssetSpec(
     "loan_applications",
@@ -38,9 +40,10 @@ RECONCILIATION = dg.AssetCheckSpec(
     "reconciliation",
     asset="scored_applications",
     description=(
-        "Every offset that was committed is stored exactly once: next - first = scored + rejected "
-        "+ gaps, counted in the tables. If it fails, stop the sensor and compare the run's offset "
-        "ranges with `credit-risk status`; the broker still has the events within its retention."
+        "Every offset that was committed since the last check, by whichever run, is stored exactly "
+        "once: scored, rejected or a gap, counted in the tables. If it fails, stop the sensor; "
+        "`credit-risk reconciliation ls` names the offsets, and the broker still has the events "
+        "within its retention. It fails until each finding is cleared by name."
     ),
 )
 
@@ -123,7 +126,9 @@ def score_stream(
             yield check_result(RECONCILIATION, False, str(error))
             raise
     yield from _materializations(report)
-    yield _reconciled(warehouse, report.source.source_id, context.run.run_id)
+    with warehouse.session() as connection:
+        checked = Reconciliation(connection).check_new(context.run.run_id)
+    yield check_result(RECONCILIATION, **_reconciled(checked, "since the last check"))
 
 
 def _session(config: DrainConfig, settings: DrainSettings) -> DrainSettings:
@@ -163,21 +168,50 @@ def _materializations(report: DrainReport) -> Iterator[dg.MaterializeResult]:
         )
 
 
-def _reconciled(warehouse: Warehouse, source_id: int, run_id: str) -> dg.AssetCheckResult:
-    """Count the run's rows in the tables, and record what came of it for the metrics."""
-    with warehouse.session() as connection:
-        counted = reconcile(connection, source_id, run_id)
-        committed = sum(row["next_offset"] - row["first_offset"] for row in counted)
-        wrong = sum(abs(row["difference"]) for row in counted)
-        record_reconciliation(connection, source_id, run_id, committed, wrong)
-    return check_result(
-        RECONCILIATION,
-        wrong == 0,
-        f"{wrong:,} of the {committed:,} offsets of this run are missing or doubled"
-        if wrong
-        else f"each of the {committed:,} offsets of this run is stored once",
-        {"stored rows by partition": table(counted)} if counted else None,
-    )
+def _reconciled(checked: Checked, what: str) -> dict[str, Any]:
+    """What a count of the tables means for its check."""
+    found = "; ".join(map(str, checked.open[:_SHOWN]))
+    more = f"; and {len(checked.open) - _SHOWN} more" if len(checked.open) > _SHOWN else ""
+    later = f"; {checked.left:,} more are for the next check" if checked.left else ""
+    rows = [
+        {
+            "source": source_id,
+            "partition": count.partition,
+            "first offset": count.first_offset,
+            "next offset": count.next_offset,
+            "scored": count.scored,
+            "rejected": count.rejected,
+            "gaps": count.gaps,
+            "dropped by retention": count.dropped,
+            "missing or doubled": count.difference,
+        }
+        for source_id, count in checked.counted
+    ]
+    return {
+        "passed": not checked.open,
+        "description": f"{found}{more}: `credit-risk reconciliation ls`"
+        if checked.open
+        else f"each of the {checked.offsets:,} offsets {what} is stored once{later}",
+        "metadata": {"stored rows by partition": table(rows)} if rows else {},
+    }
+
+
+@dg.asset_check(
+    asset="scored_applications",
+    name="reconciliation_of_everything",
+    description="Every offset that was ever committed is stored exactly once, or was dropped by "
+    "retention: counted once a day in all of the tables. If it fails, `credit-risk reconciliation "
+    "ls` names the offsets: somebody changed rows behind the ledger, or restored a part of them. "
+    "It fails until each finding is cleared by name.",
+)
+def reconciliation_of_everything(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResult:
+    """Count everything; a database that does not answer fails the check in one line."""
+    try:
+        with warehouse.session(EVERYTHING) as connection:
+            checked = Reconciliation(connection).check_everything()
+    except PlatformError as error:
+        return dg.AssetCheckResult(passed=False, description=str(error))
+    return dg.AssetCheckResult(**_reconciled(checked, "of every source"))
 
 
 def _metadata(report: DrainReport) -> dict[str, Any]:
@@ -218,7 +252,24 @@ score_applications = dg.define_asset_job(
     tags={"dagster/max_retries": "0"},  # the sensor is sooner, and knows the offsets of then
 )
 
+reconcile_everything = dg.define_asset_job(
+    "reconcile_everything",
+    selection=dg.AssetSelection.checks(reconciliation_of_everything),
+    description="Count every stored row against the committed offsets. Launch it at any time.",
+    executor_def=dg.in_process_executor,
+    tags={"dagster/max_runtime": str(12 * 3600)},
+)
+reconcile_schedule = dg.ScheduleDefinition(
+    name="reconcile_everything_schedule",
+    job=reconcile_everything,
+    cron_schedule="23 5 * * *",  # after retention
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Once a day, after retention.",
+)
+
 defs = dg.Definitions(
     assets=linked(dg.AssetsDefinition(specs=[loan_applications]), score_stream),
-    jobs=[score_applications],
+    asset_checks=[reconciliation_of_everything],
+    jobs=[score_applications, reconcile_everything],
+    schedules=[reconcile_schedule],
 )

@@ -205,23 +205,34 @@ def _ledger(snapshot: Snapshot) -> Iterator[Metric]:
         [({}, totals["last_commit"] or 0)],
     )
     yield from _partitions(snapshot)
-    if snapshot.reconciliation:
-        yield _gauge(
-            "reconciliation_difference_offsets",
-            "Offsets of the newest checked run that are missing or doubled in the tables",
-            [({}, snapshot.reconciliation["difference"])],
-        )
-        yield _gauge(
-            "reconciliation_timestamp_seconds",
-            "When a run's offsets were last counted in the tables",
-            [({}, snapshot.reconciliation["checked_at"])],
-        )
+    yield from _reconciliation(snapshot.reconciliation)
     yield from _drift(snapshot)
     yield from _benchmark(snapshot)
     yield _gauge(
         "table_bytes",
         "Size of a table with its indexes, over all its time partitions",
         [({"table": table}, size) for table, size in snapshot.table_bytes.items()],
+    )
+
+
+def _reconciliation(found: Row) -> Iterator[Metric]:
+    yield _gauge(
+        "reconciliation_difference_offsets",
+        "Offsets that were found missing or doubled in the tables, until somebody clears them",
+        [({}, found["difference"])],
+    )
+    yield _gauge(
+        "reconciliation_lag_offsets",
+        "Committed offsets that were not counted in the tables yet",
+        [({}, found["uncounted"])],
+    )
+    yield _gauge(
+        "reconciliation_timestamp_seconds",
+        "When offsets were last counted in the tables; all of them by the daily job, or new ones",
+        [
+            ({"scope": scope}, at)
+            for scope, at in (("new", found["checked_at"]), ("all", found["everything_at"]))
+        ],
     )
 
 

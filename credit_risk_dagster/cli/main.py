@@ -16,6 +16,7 @@ from credit_risk_dagster.cli import (
     database,
     demo,
     model,
+    reconciliation,
     rejected,
     stream,
     topic,
@@ -36,6 +37,7 @@ for group in (demo, stream, database, archive, api):
 for name, group in (
     ("topic", topic),
     ("rejected", rejected),
+    ("reconciliation", reconciliation),
     ("model", model),
     ("baseline", baseline),
 ):

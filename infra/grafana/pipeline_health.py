@@ -86,8 +86,8 @@ def _servers_now() -> list[Panel]:
         ),
         number(
             "Missing or doubled",
-            "Offsets of the newest checked run that are not stored exactly once. Anything but "
-            "0 is an incident: see the runbook.",
+            "Offsets that are not stored exactly once, until somebody clears them by name. "
+            "Anything but 0 is an incident: see the runbook.",
             "max(credit_risk_reconciliation_difference_offsets)",
             "none",
             zero_or(RED),

@@ -27,7 +27,9 @@ class Snapshot:
         partitions: of the newest source of the topic: cluster_id, partition, first_offset,
             next_offset, archived (the next offset to archive) and unarchived_since (Unix time that
             the first event which is not archived was committed, None without one).
-        reconciliation: the newest check: checked_at (Unix time), difference (offsets); None before.
+        reconciliation: of every source: difference (offsets that are missing or doubled, until
+            somebody clears them), uncounted (committed offsets), and when offsets were last
+            counted: checked_at, and everything_at (Unix time), None before.
         drift: the newest report: created_at and window_end (Unix time), verdict, tier_psi,
             watchlist_share, reject_share; None before the first.
         features: of that report: feature, psi, psi_limit, verdict.
@@ -39,7 +41,7 @@ class Snapshot:
     totals: Row
     rejected: dict[str, int]
     partitions: list[Row]
-    reconciliation: Row | None
+    reconciliation: Row
     drift: Row | None
     features: list[Row]
     benchmark: list[Row]
@@ -69,7 +71,7 @@ class MetricsLedger:
                     (_TOTALS, None),
                     (_REJECTED, None),
                     (_PARTITIONS, topic),
-                    (_RECONCILIATION, topic),
+                    (_RECONCILIATION, None),
                     (_DRIFT, None),
                     (_FEATURES, None),
                     (_BENCHMARK, None),
@@ -79,7 +81,7 @@ class MetricsLedger:
                 totals.fetchone() or {},
                 {row["reason"]: row["events"] for row in rejected.fetchall()},
                 partitions.fetchall(),
-                reconciliation.fetchone(),
+                reconciliation.fetchone() or {},
                 drift.fetchone(),
                 features.fetchall(),
                 benchmark.fetchall(),
@@ -146,9 +148,12 @@ ORDER BY o.partition
 """
 
 _RECONCILIATION: LiteralString = """
-SELECT extract(epoch FROM checked_at)::float8 AS checked_at, difference
-FROM reconciliations JOIN sources USING (source_id)
-WHERE topic = %(topic)s ORDER BY source_id DESC LIMIT 1
+SELECT (SELECT coalesce(sum(offsets), 0)::bigint FROM reconciliation_findings
+        WHERE cleared_at IS NULL) AS difference,
+    coalesce(sum(o.next_offset - coalesce(r.next_offset, o.first_offset)), 0)::bigint AS uncounted,
+    extract(epoch FROM max(r.checked_at))::float8 AS checked_at,
+    extract(epoch FROM max(r.everything_at))::float8 AS everything_at
+FROM stream_offsets o LEFT JOIN reconciled_offsets r USING (source_id, partition)
 """
 
 _DRIFT: LiteralString = """

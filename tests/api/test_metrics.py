@@ -38,7 +38,7 @@ from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from infra.embedded.servers import free_port
-from resources.postgres.reconciliation import record_reconciliation
+from resources.postgres.reconciliation import Reconciliation
 from tests.malformed import without
 from tests.platform.pipeline import Pipeline, good_event
 from tests.platform.waiting import wait_until
@@ -242,16 +242,28 @@ def test_lag_is_what_waits_in_the_broker(client: TestClient, pipeline: Pipeline)
     assert of(found, "lag_events", partition="2") == of(found, "lag_seconds", partition="2") == 0
 
 
-def test_reconciliation_shows_the_newest_check(client: TestClient, pipeline: Pipeline) -> None:
-    pipeline.send([good_event(1)])
-    report = pipeline.drain()
-    with pipeline.warehouse.session() as connection:
-        record_reconciliation(connection, report.source.source_id, "a", 10, 3)
-        assert of(scrape(client), "reconciliation_difference_offsets") == 3
-        record_reconciliation(connection, report.source.source_id, "b", 10, 0)
-        found = scrape(client)
+def test_reconciliation_shows_what_nobody_has_cleared(
+    client: TestClient, pipeline: Pipeline
+) -> None:
+    pipeline.send_and_drain([good_event(i) for i in range(5)])
+    found = scrape(client)
+    assert of(found, "reconciliation_lag_offsets") == 5
     assert of(found, "reconciliation_difference_offsets") == 0
-    assert abs(of(found, "reconciliation_timestamp_seconds") - time.time()) < 300
+    with pipeline.warehouse.session() as connection:
+        checks = Reconciliation(connection)
+        connection.execute('DELETE FROM scored_applications WHERE "offset" = 3')
+        (finding,) = checks.check_new("a").open
+        pipeline.send_and_drain([good_event(1)], partition=1)
+        checks.check_new("b")  # another lane's, which is right
+        found = scrape(client)
+        assert of(found, "reconciliation_difference_offsets") == 1
+        assert of(found, "reconciliation_lag_offsets") == 0
+        checks.clear(finding.finding_id, "Ada", "a test")
+        checks.check_everything()
+    found = scrape(client)
+    assert of(found, "reconciliation_difference_offsets") == 0
+    for scope in ("new", "all"):
+        assert abs(of(found, "reconciliation_timestamp_seconds", scope=scope) - time.time()) < 300
 
 
 def test_replicas_and_restarts_tell_the_same(

@@ -102,7 +102,7 @@ def test_nothing_new_materializes_nothing(
     assert materialized(result) == {}
     (check,) = result.get_asset_check_evaluations()
     assert (check.passed, check.description) == (
-        *(True, "each of the 0 offsets of this run is stored once"),
+        *(True, "each of the 0 offsets since the last check is stored once"),
     )
 
 
@@ -127,7 +127,43 @@ def test_a_failed_reconciliation_shows_in_the_check(
             )
     (check,) = run_job(instance, settings).get_asset_check_evaluations()
     assert not check.passed
-    assert "1 of the 5 offsets" in (check.description or "")
+    assert check.description == (
+        "finding 1: 1 missing in source 1 partition 0, offset 3: `credit-risk reconciliation ls`"
+    )
+    # The next run is right, which explains nothing.
+    (next_check,) = run_job(instance, settings).get_asset_check_evaluations()
+    assert not next_check.passed
+
+
+def test_the_check_counts_what_another_run_committed(
+    pipeline: Pipeline, instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    pipeline.send_and_drain([good_event(i) for i in range(5)])  # a run without a check: killed
+    with pipeline.warehouse.connect() as connection:
+        connection.execute('DELETE FROM scored_applications WHERE "offset" = 3')
+    (check,) = run_job(instance, settings).get_asset_check_evaluations()
+    assert not check.passed
+
+
+def test_everything_is_counted_once_a_day(
+    pipeline: Pipeline, instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    job = defs.resolve_job_def("reconcile_everything")
+
+    def check() -> dg.AssetCheckEvaluation:
+        result = job.execute_in_process(instance=instance, resources=resources(lambda: settings))
+        (found,) = result.get_asset_check_evaluations()
+        return found
+
+    pipeline.send_and_drain([good_event(i) for i in range(5)])
+    assert run_job(instance, settings).get_asset_check_evaluations()[0].passed
+    assert check().description == "each of the 5 offsets of every source is stored once"
+    with pipeline.warehouse.connect() as connection:
+        connection.execute('DELETE FROM scored_applications WHERE "offset" = 3')
+    assert run_job(instance, settings).get_asset_check_evaluations()[0].passed  # counted before
+    found = check()
+    assert not found.passed
+    assert "1 missing in source 1 partition 0, offset 3" in (found.description or "")
 
 
 @pytest.mark.parametrize(

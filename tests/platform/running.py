@@ -190,7 +190,7 @@ class Platform:
                 for jobs in _JOBS:
                     self.run_jobs(jobs)
             wait_until(
-                lambda: self.query("SELECT FROM reconciliations"),
+                lambda: self.query("SELECT FROM reconciled_offsets WHERE next_offset > 0"),
                 PATIENCE_SECONDS,
                 f"a run's session ends and is checked; see {self.stack.logs}",
                 every=0.2,

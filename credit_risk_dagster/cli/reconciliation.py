@@ -1,0 +1,75 @@
+"""`credit-risk reconciliation`: whether every committed offset is stored exactly once."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from credit_risk_dagster.cli.console import out
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import WarehouseSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from resources.postgres.reconciliation import Finding
+
+app = typer.Typer(
+    help="Whether every committed offset is stored exactly once.", no_args_is_help=True
+)
+
+
+@app.command("ls")
+def ls() -> None:
+    """List the offsets that were found missing or doubled, and that nobody has cleared."""
+    from resources.postgres.connection import Warehouse
+    from resources.postgres.reconciliation import Reconciliation
+
+    with Warehouse(WarehouseSettings()).session() as connection:
+        found = Reconciliation(connection).open()
+    _show(found)
+
+
+@app.command("count")
+def count() -> None:
+    """Count every stored row against the committed offsets now, as the daily job does."""
+    from resources.postgres.connection import Warehouse
+    from resources.postgres.reconciliation import Reconciliation
+
+    with Warehouse(WarehouseSettings()).session() as connection:
+        checked = Reconciliation(connection).check_everything()
+    out.print(f"{checked.offsets:,} offsets counted")
+    _show(checked.open)
+
+
+@app.command("clear")
+def clear(
+    finding: Annotated[int, typer.Argument(help="Number of the finding, as `ls` shows it.")],
+    by: Annotated[str, typer.Option(help="Who clears it: your name.")],
+    why: Annotated[str, typer.Option(help="What it was, and what was done.")],
+) -> None:
+    """Close a finding, by name. Its range is counted once more; what is still wrong is accepted."""
+    from resources.postgres.connection import Warehouse
+    from resources.postgres.reconciliation import Reconciliation
+
+    if not (by.strip() and why.strip()):
+        raise PlatformError("--by and --why say who clears the finding and what it was")
+    with Warehouse(WarehouseSettings()).session() as connection:
+        wrong = Reconciliation(connection).clear(finding, by.strip(), why.strip())
+    now = f"{wrong:,} of its offsets are still wrong, and accepted" if wrong else "it is right now"
+    out.print(f"finding {finding} is cleared by {by.strip()}: {now}", soft_wrap=True)
+
+
+def _show(found: "Sequence[Finding]") -> None:
+    if not found:
+        out.print("no finding is open")
+        return
+    names = ("finding", "source", "partition", "kind", "offsets", "first", "next", "found", "by")
+    table = Table(*names)
+    for one in found:
+        table.add_row(
+            *(str(one.finding_id), str(one.source_id), str(one.partition), one.kind),
+            *(f"{one.offsets:,}", f"{one.first_offset:,}", f"{one.next_offset:,}"),
+            *(f"{one.found_at:%Y-%m-%d %H:%M:%S}", one.found_by),
+        )
+    out.print(table)
