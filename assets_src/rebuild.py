@@ -76,6 +76,7 @@ def rebuilt_applications(
             "scored": report.scored,
             "rejected": report.rejected,
             "gaps": report.gaps,
+            "lost": report.lost,
             "throughput (events/s)": round(
                 (report.scored + report.rejected) / max(report.seconds, 1e-9)
             ),

@@ -22,6 +22,7 @@ from credit_risk_dagster.settings import DrainSettings, KafkaSettings, Settings
 from resources.kafka.broker import Broker
 from resources.kafka.errors import TopicReplaced
 from resources.postgres.connection import Warehouse
+from resources.postgres.lost import LostEvents
 from resources.postgres.reconciliation import EVERYTHING, Checked, Reconciliation
 
 LANE_TAG = "credit_risk/lane"
@@ -43,7 +44,9 @@ RECONCILIATION = dg.AssetCheckSpec(
         "Every offset that was committed since the last check, by whichever run, is stored exactly "
         "once: scored, rejected or a gap, counted in the tables. If it fails, stop the sensor; "
         "`credit-risk reconciliation ls` names the offsets, and the broker still has the events "
-        "within its retention. It fails until each finding is cleared by name."
+        "within its retention. It fails until each finding is cleared by name. Events that the "
+        "broker removed before they were read are lost: a warning here, until `credit-risk lost "
+        "acknowledge`."
     ),
 )
 
@@ -128,7 +131,8 @@ def score_stream(
     yield from _materializations(report)
     with warehouse.session() as connection:
         checked = Reconciliation(connection).check_new(context.run.run_id)
-    yield check_result(RECONCILIATION, **_reconciled(checked, "since the last check"))
+        lost = LostEvents(connection).unacknowledged()
+    yield check_result(RECONCILIATION, **_reconciled(checked, "since the last check", lost))
 
 
 def _session(config: DrainConfig, settings: DrainSettings) -> DrainSettings:
@@ -168,8 +172,8 @@ def _materializations(report: DrainReport) -> Iterator[dg.MaterializeResult]:
         )
 
 
-def _reconciled(checked: Checked, what: str) -> dict[str, Any]:
-    """What a count of the tables means for its check."""
+def _reconciled(checked: Checked, what: str, lost: int = 0) -> dict[str, Any]:
+    """What a count of the tables, and unacknowledged lost events, mean for a check."""
     found = "; ".join(map(str, checked.open[:_SHOWN]))
     more = f"; and {len(checked.open) - _SHOWN} more" if len(checked.open) > _SHOWN else ""
     later = f"; {checked.left:,} more are for the next check" if checked.left else ""
@@ -187,12 +191,23 @@ def _reconciled(checked: Checked, what: str) -> dict[str, Any]:
         }
         for source_id, count in checked.counted
     ]
-    return {
-        "passed": not checked.open,
-        "description": f"{found}{more}: `credit-risk reconciliation ls`"
+    said = (
+        f"{found}{more}: `credit-risk reconciliation ls`"
         if checked.open
-        else f"each of the {checked.offsets:,} offsets {what} is stored once{later}",
-        "metadata": {"stored rows by partition": table(rows)} if rows else {},
+        else f"each of the {checked.offsets:,} offsets {what} is stored once{later}"
+    )
+    if lost:
+        said += (
+            f"; {lost:,} events are lost, which the broker removed before they were read: "
+            "`credit-risk lost ls` shows them, `credit-risk lost acknowledge` ends this warning"
+        )
+    only_lost = lost and not checked.open
+    return {
+        "passed": not (checked.open or lost),
+        "description": said,
+        "metadata": ({"lost": lost} if lost else {})
+        | ({"stored rows by partition": table(rows)} if rows else {}),
+        "severity": dg.AssetCheckSeverity.WARN if only_lost else dg.AssetCheckSeverity.ERROR,
     }
 
 
@@ -228,6 +243,7 @@ def _metadata(report: DrainReport) -> dict[str, Any]:
         "scored": report.scored,
         "rejected": report.rejected,
         "gaps": report.gaps,
+        "lost": report.lost,
         "micro-batches": report.batches,
         "ended": report.ended,
         "session (s)": round(report.seconds, 1),

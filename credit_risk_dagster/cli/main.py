@@ -15,6 +15,7 @@ from credit_risk_dagster.cli import (
     baseline,
     database,
     demo,
+    lost,
     model,
     reconciliation,
     rejected,
@@ -38,6 +39,7 @@ for name, group in (
     ("topic", topic),
     ("rejected", rejected),
     ("reconciliation", reconciliation),
+    ("lost", lost),
     ("model", model),
     ("baseline", baseline),
 ):

@@ -77,12 +77,17 @@ def status(json_: Json = False) -> None:
         print_json(found)
         return
     table = Table(title=f"{found['topic']} on cluster {found['cluster_id']}", title_justify="left")
-    names = ("partition", "first", "committed", "end", "lag", "scored", "rejected", "gaps")
+    names = ("partition", "first", "committed", "end", "lag", "scored", "rejected", "gaps", "lost")
     for name in names:
         table.add_column(name, justify="right")
     for row in found["partitions"]:
         table.add_row(*(f"{row[name]:,}" for name in names))
     out.print(table)
+    if lost := found["lost_unacknowledged"]:
+        out.print(
+            f"{lost:,} events are lost, and nobody acknowledged it: `credit-risk lost ls`",
+            soft_wrap=True,
+        )
 
 
 @app.command()

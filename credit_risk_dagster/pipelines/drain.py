@@ -72,6 +72,7 @@ class DrainReport:
         model_error: why the active model gave none, for some batch at least.
         ranges: partition to (first, next) offset that it committed.
         batch_ids: the first and the last batch that it committed; None without any.
+        lost: events that the broker removed before anybody read them.
         busy_seconds: stage to seconds; write and commit overlap with the others.
     """
 
@@ -84,6 +85,7 @@ class DrainReport:
     seconds: float = 0.0
     batches: int = 0
     gaps: int = 0
+    lost: int = 0
     value_bytes: int = 0
     tiers: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -170,6 +172,12 @@ def drain(
 def _tell(report: DrainReport, log: logging.Logger) -> None:
     if report.model_error:
         log.warning("%s; the applications were scored by the policy alone", report.model_error)
+    if report.lost:
+        log.warning(
+            "%d events are lost: the broker removed them before they were read; `credit-risk lost"
+            " ls` shows which, and `credit-risk lost acknowledge` says that you know of them",
+            report.lost,
+        )
     log.info("%s: %d scored, %d rejected", report.ended, report.scored, report.rejected)
 
 
@@ -195,6 +203,7 @@ def _fields(report: DrainReport) -> dict[str, Any]:
         "scored": report.scored,
         "rejected": report.rejected,
         "gaps": report.gaps,
+        "lost": report.lost,
         "reject_reasons": dict(report.reasons),
         "model": report.model,
         "model_error": report.model_error,
@@ -293,6 +302,22 @@ class _Session:
 
     def seek(self) -> None:
         """Read on from the committed offsets."""
+        committed = None
+        while committed is None:
+            committed = self._committed()
+        for bound in self.bounds:
+            if bound.first_offset > committed[bound.partition]:
+                raise BoundsError(
+                    f"bounds of partition {bound.partition} begin at {bound.first_offset}, but "
+                    f"offsets from {committed[bound.partition]} on are not processed yet, and "
+                    "none may be skipped"
+                )
+        self.positions = committed
+        self.reader.seek(committed, {b.partition: b.until_offset for b in self.bounds})
+
+    def _committed(self) -> dict[int, int] | None:
+        """The next offset of each partition, after recording what the broker no longer has; None
+        when another run was first, and everything is to be looked at again."""
         topic = self.broker.inspect()
         committed = self.ledger.start_partitions(
             self.report.source.source_id, {p: topic.offsets[p][0] for p in self.partitions}
@@ -306,17 +331,18 @@ class _Session:
                 lost.append(OffsetRange(partition, position, beginning))
                 committed[partition] = beginning
         if lost:
-            self.ledger.record_lost(self.report.source.source_id, lost)
-            self.report.gaps += sum(map(len, lost))
-        for bound in self.bounds:
-            if bound.first_offset > committed[bound.partition]:
-                raise BoundsError(
-                    f"bounds of partition {bound.partition} begin at {bound.first_offset}, but "
-                    f"offsets from {committed[bound.partition]} on are not processed yet, and "
-                    "none may be skipped"
+            try:
+                self.ledger.record_lost(
+                    self.report.source.source_id,
+                    *(self.policy_id, self.run_id, self.report.lane, lost),
                 )
-        self.positions = committed
-        self.reader.seek(committed, {b.partition: b.until_offset for b in self.bounds})
+            except OffsetsMoved:
+                _log.warning("lost events not recorded, another run was first")
+                return None
+            self.report.lost += sum(map(len, lost))
+            for gone in lost:
+                _log.warning("events lost", extra=vars(gone) | {"events": len(gone)})
+        return committed
 
     def fetch_and_score(self) -> tuple[Fetch, Assessment, StageSeconds] | None:
         """The next batch, scored; None when no event came."""

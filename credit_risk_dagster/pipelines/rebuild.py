@@ -54,7 +54,8 @@ class RebuildReport:
     Attributes:
         schema, policy, model: into which schema, by which policy and model.
         objects: read from the archive, in whole or in part.
-        gaps: offsets without an event, lost ones among them.
+        gaps: offsets without an event.
+        lost: events that are not in the archive.
     """
 
     schema: str
@@ -62,6 +63,7 @@ class RebuildReport:
     model: str | None = None
     objects: int = 0
     gaps: int = 0
+    lost: int = 0
     seconds: float = 0.0
     tiers: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -280,11 +282,15 @@ class _Rebuild:
             for recorded in ranges:
                 if recorded.next_offset <= position:
                     continue  # an earlier try wrote it
-                if recorded.key is None:
+                gone = OffsetRange(recorded.partition, position, recorded.next_offset)
+                if recorded.key is None and recorded.archived_at and not recorded.lost:
+                    self._write(source_id, Fetch(ranges=[gone], gaps=[gone]))  # the ledger says so
+                elif recorded.key is None:
                     self._settle()
-                    gone = OffsetRange(recorded.partition, position, recorded.next_offset)
-                    self.ledger.record_lost(source_id, [gone], "not in the archive")
-                    self.report.gaps += len(gone)
+                    self.ledger.record_lost(
+                        *(source_id, self.policy_id, self.run_id, 0, [gone], "not in the archive")
+                    )
+                    self.report.lost += len(gone)
                 else:
                     self.report.objects += 1
                     for fetch in _fetches(self.lake, recorded, position):

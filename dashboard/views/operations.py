@@ -63,6 +63,7 @@ def _figures(data: Operations, lag: Lag) -> None:
             data.partitions["scored"]
             + data.partitions["rejected"]
             + data.partitions["gaps"]
+            + data.partitions["lost_events"]
             - data.partitions["archived"]
         ).sum()
     )
@@ -142,6 +143,7 @@ def _partitions(partitions: pd.DataFrame, lag: Lag) -> None:
             "scored": tables.count("Scored"),
             "rejected": tables.count("Rejected"),
             "gaps": tables.count("Gaps"),
+            "lost_events": tables.count("Lost"),
             "updated_at": tables.second("Committed"),
         },
         "Committed offsets, lag and counts of each partition",
@@ -150,7 +152,7 @@ def _partitions(partitions: pd.DataFrame, lag: Lag) -> None:
 
 
 def _archive(partitions: pd.DataFrame) -> None:
-    done = partitions[["scored", "rejected", "gaps"]].sum(axis=1)
+    done = partitions[["scored", "rejected", "gaps", "lost_events"]].sum(axis=1)
     tables.table(
         partitions.assign(
             pending=done - partitions["archived"],

@@ -56,10 +56,11 @@ class Totals:
     scored: int = 0
     rejected: int = 0
     gaps: int = 0
+    lost: int = 0
 
     @property
     def accounted(self) -> int:
-        return self.scored + self.rejected + self.gaps
+        return self.scored + self.rejected + self.gaps + self.lost
 
 
 @dataclass(frozen=True)
@@ -266,6 +267,7 @@ def _totals(connection: Connection, source: Source) -> Totals:
         sum(p.scored for p in progress),
         sum(p.rejected for p in progress),
         sum(p.gaps for p in progress),
+        sum(p.lost for p in progress),
     )
 
 

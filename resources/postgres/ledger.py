@@ -27,7 +27,8 @@ class OffsetsMoved(Exception):
 
 @dataclass(frozen=True)
 class Progress:
-    """What is committed of one partition; next_offset - first_offset = scored + rejected + gaps."""
+    """What is committed of one partition: next_offset - first_offset = scored + rejected + gaps +
+    lost."""
 
     partition: int
     first_offset: int
@@ -35,6 +36,7 @@ class Progress:
     scored: int
     rejected: int
     gaps: int
+    lost: int
     idle_seconds: float
 
 
@@ -70,7 +72,7 @@ class Ledger:
         """What is committed, by partition."""
         with self._connection.cursor(row_factory=class_row(Progress)) as cursor:
             return cursor.execute(
-                "SELECT partition, first_offset, next_offset, scored, rejected, gaps,"
+                "SELECT partition, first_offset, next_offset, scored, rejected, gaps, lost,"
                 " extract(epoch FROM clock_timestamp() - updated_at)::float8 AS idle_seconds"
                 " FROM stream_offsets WHERE source_id = %(source_id)s ORDER BY partition",
                 {"source_id": source_id},
@@ -144,14 +146,8 @@ class Ledger:
             self._connection.execute(
                 _INSERT_BATCH,
                 {
-                    "batch_id": batch_id,
-                    "source_id": source_id,
-                    "policy_id": policy_id,
-                    "run_id": run_id,
-                    "lane": lane,
-                    "partitions": [r.partition for r in fetch.ranges],
-                    "first_offsets": [r.first for r in fetch.ranges],
-                    "next_offsets": [r.next for r in fetch.ranges],
+                    **_of_batch(batch_id, source_id, policy_id, run_id, lane, fetch.ranges),
+                    "lost": 0,
                     "scored": len(assessment.scored_at),
                     "rejected": len(assessment.rejected_at),
                     "gaps": sum(map(len, fetch.gaps)),
@@ -175,28 +171,49 @@ class Ledger:
     def record_lost(
         self,
         source_id: int,
+        policy_id: int,
+        run_id: str,
+        lane: int,
         lost: Sequence[OffsetRange],
         reason: str = "removed by the broker's retention",
     ) -> None:
-        """Move on over ranges whose events cannot be had, and record them as gaps.
+        """Move on over ranges whose events cannot be had any more, as a batch of their own.
 
         Raises:
             OffsetsMoved: the offsets are no longer where the ranges start.
         """
         with self._connection.transaction():
-            batch_id = self._move_offsets(source_id, Fetch(ranges=[*lost], gaps=[*lost]), None)
-            self._insert_gaps(source_id, batch_id, lost, reason)
+            batch_id = self._move_offsets(source_id, Fetch(ranges=[*lost]), None, lost)
+            self._insert_gaps(source_id, batch_id, lost, reason, lost=True)
+            self._connection.execute(
+                _INSERT_BATCH,
+                {
+                    **dict.fromkeys(_COUNTS, 0),
+                    **_of_batch(batch_id, source_id, policy_id, run_id, lane, lost),
+                    "lost": sum(map(len, lost)),
+                    "reject_reasons": Jsonb({}),
+                    "commit_ms": None,
+                    "latency_buckets": histogram(np.empty(0)).tolist(),
+                },
+            )
 
-    def _move_offsets(self, source_id: int, fetch: Fetch, assessment: Assessment | None) -> int:
+    def _move_offsets(
+        self,
+        source_id: int,
+        fetch: Fetch,
+        assessment: Assessment | None,
+        lost: Sequence[OffsetRange] = (),
+    ) -> int:
         """Compare-and-set the offsets of the batch's partitions; returns the new batch's id."""
         last = max((r.partition for r in fetch.ranges), default=-1) + 1
         scored, rejected = np.zeros(last, np.int64), np.zeros(last, np.int64)
         if assessment is not None:
             scored += np.bincount(fetch.partitions[assessment.scored_at], minlength=last)
             rejected += np.bincount(fetch.partitions[assessment.rejected_at], minlength=last)
-        gaps = np.zeros(last, np.int64)
-        for gap in fetch.gaps:
-            gaps[gap.partition] += len(gap)
+        gaps, gone = np.zeros(last, np.int64), np.zeros(last, np.int64)
+        for counts, ranges in ((gaps, fetch.gaps), (gone, lost)):
+            for found in ranges:
+                counts[found.partition] += len(found)
         at = [r.partition for r in fetch.ranges]
         row = self._connection.execute(
             _MOVE_OFFSETS,
@@ -208,6 +225,7 @@ class Ledger:
                 "scored": scored[at].tolist(),
                 "rejected": rejected[at].tolist(),
                 "gaps": gaps[at].tolist(),
+                "lost": gone[at].tolist(),
             },
         ).fetchone()
         assert row is not None  # noqa: S101 (an aggregate always has a row)
@@ -249,19 +267,26 @@ class Ledger:
         )
 
     def _insert_gaps(
-        self, source_id: int, batch_id: int, gaps: Sequence[OffsetRange], reason: str
+        self,
+        source_id: int,
+        batch_id: int,
+        gaps: Sequence[OffsetRange],
+        reason: str,
+        *,
+        lost: bool = False,
     ) -> None:
         if gaps:
             self._connection.execute(
                 "INSERT INTO offset_gaps"
-                " (source_id, partition, first_offset, next_offset, batch_id, reason)"
-                " SELECT %(source_id)s, p, f, n, %(batch_id)s, %(reason)s"
+                " (source_id, partition, first_offset, next_offset, batch_id, reason, lost)"
+                " SELECT %(source_id)s, p, f, n, %(batch_id)s, %(reason)s, %(lost)s"
                 " FROM unnest(%(partitions)s::int[], %(first)s::bigint[], %(next)s::bigint[]) AS"
                 " gap (p, f, n)",
                 {
                     "source_id": source_id,
                     "batch_id": batch_id,
                     "reason": reason,
+                    "lost": lost,
                     "partitions": [g.partition for g in gaps],
                     "first": [g.first for g in gaps],
                     "next": [g.next for g in gaps],
@@ -285,10 +310,11 @@ _MOVE_OFFSETS: LiteralString = """
 WITH moved AS (
     UPDATE stream_offsets AS o
     SET next_offset = b.next, scored = o.scored + b.scored, rejected = o.rejected + b.rejected,
-        gaps = o.gaps + b.gaps, updated_at = clock_timestamp()
+        gaps = o.gaps + b.gaps, lost = o.lost + b.lost, updated_at = clock_timestamp()
     FROM unnest(%(partitions)s::int[], %(first)s::bigint[], %(next)s::bigint[],
-                %(scored)s::bigint[], %(rejected)s::bigint[], %(gaps)s::bigint[])
-        AS b (partition, first, next, scored, rejected, gaps)
+                %(scored)s::bigint[], %(rejected)s::bigint[], %(gaps)s::bigint[],
+                %(lost)s::bigint[])
+        AS b (partition, first, next, scored, rejected, gaps, lost)
     WHERE o.source_id = %(source_id)s AND o.partition = b.partition AND o.next_offset = b.first
     RETURNING 1
 )
@@ -298,17 +324,23 @@ SELECT count(*), nextval(pg_get_serial_sequence('batches', 'batch_id')) FROM mov
 _INSERT_BATCH: LiteralString = """
 INSERT INTO batches (
     batch_id, source_id, policy_id, run_id, lane, partitions, first_offsets, next_offsets,
-    scored, rejected, gaps, watchlist, elevated, low, reject_reasons, value_bytes,
+    scored, rejected, gaps, lost, watchlist, elevated, low, reject_reasons, value_bytes,
     fetch_ms, decode_ms, score_ms, copy_ms, commit_ms, latency_buckets, latency_sum_s
 ) VALUES (
     %(batch_id)s, %(source_id)s, %(policy_id)s, %(run_id)s, %(lane)s,
     %(partitions)s, %(first_offsets)s, %(next_offsets)s,
-    %(scored)s, %(rejected)s, %(gaps)s, %(watchlist)s, %(elevated)s, %(low)s,
+    %(scored)s, %(rejected)s, %(gaps)s, %(lost)s, %(watchlist)s, %(elevated)s, %(low)s,
     %(reject_reasons)s, %(value_bytes)s,
     %(fetch_ms)s, %(decode_ms)s, %(score_ms)s, %(copy_ms)s, %(commit_ms)s,
     %(latency_buckets)s, %(latency_sum_s)s
 )
 """
+
+# What is nothing in a batch that has no events.
+_COUNTS = (
+    *("scored", "rejected", "gaps", "watchlist", "elevated", "low", "value_bytes"),
+    *("fetch_ms", "decode_ms", "score_ms", "copy_ms", "latency_sum_s"),
+)
 
 # Rows are updated in the order of their key, so that two lanes cannot deadlock on one minute.
 _ROLL_UP: LiteralString = """
@@ -321,6 +353,27 @@ ON CONFLICT (minute, source_id, risk_tier) DO UPDATE
 SET applications = total.applications + excluded.applications,
     loan_amnt = total.loan_amnt + excluded.loan_amnt
 """
+
+
+def _of_batch(
+    batch_id: int,
+    source_id: int,
+    policy_id: int,
+    run_id: str,
+    lane: int,
+    ranges: Sequence[OffsetRange],
+) -> dict[str, Any]:
+    """The columns that say which batch it is, and of which offsets."""
+    return {
+        "batch_id": batch_id,
+        "source_id": source_id,
+        "policy_id": policy_id,
+        "run_id": run_id,
+        "lane": lane,
+        "partitions": [r.partition for r in ranges],
+        "first_offsets": [r.first for r in ranges],
+        "next_offsets": [r.next for r in ranges],
+    }
 
 
 def _with_coordinates(

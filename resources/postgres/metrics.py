@@ -19,7 +19,7 @@ class Snapshot:
 
     Attributes:
         totals: sums over everything that was ever committed: batches, scored, rejected, gaps,
-            redriven, watchlist, elevated, low, value_bytes, latency_buckets and latency_sum_s,
+            lost, redriven, watchlist, elevated, low, value_bytes, latency_buckets, latency_sum_s,
             stage_buckets (fetch, decode, score, copy and commit, one after the other) and
             stage_sum_ms; arrays are None before the first batch. And last_commit (Unix time), None
             before it.
@@ -92,7 +92,7 @@ class MetricsLedger:
 # Only redriving takes from stream_offsets.rejected, and in its own transaction; so the difference
 # from what was ever rejected is what was redriven, without counting those rows.
 _TOTALS: LiteralString = """
-SELECT t.*, gaps, last_commit, greatest(t.rejected - still_rejected, 0)::bigint AS redriven
+SELECT t.*, gaps, lost, last_commit, greatest(t.rejected - still_rejected, 0)::bigint AS redriven
 FROM (
     SELECT coalesce(sum(batches), 0)::bigint AS batches,
         coalesce(sum(scored), 0)::bigint AS scored,
@@ -107,7 +107,8 @@ FROM (
         sum_arrays(stage_sum_ms) AS stage_sum_ms
     FROM ledger_totals
 ) t, (
-    SELECT coalesce(sum(gaps), 0)::bigint AS gaps, coalesce(sum(rejected), 0) AS still_rejected,
+    SELECT coalesce(sum(gaps), 0)::bigint AS gaps, coalesce(sum(lost), 0)::bigint AS lost,
+        coalesce(sum(rejected), 0) AS still_rejected,
         extract(epoch FROM max(updated_at))::float8 AS last_commit
     FROM stream_offsets
 ) o

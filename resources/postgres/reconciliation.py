@@ -63,7 +63,7 @@ class Counted:
     """A partition's offsets from first_offset to next_offset, as they are in the tables.
 
     Attributes:
-        scored, rejected: rows; gaps: offsets.
+        scored, rejected: rows; gaps: offsets, those of lost events too.
         dropped: rows that retention dropped.
         missing, doubled: offsets that are in no place (dropped ones too), and in several.
     """

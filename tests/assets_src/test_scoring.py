@@ -1,5 +1,6 @@
 """The job, executed in process against a real broker and a real Postgres."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.domain.latency import percentile
 from credit_risk_dagster.settings import Settings
 from resources.configurable import resources
+from resources.kafka.broker import Broker
+from resources.postgres.lost import LostEvents
 from tests.platform.pipeline import Pipeline, good_event
 
 
@@ -164,6 +167,31 @@ def test_everything_is_counted_once_a_day(
     found = check()
     assert not found.passed
     assert "1 missing in source 1 partition 0, offset 3" in (found.description or "")
+
+
+def test_lost_events_are_a_warning_until_they_are_acknowledged(
+    pipeline: Pipeline,
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline.send_and_drain([good_event(i) for i in range(3)])
+    pipeline.send([good_event(i) for i in range(9)])
+    state = pipeline.broker.inspect()
+    moved = replace(state, offsets={**state.offsets, 0: (8, 12)})
+    with monkeypatch.context() as patch:
+        patch.setattr(Broker, "inspect", lambda _: moved)
+        result = run_job(instance, settings)
+    assert materialized(result)["scored_applications"]["lost"] == 5
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "; 5 events are lost, which the broker removed before they were read" in (
+        check.description or ""
+    )
+    with pipeline.warehouse.session() as connection:
+        assert [gone.events for gone in LostEvents(connection).acknowledge("ada", None)] == [5]
+    (check,) = run_job(instance, settings).get_asset_check_evaluations()
+    assert check.passed
 
 
 @pytest.mark.parametrize(

@@ -498,11 +498,13 @@ def test_status_shows_what_is_committed_and_what_is_not(pipeline: Pipeline, run:
     assert (result.code, result.err) == (0, "")
     found = json.loads(result.out)
     cluster_id = pipeline.broker.inspect().cluster_id
-    nothing = dict.fromkeys(("first", "committed", "end", "lag", "scored", "rejected", "gaps"), 0)
+    counts = ("scored", "rejected", "gaps", "lost")
+    nothing = dict.fromkeys(("first", "committed", "end", "lag", *counts), 0)
     assert found == {
         "cluster_id": cluster_id,
         "topic": pipeline.kafka.topic,
         "epoch": 0,
+        "lost_unacknowledged": 0,
         "partitions": [
             {"partition": 0, **nothing},
             {
@@ -514,6 +516,7 @@ def test_status_shows_what_is_committed_and_what_is_not(pipeline: Pipeline, run:
                 "scored": 2,
                 "rejected": 1,
                 "gaps": 0,
+                "lost": 0,
             },
             {"partition": 2, **nothing},
             {"partition": 3, **nothing},
@@ -523,8 +526,8 @@ def test_status_shows_what_is_committed_and_what_is_not(pipeline: Pipeline, run:
     assert (table.code, table.err) == (0, "")
     assert pipeline.kafka.topic in table.out
     rows = [re.findall(r"[\w-]+", line) for line in table.out.splitlines()]
-    assert ["partition", "first", "committed", "end", "lag", "scored", "rejected", "gaps"] in rows
-    assert ["1", "0", "3", "8", "5", "2", "1", "0"] in rows
+    assert ["partition", "first", "committed", "end", "lag", *counts] in rows
+    assert ["1", "0", "3", "8", "5", "2", "1", "0", "0"] in rows
 
 
 @pytest.mark.usefixtures("servers")

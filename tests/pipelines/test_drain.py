@@ -3,6 +3,8 @@
 import threading
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,6 +16,7 @@ from resources.kafka.errors import BrokerUnavailable, TopicMissing, TopicReplace
 from resources.kafka.reader import Fetch, Reader
 from resources.postgres.connection import NotMigrated, Warehouse, WarehouseUnavailable
 from resources.postgres.lanes import LaneBusy, lock_partitions
+from resources.postgres.ledger import Ledger
 from resources.postgres.migrate import migrate
 from resources.postgres.migrations import SCHEMA_VERSION
 from resources.postgres.sources import Sources
@@ -312,28 +315,61 @@ def test_a_truncated_topic_stops_the_drain(pipeline: Pipeline) -> None:
         pipeline.drain()
 
 
-def test_offsets_that_retention_removed_become_a_gap(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The embedded broker has no retention, so its answer about the beginning is moved."""
+def after_retention(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of partition 0, offsets 0 to 9 are committed, and 10 to 16 are gone from the broker. The
+    embedded one has no retention, so its answer about the beginning is moved."""
     pipeline.send([good_event(i) for i in range(10)])
     pipeline.drain()
     pipeline.send([good_event(i) for i in range(20)])
     state = pipeline.broker.inspect()
-    moved = state.__class__(
-        state.cluster_id, state.topic, state.topic_id, {**state.offsets, 0: (17, 30)}
-    )
+    moved = replace(state, offsets={**state.offsets, 0: (17, 30)})
     monkeypatch.setattr(pipeline.broker, "inspect", lambda: moved)
-    report = pipeline.drain()
-    assert (report.ranges, report.gaps, report.scored) == ({0: (17, 30)}, 7, 13)
-    (gap,) = pipeline.query("SELECT partition, first_offset, next_offset, reason FROM offset_gaps")
-    assert gap == {
-        "partition": 0,
-        "first_offset": 10,
-        "next_offset": 17,
-        "reason": "removed by the broker's retention",
-    }
+
+
+def test_events_that_retention_removed_are_lost_and_said_to_be(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    after_retention(pipeline, monkeypatch)
+    report = pipeline.drain("run-2")
+    assert (report.ranges, report.gaps, report.lost) == ({0: (17, 30)}, 0, 7)
+    assert report.scored == 13
+    told = [r for r in caplog.records if r.name == "test" and r.levelname == "WARNING"]
+    assert [r.getMessage() for r in told if "lost" in r.getMessage()] == [
+        "7 events are lost: the broker removed them before they were read; `credit-risk lost ls` "
+        "shows which, and `credit-risk lost acknowledge` says that you know of them"
+    ]
+    (gone,) = pipeline.query("SELECT * FROM lost_events")
+    assert (gone["partition"], gone["first_offset"], gone["next_offset"]) == (0, 10, 17)
+    assert (gone["events"], gone["reason"]) == (7, "removed by the broker's retention")
+    assert gone["acknowledged_at"] is None
+    (batch,) = pipeline.query("SELECT * FROM batches WHERE lost > 0")
+    assert (batch["run_id"], batch["lost"], batch["gaps"], batch["scored"]) == ("run-2", 7, 0, 0)
+    (progress,) = pipeline.query("SELECT * FROM stream_offsets WHERE next_offset > 0")
+    assert (progress["gaps"], progress["lost"], progress["next_offset"]) == (0, 7, 30)
     assert pipeline.unreconciled() == 0
+    assert pipeline.drain().lost == 0
+
+
+def test_lost_events_that_another_run_recorded_first_are_looked_at_again(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after_retention(pipeline, monkeypatch)
+    record, raced = Ledger.record_lost, 0
+
+    def second(ledger: Ledger, *args: Any) -> None:
+        """The other run is faster by a moment."""
+        nonlocal raced
+        raced += 1
+        if raced == 1:
+            with pipeline.warehouse.session() as other:
+                record(Ledger(other), *args)
+        record(ledger, *args)
+
+    monkeypatch.setattr(Ledger, "record_lost", second)
+    report = pipeline.drain()
+    assert (raced, report.lost, report.ranges) == (1, 0, {0: (17, 30)})
+    assert pipeline.unreconciled() == 0
+    assert [g["events"] for g in pipeline.query("SELECT events FROM lost_events")] == [7]
 
 
 def test_a_broker_that_is_down_is_named(warehouse_settings: WarehouseSettings) -> None:

@@ -1,0 +1,76 @@
+"""`credit-risk lost`: the events that the broker removed before they were read."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from credit_risk_dagster.cli.console import out, print_json
+from credit_risk_dagster.cli.options import Json
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import WarehouseSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from resources.postgres.lost import LostRange
+
+app = typer.Typer(
+    help="Events that the broker removed before they were read.", no_args_is_help=True
+)
+
+
+@app.command("ls")
+def ls(json_: Json = False) -> None:
+    """List the lost events, and who acknowledged them."""
+    from resources.postgres.connection import Warehouse
+    from resources.postgres.lost import LostEvents
+
+    with Warehouse(WarehouseSettings()).session() as connection:
+        found = LostEvents(connection).ranges()
+    if json_:
+        print_json([vars(gone) for gone in found])
+    else:
+        _show(found)
+
+
+@app.command("acknowledge")
+def acknowledge(
+    by: Annotated[str, typer.Option(help="Who knows of them now.")],
+    note: Annotated[str | None, typer.Option(help="What was done about it.")] = None,
+) -> None:
+    """Record that you know of all lost events that nobody acknowledged: check and alert end.
+
+    It brings nothing back. Who, when and the note are kept for ever.
+    """
+    from resources.postgres.connection import Warehouse
+    from resources.postgres.lost import LostEvents
+
+    for what, text, limit in (("--by", by, 200), ("--note", note, 2000)):
+        if text is not None and not 0 < len(text.strip()) <= limit:
+            raise PlatformError(f"{what} has {len(text)} characters: it needs 1 to {limit}")
+    with Warehouse(WarehouseSettings()).session() as connection:
+        found = LostEvents(connection).acknowledge(by.strip(), note and note.strip())
+    if not found:
+        out.print("no lost event waits to be acknowledged")
+        return
+    _show(found)
+    events = sum(gone.events for gone in found)
+    out.print(f"{events:,} lost events acknowledged by {by.strip()}", soft_wrap=True)
+
+
+def _show(found: "Sequence[LostRange]") -> None:
+    table = Table(
+        *("source", "topic", "partition", "first", "last", "events", "found at", "reason"),
+        "acknowledged",
+    )
+    for gone in found:
+        table.add_row(
+            *(str(gone.source_id), gone.topic, str(gone.partition)),
+            *(f"{gone.first_offset:,}", f"{gone.next_offset - 1:,}", f"{gone.events:,}"),
+            *(f"{gone.found_at:%Y-%m-%d %H:%M:%S}", gone.reason),
+            f"{gone.acknowledged_at:%Y-%m-%d %H:%M:%S} by {gone.acknowledged_by}"
+            if gone.acknowledged_at
+            else "no",
+        )
+    out.print(table)
