@@ -3,7 +3,7 @@ every lane that has a backlog. It holds no state that matters.
 """
 
 import time
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -14,14 +14,13 @@ import psycopg
 from assets_src.scoring import LANE_TAG, RECONCILIATION, score_applications
 from credit_risk_dagster.domain.lanes import lane_of
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.status import StreamState, stream_state
 from credit_risk_dagster.settings import DrainSettings, Settings
 from resources.kafka.broker import Broker
-from resources.kafka.errors import TopicReplaced, truncated
-from resources.kafka.watch import TopicState
+from resources.kafka.errors import TopicReplaced
 from resources.postgres.connection import Warehouse
 from resources.postgres.lanes import connected_runs
-from resources.postgres.ledger import Ledger, Progress
-from resources.postgres.sources import Sources
+from resources.postgres.ledger import Ledger
 
 # A run that starts for so many times longer than CREDIT_RISK_RUN_START_SECONDS is taken for gone. A
 # machine that is busy takes longer, and runs that are requested meanwhile make it busier. (A run
@@ -96,19 +95,11 @@ def plan_lane(
     return Plan(False, f"run {run.run_id[:8]} drains, {left:.0f} s left, {backlog:,} events behind")
 
 
-def backlog_by_lane(topic: TopicState, progress: Sequence[Progress], lanes: int) -> dict[int, int]:
-    """Offsets that are not committed, by lane.
-
-    Raises:
-        TopicReplaced: the topic ends before a committed offset.
-    """
-    committed = {p.partition: p.next_offset for p in progress}
+def backlog_by_lane(stream: StreamState, lanes: int) -> dict[int, int]:
+    """Offsets that are not committed, by lane."""
     backlog = dict.fromkeys(range(lanes), 0)
-    for partition, (beginning, end) in topic.offsets.items():
-        position = committed.get(partition, beginning)
-        if end < position:
-            raise TopicReplaced(truncated(topic.topic, partition, position, end))
-        backlog[lane_of(partition, lanes)] += end - position
+    for partition, waiting in stream.waiting().items():
+        backlog[lane_of(partition, lanes)] += waiting
     return backlog
 
 
@@ -136,9 +127,9 @@ def loan_applications_offsets(
 ) -> dg.SensorResult | dg.SkipReason:
     """One tick: a run request for each lane that needs a run, or the reason why none does."""
     try:
-        topic = broker.inspect()
-        with warehouse.session() as connection:
-            plans = _plan_lanes(context.instance, topic, connection, settings.drain)
+        with broker.watch() as watch, warehouse.session() as connection:
+            stream = stream_state(watch, connection)
+            plans = _plan_lanes(context.instance, stream, connection, settings.drain)
     except TopicReplaced as error:
         return _report_replaced(context, error)
     except PlatformError as error:
@@ -165,14 +156,12 @@ def loan_applications_offsets(
 
 def _plan_lanes(
     instance: dg.DagsterInstance,
-    topic: TopicState,
+    stream: StreamState,
     connection: psycopg.Connection[Any],
     settings: DrainSettings,
 ) -> dict[int, Plan]:
     ledger = Ledger(connection)
-    source = Sources(connection).find(topic)
-    progress = ledger.progress(source.source_id) if source else []
-    backlog = backlog_by_lane(topic, progress, settings.lanes)
+    backlog = backlog_by_lane(stream, settings.lanes)
     unfinished = instance.get_run_records(
         dg.RunsFilter(job_name=score_applications.name, statuses=UNFINISHED)
     )

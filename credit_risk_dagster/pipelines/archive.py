@@ -35,7 +35,6 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.settings import ArchiveSettings, DrainSettings
 from resources.kafka.broker import Broker
-from resources.kafka.errors import TopicReplaced, truncated
 from resources.kafka.reader import Fetch, OffsetRange, Reader
 from resources.lake import Lake
 from resources.postgres.archive import ArchiveLedger, PlannedObject
@@ -175,9 +174,8 @@ class _Run:
 
     def _skip_lost(self, backlog: OffsetRange) -> OffsetRange:
         """The part of a backlog that the broker still has; what it has not is recorded as lost."""
-        beginning, end = self.broker.inspect().offsets[backlog.partition]
-        if end < backlog.next:
-            raise TopicReplaced(truncated(self.source.topic, backlog.partition, backlog.next, end))
+        topic = self.broker.inspect({backlog.partition: backlog.next})
+        beginning = topic.offsets[backlog.partition][0]
         if beginning <= backlog.first:
             return backlog
         gone = replace(backlog, next=min(beginning, backlog.next))

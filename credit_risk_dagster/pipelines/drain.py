@@ -29,7 +29,6 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.broker import Broker
-from resources.kafka.errors import TopicReplaced, truncated
 from resources.kafka.reader import Fetch, OffsetRange, Reader
 from resources.kafka.watch import TopicState
 from resources.postgres.connection import Warehouse
@@ -318,15 +317,13 @@ class _Session:
     def _committed(self) -> dict[int, int] | None:
         """The next offset of each partition, after recording what the broker no longer has; None
         when another run was first, and everything is to be looked at again."""
-        topic = self.broker.inspect()
-        committed = self.ledger.start_partitions(
-            self.report.source.source_id, {p: topic.offsets[p][0] for p in self.partitions}
-        )
+        offsets = self.broker.inspect().offsets
+        beginnings = {p: offsets[p][0] for p in self.partitions}
+        committed = self.ledger.start_partitions(self.report.source.source_id, beginnings)
+        topic = self.broker.inspect(committed)
         lost = []
         for partition, position in committed.items():
-            beginning, end = topic.offsets[partition]
-            if end < position:
-                raise TopicReplaced(truncated(topic.topic, partition, position, end))
+            beginning = topic.offsets[partition][0]
             if beginning > position:
                 lost.append(OffsetRange(partition, position, beginning))
                 committed[partition] = beginning

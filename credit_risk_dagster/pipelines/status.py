@@ -1,13 +1,54 @@
 """What is committed and what is still to do, from the broker and the warehouse."""
 
+from dataclasses import dataclass
 from typing import Any
+
+import psycopg
 
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from resources.kafka.broker import Broker
+from resources.kafka.watch import TopicState, Watch
 from resources.postgres.connection import Warehouse
-from resources.postgres.ledger import Ledger
+from resources.postgres.ledger import Ledger, Progress
 from resources.postgres.lost import LostEvents
-from resources.postgres.sources import Sources
+from resources.postgres.sources import Source, Sources
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """A topic, and what is committed of it: never more than what it holds.
+
+    Attributes:
+        source: None before the first drain.
+    """
+
+    topic: TopicState
+    source: Source | None
+    progress: list[Progress]
+
+    def waiting(self) -> dict[int, int]:
+        """The offsets of each partition that are not committed."""
+        committed = {p.partition: p.next_offset for p in self.progress}
+        return {
+            partition: max(end - committed.get(partition, first), 0)
+            for partition, (first, end) in self.topic.offsets.items()
+        }
+
+
+def stream_state(watch: Watch, connection: psycopg.Connection[Any]) -> StreamState:
+    """Compare the broker's offsets with the committed ones.
+
+    The ledger is read first: a drain commits all the time, and what it commits after the broker's
+    answer may lie beyond it.
+
+    Raises:
+        BrokerUnavailable, TopicMissing, NotMigrated: as their names say.
+        TopicReplaced: the topic is not the one whose offsets are committed.
+    """
+    source = Sources(connection).find(watch.state())
+    progress = Ledger(connection).progress(source.source_id) if source else []
+    topic = watch.state({p.partition: p.next_offset for p in progress})
+    return StreamState(topic, source, progress)
 
 
 def partition_status(
@@ -23,23 +64,25 @@ def partition_status(
     Raises:
         BrokerUnavailable, TopicMissing, TopicReplaced, WarehouseUnavailable, NotMigrated.
     """
-    topic = Broker(kafka or KafkaSettings()).inspect()
-    with Warehouse(warehouse or WarehouseSettings()).session() as connection:
-        source = Sources(connection).find(topic)
-        progress = Ledger(connection).progress(source.source_id) if source else []
+    with (
+        Broker(kafka or KafkaSettings()).watch() as watch,
+        Warehouse(warehouse or WarehouseSettings()).session() as connection,
+    ):
+        state = stream_state(watch, connection)
+        source = state.source
         lost = LostEvents(connection).unacknowledged(source.source_id) if source else 0
-    by_partition = {p.partition: p for p in progress}
+    topic, waiting = state.topic, state.waiting()
+    by_partition = {p.partition: p for p in state.progress}
     partitions = []
     for partition, (beginning, end) in topic.offsets.items():
         p = by_partition.get(partition)
-        committed = p.next_offset if p else beginning
         partitions.append(
             {
                 "partition": partition,
                 "first": p.first_offset if p else beginning,
-                "committed": committed,
+                "committed": p.next_offset if p else beginning,
                 "end": end,
-                "lag": end - committed,
+                "lag": waiting[partition],
                 "scored": p.scored if p else 0,
                 "rejected": p.rejected if p else 0,
                 "gaps": p.gaps if p else 0,

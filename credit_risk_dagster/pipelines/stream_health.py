@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from kafka.errors import OffsetOutOfRangeError
 
 from credit_risk_dagster.domain.stream_columns import Change, StreamColumns, changes, describe
+from credit_risk_dagster.pipelines.status import stream_state
 from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.broker import Broker
 from resources.kafka.reader import Fetch
 from resources.postgres.baselines import Baselines
 from resources.postgres.connection import Warehouse
 from resources.postgres.ledger import Ledger
-from resources.postgres.sources import Sources
 
 _FEWEST_EVENTS = 50
 _MAX_BYTES = 16 * 2**20
@@ -53,32 +53,23 @@ def measure_backlog(broker: Broker, warehouse: Warehouse) -> Backlog:
     Raises:
         BrokerUnavailable, TopicMissing, TopicReplaced, WarehouseUnavailable, NotMigrated.
     """
-    topic = broker.inspect()
-    committed: dict[int, int] = {}
-    silent = None
-    with warehouse.session("backlog") as connection:
-        if source := Sources(connection).find(topic):
-            ledger = Ledger(connection)
-            committed = {p.partition: p.next_offset for p in ledger.progress(source.source_id)}
-            silent = ledger.silent_seconds(source.source_id)
-    waiting = {
-        partition: (max(first, committed.get(partition, first)), end)
-        for partition, (first, end) in topic.offsets.items()
-        if committed.get(partition, first) < end
-    }
-    partitions = {
-        partition: (end, end - waiting[partition][0] if partition in waiting else 0)
-        for partition, (_, end) in topic.offsets.items()
-    }
+    with broker.watch() as watch, warehouse.session("backlog") as connection:
+        state = stream_state(watch, connection)
+        source = state.source
+        silent = Ledger(connection).silent_seconds(source.source_id) if source else None
+    offsets, waiting = state.topic.offsets, state.waiting()
+    # What retention removed before it was scored waits no longer.
+    waiting = {p: min(waiting[p], end - first) for p, (first, end) in offsets.items()}
+    partitions = {p: (end, waiting[p]) for p, (_, end) in offsets.items()}
+    oldest = {p: end - waiting[p] for p, (_, end) in offsets.items() if waiting[p]}
     sent = [
         milliseconds / 1000
-        for fetch in _read(broker, {p: (first, first + 1) for p, (first, _) in waiting.items()})
+        for fetch in _read(broker, {p: (at, at + 1) for p, at in oldest.items()})
         for milliseconds in fetch.timestamps.tolist()
         if milliseconds >= 0
     ]
     waited = max(0.0, time.time() - min(sent)) if sent else None
-    events = sum(waits for _, waits in partitions.values())
-    return Backlog(events, waited, silent, partitions)
+    return Backlog(sum(waiting.values()), waited, silent, partitions)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A topic of a broker: connections to look at it, and to read it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,8 +15,14 @@ from resources.kafka.watch import Identity, TopicState, Watch
 
 # A batch is closed after `max_batch_bytes`; one fetch response more may be in memory beside it.
 _PARTITION_FETCH_BYTES = 4 * 2**20
-# A watch looks at single records, and does not wait for those to come.
-_WATCH = {"fetch_max_wait_ms": 1, "fetch_max_bytes": 2**16, "max_partition_fetch_bytes": 2**14}
+# A watch looks at single records, and does not wait for those to come. In a fetch session, a broker
+# leaves out what has not changed since the last answer, the high watermark too.
+_WATCH = {
+    "fetch_max_wait_ms": 1,
+    "fetch_max_bytes": 2**16,
+    "max_partition_fetch_bytes": 2**14,
+    "enable_incremental_fetch_sessions": False,
+}
 
 
 class Broker:
@@ -26,15 +32,19 @@ class Broker:
         self._settings = settings
         self.topic = settings.topic
 
-    def inspect(self) -> TopicState:
+    def inspect(self, committed: Mapping[int, int] | None = None) -> TopicState:
         """Ask for the topic's identity and offsets.
+
+        Args:
+            committed: the next offset of partitions, read before, as `Watch.state` takes them.
 
         Raises:
             BrokerUnavailable: no answer within the configured time, or access is refused.
             TopicMissing: the topic does not exist.
+            TopicReplaced: it ends before a committed offset.
         """
         with self.watch() as watch:
-            return watch.state()
+            return watch.state(committed or {})
 
     @contextmanager
     def watch(self) -> Iterator[Watch]:
@@ -53,7 +63,7 @@ class Broker:
                 max_partition_fetch_bytes=min(limits.max_batch_bytes, _PARTITION_FETCH_BYTES),
             ) as consumer,
         ):
-            yield Reader(self.topic, consumer, identity, limits)
+            yield Reader(self.topic, consumer, identity, limits, self.inspect)
 
     @contextmanager
     def errors(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ Progress is not kept here: no consumer group, no committed offsets. See `resourc
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,8 +14,8 @@ from kafka import KafkaConsumer, TopicPartition
 
 from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.client import ConsumerRecord
-from resources.kafka.errors import TopicReplaced, truncated
-from resources.kafka.watch import Identity
+from resources.kafka.errors import TopicReplaced
+from resources.kafka.watch import Identity, TopicState
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,19 @@ class Reader:
     """Reads the assigned partitions in order, in batches of bounded size. Not thread-safe."""
 
     def __init__(
-        self, topic: str, consumer: KafkaConsumer, identity: Identity, limits: DrainSettings
+        self,
+        topic: str,
+        consumer: KafkaConsumer,
+        identity: Identity,
+        limits: DrainSettings,
+        inspect: Callable[[Mapping[int, int]], TopicState],
     ) -> None:
         self._topic = topic
         self._consumer = consumer
         self._identity = identity
         self._bound_to = identity.ask()[:2]
         self._limits = limits
+        self._inspect = inspect
         self._until: Mapping[int, int] = {}
         self._next_fetch = 0.0
 
@@ -132,10 +138,15 @@ class Reader:
                 f"topic {self._topic} changed under the run: cluster {self._bound_to[0]} topic id "
                 f"{self._bound_to[1]} is now cluster {cluster_id} topic id {topic_id}"
             )
-        for tp, position in positions.items():
-            end = self._consumer.highwater(tp)
-            if end is not None and end < position:
-                raise TopicReplaced(truncated(self._topic, tp.partition, position, end))
+        # The high watermark that came with records may lie before them: it is a reason to ask, over
+        # other connections, which know nothing of it, and no more.
+        suspect = {
+            tp.partition: position
+            for tp, position in positions.items()
+            if (end := self._consumer.highwater(tp)) is not None and end < position
+        }
+        if suspect:
+            self._inspect(suspect)
 
     def _to_fetch(
         self,

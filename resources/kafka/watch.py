@@ -8,7 +8,12 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from resources.kafka.client import ConsumerRecord
-from resources.kafka.errors import TopicMissing
+from resources.kafka.errors import TopicMissing, TopicReplaced, truncated
+
+_NOTHING: Mapping[int, int] = {}
+# A topic that ends too early is believed when it says so for this long.
+_SUSPICION_SECONDS = 2.0
+_ASKED_AGAIN_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,10 @@ class TopicState:
     topic: str
     topic_id: str | None
     offsets: Mapping[int, tuple[int, int]]
+
+    def end(self, partition: int) -> int:
+        """The offset that the partition's next record will have; 0 without such a partition."""
+        return self.offsets.get(partition, (0, 0))[1]
 
 
 class Identity:
@@ -58,8 +67,32 @@ class Watch:
         self._identity = identity
         self._timeout_ms = timeout_ms
 
-    def state(self) -> TopicState:
-        """The topic's identity and offsets now. Raises TopicMissing."""
+    def state(self, committed: Mapping[int, int] = _NOTHING) -> TopicState:
+        """The topic's identity and offsets now.
+
+        Args:
+            committed: the next offset of partitions, read before this question: the topic must
+                hold what lies before them.
+
+        Raises:
+            TopicMissing: it does not exist.
+            TopicReplaced: it ends before a committed offset, and still does when it was asked
+                again. One such answer proves nothing: a broker may give records away before the
+                high watermark that it tells has passed them, and a leader that is new learns late
+                how far the one before it was.
+        """
+        deadline = time.monotonic() + _SUSPICION_SECONDS
+        while True:
+            state = self._look()
+            short = [(p, at) for p, at in committed.items() if state.end(p) < at]
+            if not short:
+                return state
+            if time.monotonic() > deadline:
+                partition, at = short[0]
+                raise TopicReplaced(truncated(self._topic, partition, at, state.end(partition)))
+            time.sleep(_ASKED_AGAIN_SECONDS)
+
+    def _look(self) -> TopicState:
         cluster_id, topic_id, partitions = self._identity.ask()
         consumer, timeout_ms = self._consumer, self._timeout_ms
         tps = [TopicPartition(self._topic, partition) for partition in partitions]

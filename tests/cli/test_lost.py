@@ -23,7 +23,7 @@ def test_lost_events_are_listed_until_somebody_acknowledges_them(
     state = pipeline.broker.inspect()
     moved = replace(state, offsets={**state.offsets, 0: (8, 12)})
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.broker, "inspect", lambda: moved)
+        patch.setattr(pipeline.broker, "inspect", lambda *_: moved)
         pipeline.drain()
 
     assert json.loads(run("status", "--json").out)["lost_unacknowledged"] == 5

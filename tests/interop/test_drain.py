@@ -1,10 +1,82 @@
 """The exactly-once drain on Apache Kafka."""
 
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+from kafka import KafkaProducer
+
+from credit_risk_dagster.pipelines.status import partition_status, stream_state
+from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
+from tests.interop.conftest import COMMITTED, SENT
 from tests.platform.pipeline import Pipeline, good_event
 
+RecordProperty = Callable[[str, object], None]
 
-def test_every_event_is_scored_once(pipeline: Pipeline) -> None:
-    for partition in range(4):
-        pipeline.send([good_event(i) for i in range(50)], partition)
-    assert pipeline.drain().scored == 200
+
+@contextmanager
+def flowing(settings: KafkaSettings, pause: float = 0.001) -> Iterator[list[int]]:
+    """Events one by one, in sends of their own, all the time; the value counts them."""
+    over = threading.Event()
+    sent = [0]
+
+    def send() -> None:
+        producer = KafkaProducer(**settings.client_options(), linger_ms=0)
+        while not over.wait(pause):
+            producer.send(settings.topic, good_event(sent[0]), str(sent[0]).encode())
+            sent[0] += 1
+        producer.flush()
+        producer.close()
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield sent
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("kafka_settings", [16], indirect=True)
+@pytest.mark.parametrize("seconds", [8, pytest.param(90, marks=pytest.mark.long)])
+def test_records_beyond_the_high_watermark_of_their_answer_are_no_truncation(
+    pipeline: Pipeline, seconds: float, record_property: RecordProperty
+) -> None:
+    """Kafka reads the high watermark before the records; a producer and its replicas move on."""
+    with flowing(pipeline.kafka) as sent:
+        report = pipeline.drain(poll_interval_ms=10, session_seconds=seconds, idle_seconds=2)
+    rest = pipeline.drain(idle_seconds=1)
+    record_property(SENT, sent[0])
+    record_property(COMMITTED, report.scored + rest.scored)
+    assert report.scored + rest.scored == sent[0]
     assert pipeline.unreconciled() == 0
+
+
+@pytest.mark.parametrize("kafka_settings", [16], indirect=True)
+def test_what_a_live_drain_commits_meanwhile_is_no_truncation(
+    pipeline: Pipeline, warehouse_settings: WarehouseSettings
+) -> None:
+    """The sensor's question and `status`, again and again beside a drain that commits."""
+    asked = 0
+    with flowing(pipeline.kafka), ThreadPoolExecutor(1) as beside:
+        session = beside.submit(
+            pipeline.drain, poll_interval_ms=10, session_seconds=6, idle_seconds=2
+        )
+        while not session.done():
+            with pipeline.broker.watch() as watch, pipeline.warehouse.session() as connection:
+                stream = stream_state(watch, connection)
+            committed = {p.partition: p.next_offset for p in stream.progress}
+            assert all(stream.topic.end(p) >= at for p, at in committed.items())
+            status = partition_status(pipeline.kafka, warehouse_settings)
+            assert all(partition["lag"] >= 0 for partition in status["partitions"])
+            asked += 1
+    assert session.result().scored
+    assert asked > 10
+
+
+def test_a_quiet_topic_is_looked_at_again_and_again(pipeline: Pipeline) -> None:
+    pipeline.send([good_event(1)])
+    with pipeline.broker.watch() as watch:
+        assert [watch.state().end(0) for _ in range(3)] == [1, 1, 1]

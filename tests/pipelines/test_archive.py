@@ -204,7 +204,7 @@ def test_events_that_the_broker_lost_first_are_counted_and_fail_the_check(
     pipeline.send_and_drain([good_event(i) for i in range(10)])
     state = pipeline.broker.inspect()
     moved = TopicState(state.cluster_id, state.topic, state.topic_id, {**state.offsets, 0: (4, 10)})
-    monkeypatch.setattr(pipeline.broker, "inspect", lambda: moved)
+    monkeypatch.setattr(pipeline.broker, "inspect", lambda *_: moved)
     report = pipeline.archive()
     assert [(gone.first, gone.next, lost) for gone, lost in report.lost] == [(0, 4, 4)]
     assert pipeline.offsets() == [(0, offset) for offset in range(4, 10)]
@@ -221,7 +221,7 @@ def test_offsets_that_are_gaps_are_not_lost(
         source = Sources(connection).register(state)
         Ledger(connection).start_partitions(source.source_id, {0: 0})
     moved = TopicState(state.cluster_id, state.topic, state.topic_id, {**state.offsets, 0: (4, 10)})
-    monkeypatch.setattr(pipeline.broker, "inspect", lambda: moved)
+    monkeypatch.setattr(pipeline.broker, "inspect", lambda *_: moved)
     pipeline.drain()
     assert pipeline.archive().lost == []
     assert pipeline.account().problems == []

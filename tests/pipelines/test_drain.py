@@ -323,7 +323,7 @@ def after_retention(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None
     pipeline.send([good_event(i) for i in range(20)])
     state = pipeline.broker.inspect()
     moved = replace(state, offsets={**state.offsets, 0: (17, 30)})
-    monkeypatch.setattr(pipeline.broker, "inspect", lambda: moved)
+    monkeypatch.setattr(pipeline.broker, "inspect", lambda *_: moved)
 
 
 def test_events_that_retention_removed_are_lost_and_said_to_be(
