@@ -369,6 +369,11 @@ class AlertSettings(_Settings):
         None, description="failed runs are posted there as JSON; the address is a secret"
     )
     timeout_seconds: float = Field(5, gt=0, le=30, description="how long the webhook may take")
+    runbook_url: str | None = Field(
+        None,
+        pattern=r"^https?://\S+$",
+        description="where docs/runbook.md can be read, for the links in alerts",
+    )
 
 
 class DashboardSettings(_Settings):

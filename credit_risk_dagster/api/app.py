@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from credit_risk_dagster.api import decisions, operations, problems
 from credit_risk_dagster.api.guards import Admission
 from credit_risk_dagster.api.health import PATIENCE_SECONDS, Health
-from credit_risk_dagster.api.metrics import PlatformCollector
+from credit_risk_dagster.api.metrics.collector import PlatformCollector
 from credit_risk_dagster.api.question import Question
 from credit_risk_dagster.api.requests import RequestLog
 from credit_risk_dagster.domain.pd import PdModel

@@ -5,7 +5,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
@@ -13,9 +14,30 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+# So many questions in a row fail, and for so long, before a server counts as down.
+DOWN_AFTER_FAILURES = 3
+DOWN_AFTER_SECONDS = 15.0
+# One that is under way for so long will not be answered any more.
+HUNG_SECONDS = 30.0
+
 
 class Unanswered(Exception):
     """There is no answer, or none within the time; the log has said why."""
+
+
+@dataclass(frozen=True)
+class Told(Generic[T]):
+    """What a server told last.
+
+    Attributes:
+        answer: None when it never answered.
+        at: when it gave it (Unix time).
+        up: false when it never answered, or failed again and again since: slow is not down.
+    """
+
+    answer: T | None
+    at: float
+    up: bool
 
 
 class Question(Generic[T]):
@@ -30,8 +52,6 @@ class Question(Generic[T]):
         connect: opens the connection; its value is the function that asks.
         timeout: most seconds that an answer is waited for.
         fresh_for: seconds for which an answer is given again.
-        kept_for: seconds for which it is given once more when the next one is late: a server that
-            is slow is not down. One that fails is.
     """
 
     def __init__(
@@ -41,20 +61,20 @@ class Question(Generic[T]):
         *,
         timeout: float,
         fresh_for: float = 0.0,
-        kept_for: float = 0.0,
     ) -> None:
         self._name = name
         self._connect = connect
         self._timeout = timeout
         self._fresh_for = fresh_for
-        self._kept_for = kept_for
-        self._kept: tuple[T, float] | None = None
         self._lock = threading.Lock()
         self._asked: SimpleQueue[Future[T]] = SimpleQueue()
         self._newest: Future[T] | None = None
         self._asked_at = 0.0
         self._thread: threading.Thread | None = None
         self._trouble = ""
+        # The last answer and when it came; and how many questions failed since.
+        self._last: tuple[T, float] | None = None
+        self._failures = 0
 
     def ask(self) -> Callable[[], T]:
         """Ask, without waiting; the result waits for the answer, and raises Unanswered."""
@@ -74,13 +94,32 @@ class Question(Generic[T]):
             until = self._asked_at + self._timeout
         return lambda: self._wait(newest, until)
 
+    def ask_for_the_last(self) -> Callable[[], Told[T]]:
+        """Ask, without waiting; the result waits for the answer, and is the one before when it does
+        not come in time."""
+        answer = self.ask()
+
+        def wait() -> Told[T]:
+            with suppress(Unanswered):  # the log has said why
+                answer()
+            return self._told()
+
+        return wait
+
+    def _told(self) -> Told[T]:
+        last = self._last
+        if last is None:
+            return Told(None, 0.0, up=False)
+        silent = time.time() - last[1]
+        failed = self._failures >= DOWN_AFTER_FAILURES and silent > DOWN_AFTER_SECONDS
+        pending = self._newest is not None and not self._newest.done()
+        hung = pending and time.monotonic() - self._asked_at > HUNG_SECONDS
+        return Told(*last, up=not failed and not hung)
+
     def _wait(self, future: "Future[T]", until: float) -> T:
         try:
             answer = future.result(max(until - time.monotonic(), 0.0))
         except TimeoutError as error:
-            kept = self._kept
-            if kept and time.monotonic() - kept[1] < self._kept_for:
-                return kept[0]
             trouble = f"no answer within {self._timeout:g} s"
             cause: BaseException = error
         except Exception as error:  # noqa: BLE001 (whatever it is, there is no answer)
@@ -97,7 +136,7 @@ class Question(Generic[T]):
         with self._lock:
             before, self._trouble = self._trouble, trouble
         if trouble and not before:
-            log.warning("%s is down: %s", self._name, trouble)
+            log.warning("%s does not answer: %s", self._name, trouble)
         elif before and not trouble:
             log.info("%s answers again", self._name)
 
@@ -109,13 +148,13 @@ class Question(Generic[T]):
                 with self._connect() as question:
                     while True:
                         answer = question()
-                        self._kept = answer, time.monotonic()
+                        self._last, self._failures = (answer, time.time()), 0
                         future.set_result(answer)
                         answered = True
                         future = self._asked.get()
             except Exception as error:  # noqa: BLE001 (it is the answer)
                 if answered:  # the server may have been replaced since: ask anew
                     continue
-                self._kept = None
+                self._failures += 1
                 future.set_exception(error)
                 future = self._asked.get()

@@ -42,6 +42,7 @@ class Fetch:
             epoch) arrays of shape (n,).
         keys, values: n raw byte strings or None.
         value_bytes: size of the values together.
+        ends: partition to where it ended when that was fetched, as far as the broker told.
         seconds: processor time of receiving, which leaves out the waiting for events.
     """
 
@@ -53,6 +54,7 @@ class Fetch:
     keys: list[bytes | None] = field(default_factory=list)
     values: list[bytes | None] = field(default_factory=list)
     value_bytes: int = 0
+    ends: Mapping[int, int] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -124,7 +126,9 @@ class Reader:
         after = {tp: self._consumer.position(tp) for tp in before}
         self._check_identity(after)
         fetched = self._to_fetch(columns, before, after)
-        return replace(fetched, seconds=time.thread_time() - busy)
+        told = {tp: self._consumer.highwater(tp) for tp in after}
+        ends = {tp.partition: max(end, after[tp]) for tp, end in told.items() if end is not None}
+        return replace(fetched, ends=ends, seconds=time.thread_time() - busy)
 
     def _check_identity(self, positions: Mapping[TopicPartition, int]) -> None:
         """Fence: what was fetched belongs to the source only if the broker is still the same.

@@ -226,6 +226,7 @@ class Ledger:
                 "rejected": rejected[at].tolist(),
                 "gaps": gaps[at].tolist(),
                 "lost": gone[at].tolist(),
+                "ends": [fetch.ends.get(partition) for partition in at],
             },
         ).fetchone()
         assert row is not None  # noqa: S101 (an aggregate always has a row)
@@ -310,11 +311,13 @@ _MOVE_OFFSETS: LiteralString = """
 WITH moved AS (
     UPDATE stream_offsets AS o
     SET next_offset = b.next, scored = o.scored + b.scored, rejected = o.rejected + b.rejected,
-        gaps = o.gaps + b.gaps, lost = o.lost + b.lost, updated_at = clock_timestamp()
+        gaps = o.gaps + b.gaps, lost = o.lost + b.lost, updated_at = clock_timestamp(),
+        end_offset = coalesce(b.end_offset, o.end_offset),
+        end_seen_at = CASE WHEN b.end_offset IS NULL THEN end_seen_at ELSE clock_timestamp() END
     FROM unnest(%(partitions)s::int[], %(first)s::bigint[], %(next)s::bigint[],
                 %(scored)s::bigint[], %(rejected)s::bigint[], %(gaps)s::bigint[],
-                %(lost)s::bigint[])
-        AS b (partition, first, next, scored, rejected, gaps, lost)
+                %(lost)s::bigint[], %(ends)s::bigint[])
+        AS b (partition, first, next, scored, rejected, gaps, lost, end_offset)
     WHERE o.source_id = %(source_id)s AND o.partition = b.partition AND o.next_offset = b.first
     RETURNING 1
 )

@@ -19,14 +19,16 @@ class Snapshot:
 
     Attributes:
         totals: sums over everything that was ever committed: batches, scored, rejected, gaps,
-            lost, redriven, watchlist, elevated, low, value_bytes, latency_buckets, latency_sum_s,
-            stage_buckets (fetch, decode, score, copy and commit, one after the other) and
-            stage_sum_ms; arrays are None before the first batch. And last_commit (Unix time), None
-            before it.
+            lost, lost_unknown (of which nobody said to know), redriven, watchlist, elevated, low,
+            value_bytes, latency_buckets, latency_sum_s, stage_buckets (fetch, decode, score, copy
+            and commit, one after the other) and stage_sum_ms; arrays are None before the first
+            batch. And last_commit (Unix time), None before it.
         rejected: events by reason, ever.
-        partitions: of the newest source of the topic: cluster_id, partition, first_offset,
-            next_offset, archived (the next offset to archive) and unarchived_since (Unix time that
-            the first event which is not archived was committed, None without one).
+        partitions: of the newest source of the topic: cluster_id, topic_id, partition,
+            first_offset, next_offset, end_offset and end_seen_at (where the topic ended when a
+            drain last looked, and the Unix time of that; None before), archived (the next offset to
+            archive) and unarchived_since (Unix time that the first event which is not archived was
+            committed, None without one).
         reconciliation: of every source: difference (offsets that are missing or doubled, until
             somebody clears them), uncounted (committed offsets), and when offsets were last
             counted: checked_at, and everything_at (Unix time), None before.
@@ -92,7 +94,9 @@ class MetricsLedger:
 # Only redriving takes from stream_offsets.rejected, and in its own transaction; so the difference
 # from what was ever rejected is what was redriven, without counting those rows.
 _TOTALS: LiteralString = """
-SELECT t.*, gaps, lost, last_commit, greatest(t.rejected - still_rejected, 0)::bigint AS redriven
+SELECT t.*, gaps, lost, last_commit, greatest(t.rejected - still_rejected, 0)::bigint AS redriven,
+    (SELECT coalesce(sum(events), 0)::bigint FROM lost_events WHERE acknowledged_at IS NULL)
+        AS lost_unknown
 FROM (
     SELECT coalesce(sum(batches), 0)::bigint AS batches,
         coalesce(sum(scored), 0)::bigint AS scored,
@@ -121,10 +125,11 @@ _REJECTED: LiteralString = (
 # By the primary keys: a few index probes for each partition.
 _PARTITIONS: LiteralString = """
 WITH newest AS (
-    SELECT source_id, cluster_id FROM sources WHERE topic = %(topic)s
+    SELECT source_id, cluster_id, topic_id FROM sources WHERE topic = %(topic)s
     ORDER BY source_id DESC LIMIT 1
 )
-SELECT cluster_id, o.partition, o.first_offset, o.next_offset,
+SELECT cluster_id, topic_id, o.partition, o.first_offset, o.next_offset, o.end_offset,
+    extract(epoch FROM o.end_seen_at)::float8 AS end_seen_at,
     coalesce(a.next_offset, o.first_offset) AS archived,
     extract(epoch FROM least(s.at, r.at))::float8 AS unarchived_since
 FROM newest JOIN stream_offsets o USING (source_id)

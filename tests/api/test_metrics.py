@@ -31,14 +31,16 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from credit_risk_dagster.api.app import create_app
-from credit_risk_dagster.api.metrics import STAGES
-from credit_risk_dagster.api.question import Question, Unanswered
+from credit_risk_dagster.api.metrics.ledger import STAGES
+from credit_risk_dagster.api.question import Question, Told, Unanswered
 from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, STAGE_BOUNDS_SECONDS, histogram
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY
+from infra.embedded.servers import Broker as BrokerServer
 from infra.embedded.servers import free_port
 from resources.postgres.reconciliation import Reconciliation
+from tests.conftest import create_topic
 from tests.malformed import without
 from tests.platform.pipeline import Pipeline, good_event
 from tests.platform.waiting import wait_until
@@ -71,9 +73,9 @@ def counters(samples: Samples) -> Samples:
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     """No answer is given twice, and none is late, however slow the machine is."""
-    monkeypatch.setattr("credit_risk_dagster.api.metrics.TIMEOUT_SECONDS", 30.0)
-    monkeypatch.setattr("credit_risk_dagster.api.metrics.FRESH_SECONDS", 0.0)
-    monkeypatch.setattr("credit_risk_dagster.api.metrics.DAGSTER_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("credit_risk_dagster.api.metrics.collector.TIMEOUT_SECONDS", 30.0)
+    monkeypatch.setattr("credit_risk_dagster.api.metrics.collector.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("credit_risk_dagster.api.metrics.collector.DAGSTER_FRESH_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -335,7 +337,7 @@ def test_a_server_that_does_not_answer_is_a_zero(
     environment: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("credit_risk_dagster.api.metrics.TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr("credit_risk_dagster.api.metrics.collector.TIMEOUT_SECONDS", 1.0)
     with silent_server() as hanging:
         port = hanging if kind == "hanging" else free_port()
         variable, value = {
@@ -367,6 +369,95 @@ def others_are_up(found: Samples, name: str) -> Samples | None:
     )
     assert tell[name] not in names
     return found if up else None
+
+
+def test_lag_is_known_while_the_broker_is_away(
+    pipeline: Pipeline, environment: dict[str, str], fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drain saw where the topic ends; an API that never reached the broker tells it."""
+    pipeline.send([good_event(i) for i in range(10)], partition=2)
+    pipeline.drain(max_batch_events=4, session_seconds=0)
+    away = {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}
+    monkeypatch.setattr("credit_risk_dagster.api.metrics.collector.PATIENCE_SECONDS", 0.5)
+    with api(monkeypatch, environment | away) as client:
+        found = scrape(client)
+        assert of(found, "broker_up") == 0
+        assert of(found, "end_offset", partition="2") == 10
+        assert of(found, "lag_events", partition="2") == 6
+        waited = of(found, "lag_seconds", partition="2")
+        assert 0 < waited <= of(found, "end_offset_age_seconds", partition="2") + 1
+        pipeline.drain()
+        found = scrape(client)
+        assert (
+            of(found, "lag_events", partition="2") == of(found, "lag_seconds", partition="2") == 0
+        )
+
+
+def test_what_was_told_stays_while_a_server_is_away(
+    pipeline: Pipeline, environment: dict[str, str], fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No alert loses its data just when something is wrong."""
+    monkeypatch.setattr("credit_risk_dagster.api.metrics.collector.PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr("credit_risk_dagster.api.question.DOWN_AFTER_SECONDS", 0.0)
+    pipeline.send_and_drain([good_event(i) for i in range(3)])
+    with BrokerServer() as server:
+        kafka = pipeline.kafka.model_copy(update={"bootstrap_servers": server.bootstrap_servers})
+        create_topic(kafka)
+        away = Pipeline(kafka, pipeline.warehouse)
+        away.send_and_drain([good_event(1)])
+        away.send([good_event(2)])
+        own = {"KAFKA_BOOTSTRAP_SERVERS": server.bootstrap_servers}
+        with api(monkeypatch, environment | own) as client:
+            before = wait_until(lambda: all_up(scrape(client)), 30, "every server is up")
+            assert of(before, "lag_events", partition="0") == 1
+            server.stop()
+            after = wait_until(
+                lambda: (found := scrape(client)) and not of(found, "broker_up") and found,
+                60,
+                "the broker is down",
+            )
+    assert {name for name, _ in before} <= {name for name, _ in after}
+    assert of(after, "lag_events", partition="0") == 1
+    assert of(after, "lag_seconds", partition="0") > of(before, "lag_seconds", partition="0")
+    assert of(after, "end_offset_age_seconds", partition="0") > 0.5
+    assert of(after, "answer_age_seconds", server="broker") > 0.5
+
+
+def all_up(found: Samples) -> Samples | None:
+    up = all(of(found, f"{name}_up") for name in ("warehouse", "broker", "dagster"))
+    return found if up else None
+
+
+def test_a_topic_that_is_not_the_committed_one_is_told(
+    client: TestClient, pipeline: Pipeline
+) -> None:
+    pipeline.send_and_drain([good_event(i) for i in range(3)])
+    found = scrape(client)
+    assert of(found, "topic_replaced") == of(found, "topic_missing") == 0
+    # Cut short: the broker names an end before the committed offset, and again.
+    with pipeline.warehouse.connect() as connection:
+        connection.execute(
+            "UPDATE stream_offsets SET next_offset = 9, gaps = 6 WHERE partition = 0"
+        )
+        assert of(scrape(client), "topic_replaced") == 0  # once is no proof
+        found = scrape(client)
+        assert of(found, "topic_replaced") == 1
+        assert of(found, "lag_events", partition="0") == 0  # never negative
+        connection.execute(
+            "UPDATE stream_offsets SET next_offset = 3, gaps = 0 WHERE partition = 0"
+        )
+        assert of(scrape(client), "topic_replaced") == 0
+        # Recreated: there is no doubt.
+        connection.execute("UPDATE sources SET topic_id = 'another'")
+        assert of(scrape(client), "topic_replaced") == 1
+
+
+def test_a_topic_that_is_missing_is_no_broker_that_is_down(
+    pipeline: Pipeline, environment: dict[str, str], fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with api(monkeypatch, environment | {"KAFKA_TOPIC": "nowhere"}) as client:
+        found = wait_until(lambda: all_up(scrape(client)), 30, "every server is up")
+    assert of(found, "topic_missing") == 1
 
 
 def hanging_question(timeout: float) -> tuple[Question[str], threading.Event]:
@@ -420,7 +511,8 @@ def test_a_replaced_server_is_asked_anew_at_once() -> None:
     assert len(connections) == 2
 
 
-def test_a_slow_server_is_not_down() -> None:
+def test_a_slow_server_is_not_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("credit_risk_dagster.api.question.DOWN_AFTER_SECONDS", 0.0)
     answers: SimpleQueue[str] = SimpleQueue()
 
     @contextmanager
@@ -433,15 +525,26 @@ def test_a_slow_server_is_not_down() -> None:
 
         yield ask
 
-    question = Question("a server", connect, timeout=0.05, kept_for=60)
-    with pytest.raises(Unanswered):
-        question.ask()()
+    question = Question("a server", connect, timeout=0.05)
+    assert question.ask_for_the_last()() == Told(None, 0.0, up=False)  # it never answered
     answers.put("late")
     wait_until(lambda: question._newest and question._newest.done(), 5, "the late answer")
-    assert question.ask()() == "late"  # the next one is late, too
-    for _ in range(2):  # of the connection that worked, and of a new one
-        answers.put("")
-    wait_until(lambda: not answered_as(question, "late"), 5, "what fails is down")
+    for _ in range(3):  # the next one is late, too
+        told = question.ask_for_the_last()()
+        assert (told.answer, told.up) == ("late", True)
+        assert abs(told.at - time.time()) < 300
+    for failures in (1, 2, 3):
+        for _ in range(
+            2 if failures == 1 else 1
+        ):  # of the connection that worked, and of a new one
+            answers.put("")
+        wait_until(lambda: question._newest and question._newest.done(), 5, "it fails")
+        told = question._told()
+        assert (told.answer, told.up) == ("late", failures < 3)
+        question.ask_for_the_last()()
+    answers.put("back")
+    wait_until(lambda: question._newest and question._newest.done(), 5, "it answers again")
+    assert question._told().up
 
 
 def answered_as(question: Question[str], answer: str) -> bool:
@@ -468,7 +571,7 @@ def test_trouble_is_logged_when_it_begins_and_ends(caplog: pytest.LogCaptureFixt
         broken = False
         assert question.ask()() == "an answer"
     assert [record.message for record in caplog.records] == [
-        "a server is down: no such host",
+        "a server does not answer: no such host",
         "a server answers again",
     ]
 

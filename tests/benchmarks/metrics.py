@@ -14,7 +14,7 @@ from typing import Any, LiteralString
 import numpy as np
 import psycopg
 
-from credit_risk_dagster.api.metrics import FRESH_SECONDS
+from credit_risk_dagster.api.metrics.collector import FRESH_SECONDS
 from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.pipelines.producer import produce
 from infra.embedded.servers import HOST, Server, free_port

@@ -164,7 +164,8 @@ def test_settings_exist(document: Path) -> None:
 
 @every_document
 def test_metrics_exist(document: Path) -> None:
-    source = (PROJECT_ROOT / "credit_risk_dagster" / "api" / "metrics.py").read_text("utf-8")
+    folder = PROJECT_ROOT / "credit_risk_dagster" / "api" / "metrics"
+    source = "".join(file.read_text("utf-8") for file in folder.glob("*.py"))
     for line in code(document):
         for name in re.findall(r"^credit_risk_([a-z_]+)(?:\{[a-z_,]+\})?$", line):
             assert any(part in source for part in _spellings(name)), name

@@ -1,0 +1,134 @@
+"""What the warehouse tells: the stream's totals, its reconciliation, the archive, the tables."""
+
+import time
+from collections.abc import Iterator
+
+from prometheus_client.core import Metric
+
+from credit_risk_dagster.api.metrics.families import counter, gauge, histogram
+from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, STAGE_BOUNDS_SECONDS
+from resources.postgres.metrics import Row, Snapshot
+
+STAGES = ("fetch", "decode", "score", "copy", "commit")
+
+
+def ledger_metrics(snapshot: Snapshot) -> Iterator[Metric]:
+    """Of a snapshot of the warehouse."""
+    totals = snapshot.totals
+    yield counter(
+        "events",
+        "Offsets of the topic that were committed, by what became of them",
+        [({"outcome": name}, totals[name]) for name in ("scored", "rejected")]
+        + [({"outcome": "gap"}, totals["gaps"]), ({"outcome": "lost"}, totals["lost"])],
+    )
+    yield counter(
+        "decisions",
+        "Applications scored from the stream, by risk tier",
+        [({"tier": t}, totals[t.lower()]) for t in ("Low", "Elevated", "Watchlist")],
+    )
+    yield counter(
+        "rejects",
+        "Events of the stream that could not be scored, by reason",
+        [({"reason": reason}, events) for reason, events in snapshot.rejected.items()],
+    )
+    yield counter(
+        "redriven_events",
+        "Rejected events that were scored later",
+        [({}, totals["redriven"])],
+    )
+    yield gauge(
+        "lost_events_unacknowledged",
+        "Events that the broker removed before they were scored, and of which nobody said to know",
+        [({}, totals["lost_unknown"])],
+    )
+    yield counter("batches", "Micro-batches committed", [({}, totals["batches"])])
+    yield counter(
+        "event_bytes", "Bytes of the committed events' values", [({}, totals["value_bytes"])]
+    )
+    yield from _durations(totals)
+    yield gauge(
+        "last_commit_timestamp_seconds",
+        "When the newest micro-batch was committed; 0 before the first",
+        [({}, totals["last_commit"] or 0)],
+    )
+    yield from _partitions(snapshot)
+    yield from _reconciliation(snapshot.reconciliation)
+    yield gauge(
+        "table_bytes",
+        "Size of a table with its indexes, over all its time partitions",
+        [({"table": table}, size) for table, size in snapshot.table_bytes.items()],
+    )
+
+
+def _reconciliation(found: Row) -> Iterator[Metric]:
+    yield gauge(
+        "reconciliation_difference_offsets",
+        "Offsets that were found missing or doubled in the tables, until somebody clears them",
+        [({}, found["difference"])],
+    )
+    yield gauge(
+        "reconciliation_lag_offsets",
+        "Committed offsets that were not counted in the tables yet",
+        [({}, found["uncounted"])],
+    )
+    yield gauge(
+        "reconciliation_timestamp_seconds",
+        "When offsets were last counted in the tables; all of them by the daily job, or new ones",
+        [
+            ({"scope": scope}, at)
+            for scope, at in (("new", found["checked_at"]), ("all", found["everything_at"]))
+        ],
+    )
+
+
+def _durations(totals: Row) -> Iterator[Metric]:
+    yield histogram(
+        "event_to_commit_seconds",
+        "Seconds from the broker's timestamp of an event to its commit",
+        BOUNDS_SECONDS,
+        [
+            (
+                {},
+                totals["latency_buckets"] or [0] * (len(BOUNDS_SECONDS) + 1),
+                totals["latency_sum_s"],
+            )
+        ],
+    )
+    width = len(STAGE_BOUNDS_SECONDS) + 1
+    buckets = totals["stage_buckets"] or [0] * width * len(STAGES)
+    sums = totals["stage_sum_ms"] or [0.0] * len(STAGES)
+    yield histogram(
+        "batch_stage_duration_seconds",
+        "Seconds of work that a micro-batch took, by stage",
+        STAGE_BOUNDS_SECONDS,
+        [
+            ({"stage": stage}, buckets[i * width : (i + 1) * width], sums[i] / 1000)
+            for i, stage in enumerate(STAGES)
+        ],
+    )
+
+
+def _partitions(snapshot: Snapshot) -> Iterator[Metric]:
+    now = time.time()
+    rows = [({"partition": str(p["partition"])}, p) for p in snapshot.partitions]
+    yield gauge(
+        "committed_offset",
+        "The next offset to process",
+        [(labels, p["next_offset"]) for labels, p in rows],
+    )
+    yield gauge(
+        "archive_lag_events",
+        "Committed offsets that are not archived yet",
+        [(labels, p["next_offset"] - p["archived"]) for labels, p in rows],
+    )
+    yield gauge(
+        "archive_lag_seconds",
+        "Seconds since the commit of the oldest event that is not archived yet; 0 without one",
+        [
+            (
+                labels,
+                0.0 if p["unarchived_since"] is None else max(now - p["unarchived_since"], 0.0),
+            )
+            for labels, p in rows
+        ],
+    )
