@@ -180,7 +180,7 @@ def test_lost_events_are_a_warning_until_they_are_acknowledged(
     state = pipeline.broker.inspect()
     moved = replace(state, offsets={**state.offsets, 0: (8, 12)})
     with monkeypatch.context() as patch:
-        patch.setattr(Broker, "inspect", lambda _: moved)
+        patch.setattr(Broker, "inspect", lambda *_: moved)
         result = run_job(instance, settings)
     assert materialized(result)["scored_applications"]["lost"] == 5
     (check,) = result.get_asset_check_evaluations()
