@@ -3,13 +3,13 @@
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-import psycopg
 
 from assets_src.common import one_line_failures
 from credit_risk_dagster.pipelines.retention import drop_old_months
 from credit_risk_dagster.settings import Settings
 from resources.dagster_storage import DagsterStorage
 from resources.postgres.connection import Warehouse
+from resources.postgres.session import open_session
 
 _FINISHED = [
     dg.DagsterRunStatus.SUCCESS,
@@ -46,7 +46,7 @@ def prune_runs(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settin
     deleted = delete_runs(context.instance, before)
     context.log.info("deleted %d runs that were older than %d days", deleted, days)
     if url := getattr(context.instance.run_storage, "postgres_url", None):
-        with psycopg.connect(url, connect_timeout=5) as connection:
+        with open_session(url, "retention") as connection:
             observations = DagsterStorage(connection).delete_observations(before)
         context.log.info("deleted %d observations of the topic", observations)
     return deleted

@@ -18,18 +18,12 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 from resources.postgres.migrations import SCHEMA_VERSION
+from resources.postgres.session import CLIENT_OPTIONS, application_name, open_session, pin
 
 # What goes wrong arrives as an exception; the pool also logs it, with each of its attempts.
 logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
 
-# A vanished server or client is noticed within half a minute, not in two hours.
-_KEEPALIVE: dict[str, Any] = {
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-}
 _SOON_SECONDS = 0.5
-_APPLICATION_NAME = "credit-risk"  # for people who look at the server; nothing reads it
 
 
 class WarehouseUnavailable(PlatformError):
@@ -47,26 +41,18 @@ class Warehouse:
         self._settings = settings
 
     def connect(self, name: str = "", *, autocommit: bool = True) -> psycopg.Connection[Any]:
-        """Open a connection with the schema on its search_path.
+        """Open a connection with the schema on its search_path (see `session`).
 
         Raises:
             WarehouseUnavailable: the message names host and database, never the password.
+            PooledByTransaction: a pooler is between, and not in session mode.
         """
         location = self.location
+        url, schema = self._settings.database_url.get_secret_value(), self._settings.db_schema
         try:
-            connection = psycopg.connect(
-                self._settings.database_url.get_secret_value(),
-                autocommit=autocommit,
-                application_name=f"{_APPLICATION_NAME} {name}".strip(),
-                connect_timeout=5,
-                **_KEEPALIVE,
-            )
-            _enter(connection, self._settings.db_schema)
-            if not autocommit:
-                connection.commit()
+            return open_session(url, name, schema=schema, autocommit=autocommit)
         except psycopg.Error as error:
             raise WarehouseUnavailable(f"Postgres at {location} {_reason(error)}") from error
-        return connection
 
     @property
     def location(self) -> str:
@@ -131,7 +117,10 @@ class Warehouse:
                 f"schema {self._settings.db_schema} in Postgres at {self.location} is not "
                 "migrated: run `credit-risk migrate`"
             ) from error
-        except psycopg.errors.InsufficientPrivilege as error:
+        except (
+            psycopg.errors.InsufficientPrivilege,
+            psycopg.errors.ReadOnlySqlTransaction,  # a standby, or default_transaction_read_only
+        ) as error:
             raise WarehouseUnavailable(
                 f"Postgres at {self.location} refuses that to the role of DATABASE_URL: "
                 f"{' '.join(str(error).split())}"
@@ -155,9 +144,8 @@ class WarehouseReader:
         self._warehouse = Warehouse(settings)
         self._pool = ConnectionPool(
             settings.database_url.get_secret_value(),
-            kwargs={"autocommit": True, "application_name": f"{_APPLICATION_NAME} reader"}
-            | {"connect_timeout": 5}
-            | _KEEPALIVE,
+            kwargs=CLIENT_OPTIONS
+            | {"autocommit": True, "application_name": application_name("reader")},
             min_size=1,
             max_size=size,
             open=False,
@@ -222,18 +210,10 @@ def only_read(connection: psycopg.Connection[Any], timeout: float) -> None:
     )
 
 
-def _enter(connection: psycopg.Connection[Any], schema: str) -> None:
-    # Not in the startup options, which connection poolers refuse.
-    connection.execute(
-        "SELECT set_config('search_path', %(schema)s, false), set_config('timezone', 'UTC', false)",
-        {"schema": schema},
-    )
-
-
 def _configure_reader(
     schema: str, patience_seconds: float, connection: psycopg.Connection[Any]
 ) -> None:
-    _enter(connection, schema)
+    pin(connection, schema)
     only_read(connection, patience_seconds)
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
 

@@ -1,4 +1,7 @@
-"""Who works on which partitions: advisory locks, which end with their connection."""
+"""Who works on which partitions: advisory locks, which end with their connection.
+
+A database has one room for all advisory locks, so each is named after its schema, too.
+"""
 
 from collections.abc import Collection, Sequence
 from typing import Any, LiteralString
@@ -32,7 +35,8 @@ def lock_partitions(
         try:
             for partition in sorted(partitions):
                 connection.execute(
-                    "SELECT pg_advisory_lock(%(source_id)s::int, %(partition)s::int)",
+                    "SELECT pg_advisory_lock(hashtextextended(current_schema() || '.lane.' ||"
+                    " %(source_id)s::int || '.' || %(partition)s::int, 0))",
                     {"source_id": source_id, "partition": partition},
                 )
         except psycopg.errors.LockNotAvailable as error:
@@ -46,11 +50,7 @@ def is_awaited(
 ) -> bool:
     """Whether another run waits for one of these partitions."""
     row = connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        " AND objsubid = 2 AND classid = %(source_id)s::oid"
-        " AND objid = ANY (%(partitions)s::oid[]))",
-        {"source_id": source_id, "partitions": list(partitions)},
+        _IS_AWAITED, {"source_id": source_id, "partitions": list(partitions)}
     ).fetchone()
     return bool(row and row[0])
 
@@ -75,11 +75,21 @@ def connected_runs(connection: psycopg.Connection[Any], run_ids: Collection[str]
 
 
 # A lock with one key of 64 bits has its halves in classid and objid, and 1 in objsubid.
-_CONNECTED_RUNS: LiteralString = """
-SELECT run_id, pid FROM unnest(%(run_ids)s::text[]) AS asked (run_id),
-    LATERAL hashtextextended(current_schema() || '.run.' || run_id, 0) AS key,
-    pg_locks
-WHERE locktype = 'advisory' AND granted AND objsubid = 1
+_LOCKS_OF_KEY: LiteralString = """
+pg_locks WHERE locktype = 'advisory' AND objsubid = 1
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
     AND classid = ((key >> 32) & 4294967295)::oid AND objid = (key & 4294967295)::oid
 """
+
+_IS_AWAITED: LiteralString = f"""
+SELECT EXISTS (SELECT FROM unnest(%(partitions)s::int[]) AS asked (partition),
+    LATERAL hashtextextended(
+        current_schema() || '.lane.' || %(source_id)s::int || '.' || partition, 0) AS key,
+    {_LOCKS_OF_KEY} AND NOT granted)
+"""  # noqa: S608 (of literals)
+
+_CONNECTED_RUNS: LiteralString = f"""
+SELECT run_id, pid FROM unnest(%(run_ids)s::text[]) AS asked (run_id),
+    LATERAL hashtextextended(current_schema() || '.run.' || run_id, 0) AS key,
+    {_LOCKS_OF_KEY} AND granted
+"""  # noqa: S608 (of literals)

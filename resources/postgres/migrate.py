@@ -1,9 +1,18 @@
 """Bringing the schema to the version that this code needs."""
 
+from typing import Any
+
+import psycopg
+
+from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 from resources.postgres.connection import Warehouse
 from resources.postgres.migrations import SCHEMA_VERSION, SCRIPTS
 from resources.postgres.readers import grant_readers_again
+
+
+class MigrationRefused(PlatformError):
+    """The database cannot hold the tables, or the role may not make them; it says what to do."""
 
 
 def migrate(settings: WarehouseSettings, version: str = "head") -> str:
@@ -12,6 +21,7 @@ def migrate(settings: WarehouseSettings, version: str = "head") -> str:
     `resources.postgres.readers`) are granted what is new.
 
     Raises:
+        MigrationRefused: as its name says.
         WarehouseUnavailable: Postgres does not answer.
     """
     import sqlalchemy
@@ -21,14 +31,57 @@ def migrate(settings: WarehouseSettings, version: str = "head") -> str:
     config = Config()
     config.set_main_option("script_location", str(SCRIPTS))
     config.attributes["schema"] = settings.db_schema
+    warehouse = Warehouse(settings)
+    with warehouse.connect("migrate") as connection:
+        _check_database(connection, settings.db_schema, warehouse.location)
     engine = sqlalchemy.create_engine(
-        "postgresql+psycopg://", creator=lambda: Warehouse(settings).connect(autocommit=False)
+        "postgresql+psycopg://", creator=lambda: warehouse.connect("migrate", autocommit=False)
     )
-    with engine.connect() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, version)
-    engine.dispose()
+    try:
+        with engine.connect() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, version)
+    except (psycopg.errors.InsufficientPrivilege, sqlalchemy.exc.ProgrammingError) as error:
+        cause = getattr(error, "orig", error)
+        if not isinstance(cause, psycopg.errors.InsufficientPrivilege):
+            raise
+        raise MigrationRefused(
+            f"schema {settings.db_schema} in Postgres at {warehouse.location} is not migrated: "
+            f"{cause.diag.message_primary}; run it as the role that owns the tables"
+        ) from error
+    finally:
+        engine.dispose()
     if version != "head":
         return version  # of the past, when there may have been no readers
     grant_readers_again(settings)
     return SCHEMA_VERSION
+
+
+def _check_database(connection: psycopg.Connection[Any], schema: str, location: str) -> None:
+    """Refuse what would fail later, or on some texts only."""
+    row = connection.execute(
+        "SELECT current_setting('server_encoding'), current_database(), current_user,"
+        " oid IS NOT NULL, has_database_privilege(current_database(), 'CREATE'),"
+        " has_schema_privilege(oid, 'CREATE') AND has_schema_privilege(oid, 'USAGE')"
+        " FROM to_regnamespace(%(schema)s) AS oid",  # a name that needs no quotes, see settings
+        {"schema": schema},
+    ).fetchone()
+    assert row is not None  # noqa: S101
+    encoding, database, role, exists, may_create, may_use = row
+    if encoding != "UTF8":
+        raise MigrationRefused(
+            f"database {database} in Postgres at {location} has the encoding {encoding}, which "
+            f"cannot hold every application: create it with CREATE DATABASE {database} ENCODING "
+            "'UTF8' TEMPLATE template0, and point DATABASE_URL at it"
+        )
+    if exists and not may_use:
+        raise MigrationRefused(
+            f"role {role} may not create tables in schema {schema} of Postgres at {location}: "
+            f"GRANT CREATE, USAGE ON SCHEMA {schema} TO {role}"
+        )
+    if not exists and not may_create:
+        raise MigrationRefused(
+            f"role {role} may not create schema {schema} in Postgres at {location}: "
+            f"CREATE SCHEMA {schema} AUTHORIZATION {role}, or GRANT CREATE ON DATABASE {database} "
+            f"TO {role}"
+        )

@@ -87,9 +87,9 @@ def test_a_waiting_run_is_connected_and_a_killed_one_is_not(
 
 
 def holds_a_partition(connection: psycopg.Connection[tuple[object, ...]]) -> bool:
-    """Whether somebody has a lock of two keys: source and partition."""
+    """Whether somebody has a lock that is not shared, as the one of a run itself is."""
     locks = connection.execute(
-        "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2 AND granted"
+        "SELECT FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
     return locks.fetchone() is not None

@@ -25,6 +25,7 @@ from credit_risk_dagster.settings import Settings, WarehouseSettings
 from resources.dagster_storage import DagsterState, DagsterStorage
 from resources.postgres.connection import Warehouse, only_read
 from resources.postgres.metrics import MetricsLedger, Snapshot
+from resources.postgres.session import open_session
 
 TIMEOUT_SECONDS = 2.0
 # A server that needs longer than that is slow; one that needs longer than this has failed. Its late
@@ -118,7 +119,6 @@ def _warehouse(settings: WarehouseSettings, topic: str) -> Iterator[Callable[[],
 
 @contextmanager
 def _dagster() -> Iterator[Callable[[], DagsterState]]:
-    import psycopg
     from dagster import DagsterInstance
 
     with DagsterInstance.get() as instance:
@@ -127,8 +127,6 @@ def _dagster() -> Iterator[Callable[[], DagsterState]]:
         raise PlatformError(
             "Dagster does not keep its runs in Postgres: see infra/dagster.yaml and DAGSTER_HOME"
         )
-    with psycopg.connect(
-        url, autocommit=True, connect_timeout=5, application_name="credit-risk metrics"
-    ) as connection:
+    with open_session(url, "metrics") as connection:
         only_read(connection, PATIENCE_SECONDS)
         yield DagsterStorage(connection).read

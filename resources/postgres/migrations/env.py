@@ -14,7 +14,11 @@ with connection.begin():
         text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"),
         {"name": f"{schema}.migrations"},
     )
-    connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+    # IF NOT EXISTS asks for the right to create even when it is there.
+    if not connection.scalar(
+        text("SELECT true FROM pg_namespace WHERE nspname = :name"), {"name": schema}
+    ):
+        connection.execute(text(f'CREATE SCHEMA "{schema}"'))
     connection.execute(text(f'SET LOCAL search_path TO "{schema}"'))
     context.configure(connection=connection, version_table_schema=schema)
     context.run_migrations()
