@@ -92,7 +92,7 @@ class Decision(_Decided):
     decided_at: datetime
     policy: str | None = Field(description="name@hash", examples=["lendingclub-v1@2e9a24a71c68"])
     event_time: datetime | None = Field(description="the application's own time")
-    recorded_at: datetime = Field(description="the broker's timestamp of the event")
+    recorded_at: datetime = Field(description="the record's timestamp; 1970-01-01 without one")
     cluster_id: str = Field(examples=["b1f2e6c4-3c57-4b0e-9d4f-5f0e7d1c2a3b"])
     topic: str = Field(examples=["loan_applications"])
     epoch: int = Field(description="counts how often the topic was started over", examples=[0])

@@ -1,6 +1,8 @@
 """`credit-risk rejected`: the events that could not be scored."""
 
 import sys
+from functools import reduce
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,17 +41,16 @@ def ls(
             "SELECT reason, count(*) AS events, max(rejected_at) AS last FROM rejected_events"
             " GROUP BY reason ORDER BY 2 DESC",
         )
-        events = RejectedEvents(connection).page(reason=reason, limit=limit)
+        table = Table("source", "partition", "offset", "rejected at", "reason", "value")
+        for event in islice(RejectedEvents(connection).each(reason=reason), limit):
+            table.add_row(
+                *map(str, event.coordinates),
+                *(f"{event.rejected_at:%Y-%m-%d %H:%M:%S}", event.reason, _preview(event.value)),
+            )
     totals = Table("reason", "events", "last")
     for row in counts:
         totals.add_row(row["reason"], f"{row['events']:,}", f"{row['last']:%Y-%m-%d %H:%M:%S}")
     out.print(totals)
-    table = Table("source", "partition", "offset", "rejected at", "reason", "value")
-    for event in events:
-        table.add_row(
-            *(str(event.source_id), str(event.partition), str(event.offset)),
-            *(f"{event.rejected_at:%Y-%m-%d %H:%M:%S}", event.reason, _preview(event.value)),
-        )
     out.print(table)
 
 
@@ -63,10 +64,10 @@ def show(
     from resources.postgres.rejected import RejectedEvents
 
     with Warehouse(WarehouseSettings()).session() as connection:
-        events = RejectedEvents(connection).page(partition=partition, offset=offset)
-    if not events:
+        found = RejectedEvents(connection).each(partition=partition, offset=offset)
+        event = reduce(lambda _, newer: newer, found, None)  # of several sources, the newest
+    if event is None:
         raise PlatformError(f"no rejected event has partition {partition} and offset {offset}")
-    event = events[-1]  # of several sources, the newest
     err.print(
         f"source {event.source_id}, partition {partition}, offset {offset}: {event.reason}, "
         f"rejected at {event.rejected_at:%Y-%m-%d %H:%M:%S}, batch {event.batch_id}, "

@@ -36,6 +36,10 @@ class Event(msgspec.Struct, gc=False):
 
 REQUIRED = ("loan_amnt", "annual_inc", "dti", "int_rate", "credit_history")
 
+# Of an event that can be scored, and that Postgres refuses: for a value, for a constraint or a
+# trigger, for a limit; or that cannot be sent to it.
+UNSTORABLE = ("unstorable:data", "unstorable:constraint", "unstorable:limit", "unstorable:encoding")
+
 # Every reason for which an event can be rejected. The codes are stored and alerted on: never rename
 # one. An event that has several gets the first in this order.
 REASONS: tuple[str, ...] = (
@@ -45,6 +49,7 @@ REASONS: tuple[str, ...] = (
     "not_an_object",
     *(f"invalid_value:{field}" for field in Event.__struct_fields__),
     *(f"missing_required:{field}" for field in REQUIRED),
+    *UNSTORABLE,
 )
 ACCEPTED = -1
 _CODE = {reason: code for code, reason in enumerate(REASONS)}

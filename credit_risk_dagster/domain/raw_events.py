@@ -16,6 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from credit_risk_dagster.domain.record_time import NO_TIME
+
 PREFIX = "raw_events"
 CONTENT_TYPE = "application/vnd.apache.parquet"
 
@@ -29,7 +31,6 @@ COLUMNS = pa.schema(
     ]
 )
 _KEY = re.compile(PREFIX + r"/([^/]+)/dt=(\d{4}-\d\d-\d\d)/p(\d+)/(\d+)-(\d+)\.parquet")
-_NO_TIMESTAMP = -1  # the broker's, for a record that has none
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,12 @@ def to_arrow(
     keys: list[bytes | None],
     values: list[bytes | None],
 ) -> pa.RecordBatch:
-    """The columns of records; timestamps are the broker's milliseconds, -1 without."""
+    """The columns of records; timestamps are milliseconds, `NO_TIME` without."""
     return pa.RecordBatch.from_arrays(
         [
             pa.array(np.full(len(offsets), partition, np.int32)),
             pa.array(offsets),
-            pa.array(timestamps, mask=timestamps == _NO_TIMESTAMP).cast(COLUMNS.types[2]),
+            pa.array(timestamps, mask=timestamps == NO_TIME).cast(COLUMNS.types[2]),
             pa.array(keys, pa.binary()),
             pa.array(values, pa.binary()),
         ],
@@ -124,7 +125,7 @@ def to_arrow(
 
 def from_arrow(batch: pa.RecordBatch) -> dict[str, Any]:
     """The reverse of `to_arrow`: offsets, timestamps, keys and values."""
-    timestamps = batch["timestamp"].cast(pa.int64()).fill_null(_NO_TIMESTAMP)
+    timestamps = batch["timestamp"].cast(pa.int64()).fill_null(NO_TIME)
     return {
         "offsets": batch["offset"].to_numpy(),
         "timestamps": timestamps.to_numpy(),

@@ -1,7 +1,7 @@
 """Scoring: the credit policy applied to a cleaned batch, column by column."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import compress, product
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from credit_risk_dagster.domain.cleaning import CleanApplications, Floats, Texts, clean
-from credit_risk_dagster.domain.events import ACCEPTED, REASONS, DecodedEvents, decode
+from credit_risk_dagster.domain.events import ACCEPTED, REASONS, DecodedEvents, decode, reason_code
 from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import BANDS, TIERS, Policy
 
@@ -113,6 +113,28 @@ class Assessment:
             minlength=len(TIERS),
         )
         return amounts.astype(np.float64).tolist()  # of no rows, bincount makes integers
+
+    def rejecting(self, found: Mapping[int, str]) -> "Assessment":
+        """The same, with some of the scored rows rejected.
+
+        Args:
+            found: position in `scored` to reason.
+        """
+        if not found:
+            return self
+        scored = np.ones(len(self.scored_at), np.bool_)
+        scored[list(found)] = False
+        rejected_at = np.concatenate([self.rejected_at, self.scored_at[list(found)]])
+        codes = np.array([reason_code(reason) for reason in found.values()], np.int16)
+        order = np.argsort(rejected_at)
+        return replace(
+            self,
+            scored=self.scored.filter(pa.array(scored)),
+            scored_at=self.scored_at[scored],
+            tiers=self.tiers[scored],
+            rejected_at=rejected_at[order],
+            reasons=np.concatenate([self.reasons, codes])[order],
+        )
 
     def reason_counts(self) -> dict[str, int]:
         """Rejected events by reason; only the reasons that occurred."""

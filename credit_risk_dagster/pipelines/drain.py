@@ -20,7 +20,7 @@ import psycopg
 from kafka.errors import OffsetOutOfRangeError
 from structlog.contextvars import bound_contextvars
 
-from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.events import UNSTORABLE, decode
 from credit_risk_dagster.domain.lanes import lane_of
 from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, percentile
 from credit_risk_dagster.domain.policy import Policy
@@ -171,6 +171,9 @@ def drain(
 def _tell(report: DrainReport, log: logging.Logger) -> None:
     if report.model_error:
         log.warning("%s; the applications were scored by the policy alone", report.model_error)
+    unstorable = {r: n for r, n in report.reasons.items() if r in UNSTORABLE}
+    if unstorable:
+        log.warning("Postgres refused events, which are rejected for that: %s", unstorable)
     if report.lost:
         log.warning(
             "%d events are lost: the broker removed them before they were read; `credit-risk lost"
@@ -277,7 +280,7 @@ class _Session:
     report: DrainReport
     positions: dict[int, int] = field(default_factory=dict)
     last_commit_seconds: float | None = None
-    in_flight: tuple[Future[Committed], Fetch, Assessment, StageSeconds] | None = None
+    in_flight: tuple[Future[Committed], Fetch, StageSeconds] | None = None
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.connection)
@@ -367,14 +370,14 @@ class _Session:
             *(self.report.source.source_id, self.policy_id, self.run_id, self.report.lane),
             *(fetch, assessment, seconds),
         )
-        self.in_flight = (self.writer.submit(commit), fetch, assessment, seconds)
+        self.in_flight = (self.writer.submit(commit), fetch, seconds)
 
     def settle(self) -> bool:
         """Wait for the batch that is being committed; False when another run had moved the offsets,
         and so nothing of it was written."""
         if self.in_flight is None:
             return True
-        pending, fetch, assessment, seconds = self.in_flight
+        pending, fetch, seconds = self.in_flight
         wait([pending])  # an interrupt here leaves it in flight, for a later call
         self.in_flight = None
         try:
@@ -384,7 +387,7 @@ class _Session:
             return False
         self.last_commit_seconds = committed.commit_seconds
         self.positions |= {r.partition: r.next for r in fetch.ranges}
-        self._add(fetch, assessment, committed)
+        self._add(fetch, committed)
         busy = (
             *(seconds.fetch, seconds.decode, seconds.score),
             *(committed.write_seconds, committed.commit_seconds),
@@ -399,8 +402,8 @@ class _Session:
     def is_awaited(self) -> bool:
         return is_awaited(self.connection, self.report.source.source_id, self.partitions)
 
-    def _add(self, fetch: Fetch, assessment: Assessment, committed: Committed) -> None:
-        report = self.report
+    def _add(self, fetch: Fetch, committed: Committed) -> None:
+        report, assessment = self.report, committed.assessment
         report.batches += 1
         first = report.batch_ids[0] if report.batch_ids else committed.batch_id
         report.batch_ids = (first, committed.batch_id)

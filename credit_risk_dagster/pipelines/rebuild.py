@@ -32,7 +32,7 @@ from resources.kafka.reader import Fetch, OffsetRange, offsets_missing
 from resources.lake import Lake
 from resources.postgres.archive import ArchivedObject, ArchiveLedger
 from resources.postgres.connection import Warehouse
-from resources.postgres.ledger import Ledger, OffsetsMoved, StageSeconds
+from resources.postgres.ledger import Committed, Ledger, OffsetsMoved, StageSeconds
 from resources.postgres.migrate import migrate
 from resources.postgres.models import ModelStore
 from resources.postgres.policies import register_policy
@@ -262,7 +262,7 @@ class _Rebuild:
     run_id: str
     report: RebuildReport
     writer: ThreadPoolExecutor
-    in_flight: Future[Any] | None = None
+    in_flight: Future[Committed] | None = None
     batches: int = 0
 
     def partition(self, source_id: int, ranges: list[ArchivedObject]) -> None:
@@ -316,8 +316,6 @@ class _Rebuild:
                 *(source_id, self.policy_id, self.run_id, 0, fetch, assessment, seconds),
             )
         )
-        self.report.tiers.update(assessment.tier_counts())
-        self.report.reasons.update(assessment.reason_counts())
         self.report.gaps += sum(map(len, fetch.gaps))
         self.batches += 1
         if self.batches % _BATCHES_A_COLLECTION == 0:
@@ -326,7 +324,9 @@ class _Rebuild:
     def _settle(self) -> None:
         if self.in_flight is not None:
             done, self.in_flight = self.in_flight, None
-            done.result()
+            stored = done.result().assessment
+            self.report.tiers.update(stored.tier_counts())
+            self.report.reasons.update(stored.reason_counts())
 
 
 def _fetches(lake: Lake, recorded: ArchivedObject, position: int) -> Iterator[Fetch]:

@@ -65,12 +65,12 @@ def redrive(
         while chunk := rejected.page(
             reason=reason, partition=partition, offset=offset, after=after
         ):
-            after = (chunk[-1].source_id, chunk[-1].partition, chunk[-1].offset)
+            after = chunk[-1].coordinates
             for _, group in groupby(chunk, key=lambda event: (event.source_id, event.partition)):
                 events = list(group)
                 values, keys = [e.value for e in events], [e.key for e in events]
                 assessment = assess(decode(values, keys), policy, model)
-                rejected.redrive(events, assessment, policy_id, run_id)
+                moved = rejected.redrive(events, assessment, policy_id, run_id)
                 report.examined += len(events)
-                report.moved.update(events[at].reason for at in assessment.scored_at)
+                report.moved.update(event.reason for event in moved)
     return report

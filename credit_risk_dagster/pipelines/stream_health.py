@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from kafka.errors import OffsetOutOfRangeError
 
+from credit_risk_dagster.domain.record_time import NO_TIME
 from credit_risk_dagster.domain.stream_columns import Change, StreamColumns, changes, describe
 from credit_risk_dagster.pipelines.status import stream_state
 from credit_risk_dagster.settings import DrainSettings
@@ -66,7 +67,7 @@ def measure_backlog(broker: Broker, warehouse: Warehouse) -> Backlog:
         milliseconds / 1000
         for fetch in _read(broker, {p: (at, at + 1) for p, at in oldest.items()})
         for milliseconds in fetch.timestamps.tolist()
-        if milliseconds >= 0
+        if milliseconds != NO_TIME
     ]
     waited = max(0.0, time.time() - min(sent)) if sent else None
     return Backlog(sum(waiting.values()), waited, silent, partitions)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from kafka import KafkaConsumer, TopicPartition
 
+from credit_risk_dagster.domain.record_time import record_times
 from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.client import ConsumerRecord
 from resources.kafka.errors import TopicReplaced
@@ -38,8 +39,8 @@ class Fetch:
         ranges: one for each partition that moved, by partition.
         gaps: ranges within them that hold no record (compaction, transaction markers, aborted
             transactions).
-        partitions, offsets, timestamps: int32, int64 and int64 (broker's milliseconds since the
-            epoch) arrays of shape (n,).
+        partitions, offsets, timestamps: int32, int64 and int64 (milliseconds since the epoch, or
+            `NO_TIME` where the record has none that can be true) arrays of shape (n,).
         keys, values: n raw byte strings or None.
         value_bytes: size of the values together.
         ends: partition to where it ended when that was fetched, as far as the broker told.
@@ -188,7 +189,7 @@ class Reader:
             gaps=gaps,
             partitions=np.concatenate([np.full(len(at), p, np.int32) for p, at, _ in parts]),
             offsets=np.concatenate([at for _, at, _ in parts]),
-            timestamps=np.concatenate([np.array(r.timestamp, np.int64) for _, _, r in parts]),
+            timestamps=np.concatenate([record_times(r.timestamp) for _, _, r in parts]),
             keys=[key for _, _, r in parts for key in r.key],
             values=[value for _, _, r in parts for value in r.value],
             value_bytes=sum(max(n, 0) for _, _, r in parts for n in r.serialized_value_size),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from credit_risk_dagster.domain.record_time import record_times
 from resources.kafka.client import ConsumerRecord
 from resources.kafka.errors import TopicMissing, TopicReplaced, truncated
 
@@ -111,14 +112,15 @@ class Watch:
 
     def timestamps(self, positions: Mapping[int, int]) -> dict[int, float]:
         """Unix time of the first record at or after each position (partition to offset), where
-        there is one."""
+        there is one, and it has a time."""
         waited = {TopicPartition(self._topic, p): at for p, at in positions.items()}
         found: dict[int, float] = {}
         self._seek(waited)
 
         def look(polled: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
             for tp, records in polled.items():
-                found.setdefault(tp.partition, records[0].timestamp / 1000)
+                (at,) = record_times([records[0].timestamp])
+                found.setdefault(tp.partition, at / 1000)
                 self._consumer.pause(tp)
 
         def at_end(tp: TopicPartition) -> bool:
@@ -128,7 +130,7 @@ class Watch:
         self._poll_until(
             lambda: all(tp.partition in found or at_end(tp) for tp in waited), "no record", look
         )
-        return found
+        return {partition: at for partition, at in found.items() if at >= 0}
 
     def _seek(self, positions: Mapping[TopicPartition, int]) -> None:
         # A partition that stays assigned keeps the high watermark and the buffer of the last time.

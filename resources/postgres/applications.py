@@ -72,12 +72,14 @@ class Applications:
 
 _COORDINATES = ("source_id", "partition", "offset")
 
+# Earlier versions stored what a producer had written, and Python has no year 10,000.
 _SCORED: LiteralString = """
-SELECT scored_at AS decided_at, source_id, partition, "offset", batch_id, policy_id, recorded_at,
-    loan_id, 'scored' AS outcome, NULL AS reject_reason, event_time, risk_tier, early_warning,
-    reasons, dti_band, util_band, rate_band, loan_amnt, annual_inc, dti, int_rate, revol_util,
-    delinq_2yrs, inq_last_6mths, credit_history_years, emp_length_yrs, term_months, purpose, grade,
-    addr_state, home_ownership, pd, pd_reasons, model_id
+SELECT scored_at AS decided_at, source_id, partition, "offset", batch_id, policy_id,
+    least(recorded_at, '9999-12-31Z') AS recorded_at, loan_id, 'scored' AS outcome,
+    NULL AS reject_reason, event_time, risk_tier, early_warning, reasons, dti_band, util_band,
+    rate_band, loan_amnt, annual_inc, dti, int_rate, revol_util, delinq_2yrs, inq_last_6mths,
+    credit_history_years, emp_length_yrs, term_months, purpose, grade, addr_state, home_ownership,
+    pd, pd_reasons, model_id
 FROM scored_applications
 -- The first condition is one that an index on the time alone serves.
 WHERE scored_at <= %(decided_at)s AND (scored_at, source_id, partition, "offset")
@@ -85,7 +87,8 @@ WHERE scored_at <= %(decided_at)s AND (scored_at, source_id, partition, "offset"
 """
 
 _REJECTED: LiteralString = """
-SELECT rejected_at, source_id, partition, "offset", batch_id, NULL, recorded_at,
+SELECT rejected_at, source_id, partition, "offset", batch_id, NULL,
+    least(recorded_at, '9999-12-31Z'),
     %(loan_id)s, 'rejected', reason, NULL, NULL, NULL,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL,

@@ -5,20 +5,29 @@ All SQL that writes these tables is here.
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, LiteralString
 
 import numpy as np
 import psycopg
-import pyarrow as pa
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from credit_risk_dagster.domain.events import REASONS
+from credit_risk_dagster.domain.events import reason_code
 from credit_risk_dagster.domain.latency import histogram
+from credit_risk_dagster.domain.record_time import NO_TIME
 from credit_risk_dagster.domain.scoring import Assessment
 from resources.kafka.reader import Fetch, OffsetRange
-from resources.postgres.columns import constant, copy_batch
+from resources.postgres.batch_rows import rejected_rows, scored_rows
+from resources.postgres.columns import copy_batch
+from resources.postgres.unstorable import (
+    REFUSALS,
+    BatchRefused,
+    refusal_of,
+    refused_rows,
+    tell,
+)
 
 
 class OffsetsMoved(Exception):
@@ -42,10 +51,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Committed:
-    """A committed batch: its id, its latency histogram (see `domain.latency`), and the seconds that
-    its statements and the commit itself took."""
+    """A committed batch: its id, what was stored of it, its latency histogram (see
+    `domain.latency`), and the seconds that its statements and the commit itself took."""
 
     batch_id: int
+    assessment: Assessment
     latency_buckets: list[int]
     write_seconds: float
     commit_seconds: float
@@ -126,11 +136,37 @@ class Ledger:
         assessment: Assessment,
         seconds: StageSeconds,
     ) -> Committed:
-        """Write a micro-batch and move the offsets, in one transaction.
+        """Write a micro-batch and move the offsets, in one transaction. Records that Postgres
+        refuses are looked for then, and rejected as unstorable.
 
         Raises:
             OffsetsMoved: the offsets are no longer where the batch started. Nothing is written.
+            BatchRefused: Postgres refuses it, and no record is at fault. Nothing is written.
         """
+        batch = (source_id, policy_id, run_id, lane)
+        try:
+            return self._commit(*batch, fetch, assessment, seconds)
+        except REFUSALS as error:
+            refusal_of(error)
+        fetch, assessment = self._storable(source_id, policy_id, fetch, assessment)
+        try:
+            return self._commit(*batch, fetch, assessment, seconds)
+        except REFUSALS as error:
+            raise BatchRefused(
+                f"Postgres refuses the batch, and none of its records alone: "
+                f"{refusal_of(error).names}"
+            ) from error
+
+    def _commit(
+        self,
+        source_id: int,
+        policy_id: int,
+        run_id: str,
+        lane: int,
+        fetch: Fetch,
+        assessment: Assessment,
+        seconds: StageSeconds,
+    ) -> Committed:
         started = time.perf_counter()
         with self._connection.transaction():
             batch_id = self._move_offsets(source_id, fetch, assessment)
@@ -140,7 +176,8 @@ class Ledger:
             self._roll_up(source_id, assessment)
             copy_seconds = time.perf_counter() - started
             # The clock is read as late as a transaction can: only the commit itself comes after.
-            latencies = np.maximum(time.time() - fetch.timestamps / 1000, 0.0)
+            known = fetch.timestamps[fetch.timestamps != NO_TIME]
+            latencies = np.maximum(time.time() - known / 1000, 0.0)
             buckets: list[int] = histogram(latencies).tolist()
             tiers = assessment.tier_counts()
             self._connection.execute(
@@ -166,7 +203,9 @@ class Ledger:
                 },
             )
             written = time.perf_counter()
-        return Committed(batch_id, buckets, written - started, time.perf_counter() - written)
+        return Committed(
+            batch_id, assessment, buckets, written - started, time.perf_counter() - written
+        )
 
     def record_lost(
         self,
@@ -241,31 +280,53 @@ class Ledger:
     def _copy_scored(
         self, source_id: int, batch_id: int, policy_id: int, fetch: Fetch, assessment: Assessment
     ) -> None:
-        at, scored = assessment.scored_at, assessment.scored
-        if not len(at):
-            return
-        batch = _with_coordinates(scored, source_id, batch_id, fetch, at)
-        batch = batch.append_column("policy_id", constant(policy_id, len(at), pa.int32()))
-        copy_batch(self._connection, "scored_applications", batch)
+        if len(assessment.scored_at):
+            rows = scored_rows(source_id, batch_id, policy_id, fetch, assessment)
+            copy_batch(self._connection, "scored_applications", rows)
 
     def _copy_rejected(
         self, source_id: int, batch_id: int, fetch: Fetch, assessment: Assessment
     ) -> None:
-        at = assessment.rejected_at
-        if not len(at):
-            return
-        rows = pa.RecordBatch.from_pydict(
-            {
-                "reason": pa.array([REASONS[code] for code in assessment.reasons], pa.string()),
-                "key": pa.array([fetch.keys[i] for i in at], pa.binary()),
-                "value": pa.array([fetch.values[i] for i in at], pa.binary()),
-            }
+        if len(assessment.rejected_at):
+            rows = rejected_rows(source_id, batch_id, fetch, assessment)
+            copy_batch(self._connection, "rejected_events", rows)
+
+    def _storable(
+        self, source_id: int, policy_id: int, fetch: Fetch, assessment: Assessment
+    ) -> tuple[Fetch, Assessment]:
+        """The batch with those records rejected whose rows Postgres refuses; and without the bytes
+        of those that it refuses even so."""
+        unscored = refused_rows(
+            self._connection,
+            "scored_applications",
+            len(assessment.scored_at),
+            lambda some: scored_rows(source_id, 0, policy_id, fetch, assessment, some),
         )
-        copy_batch(
+        told = {int(assessment.scored_at[at]): refusal for at, refusal in unscored.items()}
+        assessment = assessment.rejecting({at: r.reason for at, r in unscored.items()})
+        unkept = refused_rows(
             self._connection,
             "rejected_events",
-            _with_coordinates(rows, source_id, batch_id, fetch, at),
+            len(assessment.rejected_at),
+            lambda some: rejected_rows(source_id, 0, fetch, assessment, some),
         )
+        if unkept:
+            reasons = assessment.reasons.copy()
+            keys, values = list(fetch.keys), list(fetch.values)
+            for at, refusal in unkept.items():
+                record = int(assessment.rejected_at[at])
+                keys[record] = values[record] = None
+                reasons[at] = reason_code(refusal.reason)
+                told[record] = refusal
+            fetch = replace(fetch, keys=keys, values=values)
+            assessment = replace(assessment, reasons=reasons)
+        tell(
+            {
+                (int(fetch.partitions[at]), int(fetch.offsets[at])): refusal
+                for at, refusal in sorted(told.items(), key=itemgetter(0))
+            }
+        )
+        return fetch, assessment
 
     def _insert_gaps(
         self,
@@ -377,20 +438,3 @@ def _of_batch(
         "first_offsets": [r.first for r in ranges],
         "next_offsets": [r.next for r in ranges],
     }
-
-
-def _with_coordinates(
-    rows: pa.RecordBatch, source_id: int, batch_id: int, fetch: Fetch, at: Any
-) -> pa.RecordBatch:
-    """Add the columns that say where each row's record came from."""
-    # A record without a timestamp (-1) gets the epoch, which no real record has.
-    micros = np.maximum(fetch.timestamps[at], 0) * 1000
-    columns = {
-        "source_id": constant(source_id, len(at), pa.int32()),
-        "partition": pa.array(fetch.partitions[at]),
-        "offset": pa.array(fetch.offsets[at]),
-        "batch_id": constant(batch_id, len(at), pa.int64()),
-        "recorded_at": pa.array(micros.view("datetime64[us]")).cast(pa.timestamp("us", "UTC")),
-    }
-    columns |= {name: rows[name] for name in rows.schema.names}
-    return pa.RecordBatch.from_pydict(columns)

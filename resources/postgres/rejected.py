@@ -1,6 +1,6 @@
 """Rejected events, and their way to the scored ones after a fix."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -12,6 +12,9 @@ from psycopg.rows import class_row
 from credit_risk_dagster.domain.scoring import Assessment
 from credit_risk_dagster.errors import PlatformError
 from resources.postgres.columns import constant, copy_batch
+from resources.postgres.unstorable import REFUSALS, refusal_of, refused_rows, tell
+
+PAGE_BYTES = 16 * 2**20  # of keys and values, and one event more
 
 
 class RedriveRaced(PlatformError):
@@ -32,6 +35,10 @@ class RejectedEvent:
     key: bytes | None
     value: bytes | None
 
+    @property
+    def coordinates(self) -> tuple[int, int, int]:
+        return self.source_id, self.partition, self.offset
+
 
 class RejectedEvents:
     """The events that could not be scored, over one connection."""
@@ -47,13 +54,15 @@ class RejectedEvents:
         offset: int | None = None,
         after: tuple[int, int, int] = (-1, -1, -1),
         limit: int = 5_000,
+        max_bytes: int = PAGE_BYTES,
     ) -> list[RejectedEvent]:
-        """Rejected events by source, partition and offset.
+        """Rejected events by source, partition and offset; none when there are no more.
 
         Args:
             reason, partition, offset: only those.
             after: (source, partition, offset) of the last one that was seen.
             limit: most events.
+            max_bytes: the page ends with the event that reaches so many bytes.
         """
         with self._connection.cursor(row_factory=class_row(RejectedEvent)) as cursor:
             return cursor.execute(
@@ -66,8 +75,22 @@ class RejectedEvents:
                     "after_partition": after[1],
                     "after_offset": after[2],
                     "limit": limit,
+                    "max_bytes": max_bytes,
                 },
             ).fetchall()
+
+    def each(
+        self,
+        *,
+        reason: str | None = None,
+        partition: int | None = None,
+        offset: int | None = None,
+    ) -> Iterator[RejectedEvent]:
+        """The same events one by one; of their bytes, a page at most is in memory."""
+        after = (-1, -1, -1)
+        while page := self.page(reason=reason, partition=partition, offset=offset, after=after):
+            after = page[-1].coordinates
+            yield from page
 
     def lock_redrive(self) -> None:
         """Be the only one that scores rejected events again, for as long as the connection lives.
@@ -87,24 +110,48 @@ class RejectedEvents:
         assessment: Assessment,
         policy_id: int,
         run_id: str,
-    ) -> int:
+    ) -> list[RejectedEvent]:
         """Move those of one partition's rejected events that are now scored, in one transaction.
 
-        They keep their offset and the batch that rejected them, and leave a row of audit.
+        They keep their offset and the batch that rejected them, and leave a row of audit. Those
+        that Postgres refuses stay where they are.
 
         Args:
             events: of one source and partition.
             assessment: of the same events, in the same order.
 
         Returns:
-            How many were moved.
+            Those that were moved.
 
         Raises:
             RedriveRaced: some of them are no longer there. Nothing is written.
+            BatchRefused: Postgres refuses them, and no event is at fault. Nothing is written.
         """
+        try:
+            return self._move(events, assessment, policy_id, run_id)
+        except REFUSALS as error:
+            refusal_of(error)
+        scored = [events[at] for at in assessment.scored_at]
+        refused = refused_rows(
+            self._connection,
+            "scored_applications",
+            len(scored),
+            lambda some: _scored_rows(scored[some], assessment.scored[some], policy_id),
+        )
+        tell({scored[at].coordinates[1:]: refusal for at, refusal in refused.items()})
+        assessment = assessment.rejecting({at: r.reason for at, r in refused.items()})
+        return self._move(events, assessment, policy_id, run_id)
+
+    def _move(
+        self,
+        events: Sequence[RejectedEvent],
+        assessment: Assessment,
+        policy_id: int,
+        run_id: str,
+    ) -> list[RejectedEvent]:
         moved = [events[at] for at in assessment.scored_at]
         if not moved:
-            return 0
+            return []
         which: dict[str, Any] = {
             "source_id": moved[0].source_id,
             "partition": moved[0].partition,
@@ -124,7 +171,7 @@ class RejectedEvents:
                     f"{len(moved) - found} of {len(moved)} rejected events of partition "
                     f"{moved[0].partition} are gone meanwhile: start again"
                 )
-            rows = _scored_rows(moved, assessment, policy_id)
+            rows = _scored_rows(moved, assessment.scored, policy_id)
             copy_batch(self._connection, "scored_applications", rows)
             self._connection.execute(_REDRIVE_AUDIT, which)
             tiers = assessment.tier_counts()
@@ -137,11 +184,11 @@ class RejectedEvents:
                     "amounts": assessment.tier_amounts(),
                 },
             )
-        return len(moved)
+        return moved
 
 
 def _scored_rows(
-    moved: Sequence[RejectedEvent], assessment: Assessment, policy_id: int
+    moved: Sequence[RejectedEvent], rows: pa.RecordBatch, policy_id: int
 ) -> pa.RecordBatch:
     coordinates: dict[str, pa.Array] = {
         "source_id": constant(moved[0].source_id, len(moved), pa.int32()),
@@ -151,19 +198,28 @@ def _scored_rows(
         "recorded_at": pa.array([event.recorded_at for event in moved], pa.timestamp("us", "UTC")),
         "policy_id": constant(policy_id, len(moved), pa.int32()),
     }
-    rows = assessment.scored
     return pa.RecordBatch.from_pydict(coordinates | {n: rows[n] for n in rows.schema.names})
 
 
 _REJECTED: LiteralString = """
-SELECT source_id, partition, "offset", rejected_at, recorded_at, batch_id, reason, key, value
-FROM rejected_events
-WHERE (%(reason)s::text IS NULL OR reason = %(reason)s)
-    AND (%(partition)s::int IS NULL OR partition = %(partition)s)
-    AND (%(offset)s::bigint IS NULL OR "offset" = %(offset)s)
-    AND (source_id, partition, "offset")
-        > (%(after_source)s::int, %(after_partition)s::int, %(after_offset)s::bigint)
-ORDER BY source_id, partition, "offset" LIMIT %(limit)s
+SELECT source_id, partition, "offset", rejected_at,
+    least(recorded_at, '9999-12-31Z') AS recorded_at, batch_id, reason, key, value
+FROM (
+    SELECT *, sum(coalesce(octet_length(key), 0) + coalesce(octet_length(value), 0)) OVER (
+        ORDER BY source_id, partition, "offset" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+    ) AS bytes_before
+    FROM (
+        SELECT * FROM rejected_events
+        WHERE (%(reason)s::text IS NULL OR reason = %(reason)s)
+            AND (%(partition)s::int IS NULL OR partition = %(partition)s)
+            AND (%(offset)s::bigint IS NULL OR "offset" = %(offset)s)
+            AND (source_id, partition, "offset")
+                > (%(after_source)s::int, %(after_partition)s::int, %(after_offset)s::bigint)
+        ORDER BY source_id, partition, "offset" LIMIT %(limit)s
+    ) AS wanted
+) AS measured
+WHERE coalesce(bytes_before, 0) < %(max_bytes)s
+ORDER BY source_id, partition, "offset"
 """
 
 _REDRIVE_OFFSETS: LiteralString = """

@@ -1,6 +1,7 @@
 """Submitting, scoring, and reading what was decided."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any, LiteralString
 
@@ -16,7 +17,7 @@ from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY, DrainSettings
 from resources.postgres.applications import _HISTORY, _WATCHLIST, NEWEST
 from resources.postgres.models import ModelStore, NewModel
-from tests.platform.pipeline import Pipeline, good_event
+from tests.platform.pipeline import Pipeline, good_event, send_at
 
 SAMPLE = Path(__file__).parents[1] / "data" / "lendingclub_raw_sample.jsonl"
 JSON = {"Content-Type": "application/json"}
@@ -193,6 +194,21 @@ def test_a_submitted_application_gets_a_history(client: TestClient, pipeline: Pi
     assert (found["cluster_id"], found["epoch"]) == (report.source.cluster_id, 0)
     assert found["redriven_at"] is None
     assert found["event_time"] <= found["recorded_at"] < found["decided_at"]
+
+
+def test_a_history_has_records_of_impossible_times(client: TestClient, pipeline: Pipeline) -> None:
+    """Also those that were stored as they came: in the year 56,000."""
+    send_at(pipeline.kafka, [(good_event(7), time.time_ns() // 1000)])
+    pipeline.drain()
+    (found,) = client.get("/applications/7").json()["decisions"]
+    assert found["recorded_at"] == "1970-01-01T00:00:00Z"
+    pipeline.send([b"junk"])  # under the key "key"
+    pipeline.drain()
+    for table in ("scored_applications", "rejected_events"):
+        pipeline.query(f"UPDATE {table} SET recorded_at = '56000-01-01Z' RETURNING 1")
+    for loan_id in ("7", "key"):
+        (found,) = client.get(f"/applications/{loan_id}").json()["decisions"]
+        assert found["recorded_at"] == "9999-12-31T00:00:00Z"
 
 
 def test_a_history_has_rejected_and_redriven_events(client: TestClient, pipeline: Pipeline) -> None:

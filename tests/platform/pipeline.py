@@ -56,6 +56,16 @@ def send(
         producer.close()
 
 
+def send_at(settings: KafkaSettings, events: Sequence[tuple[bytes, int | None]]) -> None:
+    """Append events with these timestamps to partition 0."""
+    producer = KafkaProducer(**settings.client_options())
+    try:
+        for value, at in events:
+            producer.send(settings.topic, value=value, partition=0, timestamp_ms=at).get(10)
+    finally:
+        producer.close()
+
+
 def _no_lake() -> Lake:
     raise LookupError("this pipeline has no bucket")
 
