@@ -5,10 +5,14 @@ Where one of them goes, pyproject.toml's upper bound on Dagster moves only toget
 
 from dagster._core.errors import DagsterHomeNotSetError
 from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecordStatus as CheckStatus,
+)
 from dagster._utils.error import SerializableErrorInfo
 from dagster._utils.schedules import cron_string_iterator
 
 __all__ = [
+    "CheckStatus",
     "DagsterHomeNotSetError",
     "InstigatorTick",
     "SerializableErrorInfo",

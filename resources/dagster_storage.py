@@ -27,12 +27,16 @@ class DagsterState:
         heartbeats: the last of each daemon.
         ticks: of each sensor and schedule that is not stopped, the last one: name, kind, at,
             failed.
+        checks: of each asset check that was evaluated within eight days, the last outcome: asset,
+            name, passed, severity (ERROR or WARN), at. An older one may be of a check that no
+            longer is.
     """
 
     runs: list[Row]
     oldest_waiting_seconds: float
     heartbeats: dict[str, float]
     ticks: list[Row]
+    checks: list[Row]
 
 
 class DagsterStorage:
@@ -44,15 +48,16 @@ class DagsterStorage:
     def read(self) -> DagsterState:
         """The newest state."""
         with self._connection.pipeline(), self._connection.transaction():
-            runs, waiting, heartbeats, ticks = (
+            runs, waiting, heartbeats, ticks, checks = (
                 self._connection.cursor(row_factory=dict_row).execute(query)
-                for query in (_RUNS, _WAITING, _HEARTBEATS, _TICKS)
+                for query in (_RUNS, _WAITING, _HEARTBEATS, _TICKS, _CHECKS)
             )
             return DagsterState(
                 runs.fetchall(),
                 (waiting.fetchone() or {"seconds": 0.0})["seconds"],
                 {row["daemon"]: row["at"] for row in heartbeats.fetchall()},
                 ticks.fetchall(),
+                checks.fetchall(),
             )
 
     def delete_observations(self, before: datetime) -> int:
@@ -94,6 +99,32 @@ FROM instigators i, LATERAL (
     WHERE t.selector_id = i.selector_id ORDER BY t."timestamp" DESC LIMIT 1
 ) AS tick
 WHERE i.status <> 'STOPPED'
+"""
+
+# Each check by one look into the index; what a run under way has planned says nothing.
+_CHECKS: LiteralString = """
+WITH RECURSIVE keys AS (
+    (SELECT asset_key, check_name FROM asset_check_executions ORDER BY 1, 2 LIMIT 1)
+    UNION ALL
+    SELECT following.* FROM keys, LATERAL (
+        SELECT e.asset_key, e.check_name FROM asset_check_executions e
+        WHERE (e.asset_key, e.check_name) > (keys.asset_key, keys.check_name)
+        ORDER BY 1, 2 LIMIT 1
+    ) AS following
+)
+SELECT array_to_string(ARRAY(SELECT jsonb_array_elements_text(asset_key::jsonb)), '/') AS asset,
+    check_name AS name, last.passed, last.at,
+    split_part(last.event #>> '{dagster_event,event_specific_data,severity,__enum__}', '.', 2)
+        AS severity
+FROM keys, LATERAL (
+    SELECT execution_status = 'SUCCEEDED' AS passed, evaluation_event::jsonb AS event,
+        extract(epoch FROM evaluation_event_timestamp)::float8 AS at
+    FROM asset_check_executions e
+    WHERE e.asset_key = keys.asset_key AND e.check_name = keys.check_name
+        AND execution_status IN ('SUCCEEDED', 'FAILED')
+    ORDER BY id DESC LIMIT 1
+) AS last
+WHERE last.at > extract(epoch FROM now() - interval '8 days')
 """
 
 _DELETE_OBSERVATIONS: LiteralString = """

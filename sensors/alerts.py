@@ -1,15 +1,22 @@
-"""Failed runs, and sensors and schedules that begin to fail, are told to a webhook, when one is
-configured.
+"""Failed runs, sensors and schedules that begin to fail, and asset checks whose outcome changes are
+told to a webhook, when one is configured. What it does not take is told later, each thing once.
 """
 
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import dagster as dg
 import msgspec
 
 from credit_risk_dagster.settings import Settings
-from resources.dagster_internals import InstigatorTick, SerializableErrorInfo, TickStatus
+from resources.dagster_internals import (
+    CheckStatus,
+    InstigatorTick,
+    SerializableErrorInfo,
+    TickStatus,
+)
 from resources.webhook import WebhookFailed, post
 
 # One that goes on failing is told once, and again after it was well for so long.
@@ -86,27 +93,70 @@ def failing_sensors(
     context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
 ) -> dg.SensorResult:
     """Tell of those whose ticks failed, and of which nothing was told. The cursor has the failed
-    ticks that were seen; when the webhook fails it stays, so they are told later."""
-    seen = set(msgspec.json.decode(context.cursor or "[]", type=list[int]))
+    ticks that were told, and since when everything is: what the webhook did not take is looked for
+    from then on, however long it is away."""
+    told = _told(context.cursor)
+    now = time.time()
     failing: dict[str, list[InstigatorTick]] = {}
     for state in context.instance.all_instigator_state():
         ticks = context.instance.get_ticks(
             state.instigator_origin_id,
             state.selector_id,
-            after=time.time() - LOOK_BACK_SECONDS,
+            after=(told.everything_at or now) - LOOK_BACK_SECONDS,
             statuses=[TickStatus.FAILURE],
         )
         if ticks and state.name != failing_sensors.name:
             failing[state.name] = [*ticks]
-    news = [name for name, ticks in failing.items() if seen.isdisjoint(t.tick_id for t in ticks)]
-    told = [name for name in news if post(settings.alert, tick_failure(name, failing[name]))]
+    seen = set(told.ticks)
+    news = {
+        name: tick_failure(name, ticks)
+        for name, ticks in failing.items()
+        if seen.isdisjoint(t.tick_id for t in ticks)
+    }
+    said, refused = _post_each(settings, news)
+    ids = [t.tick_id for name, ticks in failing.items() if name not in refused for t in ticks]
+    left = _Told(sorted(ids), told.everything_at if refused else now)
     reason = f"failing: {', '.join(failing)}" if failing else "none fails"
     return dg.SensorResult(
-        skip_reason=reason if told or not news else f"{reason}; {_NOBODY}",
-        cursor=msgspec.json.encode(
-            sorted(tick.tick_id for ticks in failing.values() for tick in ticks)
-        ).decode(),
+        skip_reason="; ".join([reason, *said]), cursor=msgspec.json.encode(left).decode()
     )
+
+
+class _Told(msgspec.Struct):
+    """The failed ticks that were told, and when everything was."""
+
+    ticks: list[int] = []
+    everything_at: float = 0.0
+
+
+def _told(cursor: str | None) -> _Told:
+    with suppress(msgspec.MsgspecError):  # the version before had a list of ticks
+        return msgspec.json.decode(cursor or "{}", type=_Told)
+    return _Told(msgspec.json.decode(cursor or "[]", type=list[int]))
+
+
+def _post_each(
+    settings: Settings, messages: Mapping[str, dict[str, Any]]
+) -> tuple[list[str], set[str]]:
+    """Post messages by name; returns what to say of it, and the names of those that were refused.
+
+    Raises:
+        WebhookFailed: none was taken: the tick fails, and its cursor stays.
+    """
+    said: list[str] = []
+    refused: set[str] = set()
+    taken = False
+    for name, message in messages.items():
+        try:
+            taken = post(settings.alert, message) or taken
+        except WebhookFailed as error:
+            refused.add(name)
+            said = [str(error)]
+    if refused and not taken:
+        raise WebhookFailed(said[0])
+    if messages and not taken:
+        said = [_NOBODY]
+    return said, refused
 
 
 def tick_failure(name: str, ticks: list[InstigatorTick]) -> dict[str, Any]:
@@ -117,6 +167,75 @@ def tick_failure(name: str, ticks: list[InstigatorTick]) -> dict[str, Any]:
         "kind": "tick_failure",
         "name": name,
         "error": error,
+    }
+
+
+@dg.sensor(
+    name="check_outcomes",
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Posts asset checks that begin or cease to fail to CREDIT_RISK_ALERT_WEBHOOK_URL, "
+    "with what to do about it.",
+)
+def check_outcomes(
+    context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
+) -> dg.SensorResult:
+    """Tell of each check whose outcome is another one than was told last; of a first one, only when
+    it fails. The cursor has the outcomes that were told."""
+    told = msgspec.json.decode(context.cursor or "{}", type=dict[str, str])
+    graph = context.repository_def.asset_graph if context.repository_def else None
+    now: dict[str, str] = {}
+    news: dict[str, dict[str, Any]] = {}
+    for key in graph.asset_check_keys if graph else ():
+        found = last_evaluation(context.instance, key)
+        name = f"{key.name} of {key.asset_key.to_user_string()}"
+        if found is None:
+            continue
+        now[name] = "passed" if found.passed else found.severity.value
+        if now[name] != told.get(name, "passed"):
+            advice = graph.get_check_spec(key).description if graph else None
+            news[name] = check_outcome(name, found, advice or "", settings.alert.runbook_url)
+    said, refused = _post_each(settings, news)
+    for name in refused:
+        now[name] = told.get(name, "passed")
+    failing = [f"{name} ({state})" for name, state in now.items() if state != "passed"]
+    reason = f"failing: {', '.join(failing)}" if failing else "no check fails"
+    return dg.SensorResult(
+        skip_reason="; ".join([reason, *said]), cursor=msgspec.json.encode(now).decode()
+    )
+
+
+def last_evaluation(
+    instance: dg.DagsterInstance, key: dg.AssetCheckKey
+) -> dg.AssetCheckEvaluation | None:
+    """The last outcome of a check; None before the first. Runs that are under way have none."""
+    records = instance.event_log_storage.get_asset_check_execution_history(
+        key, limit=1, status={CheckStatus.SUCCEEDED, CheckStatus.FAILED}
+    )
+    event = records[0].event if records else None
+    if event is None or event.dagster_event is None:
+        return None
+    return event.dagster_event.asset_check_evaluation_data
+
+
+def check_outcome(
+    name: str, found: dg.AssetCheckEvaluation, advice: str, runbook_url: str | None
+) -> dict[str, Any]:
+    """The message about a check whose outcome changed."""
+    what = found.description or "no more is said"
+    passed = bool(found.passed)
+    text = f"Check {name} passes again: {what}"
+    if not passed:
+        text = f"Check {name} fails ({found.severity.value}): {what}\n{advice}"
+    return {
+        "text": text,
+        "kind": "check_passed" if passed else "check_failure",
+        "check": found.check_name,
+        "asset": found.asset_key.to_user_string(),
+        "severity": None if passed else found.severity.value,
+        "description": what,
+        "advice": "" if passed else advice,
+        "runbook_url": f"{runbook_url}#check-fails" if runbook_url else None,
     }
 
 
@@ -136,4 +255,4 @@ def _kind(error: SerializableErrorInfo | None) -> str:
     return (error and error.cls_name) or "an error"
 
 
-defs = dg.Definitions(sensors=[run_failures, failing_sensors])
+defs = dg.Definitions(sensors=[run_failures, failing_sensors, check_outcomes])

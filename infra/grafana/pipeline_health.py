@@ -25,6 +25,7 @@ def pipeline_health() -> dashboard.Dashboard:
         ),
         {
             "Now": _now(),
+            "What must not be": _must_not_be(),
             "Rate, errors, duration": _rate_errors_duration(),
             "Saturation": _saturation(),
             "Archive and storage": _archive_and_storage(),
@@ -42,7 +43,7 @@ def _stream_now() -> list[Panel]:
         number(
             "Events",
             "Events committed a second, scored or rejected.",
-            'sum(max by (outcome) (rate(credit_risk_events_total{outcome!="gap"}'
+            'sum(max by (outcome) (rate(credit_risk_events_total{outcome=~"scored|rejected"}'
             "[$__rate_interval])))",
             "eps",
             ANY,
@@ -79,7 +80,7 @@ def _servers_now() -> list[Panel]:
             "Rejected",
             "Share of events that could not be scored.",
             'max(rate(credit_risk_events_total{outcome="rejected"}[$__rate_interval]))'
-            ' / sum(max by (outcome) (rate(credit_risk_events_total{outcome!="gap"}'
+            ' / sum(max by (outcome) (rate(credit_risk_events_total{outcome=~"scored|rejected"}'
             "[$__rate_interval])))",
             "percentunit",
             [(None, GREEN), (0.05, YELLOW), (0.1, RED)],
@@ -106,6 +107,44 @@ def _servers_now() -> list[Panel]:
             'sum(max by (job_name) (credit_risk_dagster_runs{status="FAILURE"})) or vector(0)',
             "none",
             [(None, GREEN), (1, YELLOW), (3, RED)],
+        ),
+    ]
+
+
+def _must_not_be() -> list[Panel]:
+    return [
+        number(
+            "Lost events",
+            "Events that the broker removed before they were scored, until somebody says to know.",
+            "max(credit_risk_lost_events_unacknowledged)",
+            "none",
+            zero_or(RED),
+            width=6,
+        ),
+        number(
+            "Topic",
+            "Whether it is missing, or is not the one that was scored: then nothing is.",
+            "max(credit_risk_topic_missing) + 2 * max(credit_risk_topic_replaced)",
+            "none",
+            zero_or(RED),
+            width=6,
+            words={0: ("as it was", GREEN), 1: ("missing", RED), 2: ("replaced", RED)},
+        ),
+        number(
+            "Failing checks",
+            "Asset checks that failed when they were last evaluated, warnings too.",
+            "sum(max by (asset, check, severity) (credit_risk_check_failed)) or vector(0)",
+            "none",
+            zero_or(YELLOW),
+            width=6,
+        ),
+        number(
+            "Oldest answer",
+            "What is shown here is from the last answer of each server; this is the oldest.",
+            "max(min by (server) (credit_risk_answer_age_seconds))",
+            "s",
+            [(None, GREEN), (15, YELLOW), (60, RED)],
+            width=6,
         ),
     ]
 
@@ -179,8 +218,9 @@ def _saturation() -> list[Panel]:
             "Size of a batch",
             "Events in a transaction, on average. At CREDIT_RISK_MAX_BATCH_EVENTS it is full.",
             {
-                "events": 'sum(max by (outcome) (rate(credit_risk_events_total{outcome!="gap"}'
-                "[$__rate_interval]))) / max(rate(credit_risk_batches_total[$__rate_interval]))"
+                "events": "sum(max by (outcome) (rate(credit_risk_events_total"
+                '{outcome=~"scored|rejected"}[$__rate_interval])))'
+                " / max(rate(credit_risk_batches_total[$__rate_interval]))"
             },
             "short",
         ),

@@ -57,7 +57,8 @@ def _now() -> list[Panel]:
             "Rejected",
             "Share of the events of an hour that could not be scored.",
             'max(rate(credit_risk_events_total{outcome="rejected"}[1h]))'
-            ' / sum(max by (outcome) (rate(credit_risk_events_total{outcome!="gap"}[1h])))',
+            " / sum(max by (outcome) "
+            '(rate(credit_risk_events_total{outcome=~"scored|rejected"}[1h])))',
             "percentunit",
             [(None, GREEN), (0.05, YELLOW), (0.1, RED)],
             width=4,

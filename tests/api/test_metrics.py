@@ -40,6 +40,7 @@ from credit_risk_dagster.settings import DEFAULT_POLICY
 from infra.embedded.servers import Broker as BrokerServer
 from infra.embedded.servers import free_port
 from resources.postgres.reconciliation import Reconciliation
+from sensors.alerts import last_evaluation
 from tests.conftest import create_topic
 from tests.malformed import without
 from tests.platform.pipeline import Pipeline, good_event
@@ -619,6 +620,43 @@ def test_dagster_is_what_its_own_api_says(client: TestClient) -> None:
 
         instance.update_instigator_state(state.with_status(InstigatorStatus.STOPPED))
         assert not any(name == "dagster_last_tick_failed" for name, _ in scrape(client))
+
+
+def test_asset_checks_are_what_dagsters_own_api_says(client: TestClient) -> None:
+    said = {
+        "archive_complete": (False, "ERROR"),
+        "schema_change": (False, "WARN"),
+        "fit": (True, "ERROR"),
+    }
+    with dg.DagsterInstance.get() as instance:
+        for asset in ("a", "b"):
+            for check, (passed, severity) in said.items():
+                for outcome in (not passed, passed):  # the last one counts
+                    instance.report_runless_asset_event(
+                        dg.AssetCheckEvaluation(
+                            asset_key=dg.AssetKey(["one", asset]),
+                            check_name=check,
+                            passed=outcome,
+                            severity=dg.AssetCheckSeverity(severity),
+                        )
+                    )
+        found = scrape(client)
+        failed = {
+            (labels["asset"], labels["check"], labels["severity"])
+            for (name, pairs), value in found.items()
+            if name == "check_failed" and value and (labels := dict(pairs))
+        }
+        keys = [dg.AssetCheckKey(dg.AssetKey(["one", a]), c) for a in ("a", "b") for c in said]
+        evaluations = [last_evaluation(instance, key) for key in keys]
+    assert failed == {
+        (e.asset_key.to_user_string(), e.check_name, e.severity.value.lower())
+        for e in evaluations
+        if e and not e.passed
+    }
+    assert len(failed) == 4
+    assert of(found, "check_failed", asset="one/a", check="fit", severity="error") == 0
+    at = of(found, "check_timestamp_seconds", asset="one/a", check="fit")
+    assert abs(at - time.time()) < 300
 
 
 def add_sensor(instance: dg.DagsterInstance, now: float) -> InstigatorState:

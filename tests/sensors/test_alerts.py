@@ -5,6 +5,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationPlanned,
+)
 from dagster._core.definitions.selector import InstigatorSelector
 from dagster._core.remote_origin import (
     GrpcServerCodeLocationOrigin,
@@ -22,12 +25,19 @@ from dagster._core.scheduler.instigation import (
 from dagster._utils.error import SerializableErrorInfo
 from pydantic import SecretStr
 
+from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import AlertSettings, Settings
 from infra.embedded.servers import HOST, free_port
 from resources.configurable import resources
 from resources.webhook import WebhookFailed, post
-from sensors.alerts import RUNS_A_TICK, failing_sensors, run_failures
+from sensors.alerts import (
+    RUNS_A_TICK,
+    check_outcomes,
+    failing_sensors,
+    last_evaluation,
+    run_failures,
+)
 from tests.platform.webhook import webhook
 
 LANE = {"credit_risk/lane": "3", "other": "x"}
@@ -219,7 +229,8 @@ def test_a_sensor_that_begins_to_fail_is_told_once(
         said, cursor = tick(failing_sensors, instance, cursor, url)
         return said
 
-    assert (tick_again(), cursor) == ("none fails", "[]")
+    cursor = "[]"  # as the version before left it
+    assert tick_again() == "none fails"
     fail_tick(instance, "offsets")
     assert str(tick_again()).endswith("is not set, so nobody is told")
     cursor = None
@@ -239,6 +250,111 @@ def test_a_sensor_that_begins_to_fail_is_told_once(
         "name": "other",
         "error": "KeyError; its page says more",
     }
+
+
+def test_what_the_webhook_refused_is_told_however_long_it_was_away(
+    instance_with_ticks: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = instance_with_ticks
+    _, cursor = tick(failing_sensors, instance, None)
+    fail_tick(instance, "a schedule of the night")
+    time.sleep(0.3)  # it grows old
+    monkeypatch.setattr("sensors.alerts.LOOK_BACK_SECONDS", 0.1)
+    with webhook(404, 404, 200, 404, 200) as hook:
+        for _ in range(2):
+            with pytest.raises(WebhookFailed):
+                tick(failing_sensors, instance, cursor, hook.url)
+        _, cursor = tick(failing_sensors, instance, cursor, hook.url)
+        # Of two, the second is refused: it alone is told again.
+        fail_tick(instance, "one")
+        fail_tick(instance, "two")
+        hook.statuses[:] = [200, 404, 200]
+        said, cursor = tick(failing_sensors, instance, cursor, hook.url)
+        assert str(said).endswith("the alert webhook at 127.0.0.1 answers 404")
+        tick(failing_sensors, instance, cursor, hook.url)
+    names = [post["name"] for post in hook.posts]
+    assert names[:3] == ["a schedule of the night"] * 3
+    assert len(names) == 6
+    assert names[-1] == names[-2] != names[-3]
+
+
+def evaluate(instance: dg.DagsterInstance, passed: bool, severity: str = "ERROR") -> None:
+    """Let the check of the archive say something."""
+    instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey("raw_event_archive"),
+            check_name="archive_complete",
+            passed=passed,
+            severity=dg.AssetCheckSeverity(severity),
+            description="all is there" if passed else "3 events are lost",
+        )
+    )
+
+
+def test_a_check_is_told_once_a_change_with_what_to_do(instance: dg.DagsterInstance) -> None:
+    cursor: str | None = None
+    hook_settings = AlertSettings(runbook_url="https://docs.example.com/runbook.md")
+
+    def tick_again(url: str | None = None) -> str:
+        nonlocal cursor
+        alert = hook_settings.model_copy(update={"webhook_url": url and SecretStr(url)})
+        context = dg.build_sensor_context(
+            instance=instance,
+            cursor=cursor,
+            repository_def=defs.get_repository_def(),
+            resources=resources(lambda: Settings(alert=alert)),
+        )
+        found = check_outcomes.evaluate_tick(context)
+        cursor = found.cursor
+        return found.skip_message or ""
+
+    evaluate(instance, True)
+    assert tick_again() == "no check fails"
+    evaluate(instance, False)
+    with webhook(404, 200) as hook:
+        with pytest.raises(WebhookFailed):
+            tick_again(hook.url)
+        for _ in range(2):  # so it is told later, and once
+            assert tick_again(hook.url) == (
+                "failing: archive_complete of raw_event_archive (ERROR)"
+            )
+        evaluate(instance, False)
+        tick_again(hook.url)
+        evaluate(instance, False, "WARN")
+        tick_again(hook.url)
+        evaluate(instance, True)
+        assert tick_again(hook.url) == "no check fails"
+    told = [(post["kind"], post["severity"]) for post in hook.posts]
+    assert told == [
+        *[("check_failure", "ERROR")] * 2,
+        *[("check_failure", "WARN"), ("check_passed", None)],
+    ]
+    message = hook.posts[0]
+    assert message["text"].startswith(
+        "Check archive_complete of raw_event_archive fails (ERROR): 3 events are lost\n"
+    )
+    assert "If it fails, " in message["advice"]
+    assert message["runbook_url"] == "https://docs.example.com/runbook.md#check-fails"
+
+
+def test_a_run_under_way_hides_no_outcome(instance: dg.DagsterInstance) -> None:
+    """Sessions overlap: the next run has planned its check before this one's says anything."""
+    evaluate(instance, False)
+    key = dg.AssetCheckKey(dg.AssetKey("raw_event_archive"), "archive_complete")
+    run = instance.create_run_for_job(refused)
+    instance.report_dagster_event(
+        dg.DagsterEvent(
+            event_type_value="ASSET_CHECK_EVALUATION_PLANNED",
+            job_name="refused",
+            event_specific_data=AssetCheckEvaluationPlanned(
+                asset_key=key.asset_key, check_name=key.name
+            ),
+        ),
+        run.run_id,
+    )
+    found = last_evaluation(instance, key)
+    assert found is not None
+    assert not found.passed
 
 
 def test_what_may_pass_is_tried_again() -> None:

@@ -36,3 +36,21 @@ def dagster_metrics(state: DagsterState) -> Iterator[Metric]:
         "Whether that evaluation failed",
         [(labels, float(tick["failed"])) for labels, tick in ticks],
     )
+    checks = [({"asset": check["asset"], "check": check["name"]}, check) for check in state.checks]
+    yield gauge(
+        "check_failed",
+        "Whether the last evaluation of an asset check failed, by how bad that is",
+        [
+            (
+                {**labels, "severity": severity},
+                float(not check["passed"] and check["severity"] == severity.upper()),
+            )
+            for labels, check in checks
+            for severity in ("error", "warn")
+        ],
+    )
+    yield gauge(
+        "check_timestamp_seconds",
+        "When an asset check was last evaluated",
+        [(labels, check["at"]) for labels, check in checks],
+    )
