@@ -1,11 +1,12 @@
-"""Retention as a daily job: old months of the tables, and old runs of Dagster's history."""
+"""Time partitions: made ahead by an hourly job; the daily one of retention drops old ones, and old
+runs of Dagster's history."""
 
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
 from assets_src.common import one_line_failures
-from credit_risk_dagster.pipelines.retention import drop_old_months
+from credit_risk_dagster.pipelines.retention import drop_old_periods
 from credit_risk_dagster.settings import Settings
 from resources.dagster_storage import DagsterStorage
 from resources.postgres.connection import Warehouse
@@ -19,8 +20,8 @@ _FINISHED = [
 _CHUNK = 100
 
 
-@dg.op(description="Drop the old months whose events are archived and verified.")
-def drop_months(
+@dg.op(description="Drop the old time partitions whose events are archived and verified.")
+def drop_periods(
     context: dg.OpExecutionContext,
     settings: dg.ResourceParam[Settings],
     warehouse: dg.ResourceParam[Warehouse],
@@ -28,10 +29,10 @@ def drop_months(
     """Do nothing unless CREDIT_RISK_RETENTION_DAYS is set."""
     days = settings.retention.days
     if days is None:
-        context.log.info("CREDIT_RISK_RETENTION_DAYS is not set: every month stays")
+        context.log.info("CREDIT_RISK_RETENTION_DAYS is not set: every row stays")
         return
     with one_line_failures():
-        drop_old_months(warehouse, days, log=context.log)
+        drop_old_periods(warehouse, days, log=context.log)
 
 
 @dg.op(description="Delete the finished runs that are older than CREDIT_RISK_RETENTION_RUN_DAYS.")
@@ -64,13 +65,13 @@ def delete_runs(instance: dg.DagsterInstance, before: datetime) -> int:
 
 
 @dg.job(
-    description="Drop old months that are archived and verified (CREDIT_RISK_RETENTION_DAYS), and "
-    "delete old runs (CREDIT_RISK_RETENTION_RUN_DAYS).",
+    description="Drop old time partitions that are archived and verified "
+    "(CREDIT_RISK_RETENTION_DAYS), and delete old runs (CREDIT_RISK_RETENTION_RUN_DAYS).",
     executor_def=dg.in_process_executor,
 )
 def apply_retention() -> None:
     """Two ops that do not depend on each other."""
-    drop_months()
+    drop_periods()
     prune_runs()
 
 
@@ -82,4 +83,33 @@ retention_schedule = dg.ScheduleDefinition(
     description="Once a day, after the verification of the archive.",
 )
 
-defs = dg.Definitions(jobs=[apply_retention], schedules=[retention_schedule])
+
+@dg.op(description="Make the tables' time partitions of the next week or month.")
+def make_partitions(context: dg.OpExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> None:
+    """A run that scores makes one itself only where this job did not."""
+    with one_line_failures(), warehouse.session("partitions") as connection:
+        made = warehouse.make_partitions(connection)
+    context.log.info("%d time partitions made", made)
+
+
+@dg.job(
+    description="Make the tables' time partitions ahead, a month or a day each "
+    "(CREDIT_RISK_PARTITION_SPAN). Nobody who reads or writes waits for it.",
+    executor_def=dg.in_process_executor,
+)
+def prepare_partitions() -> None:
+    """One op."""
+    make_partitions()
+
+
+partitions_schedule = dg.ScheduleDefinition(
+    name="prepare_partitions_schedule",
+    job=prepare_partitions,
+    cron_schedule="23 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Every hour; there is something to do once a day or a month.",
+)
+
+defs = dg.Definitions(
+    jobs=[apply_retention, prepare_partitions], schedules=[retention_schedule, partitions_schedule]
+)

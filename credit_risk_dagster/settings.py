@@ -124,6 +124,11 @@ class WarehouseSettings(_Settings):
         pattern=r"^[a-z_][a-z0-9_]{0,62}$",
         description="schema of the platform's tables",
     )
+    partition_span: Literal["day", "month"] = Field(
+        "month",
+        alias="CREDIT_RISK_PARTITION_SPAN",
+        description="what a time partition of the big tables covers from now on: month or day",
+    )
 
     def of_dashboard(self) -> "WarehouseSettings":
         """The same with the dashboard's user."""
@@ -189,7 +194,7 @@ class RetentionSettings(_Settings):
     days: int | None = Field(
         None,
         ge=0,
-        description="days after its end that a month's rows stay in Postgres; empty keeps all",
+        description="days after its end that a time partition stays in Postgres; empty keeps all",
     )
     run_days: int = Field(
         30, ge=0, description="days that Dagster remembers a finished run; 0 keeps all"

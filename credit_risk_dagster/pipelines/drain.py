@@ -147,7 +147,7 @@ def drain(
     ):
         announce_run(connection, run_id)
         topic = broker.inspect()
-        Ledger(connection).prepare_storage()
+        warehouse.prepare_storage(connection)
         source = Sources(connection).register(topic)
         report = DrainReport(policy.version, lane, source)
         partitions = _partitions(topic, settings.lanes, lane, bounds)

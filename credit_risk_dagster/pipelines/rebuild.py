@@ -109,7 +109,7 @@ def rebuild(
     """
     if into == settings.db_schema:
         raise RebuildRefused(f"schema {into} is the live one: name another one to rebuild into")
-    target = WarehouseSettings(DATABASE_URL=settings.database_url, CREDIT_RISK_SCHEMA=into)
+    target = settings.model_copy(update={"db_schema": into, "dashboard_database_url": None})
     report = RebuildReport(into, policy.version, model.version if model else None)
     started = time.monotonic()
     migrate(target)
@@ -121,7 +121,6 @@ def rebuild(
     ):
         ledger = Ledger(connection)
         _lock(connection, into)
-        ledger.prepare_storage()
         policy_id = register_policy(connection, policy)
         if model:
             ModelStore(connection).adopt(settings.db_schema, model)

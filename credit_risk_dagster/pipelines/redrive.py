@@ -9,7 +9,6 @@ from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
 from resources.postgres.connection import Warehouse
-from resources.postgres.ledger import Ledger
 from resources.postgres.models import ModelStore
 from resources.postgres.policies import register_policy
 from resources.postgres.rejected import RejectedEvents
@@ -58,7 +57,7 @@ def redrive(
     with warehouse.session(f"redrive {run_id}") as connection:
         rejected = RejectedEvents(connection)
         rejected.lock_redrive()
-        Ledger(connection).prepare_storage()
+        warehouse.prepare_storage(connection)
         policy_id = register_policy(connection, policy)
         model, _ = ModelStore(connection).active_scorer()
         after = (-1, -1, -1)

@@ -18,6 +18,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 from resources.postgres.migrations import SCHEMA_VERSION
+from resources.postgres.partitions import ensure_partitions, make_partitions
 from resources.postgres.session import CLIENT_OPTIONS, application_name, open_session, pin
 
 # What goes wrong arrives as an exception; the pool also logs it, with each of its attempts.
@@ -53,6 +54,22 @@ class Warehouse:
             return open_session(url, name, schema=schema, autocommit=autocommit)
         except psycopg.Error as error:
             raise WarehouseUnavailable(f"Postgres at {location} {_reason(error)}") from error
+
+    def prepare_storage(self, connection: psycopg.Connection[Any]) -> None:
+        """See that the tables take rows for as long as a session may last.
+
+        Raises:
+            TablesBusy: there is no time partition for now, and none can be made.
+        """
+        ensure_partitions(connection, self._settings.partition_span)
+
+    def make_partitions(self, connection: psycopg.Connection[Any]) -> int:
+        """Make the time partitions of the next week or month; returns how many.
+
+        Raises:
+            TablesBusy: somebody changes the tables for more than two seconds.
+        """
+        return make_partitions(connection, self._settings.partition_span)
 
     @property
     def location(self) -> str:

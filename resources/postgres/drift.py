@@ -216,14 +216,14 @@ _COLUMNS = sql.SQL(", ").join(map(sql.Identifier, COLUMNS))
 
 # The rollup says in which minute so many rows are reached: only those up to it are sorted. Each of
 # its rows counts an application at least, so that as many rows of it as applications are enough.
-# Minutes of months that retention dropped have no applications any more.
+# Minutes of periods that retention dropped have no applications any more.
 _FIRST_ROWS = sql.SQL("""
 WITH minutes AS (
     SELECT minute, sum(sum(applications)) OVER (ORDER BY minute) AS applications
     FROM (
         SELECT minute, applications FROM risk_by_minute
         WHERE source_id = %(source_id)s AND risk_tier <> 'Rejected' AND minute >= coalesce(
-            (SELECT max(month) + interval '1 month' FROM dropped_rows), '-infinity')
+            (SELECT max(coalesce(ends, month + interval '1 month')) FROM dropped_rows), '-infinity')
         ORDER BY minute LIMIT %(rows)s
     ) AS first
     GROUP BY minute

@@ -113,10 +113,6 @@ class Ledger:
         committed = {p.partition: p.next_offset for p in self.progress(source_id)}
         return {partition: committed[partition] for partition in beginnings}
 
-    def prepare_storage(self) -> None:
-        """Create the time partitions of the tables for this month and the next."""
-        self._connection.execute("SELECT ensure_partitions()")
-
     def session_seconds(self, run_ids: Sequence[str]) -> dict[str, float]:
         """Seconds since each run's first commit; runs that committed nothing are left out."""
         rows = self._connection.execute(

@@ -54,6 +54,8 @@ def migrate(settings: WarehouseSettings, version: str = "head") -> str:
     if version != "head":
         return version  # of the past, when there may have been no readers
     grant_readers_again(settings)
+    with warehouse.session("migrate") as connection:
+        warehouse.make_partitions(connection)
     return SCHEMA_VERSION
 
 

@@ -228,7 +228,7 @@ def filled(warehouse: psycopg.Connection[Any], commit: Commit) -> psycopg.Connec
         "CREATE TABLE scored_applications_early PARTITION OF scored_applications"
         " FOR VALUES FROM ('2020-01-01') TO ({})"
     )
-    warehouse.execute(early.format(sql.Literal(first_of_last_month(warehouse))))
+    warehouse.execute(early.format(sql.Literal(first_partition(warehouse))))
     warehouse.execute(
         "UPDATE scored_applications SET scored_at = scored_at"
         ' - make_interval(mins => (%s::int[])["offset" + 1])',
@@ -242,7 +242,7 @@ def filled(warehouse: psycopg.Connection[Any], commit: Commit) -> psycopg.Connec
     return warehouse
 
 
-def first_of_last_month(connection: psycopg.Connection[Any]) -> datetime:
-    query = "SELECT date_trunc('month', now(), 'UTC') - interval '1 month'"
+def first_partition(connection: psycopg.Connection[Any]) -> datetime:
+    query = "SELECT min(starts) FROM time_partitions"
     ((month,),) = connection.execute(query).fetchall()
     return cast("datetime", month)

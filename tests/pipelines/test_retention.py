@@ -1,6 +1,7 @@
-"""Old months leave Postgres only when S3 has them; old runs leave Dagster."""
+"""Old time partitions leave Postgres only when S3 has them; old runs leave Dagster."""
 
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,19 +12,21 @@ import pytest
 from assets_src.retention import delete_runs
 from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.pipelines.archive_check import verify_archive
-from credit_risk_dagster.pipelines.retention import RetentionReport, drop_old_months
+from credit_risk_dagster.pipelines.retention import RetentionReport, drop_old_periods
 from credit_risk_dagster.settings import RetentionSettings, Settings, WarehouseSettings
 from resources.configurable import resources
 from resources.dagster_storage import DagsterStorage
-from resources.postgres.retention import TablesBusy
+from resources.postgres.partitions import TablesBusy
+from resources.postgres.retention import Period
 from tests.platform.pipeline import Pipeline, good_event
 
 NOW = datetime.now(UTC)
-THIS_MONTH = NOW.date().replace(day=1)
+_FIRST = NOW.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+THIS_MONTH = Period(_FIRST, (_FIRST + timedelta(days=32)).replace(day=1))
 
 
 def apply(pipeline: Pipeline, **later: Any) -> RetentionReport:
-    return drop_old_months(
+    return drop_old_periods(
         pipeline.warehouse, 30, now=NOW + timedelta(**later), log=logging.getLogger("test")
     )
 
@@ -45,6 +48,21 @@ def test_a_month_goes_when_it_is_old_archived_and_verified(pipeline: Pipeline) -
     assert pipeline.stored()["scored_applications"] == [(1, 11)]
     assert pipeline.unreconciled() == 0
     assert pipeline.account().problems == []
+
+
+@pytest.mark.parametrize("how", ["drop_month(%(day)s)", "drop_period(%(starts)s, %(ends)s)"])
+def test_the_database_itself_keeps_what_is_not_archived_and_verified(
+    pipeline: Pipeline, how: str
+) -> None:
+    """Whoever calls its functions, with or without the job."""
+    pipeline.send_and_drain([good_event(0)])
+    pipeline.archive()  # and not verified
+    with pipeline.warehouse.session() as connection:
+        parameters = vars(THIS_MONTH) | {"day": THIS_MONTH.starts.date()}
+        with suppress(psycopg.errors.ObjectNotInPrerequisiteState):
+            connection.execute(f"SELECT {how}".encode(), parameters)
+    assert pipeline.stored()["scored_applications"] == [(0, 0)]
+    assert pipeline.query("SELECT FROM dropped_rows") == []
 
 
 def test_a_month_in_use_stays(pipeline: Pipeline) -> None:
