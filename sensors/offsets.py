@@ -4,7 +4,7 @@ every lane that has a backlog. It holds no state that matters.
 
 import time
 from collections.abc import Container, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -175,6 +175,8 @@ def _plan_lanes(
             if record.dagster_run.tags.get(LANE_TAG, "0") == str(lane)
         ]
         plan = plan_lane(backlog[lane], runs, settings.session_seconds, settings.run_start_seconds)
+        if held := _held_back(stream, lane, settings.lanes):
+            plan = replace(plan, why=f"{plan.why}; {held}")
         if plan.request and (pause := _pause(instance, ledger, lane)):
             plan = Plan(
                 False,
@@ -183,6 +185,15 @@ def _plan_lanes(
             )
         plans[lane] = plan
     return plans
+
+
+def _held_back(stream: StreamState, lane: int, lanes: int) -> str:
+    """What of the lane no run can read yet, and why."""
+    return "; ".join(
+        f"partition {partition}: {transaction}"
+        for partition, transaction in sorted(stream.topic.open_transactions.items())
+        if lane_of(partition, lanes) == lane
+    )
 
 
 def _lane_run(

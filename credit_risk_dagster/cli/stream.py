@@ -83,6 +83,9 @@ def status(json_: Json = False) -> None:
     for row in found["partitions"]:
         table.add_row(*(f"{row[name]:,}" for name in names))
     out.print(table)
+    for row in found["partitions"]:
+        if held := row["open_transaction"]:
+            out.print(f"partition {row['partition']}: {held}", soft_wrap=True)
     if lost := found["lost_unacknowledged"]:
         out.print(
             f"{lost:,} events are lost, and nobody acknowledged it: `credit-risk lost ls`",

@@ -59,7 +59,8 @@ def partition_status(
     Returns:
         cluster_id, topic, epoch (None before the first drain), lost_unacknowledged (events that the
         broker removed before they were read, and nobody acknowledged), and partitions: for each,
-        partition, first, committed, end, lag, scored, rejected, gaps, lost.
+        partition, first, committed, end (of what can be read), lag, open_transaction (in words;
+        None without one that holds events back), scored, rejected, gaps, lost.
 
     Raises:
         BrokerUnavailable, TopicMissing, TopicReplaced, WarehouseUnavailable, NotMigrated.
@@ -71,7 +72,7 @@ def partition_status(
         state = stream_state(watch, connection)
         source = state.source
         lost = LostEvents(connection).unacknowledged(source.source_id) if source else 0
-    topic, waiting = state.topic, state.waiting()
+    topic, waiting, held = state.topic, state.waiting(), state.topic.open_transactions
     by_partition = {p.partition: p for p in state.progress}
     partitions = []
     for partition, (beginning, end) in topic.offsets.items():
@@ -83,6 +84,7 @@ def partition_status(
                 "committed": p.next_offset if p else beginning,
                 "end": end,
                 "lag": waiting[partition],
+                "open_transaction": str(held[partition]) if partition in held else None,
                 "scored": p.scored if p else 0,
                 "rejected": p.rejected if p else 0,
                 "gaps": p.gaps if p else 0,

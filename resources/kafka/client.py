@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord as ConsumerRecord
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import CorruptRecordError, KafkaError, KafkaTimeoutError, UnsupportedCodecError
 from kafka.net.compat import KafkaNetClient
 
 from credit_risk_dagster.settings import KafkaSettings
+from resources.kafka.errors import UnreadableBatch
 
 # What goes wrong arrives as an exception; the client also logs it, with each of its attempts.
 logging.getLogger("kafka").setLevel(logging.CRITICAL)
@@ -57,3 +58,28 @@ def open_client(kind: type[Client], settings: KafkaSettings, **options: Any) -> 
         yield client
     finally:
         client.close()
+
+
+def poll(
+    consumer: KafkaConsumer, *, timeout_ms: int, max_records: int | None = None
+) -> dict[TopicPartition, list[ConsumerRecord]]:
+    """Records that have arrived, or that arrive within the time.
+
+    Raises:
+        UnreadableBatch: the next batch of a partition cannot be taken apart. Its position stays
+            before the batch, so that the next call says so again.
+    """
+    try:
+        polled: dict[TopicPartition, list[ConsumerRecord]] = consumer.poll(
+            timeout_ms=timeout_ms, max_records=max_records
+        )
+    except Exception as error:
+        batch = consumer._fetcher._next_partition_records
+        # Each codec has errors of its own; those of the client are about something else.
+        broken = not isinstance(error, KafkaError | OSError)
+        if batch and (broken or isinstance(error, CorruptRecordError | UnsupportedCodecError)):
+            batch.drain()  # left as it is, the next call would try it for ever
+            tp, offset = batch.topic_partition, batch.next_fetch_offset
+            raise UnreadableBatch(tp.topic, tp.partition, offset, error) from error
+        raise
+    return polled

@@ -1,5 +1,7 @@
 """What can be wrong with a broker or a topic, in words that say what to do."""
 
+from kafka.errors import UnsupportedCodecError
+
 from credit_risk_dagster.errors import PlatformError
 
 
@@ -17,6 +19,24 @@ class TopicMissing(PlatformError):
 
 class TopicReplaced(PlatformError):
     """The topic is not the one whose offsets were committed: recreated, truncated, or elsewhere."""
+
+
+class UnreadableBatch(PlatformError):
+    """The broker has a batch of records that this process cannot take apart."""
+
+    def __init__(self, topic: str, partition: int, offset: int, cause: BaseException) -> None:
+        self.partition = partition
+        reason = " ".join(str(cause).split()) or type(cause).__name__
+        fix = (
+            "install what pyproject.toml asks for (`make install`)"
+            if isinstance(cause, UnsupportedCodecError)
+            else "when it is damaged on every replica, delete the records up to it "
+            "(`kafka-delete-records.sh`): what goes with them is recorded as lost"
+        )
+        super().__init__(
+            f"topic {topic} partition {partition}: the batch at offset {offset} cannot be read: "
+            f"{reason}. Nothing was skipped; {fix}"
+        )
 
 
 def truncated(topic: str, partition: int, committed: int, end: int) -> str:

@@ -14,8 +14,8 @@ from kafka import KafkaConsumer, TopicPartition
 
 from credit_risk_dagster.domain.record_time import record_times
 from credit_risk_dagster.settings import DrainSettings
-from resources.kafka.client import ConsumerRecord
-from resources.kafka.errors import TopicReplaced
+from resources.kafka.client import ConsumerRecord, poll
+from resources.kafka.errors import TopicReplaced, UnreadableBatch
 from resources.kafka.watch import Identity, TopicState
 
 
@@ -97,6 +97,7 @@ class Reader:
         Raises:
             TopicReplaced: the records are not from the topic that the reader was opened on, or the
                 topic ends before the position.
+            UnreadableBatch: a batch that this process cannot take apart.
             kafka.errors.OffsetOutOfRangeError: the broker no longer has the position (retention).
         """
         limits = self._limits
@@ -112,9 +113,16 @@ class Reader:
             # after that take what has already arrived.
             until = deadline if count else max(deadline, started + interval)
             wait = max(0.0, until - time.monotonic())
-            polled = self._consumer.poll(
-                timeout_ms=round(wait * 1000), max_records=limits.max_batch_events - count
-            )
+            try:
+                polled = poll(
+                    self._consumer,
+                    timeout_ms=round(wait * 1000),
+                    max_records=limits.max_batch_events - count,
+                )
+            except UnreadableBatch:
+                if not count:
+                    raise
+                break  # what came before it is whole; the next call says what is wrong
             if not polled:
                 if time.monotonic() >= until:
                     break

@@ -1,15 +1,17 @@
 """Looking at a topic from outside: who it is, and which offsets it has."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
+from kafka.admin import PartitionProducerState
 from kafka.errors import KafkaError
 
 from credit_risk_dagster.domain.record_time import record_times
-from resources.kafka.client import ConsumerRecord
-from resources.kafka.errors import TopicMissing, TopicReplaced, truncated
+from resources.kafka.client import ConsumerRecord, poll
+from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, truncated
 
 _NOTHING: Mapping[int, int] = {}
 # A topic that ends too early is believed when it says so for this long.
@@ -23,17 +25,56 @@ class TopicState:
 
     Attributes:
         topic_id: changes when a topic is deleted and created again; None from brokers before 2.8.
-        offsets: partition to (first offset that the broker still has, high watermark).
+        offsets: partition to (first offset that the broker still has, the one after the last that
+            can be read).
+        open_transactions: of the partitions that hold more than can be read.
     """
 
     cluster_id: str
     topic: str
     topic_id: str | None
     offsets: Mapping[int, tuple[int, int]]
+    open_transactions: Mapping[int, "OpenTransaction"] = field(default_factory=dict)
 
     def end(self, partition: int) -> int:
-        """The offset that the partition's next record will have; 0 without such a partition."""
+        """The offset that the partition's next record will have (its high watermark); 0 without
+        such a partition."""
+        if held := self.open_transactions.get(partition):
+            return held.next_offset
         return self.offsets.get(partition, (0, 0))[1]
+
+
+@dataclass(frozen=True)
+class OpenTransaction:
+    """A transaction of a producer that is not over, as one partition sees it.
+
+    Attributes:
+        first_offset, next_offset: what nobody who reads committed events can read until it is over,
+            other producers' events behind its first one, too.
+        producer_id: None where the broker does not tell.
+        last_write: Unix time of the producer's newest record; None where the broker does not tell.
+    """
+
+    first_offset: int
+    next_offset: int
+    producer_id: int | None = None
+    last_write: float | None = None
+
+    @property
+    def waiting(self) -> int:
+        return self.next_offset - self.first_offset
+
+    def __str__(self) -> str:
+        who = "a producer" if self.producer_id is None else f"producer {self.producer_id}"
+        age = (
+            ""
+            if self.last_write is None
+            else f", which last wrote {max(time.time() - self.last_write, 0):.0f} s ago"
+        )
+        return (
+            f"{self.waiting:,} offsets from {self.first_offset} on wait for the open transaction "
+            f"of {who}{age}"
+        )
 
 
 class Identity:
@@ -56,6 +97,30 @@ class Identity:
         topic_id = str(described["topic_id"] or "") or None
         return cluster_id, topic_id, partitions
 
+    def open_transactions(
+        self, held: Mapping[TopicPartition, tuple[int, int]]
+    ) -> dict[int, OpenTransaction]:
+        """Whose transactions hold back these offsets (first, next) of partitions."""
+        producers: Mapping[TopicPartition, PartitionProducerState] = {}
+        if held:
+            # Brokers before 2.8 and some others do not tell, and some tell only who may know.
+            with suppress(KafkaError):
+                producers = self._admin.describe_producers(list(held))
+        found = {}
+        for tp, (first, end) in held.items():
+            active = [
+                producer
+                for producer in (producers[tp].active_producers if tp in producers else ())
+                if 0 <= producer.current_transaction_start_offset < end
+            ]
+            oldest = min(active, key=lambda p: p.current_transaction_start_offset, default=None)
+            found[tp.partition] = (
+                OpenTransaction(first, end, oldest.producer_id, oldest.last_timestamp / 1000)
+                if oldest
+                else OpenTransaction(first, end)
+            )
+        return found
+
 
 class Watch:
     """Looks at a topic from outside, over connections that stay. Not thread-safe."""
@@ -67,6 +132,7 @@ class Watch:
         self._consumer = consumer
         self._identity = identity
         self._timeout_ms = timeout_ms
+        self._unreadable: set[TopicPartition] = set()
 
     def state(self, committed: Mapping[int, int] = _NOTHING) -> TopicState:
         """The topic's identity and offsets now.
@@ -95,27 +161,57 @@ class Watch:
 
     def _look(self) -> TopicState:
         cluster_id, topic_id, partitions = self._identity.ask()
-        consumer, timeout_ms = self._consumer, self._timeout_ms
         tps = [TopicPartition(self._topic, partition) for partition in partitions]
-        beginnings = consumer.beginning_offsets(tps, timeout_ms=timeout_ms)
-        latest = consumer.end_offsets(tps, timeout_ms=timeout_ms)
-        # Not every broker's ListOffsets counts the records inside its last batch (Tansu's does
-        # not). The high watermark of a fetch does, everywhere; it starts where that left off.
-        self._seek({tp: latest[tp] for tp in tps})
-        self._poll_until(
-            lambda: all(consumer.highwater(tp) is not None for tp in tps), "no high watermark"
+        beginnings = self._consumer.beginning_offsets(tps, timeout_ms=self._timeout_ms)
+        stable = self._stable(tps)
+        high = self._high_watermarks(stable)
+        # Either a transaction holds back what lies between, or it came in between, or the broker
+        # counts otherwise: Tansu's answer leaves out the records inside its last batch.
+        if behind := [tp for tp in tps if stable[tp] < high[tp]]:
+            delivered = {tp: self._consumer.position(tp) for tp in behind}
+            stable |= self._stable(behind)
+            for tp in behind:
+                if delivered[tp] > stable[tp] or (
+                    stable[tp] < high[tp] and self._delivers(tp, stable[tp])
+                ):
+                    stable[tp] = high[tp]
+        offsets = {tp.partition: (beginnings[tp], stable[tp]) for tp in tps}
+        held = {tp: (stable[tp], high[tp]) for tp in tps if stable[tp] < high[tp]}
+        return TopicState(
+            cluster_id, self._topic, topic_id, offsets, self._identity.open_transactions(held)
         )
-        offsets = {
-            tp.partition: (beginnings[tp], max(latest[tp], consumer.highwater(tp))) for tp in tps
-        }
-        return TopicState(cluster_id, self._topic, topic_id, offsets)
 
-    def timestamps(self, positions: Mapping[int, int]) -> dict[int, float]:
-        """Unix time of the first record at or after each position (partition to offset), where
-        there is one, and it has a time."""
-        waited = {TopicPartition(self._topic, p): at for p, at in positions.items()}
+    def _stable(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """The last stable offsets: nothing from them on is given to who reads what is committed."""
+        ends: dict[TopicPartition, int] = self._consumer.end_offsets(
+            tps, timeout_ms=self._timeout_ms
+        )
+        return ends
+
+    def _high_watermarks(
+        self, positions: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, int]:
+        """High watermarks, from a fetch at these positions, which is the one place where every
+        broker tells them; a partition's position is then behind what was delivered of it."""
+        self._seek(positions)
+        highwater = self._consumer.highwater
+        self._poll_until(
+            lambda: all(highwater(tp) is not None for tp in positions), "no high watermark"
+        )
+        return {tp: max(at, highwater(tp)) for tp, at in positions.items()}
+
+    def _delivers(self, tp: TopicPartition, at: int) -> bool:
+        """Whether a fetch at this offset brings anything; asked alone, so that no limit on the size
+        of an answer keeps it away."""
+        self._high_watermarks({tp: at})
+        return tp in self._unreadable or self._consumer.position(tp) > at
+
+    def timestamps(self, ranges: Mapping[int, tuple[int, int]]) -> dict[int, float]:
+        """Unix time of the first record in each range (partition to first and next offset), where
+        there is one that can be read, and it has a time."""
+        waited = {TopicPartition(self._topic, p): bounds for p, bounds in ranges.items()}
         found: dict[int, float] = {}
-        self._seek(waited)
+        self._seek({tp: first for tp, (first, _) in waited.items()})
 
         def look(polled: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
             for tp, records in polled.items():
@@ -123,17 +219,21 @@ class Watch:
                 found.setdefault(tp.partition, at / 1000)
                 self._consumer.pause(tp)
 
-        def at_end(tp: TopicPartition) -> bool:
-            end = self._consumer.highwater(tp)
-            return end is not None and self._consumer.position(tp) >= end
+        def is_over(tp: TopicPartition, end: int) -> bool:
+            return (
+                tp.partition in found
+                or tp in self._unreadable
+                or self._consumer.position(tp) >= end
+            )
 
         self._poll_until(
-            lambda: all(tp.partition in found or at_end(tp) for tp in waited), "no record", look
+            lambda: all(is_over(tp, end) for tp, (_, end) in waited.items()), "no record", look
         )
         return {partition: at for partition, at in found.items() if at >= 0}
 
     def _seek(self, positions: Mapping[TopicPartition, int]) -> None:
         # A partition that stays assigned keeps the high watermark and the buffer of the last time.
+        self._unreadable.clear()
         self._consumer.assign([])
         self._consumer.assign(list(positions))
         self._consumer.resume(*positions)
@@ -150,4 +250,9 @@ class Watch:
         while not done():
             if time.monotonic() > deadline:
                 raise KafkaError(f"{otherwise} of {self._topic} within {self._timeout_ms} ms")
-            look(self._consumer.poll(timeout_ms=20))
+            try:
+                look(poll(self._consumer, timeout_ms=20))
+            except UnreadableBatch as error:  # whoever reads it will say so
+                tp = TopicPartition(self._topic, error.partition)
+                self._unreadable.add(tp)
+                self._consumer.pause(tp)

@@ -499,7 +499,8 @@ def test_status_shows_what_is_committed_and_what_is_not(pipeline: Pipeline, run:
     found = json.loads(result.out)
     cluster_id = pipeline.broker.inspect().cluster_id
     counts = ("scored", "rejected", "gaps", "lost")
-    nothing = dict.fromkeys(("first", "committed", "end", "lag", *counts), 0)
+    zeros = dict.fromkeys(("first", "committed", "end", "lag", *counts), 0)
+    nothing = {**zeros, "open_transaction": None}
     assert found == {
         "cluster_id": cluster_id,
         "topic": pipeline.kafka.topic,
@@ -513,6 +514,7 @@ def test_status_shows_what_is_committed_and_what_is_not(pipeline: Pipeline, run:
                 "committed": 3,
                 "end": 8,
                 "lag": 5,
+                "open_transaction": None,
                 "scored": 2,
                 "rejected": 1,
                 "gaps": 0,

@@ -12,7 +12,12 @@ import pytest
 from credit_risk_dagster.pipelines.drain import Bound, BoundsError
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.servers import Broker as BrokerServer
-from resources.kafka.errors import BrokerUnavailable, TopicMissing, TopicReplaced
+from resources.kafka.errors import (
+    BrokerUnavailable,
+    TopicMissing,
+    TopicReplaced,
+    UnreadableBatch,
+)
 from resources.kafka.reader import Fetch, Reader
 from resources.postgres.connection import NotMigrated, Warehouse, WarehouseUnavailable
 from resources.postgres.lanes import LaneBusy, lock_partitions
@@ -90,6 +95,42 @@ def test_batches_are_bounded_by_events_and_by_bytes(pipeline: Pipeline) -> None:
     assert pipeline.drain(max_batch_events=30).batches == 4
     pipeline.send([b"x" * 50_000] * 20)
     assert pipeline.drain(max_batch_bytes=2**16).batches >= 5
+    assert pipeline.unreconciled() == 0
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_compressed_batches_are_read(pipeline: Pipeline, codec: str) -> None:
+    pipeline.send([good_event(i) for i in range(200)], compression_type=codec)
+    assert pipeline.drain().scored == 200
+    assert pipeline.unreconciled() == 0
+
+
+def damaged(_: bytes) -> bytes:
+    raise ValueError("damaged")
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({"codec.snappy": None}, "snappy compression codec not found.* .`make install`"),
+        ({"record.default_records.snappy_decode": damaged}, "damaged.*kafka-delete-records.sh"),
+    ],
+)
+def test_a_batch_that_cannot_be_read_is_told_as_such(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, broken: dict[str, Any], said: str
+) -> None:
+    """What came before it is committed; the broker is not blamed, and still answers."""
+    pipeline.send([good_event(i) for i in range(10)], partition=2)
+    pipeline.send([good_event(i) for i in range(10)], partition=2, compression_type="snappy")
+    with monkeypatch.context() as patch:
+        for name, value in broken.items():
+            patch.setattr(f"kafka.{name}", value)
+        for _ in range(2):
+            with pytest.raises(UnreadableBatch, match=f"partition 2: .* offset 10 .*{said}"):
+                pipeline.drain()
+        assert pipeline.stored()["scored_applications"] == [(2, offset) for offset in range(10)]
+        assert pipeline.broker.inspect().end(2) == 20
+    assert pipeline.drain().ranges == {2: (10, 20)}
     assert pipeline.unreconciled() == 0
 
 

@@ -45,9 +45,10 @@ def send(
     values: Sequence[bytes | None],
     partition: int = 0,
     key: bytes = b"key",
+    **options: Any,
 ) -> None:
     """Append values to a partition, and wait until the broker has them."""
-    producer = KafkaProducer(**settings.client_options(), linger_ms=5)
+    producer = KafkaProducer(**settings.client_options(), **{"linger_ms": 5, **options})
     try:
         for value in values:
             producer.send(settings.topic, value=value, key=key, partition=partition)
@@ -90,8 +91,8 @@ class Pipeline:
     def lake(self) -> Lake:
         return self.open_lake()
 
-    def send(self, values: Sequence[bytes | None], partition: int = 0) -> None:
-        send(self.kafka, values, partition)
+    def send(self, values: Sequence[bytes | None], partition: int = 0, **options: Any) -> None:
+        send(self.kafka, values, partition, **options)
 
     def drain(
         self,

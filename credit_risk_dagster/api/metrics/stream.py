@@ -67,13 +67,14 @@ class TopicWatch:
             return Look(None)
         known = committed if topic.cluster_id == source[0] else {}
         recreated = bool(known and source[1] and topic.topic_id and source[1] != topic.topic_id)
-        short = any(at > topic.offsets.get(p, (0, 0))[1] for p, at in known.items())
+        short = any(at > topic.end(p) for p, at in known.items())
         # A broker may hand out events beyond the end that it names. What stays is true.
         replaced, self._doubt = recreated or (short and self._doubt), short
         positions = {p: max(known.get(p, 0), first) for p, (first, _) in topic.offsets.items()}
         waiting = {p: at for p, at in positions.items() if at < topic.offsets[p][1]}
         now = time.time()
-        sent = watch.timestamps(waiting) if waiting else {}
+        unread = {p: (at, topic.offsets[p][1]) for p, at in waiting.items()}
+        sent = watch.timestamps(unread) if unread else {}
         before = self._waiting
         self._waiting = {
             # A record's timestamp is its producer's, who may have had none.
