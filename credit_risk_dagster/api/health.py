@@ -1,8 +1,9 @@
-"""Which of the servers that the platform needs answer, and how fast."""
+"""What the API can do now: which of the servers that the platform needs answer, and how fast."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from enum import StrEnum
 from functools import partial
 from typing import Literal
 
@@ -28,16 +29,31 @@ class DependencyState(BaseModel):
     """How a dependency is."""
 
     state: Literal["up", "down", "not configured"] = Field(examples=["up"])
-    required: bool = Field(description="whether the API itself needs it", examples=[True])
+    needed_for: list[str] = Field(
+        description="what the API cannot do without it", examples=[["submit"]]
+    )
     latency_ms: float | None = Field(None, description="how long its answer took", examples=[4.2])
     error: str | None = Field(None, description="kind of error; the log says more", examples=[None])
 
 
+class Capability(StrEnum):
+    """What the API does for others."""
+
+    score = "score"
+    submit = "submit"
+    read = "read"
+
+
+# To score needs only what this process has: an outage of a server must not take it away.
+_NEEDS = {Capability.score: None, Capability.submit: "broker", Capability.read: "warehouse"}
+
+
 class Readiness(BaseModel):
-    """`ready`: all is up. `degraded`: the API works; something that others need is down.
-    `unavailable`: something that the API needs is down (with status 503)."""
+    """`ready`: all is up. `degraded`: some server is down; `capabilities` says what works all the
+    same. `unavailable`: what was asked for does not work (with status 503)."""
 
     status: Literal["ready", "degraded", "unavailable"]
+    capabilities: dict[Capability, bool]
     dependencies: dict[str, DependencyState]
 
 
@@ -50,28 +66,26 @@ class Health:
                 update={"max_attempts": 1, "timeout_seconds": PATIENCE_SECONDS}
             )
         )
-        checks: dict[str, tuple[Connect, bool]] = {
-            "broker": (lambda: nullcontext(Broker(settings.kafka).inspect), True),
-            "warehouse": (lambda: nullcontext(partial(_ask_warehouse, warehouse)), True),
-            "lake": (lambda: nullcontext(lake.check_access), False),
-            "dagster_storage": (_dagster, False),
+        checks: dict[str, Connect] = {
+            "broker": lambda: nullcontext(Broker(settings.kafka).inspect),
+            "warehouse": lambda: nullcontext(partial(_ask_warehouse, warehouse)),
+            "lake": lambda: nullcontext(lake.check_access),
+            "dagster_storage": _dagster,
         }
-        self._questions = {
-            name: (required, _question(name, connect))
-            for name, (connect, required) in checks.items()
-        }
+        self._questions = {name: _question(name, connect) for name, connect in checks.items()}
 
-    def readiness(self) -> Readiness:
-        """The state of every dependency, at most a second old."""
-        asked = {
-            name: (required, question.ask())
-            for name, (required, question) in self._questions.items()
-        }
-        states = {name: _state(required, answer) for name, (required, answer) in asked.items()}
-        down = [state for state in states.values() if state.state == "down"]
-        if any(state.required for state in down):
-            return Readiness(status="unavailable", dependencies=states)
-        return Readiness(status="degraded" if down else "ready", dependencies=states)
+    def readiness(self, wanted: Capability | None = None) -> Readiness:
+        """The state of every dependency, at most a second old; `unavailable` when the wanted
+        capability is, if there is one."""
+        asked = {name: question.ask() for name, question in self._questions.items()}
+        states = {name: _state(name, answer) for name, answer in asked.items()}
+        down = {name for name, state in states.items() if state.state == "down"}
+        able = {capability: need not in down for capability, need in _NEEDS.items()}
+        if wanted and not able[wanted]:
+            status: Literal["ready", "degraded", "unavailable"] = "unavailable"
+        else:
+            status = "degraded" if down else "ready"
+        return Readiness(status=status, capabilities=able, dependencies=states)
 
 
 def _question(name: str, connect: Connect) -> Question[float]:
@@ -89,17 +103,18 @@ def _question(name: str, connect: Connect) -> Question[float]:
     return Question(name, timed, timeout=PATIENCE_SECONDS, fresh_for=FRESH_SECONDS)
 
 
-def _state(required: bool, answer: Callable[[], float]) -> DependencyState:
+def _state(name: str, answer: Callable[[], float]) -> DependencyState:
+    needed_for = [capability.value for capability, need in _NEEDS.items() if need == name]
     try:
         latency = answer()
     except Unanswered as error:
         if isinstance(error.__cause__, DagsterHomeNotSetError):
-            return DependencyState(state="not configured", required=required)
+            return DependencyState(state="not configured", needed_for=needed_for)
         # The message names hosts: it is for the log.
         return DependencyState(
-            state="down", required=required, error=type(error.__cause__).__name__
+            state="down", needed_for=needed_for, error=type(error.__cause__).__name__
         )
-    return DependencyState(state="up", required=required, latency_ms=round(latency, 1))
+    return DependencyState(state="up", needed_for=needed_for, latency_ms=round(latency, 1))
 
 
 def _ask_warehouse(warehouse: WarehouseReader) -> None:

@@ -1,12 +1,13 @@
 """What operators and machines ask: is it alive, is it ready, its metrics. Needs no key."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
 
-from credit_risk_dagster.api.health import Readiness
+from credit_risk_dagster.api import problems
+from credit_risk_dagster.api.health import Capability, Readiness
 
 router = APIRouter(tags=["operations"])
 
@@ -25,13 +26,24 @@ async def health() -> Alive:
 
 @router.get(
     "/ready",
-    summary="Do the servers behind it answer?",
-    responses={503: {"model": Readiness, "description": "Something that the API needs is down"}},
+    summary="What can it do now?",
+    responses={
+        **problems.responses(422),
+        503: {"model": Readiness, "description": "What was asked for does not work"},
+    },
 )
-def ready(request: Request, response: Response) -> Readiness:
+def ready(
+    request: Request,
+    response: Response,
+    wanted: Annotated[
+        Capability | None, Query(alias="for", description="503 when it cannot do that")
+    ] = None,
+) -> Readiness:
     """The state and latency of the broker, the warehouse (Postgres), the lake (S3) and Dagster's
-    storage. Only the first two decide whether the API works."""
-    found: Readiness = request.app.state.health.readiness()
+    storage, and what works without those that are down. An outage of one of them is no reason to
+    take this process away: it always scores. Who sends it only submissions, or only reads, asks
+    `?for=submit` or `?for=read`."""
+    found: Readiness = request.app.state.health.readiness(wanted)
     if found.status == "unavailable":
         response.status_code = 503
     return found

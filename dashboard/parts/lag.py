@@ -10,6 +10,8 @@ import streamlit as st
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.status import partition_status
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
+from resources.kafka.errors import BrokerUnavailable, TopicMissing, TopicReplaced
+from resources.postgres.connection import NotMigrated, WarehouseUnavailable
 
 _logger = logging.getLogger(__name__)
 
@@ -24,7 +26,7 @@ class Lag:
     """Events in the topic that are not committed.
 
     Attributes:
-        events: of all partitions; None when the broker does not answer.
+        events: of all partitions; None when that is not known, and `words` say why.
         by_partition: of the topic's newest source.
         topic: that the dashboard looks at.
         words: what a viewer should know about it.
@@ -40,10 +42,29 @@ class Lag:
 
 @dataclass
 class _Memory:
-    """What all viewers' pages remember: the last figures, and when to ask the broker again."""
+    """What all viewers' pages remember: the last figures, what went wrong, when to ask again."""
 
     history: deque[int] = field(default_factory=lambda: deque(maxlen=SAMPLES))
     quiet_until: float = 0.0
+    trouble: str = ""
+
+
+# Their messages name hosts and commands, which are for the log.
+_WORDS: dict[type[PlatformError], str] = {
+    BrokerUnavailable: f"the broker did not answer within {TIMEOUT_MS / 1000:g} s",
+    TopicMissing: "the topic does not exist",
+    TopicReplaced: "the topic was recreated or cut short: nothing is scored",
+    WarehouseUnavailable: "Postgres does not answer",
+    NotMigrated: "the tables are of another version",
+}
+
+
+def in_words(error: PlatformError) -> str:
+    """What a viewer should know about an error."""
+    for kind, words in _WORDS.items():
+        if isinstance(error, kind):
+            return words
+    return f"not known: {type(error).__name__}"
 
 
 @st.cache_resource
@@ -53,13 +74,12 @@ def _memory() -> _Memory:
 
 @st.cache_data(ttl=5, show_spinner=False)
 def consumer_lag() -> Lag:
-    """The lag now. A broker that does not answer is left alone for half a minute: the page would
-    wait for it each time."""
+    """The lag now. What went wrong is left alone for half a minute: the page would wait for it each
+    time."""
     settings = KafkaSettings()
     memory = _memory()
-    unknown = Lag(None, {}, settings.topic, "the broker does not answer", tuple(memory.history))
     if time.monotonic() < memory.quiet_until:
-        return unknown
+        return Lag(None, {}, settings.topic, memory.trouble, tuple(memory.history))
     try:
         status = partition_status(
             settings.model_copy(update={"timeout_ms": TIMEOUT_MS}),
@@ -68,7 +88,8 @@ def consumer_lag() -> Lag:
     except PlatformError as error:
         _logger.warning("%s", error)
         memory.quiet_until = time.monotonic() + QUIET_SECONDS
-        return unknown
+        memory.trouble = in_words(error)
+        return Lag(None, {}, settings.topic, memory.trouble, tuple(memory.history))
     by_partition = {row["partition"]: row["lag"] for row in status["partitions"]}
     memory.history.append(sum(by_partition.values()))
     return Lag(

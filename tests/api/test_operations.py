@@ -40,11 +40,12 @@ def test_every_dependency_answers(client: TestClient) -> None:
     answer = wait_for(client, broker="up", warehouse="up", lake="up", dagster_storage="up")
     found = answer.json()
     assert (answer.status_code, found["status"]) == (200, "ready")
-    assert {name: state["required"] for name, state in found["dependencies"].items()} == {
-        "broker": True,
-        "warehouse": True,
-        "lake": False,
-        "dagster_storage": False,
+    assert found["capabilities"] == {"score": True, "submit": True, "read": True}
+    assert {name: state["needed_for"] for name, state in found["dependencies"].items()} == {
+        "broker": ["submit"],
+        "warehouse": ["read"],
+        "lake": [],
+        "dagster_storage": [],
     }
     assert all(state["latency_ms"] > 0 for state in found["dependencies"].values())
 
@@ -68,7 +69,15 @@ def test_without_broker_and_warehouse_it_is_alive_and_scores(
         DATABASE_URL=f"postgresql://user:hush@{HOST}:{port}/credit_risk",
     )
     answer = wait_for(client, broker="down", warehouse="down", lake="up", dagster_storage="up")
-    assert (answer.status_code, answer.json()["status"]) == (503, "unavailable")
+    # So a proxy or Kubernetes leaves it where it is.
+    assert (answer.status_code, answer.json()["status"]) == (200, "degraded")
+    assert answer.json()["capabilities"] == {"score": True, "submit": False, "read": False}
+    asked = {name: client.get(f"/ready?for={name}") for name in ("score", "submit", "read")}
+    assert {name: (a.status_code, a.json()["status"]) for name, a in asked.items()} == {
+        "score": (200, "degraded"),
+        "submit": (503, "unavailable"),
+        "read": (503, "unavailable"),
+    }
     assert client.get("/health").status_code == 200
     assert client.post("/score", json={"id": 1}).status_code == 200
     answer = client.get("/watchlist")
@@ -77,6 +86,14 @@ def test_without_broker_and_warehouse_it_is_alive_and_scores(
     for text in (answer.text, caplog.text):
         assert "hush" not in text
     assert f"Postgres at {HOST}:{port}/credit_risk does not answer" in caplog.text
+
+
+def test_without_the_broker_it_reads(start_api: StartApi) -> None:
+    client = start_api(KAFKA_BOOTSTRAP_SERVERS=f"{HOST}:{free_port()}", KAFKA_TIMEOUT_MS=500)
+    wait_for(client, broker="down", warehouse="up", lake="up", dagster_storage="up")
+    assert client.get("/ready?for=read").status_code == 200
+    assert client.get("/watchlist").status_code == 200
+    assert client.get("/ready?for=submit").status_code == 503
 
 
 @pytest.mark.usefixtures("own_servers")
