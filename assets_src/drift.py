@@ -24,6 +24,7 @@ from credit_risk_dagster.pipelines.drift import (
     freeze_baseline,
     report_drift,
 )
+from credit_risk_dagster.pipelines.loan_files import csv_loans
 from credit_risk_dagster.settings import DriftSettings, Settings
 from resources.lake import Lake
 from resources.postgres.baselines import StoredBaseline
@@ -110,7 +111,7 @@ def drift_baseline(
             settings.kafka.topic,
             settings.policy,
             rows=config.rows,
-            csv=Path(config.csv) if config.csv else None,
+            csv=csv_loans(Path(config.csv)) if config.csv else None,
             name=config.name or None,
             activate=config.activate,
         )

@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from credit_risk_dagster.cli.console import out
+from credit_risk_dagster.cli.options import SkipBad, told
 
 app = typer.Typer(help="The populations that drift is measured from.", no_args_is_help=True)
 
@@ -24,10 +25,11 @@ def freeze(
     csv: Annotated[
         Path | None,
         typer.Option(
-            help="All loans of a LendingClub CSV instead (plain, .gz or .zip); default "
+            help="All loans of a LendingClub CSV instead, plain or compressed; default "
             "CREDIT_RISK_DRIFT_BASELINE_CSV."
         ),
     ] = None,
+    skip_bad: SkipBad = False,
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     activate: Annotated[
         bool, typer.Option(help="Compare with it from now on, or only keep it.")
@@ -36,6 +38,7 @@ def freeze(
     """Freeze the first scored applications, or the loans of a CSV."""
     from credit_risk_dagster.domain.policy import load_policy
     from credit_risk_dagster.pipelines.drift import freeze_baseline
+    from credit_risk_dagster.pipelines.loan_files import csv_loans
     from credit_risk_dagster.settings import (
         DrainSettings,
         DriftSettings,
@@ -44,20 +47,22 @@ def freeze(
     )
     from resources.postgres.connection import Warehouse
 
+    loans = csv_loans(csv, skip_bad=skip_bad) if csv else None
     stored, new = freeze_baseline(
         Warehouse(WarehouseSettings()),
         DriftSettings(),
         KafkaSettings().topic,
         load_policy(DrainSettings().policy_file),
         rows=rows,
-        csv=csv,
+        csv=loans,
         name=name,
         activate=activate,
     )
     out.print(
         f"baseline {stored.baseline_id}{'' if new else ', which has exactly these counts'}: "
         f"{stored.rows:,} applications, {stored.origin}"
-        + ("; reports compare with it from now on" if stored.active else ""),
+        + ("; reports compare with it from now on" if stored.active else "")
+        + told(loans),
         soft_wrap=True,
     )
 

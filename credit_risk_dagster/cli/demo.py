@@ -12,6 +12,7 @@ from credit_risk_dagster.cli.options import (
     CsvFile,
     Rate,
     Shifts,
+    SkipBad,
     parsed_shifts,
 )
 
@@ -37,6 +38,7 @@ def demo(
         Path | None, typer.Option("--json", help="Write the summary to this file.")
     ] = None,
     csv: CsvFile = None,
+    skip_bad: SkipBad = False,
     shift: Shifts = None,
     after: After = 0,
     state_dir: StateDir = None,
@@ -47,16 +49,18 @@ def demo(
     terminal it keeps streaming and serving until Ctrl-C. Exits with 0 only if every event that was
     sent is accounted for.
     """
+    from credit_risk_dagster.domain.shifts import shifted
+    from credit_risk_dagster.pipelines.loan_files import csv_loans
+    from credit_risk_dagster.pipelines.loans import builtin_loans, endless
     from infra.embedded.demo import run_demo
 
+    loans = csv_loans(csv, skip_bad=skip_bad, again=True) if csv else builtin_loans()
     ok = run_demo(
+        shifted(endless(loans), parsed_shifts(shift), after),
         events=events,
         rate=rate,
         stay=sys.stdout.isatty() and not exit_,
         json_file=json_file,
-        csv=csv,
-        shifts=parsed_shifts(shift),
-        after=after,
         state_dir=state_dir,
         console=out,
     )

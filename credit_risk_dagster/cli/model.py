@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from credit_risk_dagster.cli.console import out
+from credit_risk_dagster.cli.console import err, out
+from credit_risk_dagster.cli.options import SkipBad, told
 from credit_risk_dagster.settings import DrainSettings, ModelSettings, WarehouseSettings
 
 if TYPE_CHECKING:
     from credit_risk_dagster.domain.model.benchmark import Benchmark
+    from credit_risk_dagster.pipelines.loan_files import LoanFile
     from credit_risk_dagster.pipelines.modelling import Modelling
     from resources.postgres.connection import Warehouse
     from resources.postgres.models import StoredModel
@@ -50,13 +52,14 @@ def benchmark(
     outcome: OutcomeName = None,
     features: Features = None,
     seed: Seed = None,
+    skip_bad: SkipBad = False,
     json_: Json = False,
 ) -> None:
     """Train models, compare them with the policy's rules, and store nothing.
 
     Needs no server unless the sample is the table's.
     """
-    found = _model(sample, outcome, features, seed)
+    found = _model(sample, outcome, features, seed, skip_bad)
     if json_:
         _print_json(asdict(found.benchmark))
         return
@@ -69,13 +72,14 @@ def train_command(
     outcome: OutcomeName = None,
     features: Features = None,
     seed: Seed = None,
+    skip_bad: SkipBad = False,
 ) -> None:
     """Train models, compare them with the policy's rules, and store both."""
     import uuid
 
     from credit_risk_dagster.pipelines.modelling import store
 
-    found = _model(sample, outcome, features, seed)
+    found = _model(sample, outcome, features, seed, skip_bad)
     stored = store(_warehouse(), found, f"model-{uuid.uuid4()}")
     _print_benchmark(found)
     ids = ", ".join(f"{kind} {model_id}" for kind, model_id in stored.models.items())
@@ -141,7 +145,11 @@ def export(model_id: ModelId) -> None:
 
 
 def _model(
-    sample: str | None, outcome: str | None, features: str | None, seed: int | None
+    sample: str | None,
+    outcome: str | None,
+    features: str | None,
+    seed: int | None,
+    skip_bad: bool,
 ) -> "Modelling":
     from credit_risk_dagster.domain.features import select_features
     from credit_risk_dagster.domain.model.outcome import load_outcome
@@ -157,9 +165,14 @@ def _model(
     settings = ModelSettings(**{name: value for name, value in given.items() if value is not None})
     chosen = select_features(settings.feature_names)
     policy = load_policy(DrainSettings().policy_file)
+    source: str | LoanFile = settings.sample
+    if source not in (modelling.SCORED, modelling.BUILTIN):
+        source = modelling.sample_file(settings.sample, skip_bad=skip_bad)
     loans = modelling.load_sample(
-        settings.sample, load_outcome(settings.outcome), policy, _warehouse(), settings.max_rows
+        source, load_outcome(settings.outcome), policy, _warehouse(), settings.max_rows
     )
+    if said := told(source):
+        err.print(said.removeprefix("; "), soft_wrap=True)
     return modelling.model(loans, chosen, policy, settings.seed, logging.getLogger(__name__))
 
 

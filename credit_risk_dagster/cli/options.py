@@ -23,9 +23,12 @@ CsvFile = Annotated[
     Path | None,
     typer.Option(
         "--csv",
-        help="A LendingClub CSV (plain, .gz or .zip), streamed; without it, the 10,000 built-in "
-        "real loans of 2018.",
+        help="A LendingClub CSV, plain or compressed, or a pipe (- is stdin), streamed; without "
+        "it, the 10,000 built-in real loans of 2018.",
     ),
+]
+SkipBad = Annotated[
+    bool, typer.Option("--skip-bad", help="Leave out the CSV's damaged rows, and count them.")
 ]
 Shifts = Annotated[
     list[str] | None,
@@ -52,6 +55,12 @@ def kafka(bootstrap: str | None, topic: str | None) -> KafkaSettings:
     """The configured broker and topic, or those that were named."""
     given: dict[str, Any] = {"bootstrap_servers": bootstrap, "topic": topic}
     return KafkaSettings(**{name: value for name, value in given.items() if value})
+
+
+def told(loans: object) -> str:
+    """What is to be said of loans that were read, after what was done with them."""
+    said = getattr(loans, "left_out", str)()
+    return f"; {said}" if said else ""
 
 
 def parsed_shifts(texts: list[str] | None) -> "list[Shift]":

@@ -1,7 +1,7 @@
 """`credit-risk produce`, `status` and `score`: loans into the stream, and through the policy."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,9 +17,11 @@ from credit_risk_dagster.cli.options import (
     Json,
     Rate,
     Shifts,
+    SkipBad,
     Topic,
     kafka,
     parsed_shifts,
+    told,
 )
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DEFAULT_POLICY
@@ -35,6 +37,7 @@ SCORE_CHUNK_EVENTS = 5_000
 @app.command()
 def produce(
     csv: CsvFile = None,
+    skip_bad: SkipBad = False,
     rate: Rate = 10,
     max_: Annotated[int | None, typer.Option("--max", min=1, help="Stop after so many.")] = None,
     loop: Annotated[bool, typer.Option("--loop", help="Start over at the end.")] = False,
@@ -45,24 +48,22 @@ def produce(
 ) -> None:
     """Replay LendingClub loans into the topic, which is created if it is missing."""
     from credit_risk_dagster.domain.shifts import shifted
-    from credit_risk_dagster.pipelines import loans as sources
+    from credit_risk_dagster.pipelines.loan_files import csv_loans
+    from credit_risk_dagster.pipelines.loans import BUILTIN_LOANS, Row, builtin_loans, endless
     from credit_risk_dagster.pipelines.producer import produce as send
     from resources.kafka.topics import ensure_topic
 
     settings = kafka(bootstrap, topic)
     shifts = parsed_shifts(shift)
-    loans = sources.csv_loans(csv) if csv else sources.builtin_loans()
+    read: Iterable[Row] = csv_loans(csv, skip_bad=skip_bad, again=loop) if csv else builtin_loans()
     ensure_topic(settings)
-    total = None if loop else (max_ if csv or max_ else sources.BUILTIN_LOANS)
-    if loop:
-        loans = sources.endless(loans)
+    total = None if loop else (max_ if csv or max_ else BUILTIN_LOANS)
+    loans = shifted(endless(read) if loop else read, shifts, after)
     with progress("sent", total) as show:
-        produced = send(
-            settings, shifted(loans, shifts, after), rate=rate, max_events=max_, on_progress=show
-        )
+        produced = send(settings, loans, rate=rate, max_events=max_, on_progress=show)
     out.print(
         f"{produced.acknowledged:,} events in topic {settings.topic}, "
-        f"{produced.acknowledged / max(produced.seconds, 1e-9):,.0f} a second",
+        f"{produced.acknowledged / max(produced.seconds, 1e-9):,.0f} a second{told(read)}",
         soft_wrap=True,
     )
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.loan_files import LoanFile, csv_loans
 from credit_risk_dagster.settings import DriftSettings
 from resources.postgres.baselines import Baselines, StoredBaseline
 from resources.postgres.connection import Warehouse
@@ -44,7 +44,7 @@ def freeze_baseline(
     policy: Policy,
     *,
     rows: int | None = None,
-    csv: Path | None = None,
+    csv: LoanFile | None = None,
     name: str | None = None,
     activate: bool = True,
 ) -> tuple[StoredBaseline, bool]:
@@ -67,7 +67,7 @@ def freeze_baseline(
         LoansUnavailable: the CSV cannot be read.
     """
     if rows is None:
-        csv = csv or settings.baseline_csv
+        csv = csv or (csv_loans(settings.baseline_csv) if settings.baseline_csv else None)
     with warehouse.session("baseline") as connection:
         ledger = DriftLedger(connection)
         if csv:
@@ -95,26 +95,24 @@ def _freeze_first(ledger: DriftLedger, topic: str, source_id: int, rows: int) ->
     return freeze(found, rejected=rejected, origin=origin)
 
 
-def freeze_csv(path: Path, policy: Policy) -> Baseline:
+def freeze_csv(csv: LoanFile, policy: Policy) -> Baseline:
     """A baseline of a LendingClub CSV's loans, cleaned and decided as the stream's are.
 
     Raises:
         LoansUnavailable: the file cannot be read.
         TooFewApplications: none of its loans can be scored.
     """
-    from credit_risk_dagster.pipelines.loans import csv_loans
-
     encode = msgspec.json.Encoder().encode
-    loans = iter(csv_loans(path))
+    loans = iter(csv)
     parts, rejected = [], 0
     while chunk := [encode(loan) for loan in islice(loans, _CSV_CHUNK)]:
         assessment = assess(decode(chunk), policy)
         parts.append(assessment.scored.select([*COLUMNS, "risk_tier"]))
         rejected += len(assessment.rejected_at)
     if not sum(map(len, parts)):
-        raise TooFewApplications(f"{path}: none of its loans can be scored")
+        raise TooFewApplications(f"{csv.name}: none of its loans can be scored")
     return freeze(
-        pa.Table.from_batches(parts), rejected=rejected, origin=f"the loans of {path.name}"
+        pa.Table.from_batches(parts), rejected=rejected, origin=f"the loans of {csv.name}"
     )
 
 

@@ -1,18 +1,10 @@
-"""Where loans come from: the built-in ones, or a LendingClub CSV.
+"""Loans: rows under LendingClub's own column names, in which missing values are None.
 
-A loan is a row under LendingClub's own column names. Missing values are None.
+The built-in ones are here, those of a CSV in `loan_files`.
 """
 
-import csv
-import gzip
-import io
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from itertools import islice
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from credit_risk_dagster.errors import PlatformError
 
@@ -22,18 +14,6 @@ if TYPE_CHECKING:
 Row = Mapping[str, Any]
 
 BUILTIN_LOANS = 10_000
-REQUIRED_COLUMNS = ("id", "loan_amnt", "annual_inc", "dti", "int_rate", "earliest_cr_line")
-_HEADER_WITHIN_LINES = 5
-# RuntimeError is what an encrypted .zip raises.
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    RuntimeError,
-    csv.Error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class LoansUnavailable(PlatformError):
@@ -127,79 +107,6 @@ def _emp_length(years: float) -> str:
     if years < 1:
         return "< 1 year"
     return f"{years:.0f} year" + ("s" if years > 1 else "")
-
-
-def csv_loans(path: Path) -> Iterable[Row]:
-    """The loans of a LendingClub CSV: plain, .gz, or a .zip with one file in it.
-
-    Values stay the strings that the file has. The file is streamed, so its size does not matter;
-    each iteration reads it anew. LendingClub's notes above the header and below the loans are left
-    out.
-
-    Raises:
-        LoansUnavailable: no such file, not a CSV, or required columns are not there. While
-            iterating: the file is damaged.
-    """
-    return _CsvLoans(path)
-
-
-class _CsvLoans:
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with self._open() as lines:
-            self._read_header(csv.reader(lines))
-
-    def __iter__(self) -> Iterator[Row]:
-        with self._open() as lines:
-            reader = csv.reader(lines)
-            header = self._read_header(reader)
-            for values in reader:
-                if not any(values[1:]):
-                    continue  # an empty line, or a note: text in its first field and nothing else
-                if len(values) != len(header):
-                    raise ValueError(
-                        f"line {reader.line_num} has {len(values)} fields, "
-                        f"the header has {len(header)}"
-                    )
-                yield dict(zip(header, [value or None for value in values], strict=True))
-
-    def _read_header(self, reader: Iterator[list[str]]) -> list[str]:
-        """Read up to the header; in quarterly files a note stands above it."""
-        missing: list[str] = list(REQUIRED_COLUMNS)
-        for header in islice(reader, _HEADER_WITHIN_LINES):
-            absent = [name for name in REQUIRED_COLUMNS if name not in header]
-            if not absent:
-                return header
-            missing = min(missing, absent, key=len)
-        raise ValueError(f"not a LendingClub CSV, it has no column {', '.join(missing)}")
-
-    @contextmanager
-    def _open(self) -> Iterator[Iterable[str]]:
-        try:
-            with ExitStack() as stack:
-                file: IO[bytes] = stack.enter_context(self._path.open("rb"))
-                suffix = self._path.suffix.lower()
-                if suffix == ".gz":
-                    file = stack.enter_context(cast(IO[bytes], gzip.GzipFile(fileobj=file)))
-                elif suffix == ".zip":
-                    file = stack.enter_context(_only_member(zipfile.ZipFile(file)))
-                # A strange byte in a job title must not end the replay.
-                yield io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")
-        except FileNotFoundError as error:
-            raise LoansUnavailable(f"{self._path}: no such file") from error
-        except _UNREADABLE as error:
-            raise LoansUnavailable(f"{self._path}: {error}") from error
-
-
-def _only_member(archive: zipfile.ZipFile) -> IO[bytes]:
-    members = [
-        member
-        for member in archive.infolist()
-        if not member.is_dir() and not member.filename.startswith("__MACOSX/")
-    ]
-    if len(members) != 1:
-        raise ValueError(f"a .zip must have one file in it, this one has {len(members)}")
-    return archive.open(members[0])
 
 
 def endless(loans: Iterable[Row]) -> Iterator[Row]:

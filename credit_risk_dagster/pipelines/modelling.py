@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +36,9 @@ from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
 from resources.postgres.connection import Warehouse
 from resources.postgres.models import ModelStore, NewModel, StoredModel
+
+if TYPE_CHECKING:
+    from credit_risk_dagster.pipelines.loan_files import LoanFile
 
 SCORED, BUILTIN = "scored", "builtin"
 _CHUNK_LOANS = 50_000
@@ -85,13 +88,17 @@ class Stored:
 
 
 def load_sample(
-    source: str, outcome: Outcome, policy: Policy, warehouse: Warehouse | None, max_rows: int
+    source: "str | LoanFile",
+    outcome: Outcome,
+    policy: Policy,
+    warehouse: Warehouse | None,
+    max_rows: int,
 ) -> Sample:
     """The loans with an outcome.
 
     Args:
         source: `SCORED`, the newest rows of scored_applications; `BUILTIN`, the 10,000 built-in
-            loans; or the path of a LendingClub CSV.
+            loans; or a LendingClub CSV, or the path of one.
         outcome: what is bad and what is good.
         policy: cleans with its scoring; the sample does not depend on its thresholds.
         warehouse: for `SCORED`.
@@ -108,16 +115,31 @@ def load_sample(
         with warehouse.session("model") as connection:
             rows = ModelStore(connection).outcomes([*outcome.bad, *outcome.good], max_rows)
         return make_sample(source, outcome, rows)
-    from credit_risk_dagster.pipelines.loans import builtin_loans, csv_loans
+    from credit_risk_dagster.pipelines.loans import builtin_loans
 
     if source == BUILTIN:
         return make_sample(source, outcome, _cleaned(builtin_loans(), policy, max_rows))
+    file = sample_file(source) if isinstance(source, str) else source
+    return make_sample(file.name, outcome, _cleaned(file, policy, max_rows))
+
+
+def sample_file(source: str, *, skip_bad: bool = False) -> "LoanFile":
+    """The CSV that a sample's name means.
+
+    Args:
+        skip_bad: leave out its damaged rows.
+
+    Raises:
+        SampleUnavailable, LoansUnavailable: as `load_sample`.
+    """
+    from credit_risk_dagster.pipelines.loan_files import csv_loans
+
     path = Path(source)
-    if not path.suffix:
+    if not path.suffix and not path.exists():
         raise SampleUnavailable(
             f"there is no sample {source!r}: take {SCORED}, {BUILTIN}, or a LendingClub CSV"
         )
-    return make_sample(path.name, outcome, _cleaned(csv_loans(path), policy, max_rows))
+    return csv_loans(path, skip_bad=skip_bad)
 
 
 def _cleaned(loans: Iterable[Any], policy: Policy, max_rows: int) -> pa.Table:

@@ -19,7 +19,7 @@ from kafka.errors import KafkaError
 from kafka.partitioner.default import murmur2
 
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.pipelines.loans import Row, endless
+from credit_risk_dagster.pipelines.loans import LoansUnavailable, Row, endless
 from credit_risk_dagster.settings import KafkaSettings
 from resources.kafka.broker import Broker
 from resources.kafka.topics import partitions_of
@@ -79,7 +79,8 @@ def produce(
         BrokerUnavailable: the broker does not answer.
         TopicMissing: the topic does not exist; see `ensure_topic`.
         DeliveryFailed: the broker did not take an event.
-        LoansUnavailable: the loans cannot be read.
+        LoansUnavailable: the loans cannot be read; what was read before it is delivered, and
+            counted in the message.
     """
     if not 0 <= rate < math.inf:
         raise ValueError(f"the rate must be 0 (as fast as possible) or more a second, not {rate}")
@@ -98,6 +99,10 @@ def produce(
                 sending.send(row)
         except DeliveryFailed:
             raise
+        except LoansUnavailable as error:
+            sending.finish(4 * settings.timeout_ms / 1000)
+            sent = f"{sending.acknowledged:,} events were sent before it"
+            raise LoansUnavailable(f"{error} ({sent})") from error
         except Exception:
             # Reading the loans failed; what was read before it is delivered all the same.
             sending.finish(4 * settings.timeout_ms / 1000)

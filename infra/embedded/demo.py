@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,9 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 from credit_risk_dagster.domain.latency import percentile
-from credit_risk_dagster.domain.shifts import Shift, shifted
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.pipelines.loans import Row, builtin_loans, csv_loans, endless
+from credit_risk_dagster.pipelines.loans import Row
 from credit_risk_dagster.pipelines.producer import Produced, produce
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.stack import DEFAULT_STATE, Stack
@@ -82,32 +81,28 @@ class Summary:
 
 
 def run_demo(
+    loans: Iterator[Row],
     *,
     events: int,
     rate: float,
     stay: bool,
     json_file: Path | None,
-    csv: Path | None,
-    shifts: Sequence[Shift],
-    after: int,
     state_dir: Path | None,
     console: Console,
 ) -> bool:
     """Run the demo; returns whether every event that was sent is accounted for.
 
     Args:
+        loans: what to stream, without an end.
         events: how many to stream before the summary.
         rate: events a second; 0 is as fast as possible.
         stay: keep streaming and serving after the summary until interrupted.
         json_file: where to write the summary.
-        csv: a LendingClub CSV; None means the built-in loans.
-        shifts, after: change the loans after so many; see `domain.shifts`.
         state_dir: directory of the servers' state.
         console: where to print.
     """
     if json_file and (json_file.is_dir() or not os.access(json_file.parent, os.W_OK)):
         raise PlatformError(f"cannot write {json_file}")
-    loans = shifted(endless(csv_loans(csv) if csv else builtin_loans()), shifts, after)
     stop = threading.Event()
     reconciled = False
     # One worker, which has ended before the servers do.

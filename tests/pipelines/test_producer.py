@@ -1,7 +1,5 @@
 """The producer: its loans, its topic, and its sending, against a real broker."""
 
-import csv
-import gzip
 import math
 import os
 import signal
@@ -10,14 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from io import StringIO
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -32,11 +27,9 @@ from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.pipelines.loans import (
     BUILTIN_LOANS,
-    REQUIRED_COLUMNS,
     LoansUnavailable,
     Row,
     builtin_loans,
-    csv_loans,
     endless,
 )
 from credit_risk_dagster.pipelines.producer import DeliveryFailed, produce
@@ -131,158 +124,6 @@ def test_the_platform_scores_the_builtin_loans(loans: list[Row]) -> None:
 def test_importing_the_producer_does_not_import_pandas() -> None:
     code = "import sys, credit_risk_dagster.pipelines.producer; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-# --- CSV ----------------------------------------------------------------------------------------
-
-HEADER = (*REQUIRED_COLUMNS, "term", "emp_title", "emp_length")
-LINES: list[tuple[str, ...]] = [
-    ("1077501", "5000", "24000.0", "27.65", " 10.65%", "Jan-1985", " 36 months", "", "10+ years"),
-    ("1077430", "2500", "", "999", "15.27", "Apr-99", " 60 months", 'Ryder, "Inc"', "n/a"),
-    ("", "12000", "5e4", "-1", "13.56%", "3-Sep", " 36 months", "Zoë\nDesigner", "< 1 year"),
-]
-NOTE_ABOVE = "Notes offered by Prospectus (https://www.lendingclub.com/info/prospectus.action)"
-NOTES_BELOW = (
-    "Total amount funded in policy code 1: 460296150",
-    "Total amount funded in policy code 2: 0",
-)
-
-
-def expected_rows() -> list[dict[str, str | None]]:
-    return [
-        {name: value or None for name, value in zip(HEADER, line, strict=True)} for line in LINES
-    ]
-
-
-def csv_text(*, notes: bool = False) -> str:
-    file = StringIO(newline="")
-    writer = csv.writer(file)
-    if notes:
-        file.write(NOTE_ABOVE + "\n")
-    writer.writerow(HEADER)
-    writer.writerows(LINES)
-    if notes:
-        file.write("\n\n")
-        writer.writerow([NOTES_BELOW[0], *[""] * (len(HEADER) - 1)])
-        writer.writerow([NOTES_BELOW[1]])
-    return file.getvalue()
-
-
-def write_zip(path: Path, members: dict[str, str]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in members.items():
-            archive.writestr(name, text)
-    return path
-
-
-@pytest.mark.parametrize("notes", [False, True], ids=["bare", "with notes"])
-@pytest.mark.parametrize("kind", ["loans.csv", "loans.csv.gz", "LOANS.CSV.ZIP"])
-def test_csv_rows_come_as_they_are(tmp_path: Path, kind: str, notes: bool) -> None:
-    path = tmp_path / kind
-    text = csv_text(notes=notes)
-    if path.suffix == ".gz":
-        path.write_bytes(gzip.compress(text.encode()))
-    elif path.suffix == ".ZIP":
-        write_zip(path, {"x/LoanStats.csv": text, "__MACOSX/x/._LoanStats.csv": "junk"})
-    else:
-        path.write_text(text, newline="")
-    loans = csv_loans(path)
-    assert list(loans) == expected_rows()
-    assert list(loans) == expected_rows(), "a second reading begins at the beginning"
-
-
-def test_csv_with_byte_order_mark_and_foreign_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "loans.csv"
-    path.write_bytes(b"\xef\xbb\xbf" + csv_text().encode().replace("ë".encode(), b"\xeb"))
-    assert [row["emp_title"] for row in csv_loans(path)] == [None, 'Ryder, "Inc"', "Zo�\nDesigner"]
-
-
-def test_csv_without_loans(tmp_path: Path) -> None:
-    path = tmp_path / "loans.csv"
-    path.write_text(",".join(HEADER))
-    assert list(csv_loans(path)) == []
-
-
-def test_csv_without_the_required_columns(tmp_path: Path) -> None:
-    path = tmp_path / "loans.csv"
-    path.write_text("id,loan_amnt,annual_inc,int_rate\n1,2,3,4\n")
-    with pytest.raises(LoansUnavailable, match=r"loans\.csv.* no column dti, earliest_cr_line$"):
-        csv_loans(path)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("empty.csv", b"", "no column id, loan_amnt, annual_inc, dti, int_rate, earliest_cr_line"),
-        ("other.csv", b"a,b\n1,2\n" * 100, "not a LendingClub CSV"),
-        ("noise.csv", bytes(range(256)) * 2_000, "noise.csv"),
-        ("noise.gz", bytes(range(256)) * 10, "Not a gzipped file"),
-        ("noise.zip", bytes(range(256)) * 10, "not a zip file"),
-    ],
-)
-def test_no_csv(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(LoansUnavailable, match=message) as caught:
-        csv_loans(path)
-    assert str(path) in str(caught.value)
-
-
-def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(LoansUnavailable, match=r"missing\.csv: no such file"):
-        csv_loans(tmp_path / "missing.csv")
-    with pytest.raises(LoansUnavailable, match="directory"):
-        csv_loans(tmp_path)
-
-
-def test_a_zip_with_several_files(tmp_path: Path) -> None:
-    path = write_zip(tmp_path / "loans.zip", {"a.csv": csv_text(), "b.csv": csv_text()})
-    with pytest.raises(LoansUnavailable, match="must have one file in it, this one has 2"):
-        csv_loans(path)
-
-
-def test_a_damaged_csv_says_where(tmp_path: Path) -> None:
-    path = tmp_path / "loans.csv"
-    path.write_text(csv_text() + "7,8,9\n", newline="")
-    rows = iter(csv_loans(path))
-    assert [next(rows) for _ in LINES] == expected_rows()
-    with pytest.raises(LoansUnavailable, match=r"line 6 has 3 fields, the header has 9"):
-        next(rows)
-
-
-def test_a_truncated_gz(tmp_path: Path) -> None:
-    path = tmp_path / "loans.csv.gz"
-    lines = "".join(f"{number},1,2,3,4,Jan-1999,,,\n" for number in range(100_000))
-    whole = gzip.compress((",".join(HEADER) + "\n" + lines).encode())
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(LoansUnavailable, match="ended before the end-of-stream marker"):
-        list(csv_loans(path))
-
-
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_a_csv_is_never_loaded_whole(tmp_path: Path, suffix: str) -> None:
-    """Reading 200 MB takes no more memory than reading 1 MB."""
-    header = ",".join(HEADER) + "\n"
-    line = ",".join([*LINES[0][:-2], "x" * 20_000, "1 year"]) + "\n"
-    small, big = tmp_path / f"small.csv{suffix}", tmp_path / f"big.csv{suffix}"
-    for path, count in ((small, 50), (big, 10_000)):
-        with gzip.open(path, "wt", compresslevel=1) if suffix else path.open("w") as file:
-            file.write(header)
-            for _ in range(count):
-                file.write(line)
-    code = """
-import resource, sys
-from pathlib import Path
-from credit_risk_dagster.pipelines.loans import csv_loans
-for path in sys.argv[1:]:
-    rows = sum(1 for _ in csv_loans(Path(path)))
-    print(rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-    command = [sys.executable, "-c", code, str(small), str(big)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    (few, before), (many, after) = (map(int, out.split()) for out in done.stdout.splitlines())
-    assert (few, many) == (50, 10_000)
-    assert after - before < 4 * 1024, "kilobytes"
 
 
 # --- the topic ----------------------------------------------------------------------------------

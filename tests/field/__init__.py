@@ -1,0 +1,2 @@
+"""What people who do this job have and report: a case each, its source in the docstring, its values
+made up."""
