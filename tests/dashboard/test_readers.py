@@ -88,6 +88,8 @@ def test_a_reader_writes_nothing(
         "CREATE TABLE credit_risk.mine (a int)",
         "SELECT ensure_partitions()",
         "SELECT roll_up_segments()",
+        "SELECT close_segments(now())",
+        "SELECT make_partitions('month')",
         "SELECT grant_reader('postgres')",
     ):
         assert refused(reader, statement), statement

@@ -1,5 +1,6 @@
 """The rollup by segment: every application once, whenever it runs."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from itertools import product
 from typing import Any, cast
@@ -89,21 +90,96 @@ def test_the_job_rolls_up_and_says_what_it_added(
     assert second.get_asset_materialization_events() == []
 
 
-def test_an_open_transaction_holds_it_back(
+WRITE = """
+    INSERT INTO scored_applications (source_id, partition, "offset", batch_id, policy_id,
+        recorded_at, loan_amnt, annual_inc, dti, int_rate, credit_history_years, dti_band,
+        rate_band, early_warning, risk_tier, reasons)
+    VALUES (1, 0, %s, 1, 1, now(), 1000, 1, 1, 1, 1, 'Low', 'Low', false, 'Low', '{}')
+"""
+UNTIL_NOW = "SELECT roll_up_segments_until(clock_timestamp(), '15 days')"
+
+
+def begin(connection: psycopg.Connection[Any]) -> datetime:
+    ((began,),) = rows(connection, "SELECT now()")
+    return cast("datetime", began)
+
+
+def test_who_writes_holds_it_back(
     warehouse: psycopg.Connection[Any], warehouse_settings: WarehouseSettings, commit: Commit
 ) -> None:
     commit(LOW)
-    age(warehouse, "1 hour")
-    roll_up(warehouse)
     with Warehouse(warehouse_settings).connect(autocommit=False) as drain:
-        began = drain.execute("SELECT now()").fetchone()
-        warehouse.execute(
-            "UPDATE segments_progress SET rolled_up_to = rolled_up_to - interval '1 day'"
-        )
-        roll_up(warehouse)
-        (until,) = rows(warehouse, "SELECT rolled_up_to FROM segments_progress")
-        assert began is not None
-        assert until[0] <= began[0]
+        began = begin(drain)
+        drain.execute(WRITE, (1_000,))
+        warehouse.execute(UNTIL_NOW)
+        ((until,),) = rows(warehouse, "SELECT rolled_up_to FROM segments_progress")
+        assert until == began
+        drain.execute(WRITE, (1_001,))  # it goes on as it began
+        drain.commit()
+        warehouse.execute(UNTIL_NOW)
+    assert rows(warehouse, ROLLED_UP) == rows(warehouse, COUNTED)
+    assert sum(row[5] for row in rows(warehouse, ROLLED_UP)) == 3
+
+
+def test_who_reads_does_not(
+    warehouse: psycopg.Connection[Any], warehouse_settings: WarehouseSettings, commit: Commit
+) -> None:
+    """A dump reads for hours; a session that was left open does nothing."""
+    with (
+        Warehouse(warehouse_settings).connect(autocommit=False) as dump,
+        Warehouse(warehouse_settings).connect(autocommit=False) as forgotten,
+    ):
+        dump.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        for table in ("scored_applications", "batches", "segments_progress"):
+            dump.execute(f"LOCK TABLE {table} IN ACCESS SHARE MODE".encode())
+        begin(dump), begin(forgotten)
+        commit(LOW, WATCHLIST)
+        assert rows(warehouse, UNTIL_NOW) == [(2,)]
+
+
+def test_who_writes_too_late_is_counted(
+    warehouse: psycopg.Connection[Any], warehouse_settings: WarehouseSettings, commit: Commit
+) -> None:
+    """A transaction that stood still between its beginning and its first row."""
+    commit(LOW, WATCHLIST)
+    with Warehouse(warehouse_settings).connect(autocommit=False) as late:
+        began = begin(late)
+        commit(LOW)
+        assert rows(warehouse, UNTIL_NOW) == [(3,)]
+        ((until,),) = rows(warehouse, "SELECT rolled_up_to FROM segments_progress")
+        assert until > began
+        late.execute(WRITE, (1_000,))
+        late.commit()
+    # What a page shows is right meanwhile: it counts itself what is not rolled up.
+    ((since,),) = rows(warehouse, "SELECT rolled_up_to FROM segments_progress")
+    assert since <= began
+    assert rows(warehouse, f"SELECT FROM segments_by_hour WHERE hour >= '{since}'") == []
+    warehouse.execute(UNTIL_NOW)
+    assert rows(warehouse, ROLLED_UP) == rows(warehouse, COUNTED)
+    assert sum(row[5] for row in rows(warehouse, ROLLED_UP)) == 4
+
+
+def test_writers_and_rollups_at_once(
+    warehouse: psycopg.Connection[Any], warehouse_settings: WarehouseSettings
+) -> None:
+    """However they meet: counted up to the moment, without any margin."""
+
+    def write(lane: int) -> None:
+        with Warehouse(warehouse_settings).connect(autocommit=False) as drain:
+            for number in range(150):
+                begin(drain)
+                drain.execute(WRITE, (lane * 1_000 + number,))
+                drain.commit()
+
+    with ThreadPoolExecutor(3) as lanes:
+        writing = [lanes.submit(write, lane) for lane in range(3)]
+        while not all(lane.done() for lane in writing):
+            warehouse.execute(UNTIL_NOW)
+    for lane in writing:
+        lane.result()
+    warehouse.execute(UNTIL_NOW)
+    assert rows(warehouse, ROLLED_UP) == rows(warehouse, COUNTED)
+    assert sum(row[5] for row in rows(warehouse, ROLLED_UP)) == 450
 
 
 def test_what_is_not_known_is_still_counted(
