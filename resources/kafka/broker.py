@@ -9,7 +9,7 @@ from kafka.errors import KafkaError
 
 from credit_risk_dagster.settings import DrainSettings, KafkaSettings
 from resources.kafka.client import open_client
-from resources.kafka.errors import BrokerUnavailable
+from resources.kafka.errors import BrokerUnavailable, refused
 from resources.kafka.reader import Reader
 from resources.kafka.watch import Identity, TopicState, Watch
 
@@ -67,11 +67,14 @@ class Broker:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Turn the client's errors into BrokerUnavailable."""
+        """Turn the client's errors into BrokerUnavailable or BrokerRefused."""
         try:
             yield
         except (KafkaError, OSError) as error:
-            raise BrokerUnavailable(self._settings.bootstrap_servers, error) from error
+            raise (
+                refused(error, self._settings)
+                or BrokerUnavailable(self._settings.bootstrap_servers, error)
+            ) from error
 
     @contextmanager
     def identity(self) -> Iterator[Identity]:

@@ -2,16 +2,28 @@
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord as ConsumerRecord
-from kafka.errors import CorruptRecordError, KafkaError, KafkaTimeoutError, UnsupportedCodecError
+from kafka.errors import (
+    BrokerResponseError,
+    CorruptRecordError,
+    KafkaError,
+    KafkaTimeoutError,
+    SaslAuthenticationFailedError,
+    UnsupportedCodecError,
+)
 from kafka.net.compat import KafkaNetClient
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
 
+from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import KafkaSettings
+from resources.kafka.access import Attempt, explain
 from resources.kafka.errors import UnreadableBatch
 
 # What goes wrong arrives as an exception; the client also logs it, with each of its attempts.
@@ -29,17 +41,20 @@ def open_client(kind: type[Client], settings: KafkaSettings, **options: Any) -> 
     A server that hangs keeps it waiting for ever in a TLS handshake, which no timeout of the
     client covers.
     """
-    networks: list[KafkaNetClient] = []
+    networks: list[_Network] = []
     gave_up = threading.Event()
 
     def make_network(**configs: Any) -> KafkaNetClient:
-        networks.append(KafkaNetClient(**configs))
+        networks.append(_Network(**configs))
         return networks[-1]
 
     def give_up() -> None:
         gave_up.set()
         for network in networks:
             network._net.stop()
+
+    def explained() -> PlatformError | None:
+        return explain(settings, [a for network in networks for a in network.attempts])
 
     patience = threading.Timer(2 * settings.timeout_ms / 1000, give_up)
     patience.start()
@@ -49,6 +64,8 @@ def open_client(kind: type[Client], settings: KafkaSettings, **options: Any) -> 
         for network in networks:
             network._net.stop()
             network.close()
+        if isinstance(error, KafkaError | OSError) and (reason := explained()):
+            raise reason from error
         if gave_up.is_set():
             raise KafkaTimeoutError(f"no answer within {patience.interval:g} s") from error
         raise
@@ -56,8 +73,70 @@ def open_client(kind: type[Client], settings: KafkaSettings, **options: Any) -> 
         patience.cancel()
     try:
         yield client
+    except (KafkaError, OSError) as error:
+        answered = isinstance(error, BrokerResponseError)
+        if not answered and (reason := explained()):
+            raise reason from error
+        raise
     finally:
         client.close()
+
+
+class _Manager(KafkaConnectionManager):
+    """Connections whose failures are remembered: the client itself only says that it gave up."""
+
+    def __init__(self, *args: Any, **configs: Any) -> None:
+        super().__init__(*args, **configs)
+        self.attempts: deque[Attempt] = deque(maxlen=8)
+
+    def get_connection(self, node_id: Any, *args: Any, **options: Any) -> Any:
+        known = self._conns.get(node_id)
+        connection = super().get_connection(node_id, *args, **options)
+        if connection is not known:
+            node = self.cluster.broker_metadata(node_id)
+            address = f"{node.host}:{node.port}"
+            number = None if self.cluster.is_bootstrap(node_id) else int(node_id)
+
+            def remember(was_open: bool, error: BaseException) -> None:
+                self.attempts.append(Attempt(address, number, was_open, error))
+                if isinstance(error, SaslAuthenticationFailedError):
+                    self._auth_failures[node_id] = error  # the same again would be no better
+
+            connection.init_future.add_errback(remember, False)
+            connection.init_future.add_callback(
+                lambda _: connection.close_future.add_errback(remember, True)
+            )
+            connection.init_future.add_callback(lambda _: self._forget(address))
+        return connection
+
+    def _forget(self, address: str) -> None:
+        """An address that could not be reached, and now is."""
+        kept = [a for a in self.attempts if a.was_open or a.address != address]
+        self.attempts.clear()
+        self.attempts.extend(kept)
+
+    async def _build_transport(self, *args: Any, **options: Any) -> Any:
+        transport = await super()._build_transport(*args, **options)
+        receive = transport._sock_recv
+
+        def receive_all() -> tuple[bytes, BaseException | None]:
+            # The client drops what arrives together with the end of a connection, which is where a
+            # broker says why it ends it.
+            data, error = receive()
+            return data, None if data else error
+
+        transport._sock_recv = receive_all
+        return transport
+
+
+class _Network(KafkaNetClient):
+    def __init__(self, **configs: Any) -> None:
+        selector = NetworkSelector(**configs)
+        super().__init__(selector, _Manager(selector, **configs))
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        return list(self._manager.attempts)
 
 
 def poll(

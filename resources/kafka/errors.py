@@ -1,16 +1,61 @@
 """What can be wrong with a broker or a topic, in words that say what to do."""
 
-from kafka.errors import UnsupportedCodecError
+import re
+
+from kafka.errors import (
+    AuthorizationError,
+    BrokerResponseError,
+    ClusterAuthorizationFailedError,
+    NodeNotReadyError,
+    TopicAuthorizationFailedError,
+    UnsupportedCodecError,
+)
 
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import KafkaSettings
 
 
 class BrokerUnavailable(PlatformError):
     """The broker does not answer, or refuses the client."""
 
-    def __init__(self, bootstrap_servers: str, cause: BaseException) -> None:
-        reason = " ".join(str(cause).split()) or type(cause).__name__
-        super().__init__(f"Kafka broker at {bootstrap_servers} does not answer: {reason}")
+    def __init__(
+        self, bootstrap_servers: str, cause: BaseException | str, *, answers: bool = False
+    ) -> None:
+        reason = cause if isinstance(cause, str) else in_words(cause)
+        state = "answers, but" if answers else "does not answer:"
+        super().__init__(f"Kafka broker at {bootstrap_servers} {state} {reason}")
+
+
+class BrokerRefused(PlatformError):
+    """The broker answers, and does not give what is asked: sign-in, encryption, or rights."""
+
+
+def in_words(error: BaseException) -> str:
+    """An error of the client in a few words, without the exchange that it quotes."""
+    if isinstance(error, NodeNotReadyError):
+        return "none of the cluster's brokers can be reached; they are tried again"
+    text = " ".join(str(error).split())
+    if isinstance(error, BrokerResponseError) and ("Response" in text or not error.args):
+        told = re.search(r"error_message='([^']+)'|error_message=\"([^\"]+)\"", text)
+        reason = next(filter(None, told.groups()), "") if told else type(error).description
+        return f"{type(error).__name__.removesuffix('Error')}: {' '.join(reason.split())}"
+    return text or type(error).__name__
+
+
+def refused(error: BaseException, settings: KafkaSettings) -> BrokerRefused | None:
+    """What an error of the broker says of rights; None when it is about something else."""
+    who = f"user {settings.sasl_username!r}" if settings.sasl_username else "whoever signs in so"
+    at = f"Kafka broker at {settings.bootstrap_servers} answers, but {who} may not"
+    if isinstance(error, TopicAuthorizationFailedError):
+        return BrokerRefused(
+            f"{at} use topic {settings.topic}: it needs the ACLs Describe and Read (to produce: "
+            "Write) on the topic"
+        )
+    if isinstance(error, ClusterAuthorizationFailedError):
+        return BrokerRefused(f"{at} do that on the cluster: it needs an ACL on the cluster")
+    if isinstance(error, AuthorizationError):
+        return BrokerRefused(f"{at} do that: {in_words(error)}")
+    return None
 
 
 class TopicMissing(PlatformError):
@@ -26,7 +71,7 @@ class UnreadableBatch(PlatformError):
 
     def __init__(self, topic: str, partition: int, offset: int, cause: BaseException) -> None:
         self.partition = partition
-        reason = " ".join(str(cause).split()) or type(cause).__name__
+        reason = in_words(cause)
         fix = (
             "install what pyproject.toml asks for (`make install`)"
             if isinstance(cause, UnsupportedCodecError)

@@ -14,7 +14,7 @@ from kafka.errors import KafkaError
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import KafkaSettings
 from resources.kafka.client import open_client
-from resources.kafka.errors import BrokerUnavailable
+from resources.kafka.errors import BrokerUnavailable, refused
 
 # Those that stood in line behind a failure fail with it, instead of waiting for one more each.
 _FAILURE_LASTS_SECONDS = 1.0
@@ -121,7 +121,7 @@ class Publisher:
                             metrics_enabled=False,
                         )
                     )
-                except (KafkaError, OSError) as error:
+                except (KafkaError, OSError, PlatformError) as error:
                     raise self._remember(error) from error
             return self._producer
 
@@ -129,7 +129,7 @@ class Publisher:
         """Forget a producer that failed; whatever else it holds fails, too."""
         with self._lock:
             if producer is not self._producer:  # forgotten before, with another of its events
-                return BrokerUnavailable(self._settings.bootstrap_servers, error)
+                return self._told(error)
             self._disconnect()
             return self._remember(error)
 
@@ -142,5 +142,12 @@ class Publisher:
 
     def _remember(self, error: BaseException) -> PlatformError:
         self._failed_at = time.monotonic()
-        self._failure = BrokerUnavailable(self._settings.bootstrap_servers, error)
+        self._failure = self._told(error)
         return self._failure
+
+    def _told(self, error: BaseException) -> PlatformError:
+        if isinstance(error, PlatformError):
+            return error
+        return refused(error, self._settings) or BrokerUnavailable(
+            self._settings.bootstrap_servers, error
+        )

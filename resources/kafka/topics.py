@@ -16,7 +16,7 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import KafkaSettings
 from resources.kafka.broker import Broker
 from resources.kafka.client import open_client
-from resources.kafka.errors import BrokerUnavailable, TopicMissing
+from resources.kafka.errors import BrokerUnavailable, TopicMissing, in_words, refused
 
 _TOPIC_CHANGE_SECONDS = 30.0
 
@@ -98,8 +98,9 @@ def _admin(settings: KafkaSettings) -> Iterator[KafkaAdminClient]:
         ) as admin:
             yield admin
     except BrokerResponseError as error:
-        raise TopicRefused(
-            f"Kafka broker at {settings.bootstrap_servers} refuses topic {settings.topic}: {error}"
+        raise refused(error, settings) or TopicRefused(
+            f"Kafka broker at {settings.bootstrap_servers} refuses topic {settings.topic}: "
+            f"{in_words(error)}"
         ) from error
     except (KafkaError, OSError) as error:
         raise BrokerUnavailable(settings.bootstrap_servers, error) from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import PartitionProducerState
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, NoError, UnknownTopicOrPartitionError, for_code
 
 from credit_risk_dagster.domain.record_time import record_times
 from resources.kafka.client import ConsumerRecord, poll
@@ -88,11 +88,14 @@ class Identity:
         """Cluster id, topic id and partitions. Raises TopicMissing."""
         cluster_id = self._admin.describe_cluster()["cluster_id"]
         (described,) = self._admin.describe_topics([self._topic])
-        if described["error_code"]:
+        error = for_code(described["error_code"])
+        if error is UnknownTopicOrPartitionError:
             raise TopicMissing(
                 f"topic {self._topic} does not exist on cluster {cluster_id}: "
                 "`credit-risk produce` or `credit-risk topic reset` creates it"
             )
+        if error is not NoError:
+            raise error
         partitions = sorted(p["partition_index"] for p in described["partitions"])
         topic_id = str(described["topic_id"] or "") or None
         return cluster_id, topic_id, partitions

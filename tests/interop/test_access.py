@@ -1,0 +1,149 @@
+"""Who may not in, and where a client is sent: one line that says which of the settings it is."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import product
+from typing import Any
+
+import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
+
+from credit_risk_dagster.settings import KafkaSettings
+from infra.embedded.servers import HOST, free_port
+from resources.kafka.broker import Broker
+from resources.kafka.errors import BrokerRefused, BrokerUnavailable, TopicMissing
+from resources.kafka.topics import ensure_topic
+from tests.interop.kafka import USERS, Kafka
+from tests.platform.pipeline import good_event, send
+
+ALICE = {
+    "security_protocol": "SASL_PLAINTEXT",
+    "sasl_mechanism": "SCRAM-SHA-512",
+    "sasl_username": "alice",
+    "sasl_password": USERS["alice"],
+}
+
+
+def settings(broker: Kafka, listener: str, **options: Any) -> KafkaSettings:
+    return KafkaSettings(
+        bootstrap_servers=broker.address(listener), topic="loans", timeout_ms=1_000, **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("listener", "options", "said"),
+    [
+        ("SASL_PLAINTEXT", {"sasl_password": "hush"}, "does not let user 'alice' in by SCRAM-SHA-"),
+        ("SASL_PLAINTEXT", {"sasl_username": "eve"}, "let user 'eve' in .*another password"),
+        (
+            "SASL_PLAINTEXT",
+            {"sasl_mechanism": "PLAIN", "sasl_password": "hush"},
+            "does not let user 'alice' in by PLAIN: no such user, or another password",
+        ),
+        ("PLAINTEXT", {}, "asks nobody to sign in.*KAFKA_SECURITY_PROTOCOL is SASL_PLAINTEXT"),
+        ("SASL_SSL", {}, "speaks TLS .KAFKA_SECURITY_PROTOCOL is SASL_PLAINTEXT"),
+        ("SASL_PLAINTEXT", {"security_protocol": "SASL_SSL"}, "listener does not speak TLS"),
+    ],
+)
+def test_who_does_not_sign_in_is_told_why(
+    broker: Kafka, listener: str, options: dict[str, str], said: str
+) -> None:
+    refused(settings(broker, listener, **{**ALICE, **options}), said)
+
+
+def test_a_listener_that_asks_who_one_is(broker: Kafka) -> None:
+    refused(settings(broker, "SASL_PLAINTEXT"), "asks who one is .*SASL_PLAINTEXT")
+
+
+@pytest.mark.parametrize("listener", ["SSL", "SASL_SSL"])
+def test_a_listener_that_speaks_tls(broker: Kafka, listener: str) -> None:
+    refused(settings(broker, listener), "speaks TLS .KAFKA_SECURITY_PROTOCOL is PLAINTEXT")
+
+
+def test_certificates(broker: Kafka) -> None:
+    known = broker.certificates
+    tls = {"security_protocol": "SSL"}
+    refused(settings(broker, "SSL", **tls), "not signed by .*KAFKA_SSL_CAFILE .not set")
+    refused(settings(broker, "SSL", **tls, ssl_cafile=known.other_ca), "KAFKA_SSL_CAFILE .*other")
+    refused(settings(broker, "SSL", **tls, ssl_cafile=known.ca), "asks for one .KAFKA_SSL_CERTFILE")
+    mutual = {"ssl_certfile": known.client, "ssl_keyfile": known.client_key}
+    with pytest.raises(BrokerRefused, match="Describe and Read"):  # in, and without rights
+        Broker(settings(broker, "SSL", **tls, ssl_cafile=known.ca, **mutual)).inspect()
+
+
+def refused(settings: KafkaSettings, said: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(
+        BrokerRefused, match=f"Kafka broker at {HOST}:.* answers, but .*{said}"
+    ) as e:
+        Broker(settings).inspect()
+    assert "hush" not in str(e.value)
+    assert "\n" not in str(e.value)
+    assert time.monotonic() - started < 10
+
+
+def test_an_advertised_address_that_nobody_resolves(broker: Kafka) -> None:
+    with pytest.raises(
+        BrokerUnavailable,
+        match=rf"broker at {broker.address('MISNAMED')} answers, but it advertises "
+        r"kafka.internal.invalid:9092 \(node 1\).*advertised.listeners",
+    ):
+        Broker(settings(broker, "MISNAMED")).inspect()
+
+
+def test_nobody_there(broker: Kafka) -> None:
+    nowhere = KafkaSettings(bootstrap_servers=f"{HOST}:{free_port()}", timeout_ms=500)
+    with pytest.raises(BrokerUnavailable, match="does not answer"):
+        Broker(nowhere).inspect()
+
+
+@contextmanager
+def granted(broker: Kafka, topic: str, *operations: ACLOperation) -> Iterator[None]:
+    """Rights of alice on a topic."""
+    acls = [
+        ACL(
+            principal="User:alice",
+            host="*",
+            operation=operation,
+            permission_type=ACLPermissionType.ALLOW,
+            resource_pattern=ResourcePattern(ResourceType.TOPIC, topic),
+        )
+        for operation in operations
+    ]
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    try:
+        admin.create_acls(acls)
+        yield
+        admin.delete_acls(acls)
+    finally:
+        admin.close()
+
+
+PROTOCOLS, MECHANISMS = ["SASL_PLAINTEXT", "SASL_SSL"], ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+
+
+@pytest.mark.parametrize(("protocol", "mechanism"), product(PROTOCOLS, MECHANISMS))
+def test_rights(
+    broker: Kafka, kafka_settings: KafkaSettings, protocol: str, mechanism: str
+) -> None:
+    send(kafka_settings, [good_event(1)])
+    ca = broker.certificates.ca if protocol == "SASL_SSL" else None
+    access = {**ALICE, "security_protocol": protocol, "sasl_mechanism": mechanism, "ssl_cafile": ca}
+    alice = settings(broker, protocol, **access).model_copy(update={"topic": kafka_settings.topic})
+    lacking = pytest.raises(BrokerRefused, match=r"user 'alice' may not use topic .* Describe and")
+    with lacking:
+        Broker(alice).inspect()
+    with granted(broker, alice.topic, ACLOperation.DESCRIBE), lacking:
+        Broker(alice).inspect()
+    with granted(broker, alice.topic, ACLOperation.DESCRIBE, ACLOperation.READ):
+        assert Broker(alice).inspect().end(0) == 1
+    with granted(broker, "other", ACLOperation.DESCRIBE):
+        other = alice.model_copy(update={"topic": "other"})
+        with pytest.raises(TopicMissing, match="topic other does not exist"):
+            Broker(other).inspect()
+        told = pytest.raises(BrokerRefused, match="user 'alice' may not")
+        with told as error:
+            ensure_topic(other)
+        assert len(str(error.value)) < 250
