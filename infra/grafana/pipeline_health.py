@@ -119,7 +119,7 @@ def _must_not_be() -> list[Panel]:
             "max(credit_risk_lost_events_unacknowledged)",
             "none",
             zero_or(RED),
-            width=6,
+            width=4,
         ),
         number(
             "Topic",
@@ -127,8 +127,24 @@ def _must_not_be() -> list[Panel]:
             "max(credit_risk_topic_missing) + 2 * max(credit_risk_topic_replaced)",
             "none",
             zero_or(RED),
-            width=6,
+            width=4,
             words={0: ("as it was", GREEN), 1: ("missing", RED), 2: ("replaced", RED)},
+        ),
+        number(
+            "Held back",
+            "Offsets that nobody can read until a producer's transaction is over.",
+            "sum(max by (partition) (credit_risk_open_transaction_offsets))",
+            "none",
+            zero_or(YELLOW),
+            width=4,
+        ),
+        number(
+            "Unstorable, 1 h",
+            "Events of an hour that Postgres refused, which are rejected for that.",
+            "max(increase(credit_risk_unstorable_events_total[1h]))",
+            "none",
+            zero_or(YELLOW),
+            width=4,
         ),
         number(
             "Failing checks",
@@ -136,7 +152,7 @@ def _must_not_be() -> list[Panel]:
             "sum(max by (asset, check, severity) (credit_risk_check_failed)) or vector(0)",
             "none",
             zero_or(YELLOW),
-            width=6,
+            width=4,
         ),
         number(
             "Oldest answer",
@@ -144,7 +160,7 @@ def _must_not_be() -> list[Panel]:
             "max(min by (server) (credit_risk_answer_age_seconds))",
             "s",
             [(None, GREEN), (15, YELLOW), (60, RED)],
-            width=6,
+            width=4,
         ),
     ]
 

@@ -136,6 +136,11 @@ def test_counters_are_what_the_tables_hold_and_never_fall(
     assert of(found, "decisions_total", tier="Low") == 0
     assert of(found, "rejects_total", reason="invalid_json") == 1
     assert of(found, "rejects_total", reason="missing_required:dti") == 1
+    assert of(found, "unstorable_events_total") == 0
+    pipeline.query(
+        "INSERT INTO reject_totals VALUES (0, 'unstorable:data', 2) RETURNING 1",
+    )
+    assert of(check(), "unstorable_events_total") == 2
     assert of(found, "committed_offset", partition="0") == 3
     assert of(found, "end_offset", partition="0") == 3
     assert of(found, "archive_lag_events", partition="0") == 3

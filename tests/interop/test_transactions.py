@@ -1,6 +1,7 @@
 """Transactions: what is not committed is not read, and what is not over is said to be."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
@@ -9,10 +10,13 @@ import dagster as dg
 import pytest
 from kafka import KafkaProducer
 
+from credit_risk_dagster.api.metrics.stream import TopicWatch, stream_metrics
+from credit_risk_dagster.api.question import Told
 from credit_risk_dagster.pipelines.stream_health import measure_backlog
 from credit_risk_dagster.settings import KafkaSettings, Settings
 from resources.kafka.broker import Broker
 from resources.postgres.connection import Warehouse
+from resources.postgres.metrics import MetricsLedger
 from sensors.offsets import loan_applications_offsets
 from tests.interop.conftest import COMMITTED, SENT
 from tests.platform.pipeline import Pipeline, good_event
@@ -66,6 +70,41 @@ def test_an_open_transaction_is_told_and_starts_no_run(
     assert pipeline.broker.inspect().open_transactions == {}
     assert pipeline.drain().scored == 8
     assert pipeline.unreconciled() == 0
+
+
+def test_the_metrics_tell_an_open_transaction_and_how_old_it_is(pipeline: Pipeline) -> None:
+    pipeline.send_and_drain([good_event(i) for i in range(10)])
+    watch = TopicWatch(pipeline.kafka)
+    with watch.connect() as look, pipeline.warehouse.session() as connection:
+        ledger = MetricsLedger(connection, pipeline.kafka.topic)
+
+        def told(name: str) -> tuple[str, float]:
+            """Of partition 0: the producer, and the value."""
+            snapshot = ledger.read()
+            watch.learn(snapshot)
+            (sample,) = (
+                sample
+                for family in stream_metrics(snapshot, Told(look(), time.time(), up=True))
+                for sample in family.samples
+                if sample.name == f"credit_risk_{name}" and sample.labels["partition"] == "0"
+            )
+            return sample.labels.get("producer_id", ""), sample.value
+
+        assert told("open_transaction_offsets") == told("open_transaction_seconds") == ("", 0)
+        with transactional(pipeline.kafka, pipeline.kafka.topic) as producer:
+            for at in (10, 16):
+                began = time.time()
+                producer.begin_transaction()
+                send(producer, pipeline.kafka, 5)
+                who, waiting = told("open_transaction_offsets")
+                assert (who != "", waiting) == (True, 5)
+                time.sleep(0.5)  # what is measured is time
+                assert 0.4 < told("open_transaction_seconds")[1] < time.time() - began + 1
+                assert told("lag_events")[1] == 0  # nobody can read it
+                producer.commit_transaction()
+                assert told("open_transaction_offsets") == ("", 0)
+                assert told("lag_events")[1] == 6
+                assert pipeline.drain().ranges == {0: (at, at + 6)}
 
 
 def tick(settings: Settings, instance: dg.DagsterInstance) -> object:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from prometheus_client.core import Metric
 
 from credit_risk_dagster.api.metrics.families import counter, gauge, histogram
+from credit_risk_dagster.domain.events import UNSTORABLE
 from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, STAGE_BOUNDS_SECONDS
 from resources.postgres.metrics import Row, Snapshot
 
@@ -30,6 +31,11 @@ def ledger_metrics(snapshot: Snapshot) -> Iterator[Metric]:
         "rejects",
         "Events of the stream that could not be scored, by reason",
         [({"reason": reason}, events) for reason, events in snapshot.rejected.items()],
+    )
+    yield counter(
+        "unstorable_events",
+        "Events that Postgres refused to store, which are rejected for that",
+        [({}, sum(snapshot.rejected.get(reason, 0) for reason in UNSTORABLE))],
     )
     yield counter(
         "redriven_events",

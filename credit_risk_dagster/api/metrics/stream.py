@@ -16,7 +16,7 @@ from credit_risk_dagster.api.question import Told
 from credit_risk_dagster.settings import KafkaSettings
 from resources.kafka.broker import Broker
 from resources.kafka.errors import TopicMissing
-from resources.kafka.watch import TopicState, Watch
+from resources.kafka.watch import OpenTransaction, TopicState, Watch
 from resources.postgres.metrics import Row, Snapshot
 
 
@@ -28,11 +28,14 @@ class Look:
         topic: None when there is none of that name.
         waiting: partition to the next offset to process, of those that had it, and since when it
             waits (Unix time).
+        held: partition to the open transaction behind which nothing can be read, and since when it
+            is seen (Unix time).
         replaced: it is not the topic whose offsets are committed: recreated, or cut short.
     """
 
     topic: TopicState | None
     waiting: Mapping[int, tuple[int, float]] = field(default_factory=dict)
+    held: Mapping[int, tuple[OpenTransaction, float]] = field(default_factory=dict)
     replaced: bool = False
 
 
@@ -44,6 +47,7 @@ class TopicWatch:
         self._committed: dict[int, int] = {}
         self._source: tuple[str, str | None] = ("", None)
         self._waiting: dict[int, tuple[int, float]] = {}
+        self._held: dict[int, tuple[OpenTransaction, float]] = {}
         self._doubt = False
 
     def learn(self, snapshot: Snapshot) -> None:
@@ -83,7 +87,18 @@ class TopicWatch:
             else (before[p] if before.get(p, (None,))[0] == at else (at, now))
             for p, at in waiting.items()
         }
-        return Look(topic, self._waiting, replaced)
+        self._held = {
+            p: (found, self._held_since(p, found, now))
+            for p, found in topic.open_transactions.items()
+        }
+        return Look(topic, self._waiting, self._held, replaced)
+
+    def _held_since(self, partition: int, found: OpenTransaction, now: float) -> float:
+        """Since when a transaction holds back what is behind it: what the broker tells of its
+        producer, or the first time that it was seen."""
+        before, since = self._held.get(partition, (None, now))
+        seen = since if before and before.first_offset == found.first_offset else now
+        return min(seen, found.last_write or now)
 
 
 def stream_metrics(snapshot: Snapshot | None, told: Told[Look]) -> Iterator[Metric]:
@@ -100,6 +115,7 @@ def stream_metrics(snapshot: Snapshot | None, told: Told[Look]) -> Iterator[Metr
             "Whether the topic was recreated or cut short, so that nothing of it is scored",
             [({}, float(look.replaced))],
         )
+        yield from _transactions(look, now)
     topic = look.topic if look else None
     rows: dict[int, Row] = (
         {row["partition"]: row for row in snapshot.partitions} if snapshot else {}
@@ -143,4 +159,27 @@ def stream_metrics(snapshot: Snapshot | None, told: Told[Look]) -> Iterator[Metr
         "lag_seconds",
         "Seconds that the oldest event which is not committed has waited; 0 without one",
         [(labels[p], lags[p][1]) for p in labels],
+    )
+
+
+def _transactions(look: Look, now: float) -> Iterator[Metric]:
+    rows = []
+    for p in sorted(look.topic.offsets) if look.topic else ():
+        labels = {"partition": str(p), "producer_id": ""}
+        if p not in look.held:
+            rows.append((labels, 0, 0.0))
+            continue
+        found, since = look.held[p]
+        if found.producer_id is not None:
+            labels["producer_id"] = str(found.producer_id)
+        rows.append((labels, found.waiting, max(now - since, 0.0)))
+    yield gauge(
+        "open_transaction_offsets",
+        "Offsets that nobody can read until a producer's transaction is over; no part of the lag",
+        [(labels, waiting) for labels, waiting, _ in rows],
+    )
+    yield gauge(
+        "open_transaction_seconds",
+        "Seconds since its producer wrote last, or since it is seen; 0 without one",
+        [(labels, seconds) for labels, _, seconds in rows],
     )
