@@ -10,7 +10,13 @@ import streamlit as st
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.status import partition_status
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
-from resources.kafka.errors import BrokerUnavailable, TopicMissing, TopicReplaced
+from resources.kafka.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    TopicMissing,
+    TopicReplaced,
+    UnreadableBatch,
+)
 from resources.postgres.connection import NotMigrated, WarehouseUnavailable
 
 _logger = logging.getLogger(__name__)
@@ -52,6 +58,8 @@ class _Memory:
 # Their messages name hosts and commands, which are for the log.
 _WORDS: dict[type[PlatformError], str] = {
     BrokerUnavailable: f"the broker did not answer within {TIMEOUT_MS / 1000:g} s",
+    BrokerRefused: "the broker answers, and does not let the dashboard in",
+    UnreadableBatch: "the topic has a batch that cannot be read",
     TopicMissing: "the topic does not exist",
     TopicReplaced: "the topic was recreated or cut short: nothing is scored",
     WarehouseUnavailable: "Postgres does not answer",

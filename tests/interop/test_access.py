@@ -10,6 +10,8 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
+from credit_risk_dagster.api.metrics.stream import TopicWatch, stream_metrics
+from credit_risk_dagster.api.question import Question
 from credit_risk_dagster.settings import KafkaSettings
 from infra.embedded.servers import HOST, free_port
 from resources.kafka.broker import Broker
@@ -82,6 +84,22 @@ def refused(settings: KafkaSettings, said: str) -> None:
     assert "hush" not in str(e.value)
     assert "\n" not in str(e.value)
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("password", ["hush", ALICE["sasl_password"]])
+def test_a_broker_that_refuses_is_not_down(broker: Kafka, password: str) -> None:
+    """Of a wrong password it is known when the scrape connects, of a missing right when it asks."""
+    access = {**ALICE, "sasl_password": password}
+    watch = TopicWatch(settings(broker, "SASL_PLAINTEXT", **access))
+    question = Question("the broker", watch.connect, timeout=30)
+    for _ in range(4):
+        told = question.ask_for_the_last()()
+        assert told.up
+        assert told.answer
+        assert told.answer.refused
+    found = {m.name: m.samples[0].value for m in stream_metrics(None, told) if m.samples}
+    assert found["credit_risk_broker_refuses"] == 1
+    assert found["credit_risk_topic_missing"] == 0
 
 
 def test_an_advertised_address_that_nobody_resolves(broker: Kafka) -> None:

@@ -4,9 +4,10 @@ The broker is asked, and may be late or away. The drain writes with each batch w
 ended, so lag is known all the same; of each partition the newer of the two counts, with its age.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from prometheus_client.core import Metric
@@ -15,9 +16,11 @@ from credit_risk_dagster.api.metrics.families import gauge
 from credit_risk_dagster.api.question import Told
 from credit_risk_dagster.settings import KafkaSettings
 from resources.kafka.broker import Broker
-from resources.kafka.errors import TopicMissing
+from resources.kafka.errors import BrokerRefused, TopicMissing
 from resources.kafka.watch import OpenTransaction, TopicState, Watch
 from resources.postgres.metrics import Row, Snapshot
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,18 +28,20 @@ class Look:
     """The topic as the broker had it.
 
     Attributes:
-        topic: None when there is none of that name.
+        topic: None when there is none of that name, or when the broker refuses to tell.
         waiting: partition to the next offset to process, of those that had it, and since when it
             waits (Unix time).
         held: partition to the open transaction behind which nothing can be read, and since when it
             is seen (Unix time).
         replaced: it is not the topic whose offsets are committed: recreated, or cut short.
+        refused: the broker answers, and does not let this client in, or not to the topic.
     """
 
     topic: TopicState | None
     waiting: Mapping[int, tuple[int, float]] = field(default_factory=dict)
     held: Mapping[int, tuple[OpenTransaction, float]] = field(default_factory=dict)
     replaced: bool = False
+    refused: bool = False
 
 
 class TopicWatch:
@@ -59,16 +64,28 @@ class TopicWatch:
 
     @contextmanager
     def connect(self) -> Iterator[Callable[[], Look]]:
-        """Connect to the broker; the value looks."""
-        with Broker(self._settings).watch() as watch:
-            yield lambda: self._look(watch)
+        """Connect to the broker; the value looks. A broker that refuses is no broker that is down:
+        that is what is seen, once, and then to connect again is due."""
+        broker = Broker(self._settings)
+        with ExitStack() as stack:
+            refusals = iter([Look(None, refused=True)])
+            try:
+                watch = stack.enter_context(broker.watch())
+            except BrokerRefused as error:
+                log.warning("%s", error)
+                yield lambda: next(refusals)
+            else:
+                yield lambda: self._look(broker, watch)
 
-    def _look(self, watch: Watch) -> Look:
+    def _look(self, broker: Broker, watch: Watch) -> Look:
         committed, source = self._committed, self._source
         try:
-            topic = watch.state()
+            with broker.errors():
+                topic = watch.state()
         except TopicMissing:
             return Look(None)
+        except BrokerRefused:
+            return Look(None, refused=True)
         known = committed if topic.cluster_id == source[0] else {}
         recreated = bool(known and source[1] and topic.topic_id and source[1] != topic.topic_id)
         short = any(at > topic.end(p) for p, at in known.items())
@@ -108,12 +125,17 @@ def stream_metrics(snapshot: Snapshot | None, told: Told[Look]) -> Iterator[Metr
         yield gauge(
             "topic_missing",
             "Whether the broker has no topic of the configured name",
-            [({}, float(look.topic is None))],
+            [({}, float(look.topic is None and not look.refused))],
         )
         yield gauge(
             "topic_replaced",
             "Whether the topic was recreated or cut short, so that nothing of it is scored",
             [({}, float(look.replaced))],
+        )
+        yield gauge(
+            "broker_refuses",
+            "Whether the broker answers and does not let this client in, or not to the topic",
+            [({}, float(look.refused))],
         )
         yield from _transactions(look, now)
     topic = look.topic if look else None
