@@ -3,7 +3,8 @@ every lane that has a backlog. It holds no state that matters.
 """
 
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import dagster as dg
 import psycopg
 
-from assets_src.scoring import LANE_TAG, RECONCILIATION, score_applications
+from assets_src.scoring import LANE_TAG, LANES_TAG, RECONCILIATION, score_applications
 from credit_risk_dagster.domain.lanes import lane_of
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.status import StreamState, stream_state
@@ -24,8 +25,11 @@ from resources.postgres.ledger import Ledger
 
 # A run that starts for so many times longer than CREDIT_RISK_RUN_START_SECONDS is taken for gone. A
 # machine that is busy takes longer, and runs that are requested meanwhile make it busier. (A run
-# that dies while it starts is failed by its code server at once.)
+# that dies while it starts is failed by its code server at once.) One that waits in Dagster's queue
+# starts some time, however long that is.
 START_PATIENCE = 4
+# Between its creation and the queue a run is for a moment, or for ever, if who created it died.
+UNSUBMITTED_SECONDS = 7200.0
 # Runs that fail before they commit anything are started again less and less often.
 FRUITLESS_RUNS = 3
 LONGEST_PAUSE_SECONDS = 300.0
@@ -48,6 +52,7 @@ FINISHED = [
 class RunState(Enum):
     """What a lane's unfinished run is doing, by the lock of its own and the ledger."""
 
+    QUEUED = "is queued"
     STARTING = "is starting"
     LIVE = "drains"
     GONE = "is gone"
@@ -55,11 +60,42 @@ class RunState(Enum):
 
 @dataclass(frozen=True)
 class LaneRun:
-    """An unfinished run of a lane; session_seconds since its first commit, None before that."""
+    """An unfinished run that has partitions of a lane.
+
+    Attributes:
+        session_seconds: since its first commit; None before that.
+        lasts: how long its session is to be, when its launch said so.
+    """
 
     run_id: str
     state: RunState
     session_seconds: float | None = None
+    lasts: float | None = None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a run was launched to drain.
+
+    Attributes:
+        lane: of so many `lanes`; None of what nobody recorded.
+        partitions: of its bounds; empty without.
+        session_seconds: as the launch says; None when it does not.
+    """
+
+    lane: int | None
+    lanes: int | None
+    partitions: frozenset[int]
+    session_seconds: float | None
+
+    def has(self, partition: int, lanes: int) -> bool:
+        """Whether it drains a partition, of so many lanes now. It began, or begins, with those or
+        with those of its launch; what cannot be known is taken for it."""
+        if self.partitions:
+            return partition in self.partitions
+        if self.lane is None or (self.lanes is None and self.lane >= lanes):
+            return True
+        return self.lane in {lane_of(partition, n) for n in (lanes, self.lanes or lanes)}
 
 
 @dataclass(frozen=True)
@@ -79,20 +115,45 @@ def plan_lane(
     whatever Dagster knows of it yet.
     """
     present = [run for run in runs if run.state is not RunState.GONE]
-    if len(present) > 1:
-        names = " and ".join(f"run {run.run_id[:8]}" for run in present)
-        return Plan(False, f"{names} share it")
     if not present:
         if backlog > 0:
             return Plan(True, f"{backlog:,} new event{'' if backlog == 1 else 's'}")
         return Plan(False, "no new events")
-    (run,) = present
-    if run.session_seconds is None or session_seconds == 0:
-        return Plan(False, f"run {run.run_id[:8]} {run.state.value}")
-    left = session_seconds - run.session_seconds
+    names = " and ".join(f"run {run.run_id[:8]}" for run in present)
+    left = 0.0
+    for run in present:
+        lasts = session_seconds if run.lasts is None else run.lasts
+        if run.session_seconds is None or lasts == 0:  # a successor, or one that ends by itself
+            return Plan(
+                False, f"{names} share it" if len(present) > 1 else f"{names} {run.state.value}"
+            )
+        left = max(left, lasts - run.session_seconds)
     if left <= start_seconds:
-        return Plan(True, f"successor of run {run.run_id[:8]}, which has {max(left, 0):.0f} s left")
-    return Plan(False, f"run {run.run_id[:8]} drains, {left:.0f} s left, {backlog:,} events behind")
+        have = "has" if len(present) == 1 else "have"
+        return Plan(True, f"successor of {names}, which {have} {left:.0f} s left")
+    if len(present) > 1:
+        return Plan(False, f"{names} share it")
+    return Plan(False, f"{names} drains, {left:.0f} s left, {backlog:,} events behind")
+
+
+def launch_of(run: dg.DagsterRun) -> Launch:
+    """What a run was launched to drain, by its configuration: a launch by hand has no tags."""
+    config: Any = run.run_config
+    for name in ("ops", "score_stream", "config"):
+        config = config.get(name) if isinstance(config, Mapping) else None
+    config = config if isinstance(config, Mapping) else {}
+    lane = config.get("lane", run.tags.get(LANE_TAG, 0))
+    bounds = config.get("bounds") or []
+    seconds = config.get("session_seconds")
+    with suppress(TypeError, ValueError, KeyError):
+        return Launch(
+            int(lane),
+            int(run.tags[LANES_TAG]) if LANES_TAG in run.tags else None,
+            frozenset(int(bound["partition"]) for bound in bounds),
+            None if seconds is None else float(seconds),
+        )
+    # From a variable of the run's environment, say.
+    return Launch(None, None, frozenset(), None)
 
 
 def backlog_by_lane(stream: StreamState, lanes: int) -> dict[int, int]:
@@ -139,6 +200,7 @@ def loan_applications_offsets(
             run_config={"ops": {"score_stream": {"config": {"lane": lane}}}},
             tags={
                 LANE_TAG: str(lane),
+                LANES_TAG: str(settings.drain.lanes),
                 "credit_risk/why": plan.why,
                 # Run monitoring ends a run that hangs; a healthy one is far below this.
                 "dagster/max_runtime": str(round(3 * settings.drain.session_seconds + 300)),
@@ -148,6 +210,8 @@ def loan_applications_offsets(
         if plan.request
     ]
     if not requests:
+        if context.cursor:
+            context.update_cursor("")  # what it was about is over
         return dg.SkipReason("; ".join(f"lane {lane}: {plan.why}" for lane, plan in plans.items()))
     for lane, plan in plans.items():
         context.log.info("lane %d: %s", lane, plan.why)
@@ -162,17 +226,22 @@ def _plan_lanes(
 ) -> dict[int, Plan]:
     ledger = Ledger(connection)
     backlog = backlog_by_lane(stream, settings.lanes)
-    unfinished = instance.get_run_records(
-        dg.RunsFilter(job_name=score_applications.name, statuses=UNFINISHED)
-    )
+    unfinished = [
+        record
+        for record in instance.get_run_records(dg.RunsFilter(statuses=UNFINISHED))
+        if is_drain(record.dagster_run)
+    ]
+    launches = [launch_of(record.dagster_run) for record in unfinished]
     run_ids = [record.dagster_run.run_id for record in unfinished]
     connected, worked = connected_runs(connection, run_ids), ledger.session_seconds(run_ids)
     plans = {}
     for lane in range(settings.lanes):
+        # By partitions: after a change of CREDIT_RISK_LANES, runs of the lanes before have them.
+        partitions = [p for p in stream.topic.offsets if lane_of(p, settings.lanes) == lane]
         runs = [
             _lane_run(record, connected, worked, settings.run_start_seconds)
-            for record in unfinished
-            if record.dagster_run.tags.get(LANE_TAG, "0") == str(lane)
+            for record, launch in zip(unfinished, launches, strict=True)
+            if any(launch.has(partition, settings.lanes) for partition in partitions)
         ]
         plan = plan_lane(backlog[lane], runs, settings.session_seconds, settings.run_start_seconds)
         if held := _held_back(stream, lane, settings.lanes):
@@ -196,19 +265,32 @@ def _held_back(stream: StreamState, lane: int, lanes: int) -> str:
     )
 
 
+def is_drain(run: dg.DagsterRun) -> bool:
+    """Whether a run drains: the sensor's job, or the asset, materialized by hand."""
+    return run.job_name == score_applications.name or bool(
+        run.asset_selection and RECONCILIATION.asset_key in run.asset_selection
+    )
+
+
 def _lane_run(
     record: dg.RunRecord, connected: Container[str], worked: dict[str, float], start_seconds: float
 ) -> LaneRun:
-    run_id = record.dagster_run.run_id
-    session_seconds = worked.get(run_id)
-    age = time.time() - record.create_timestamp.timestamp()
-    if run_id in connected:
+    run = record.dagster_run
+    session_seconds = worked.get(run.run_id)
+    # Since it has that status: how long it was in the queue before says nothing.
+    age = time.time() - record.update_timestamp.timestamp()
+    patience = START_PATIENCE * start_seconds
+    if run.status is dg.DagsterRunStatus.NOT_STARTED:
+        patience = UNSUBMITTED_SECONDS
+    if run.run_id in connected:
         state = RunState.LIVE
-    elif session_seconds is None and age < START_PATIENCE * start_seconds:
-        state = RunState.STARTING
-    else:
+    elif session_seconds is not None:
         state = RunState.GONE
-    return LaneRun(run_id, state, session_seconds)
+    elif run.status is dg.DagsterRunStatus.QUEUED:
+        state = RunState.QUEUED
+    else:
+        state = RunState.STARTING if age < patience else RunState.GONE
+    return LaneRun(run.run_id, state, session_seconds, launch_of(run).session_seconds)
 
 
 def _pause(instance: dg.DagsterInstance, ledger: Ledger, lane: int) -> float:
@@ -236,7 +318,7 @@ def _report_replaced(
 ) -> dg.SensorResult | dg.SkipReason:
     """Fail the reconciliation check, once for each incident, and request nothing."""
     message = str(error)
-    if context.cursor == message:
+    if context.cursor == error.incident:
         return dg.SkipReason(message)
     evaluation = dg.AssetCheckEvaluation(
         asset_key=RECONCILIATION.asset_key,
@@ -244,7 +326,7 @@ def _report_replaced(
         passed=False,
         description=message,
     )
-    return dg.SensorResult(skip_reason=message, asset_events=[evaluation], cursor=message)
+    return dg.SensorResult(skip_reason=message, asset_events=[evaluation], cursor=error.incident)
 
 
 defs = dg.Definitions(sensors=[loan_applications_offsets])

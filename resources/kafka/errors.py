@@ -63,7 +63,15 @@ class TopicMissing(PlatformError):
 
 
 class TopicReplaced(PlatformError):
-    """The topic is not the one whose offsets were committed: recreated, truncated, or elsewhere."""
+    """The topic is not the one whose offsets were committed: recreated, truncated, or elsewhere.
+
+    Attributes:
+        incident: the same for as long as it lasts; the message has offsets that move.
+    """
+
+    def __init__(self, message: str, incident: str = "") -> None:
+        super().__init__(message)
+        self.incident = incident or message
 
 
 class UnreadableBatch(PlatformError):

@@ -36,6 +36,11 @@ class TopicState:
     offsets: Mapping[int, tuple[int, int]]
     open_transactions: Mapping[int, "OpenTransaction"] = field(default_factory=dict)
 
+    @property
+    def identity(self) -> str:
+        """Which topic it is, whatever it holds."""
+        return f"{self.cluster_id} {self.topic} {self.topic_id}"
+
     def end(self, partition: int) -> int:
         """The offset that the partition's next record will have (its high watermark); 0 without
         such a partition."""
@@ -159,7 +164,8 @@ class Watch:
                 return state
             if time.monotonic() > deadline:
                 partition, at = short[0]
-                raise TopicReplaced(truncated(self._topic, partition, at, state.end(partition)))
+                said = truncated(self._topic, partition, at, state.end(partition))
+                raise TopicReplaced(said, state.identity)
             time.sleep(_ASKED_AGAIN_SECONDS)
 
     def _look(self) -> TopicState:

@@ -56,7 +56,8 @@ class Sources:
             raise TopicReplaced(
                 f"topic {topic.topic} on cluster {topic.cluster_id} was deleted and created again "
                 f"({at}). Nothing was skipped. When that is intended, `credit-risk topic new-epoch`"
-                " starts over with the topic as it is now"
+                " starts over with the topic as it is now",
+                topic.identity,
             )
         return source
 

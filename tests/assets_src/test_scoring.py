@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from assets_src.scoring import _topic
 from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.domain.latency import percentile
 from credit_risk_dagster.settings import Settings
@@ -167,6 +168,31 @@ def test_everything_is_counted_once_a_day(
     found = check()
     assert not found.passed
     assert "1 missing in source 1 partition 0, offset 3" in (found.description or "")
+
+
+def test_a_run_of_a_lane_that_is_no_more_ends_well(
+    pipeline: Pipeline, instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    """The sensor asked for it, it waited in the queue, and CREDIT_RISK_LANES was changed."""
+    pipeline.send([good_event(1)])
+    job = defs.resolve_job_def("score_applications")
+    for tags, ends_well in (({"credit_risk/lanes": "4"}, True), ({}, False)):
+        result = job.execute_in_process(
+            instance=instance,
+            run_config={"ops": {"score_stream": {"config": {"lane": 3}}}},
+            resources=resources(lambda: settings),
+            tags=tags,
+            raise_on_error=False,
+        )
+        assert result.success is ends_well
+    assert "lane 3 does not exist: CREDIT_RISK_LANES is 1" in failure(result)
+
+
+def test_the_topic_that_is_shown_is_the_configured_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAFKA_TOPIC", "mortgages")
+    assert _topic() == "mortgages"
+    monkeypatch.setenv("KAFKA_TIMEOUT_MS", "soon")
+    assert _topic() == "unknown: the settings KAFKA_* are wrong"
 
 
 def test_lost_events_are_a_warning_until_they_are_acknowledged(
