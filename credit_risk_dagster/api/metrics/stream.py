@@ -120,23 +120,9 @@ class TopicWatch:
 
 def stream_metrics(snapshot: Snapshot | None, told: Told[Look]) -> Iterator[Metric]:
     """Ends and lag, as far as anybody has told of them; and whether the topic is the right one."""
-    look, now = told.answer, time.time()
-    if look:
-        yield gauge(
-            "topic_missing",
-            "Whether the broker has no topic of the configured name",
-            [({}, float(look.topic is None and not look.refused))],
-        )
-        yield gauge(
-            "topic_replaced",
-            "Whether the topic was recreated or cut short, so that nothing of it is scored",
-            [({}, float(look.replaced))],
-        )
-        yield gauge(
-            "broker_refuses",
-            "Whether the broker answers and does not let this client in, or not to the topic",
-            [({}, float(look.refused))],
-        )
+    now = time.time()
+    if look := told.answer:
+        yield from _state(look)
         yield from _transactions(look, now)
     topic = look.topic if look else None
     rows: dict[int, Row] = (
@@ -153,15 +139,42 @@ def stream_metrics(snapshot: Snapshot | None, told: Told[Look]) -> Iterator[Metr
         if p not in ends or told.at >= ends[p][1]:
             ends[p] = (end, told.at)
     firsts = {p: first for p, (first, _) in topic.offsets.items()} if topic else {}
-    labels = {p: {"partition": str(p)} for p in sorted(ends)}
     lags: dict[int, tuple[int, float]] = {}
-    for p in labels:
+    for p, (end, seen) in ends.items():
         committed = rows[p]["next_offset"] if p in rows else firsts[p]
         at, since = look.waiting.get(p, (-1, 0.0)) if look else (-1, 0.0)
         if at < committed:  # that one is committed meanwhile, or was never seen waiting
-            since = ends[p][1]
-        lag = max(ends[p][0] - max(committed, firsts.get(p, 0)), 0)
+            since = seen
+        lag = max(end - max(committed, firsts.get(p, 0)), 0)
         lags[p] = (lag, max(now - since, 0.0) if lag else 0.0)
+    yield from _ends_and_lags(ends, lags, now)
+
+
+def _state(look: Look) -> Iterator[Metric]:
+    for name, text, state in (
+        (
+            "topic_missing",
+            "Whether the broker has no topic of the configured name",
+            look.topic is None and not look.refused,
+        ),
+        (
+            "topic_replaced",
+            "Whether the topic was recreated or cut short, so that nothing of it is scored",
+            look.replaced,
+        ),
+        (
+            "broker_refuses",
+            "Whether the broker answers and does not let this client in, or not to the topic",
+            look.refused,
+        ),
+    ):
+        yield gauge(name, text, [({}, float(state))])
+
+
+def _ends_and_lags(
+    ends: Mapping[int, tuple[int, float]], lags: Mapping[int, tuple[int, float]], now: float
+) -> Iterator[Metric]:
+    labels = {p: {"partition": str(p)} for p in sorted(ends)}
     yield gauge(
         "end_offset",
         "The next offset that the broker will give to an event",
