@@ -62,9 +62,9 @@ demo: $(DEMO_INSTALLED)  ## run the whole platform on this machine; ARGS="--help
 # 5: a selection by ARGS that only one of the two has.
 NONE_IS_FINE := || test $$? -eq 5
 
-check: $(INSTALLED)  ## style, types, and the tests that need no server: a minute
+check: $(INSTALLED)  ## style, types, and the fast tests, which need no server: a minute
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -q -m "not server" $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -q -m "not server and not slow" $(ARGS)
 
 # What runs a daemon, and a browser, runs alone and last.
 test: $(INSTALLED)  ## run the tests

@@ -97,6 +97,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         uses = set(getattr(item, "fixturenames", ()))
         if uses & _SERVERS:
             item.add_marker(pytest.mark.server)
+        if "trained" in uses:
+            item.add_marker(pytest.mark.slow)
         if uses & set(_PLATFORMS):
             item.add_marker(pytest.mark.platform)
         item.add_marker(pytest.mark.xdist_group(str(item.path)))

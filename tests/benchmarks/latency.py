@@ -20,6 +20,7 @@ from assets_src.scoring import score_applications
 from credit_risk_dagster.domain.latency import percentile
 from credit_risk_dagster.pipelines import loans, producer
 from credit_risk_dagster.settings import KafkaSettings
+from infra.embedded.servers import free_port
 from infra.embedded.stack import Stack
 from resources.kafka import topics
 from resources.kafka.broker import Broker
@@ -80,18 +81,18 @@ SELECT (SELECT count(*) FROM runs),
 
 
 def measure(_: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
-    """Start the platform as `credit-risk demo` does, and stream at each of the rates."""
+    """Start Dagster as `credit-risk demo` does, and stream at each of the rates."""
     settings = drain_settings()
     with ExitStack() as exit_stack:
         folder = exit_stack.enter_context(TemporaryDirectory(prefix="credit-risk-bench-"))
-        say("latency: starting the platform")
+        say("latency: starting Dagster")
         stack = exit_stack.enter_context(Stack(Path(folder)))
         environment = stack.environment()
         kafka = kafka_settings(stack.broker, environment["KAFKA_TOPIC"])
         warehouse = warehouse_settings(environment["DATABASE_URL"])
         migrate(warehouse)
         topics.ensure_topic(kafka)
-        stack.start_services(drain_variables(settings))
+        stack.start_dagster(free_port(3000), environment | drain_variables(settings))
         connection = exit_stack.enter_context(Warehouse(warehouse).session())
         os.environ |= {name: environment[name] for name in ("DAGSTER_HOME", "DAGSTER_POSTGRES_URL")}
         instance = exit_stack.enter_context(dg.DagsterInstance.get())

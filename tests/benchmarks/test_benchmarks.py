@@ -92,9 +92,21 @@ TOLD: dict[Name, tuple[list[str], list[str]]] = {
 }
 
 
-@pytest.mark.usefixtures("alone")  # they want the machine; one runs Dagster
-@pytest.mark.parametrize("name", Name)
+@pytest.mark.parametrize("name", [name for name in Name if name is not Name.LATENCY])
 def test_a_section_tells_every_figure(
+    name: Name, postgres: Postgres, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tells_every_figure(name, postgres, broker, monkeypatch)
+
+
+@pytest.mark.usefixtures("alone")  # it runs Dagster
+def test_the_latency_is_told_with_every_figure(
+    postgres: Postgres, broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tells_every_figure(Name.LATENCY, postgres, broker, monkeypatch)
+
+
+def tells_every_figure(
     name: Name, postgres: Postgres, broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CREDIT_RISK_DRIFT_BASELINE_ROWS", "100")
@@ -154,6 +166,7 @@ def test_the_command_prints_the_table_and_the_bars_and_fails_when_one_is_missed(
     assert asked[1:] == [(name, "FULL") for name in Name]
 
 
+@pytest.mark.slow
 def test_the_usual_design_makes_the_rows_of_the_platform() -> None:
     event_time = "2018-03-05T10:00:00.123456+00:00"
     values = [

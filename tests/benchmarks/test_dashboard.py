@@ -5,10 +5,14 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from credit_risk_dagster.pipelines.loans import BUILTIN_LOANS
 from credit_risk_dagster.settings import PROJECT_ROOT, WarehouseSettings
 from resources.postgres.connection import Warehouse
 from tests.benchmarks import dashboard
+
+pytestmark = pytest.mark.slow
 
 ROWS = 3_000
 

@@ -94,6 +94,7 @@ def unusual(random: np.random.Generator, size: int) -> pa.Table:
     return pa.table({name: pa.array(columns[name], table[name].type) for name in columns})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [CLASSIC_FEATURES, tuple(FEATURES), ("grade", "purpose")])
 def test_the_pd_is_scikit_learns(names: tuple[str, ...]) -> None:
     """After training on real loans: on them, and on applications like none of them; by the
@@ -113,6 +114,7 @@ def test_the_pd_is_scikit_learns(names: tuple[str, ...]) -> None:
         assert (pd_of(load(artifact), design(table, features)) == expected).all()
 
 
+@pytest.mark.slow
 def test_missing_values_and_their_indicator_are_scikit_learns() -> None:
     """Where the outcome depends on a value being missing."""
     random = np.random.default_rng(3)
@@ -139,6 +141,7 @@ def test_missing_values_and_their_indicator_are_scikit_learns() -> None:
     assert model.log_odds(batch)[1].mean(axis=0) == pytest.approx([0] * len(ALL), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_drain_scores_without_scikit_learn() -> None:
     program = (
         "import sys, json\n"

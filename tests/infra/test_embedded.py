@@ -266,10 +266,10 @@ def test_a_pid_file_from_before_a_reboot_is_no_obstacle(tmp_path: Path) -> None:
 # Starts a child in a session of its own that ignores SIGTERM, and serves HTTP once that is so.
 PARENT = """
 import subprocess, sys
-from http.server import HTTPServer, SimpleHTTPRequestHandler
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 child = [sys.executable, "-c", sys.argv[2]]
 subprocess.Popen(child, start_new_session=True, stdout=subprocess.PIPE).stdout.readline()
-HTTPServer(("127.0.0.1", int(sys.argv[1])), SimpleHTTPRequestHandler).serve_forever()
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), SimpleHTTPRequestHandler).serve_forever()
 """
 CHILD = """
 import signal, threading

@@ -13,7 +13,7 @@ import pytest
 from credit_risk_dagster.settings import PROJECT_ROOT
 from tests.platform.compose import INFRA, image_files
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 UV = Path(sys.executable).with_name("uv")
 

@@ -39,6 +39,7 @@ def test_the_configuration_and_its_rules_are_valid() -> None:
     run(promtool(), "check", "config", "--lint=all", "--lint-fatal", FOLDER / "prometheus.yml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cases", CASES, ids=lambda path: path.stem)
 def test_alerts_fire_and_are_silent_when_they_should(cases: Path) -> None:
     run(promtool(), "test", "rules", cases)

@@ -14,6 +14,8 @@ from resources.postgres.migrate import migrate
 from resources.postgres.migrations import SCHEMA_VERSION
 from tests.platform.pipeline import Pipeline, good_event
 
+pytestmark = pytest.mark.slow
+
 VERSIONS = sorted(
     path.name[:4]
     for path in (PROJECT_ROOT / "resources/postgres/migrations/versions").glob("[0-9]*.py")

@@ -96,6 +96,7 @@ def test_psi_is_optbinnings(seed: int) -> None:
     assert psi(before, now) == pytest.approx(expected, **EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("feature", FEATURES, ids=lambda feature: feature.name)
 def test_psi_is_evidentlys(
     halves: tuple[pa.Table, pa.Table], baseline: Baseline, feature: Feature

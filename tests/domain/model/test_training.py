@@ -57,6 +57,8 @@ from tests.domain.model.samples import (
     planted_sample,
 )
 
+pytestmark = pytest.mark.slow
+
 CLASSIC = select_features(CLASSIC_FEATURES)
 LOGISTIC, BOOSTING = kinds()[:2]  # and a scorecard, where optbinning is installed
 
