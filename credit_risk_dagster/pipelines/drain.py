@@ -32,7 +32,7 @@ from resources.kafka.broker import Broker
 from resources.kafka.reader import Fetch, OffsetRange, Reader
 from resources.kafka.watch import TopicState
 from resources.postgres.connection import Warehouse
-from resources.postgres.lanes import announce_run, is_awaited, lock_partitions
+from resources.postgres.lanes import LaneBusy, announce_run, is_awaited, lock_partitions
 from resources.postgres.ledger import Committed, Ledger, OffsetsMoved, StageSeconds
 from resources.postgres.models import ModelStore
 from resources.postgres.policies import register_policy
@@ -41,6 +41,9 @@ from resources.postgres.sources import Source, Sources
 # A session that is over waits this long for its successor to stand in line, so that no event waits
 # for a run to start; without one it ends.
 HANDOVER_SECONDS = 10.0
+
+# Nobody should have a partition that is new.
+_NEW_LOCK_SECONDS = 1.0
 
 STAGES = ("fetch", "decode", "score", "write", "commit")
 
@@ -233,6 +236,7 @@ def _drain_until_over(session: "_Session", settings: DrainSettings, log: logging
         if scored:
             session.commit_behind(*scored)
             last_event = time.monotonic()
+        session.take_up_new_partitions(settings.lanes, log)
         report.seconds = time.monotonic() - started
         if session.bounds and session.reached_bounds():
             report.ended = "the bounds are reached"
@@ -279,6 +283,7 @@ class _Session:
     bounds: Sequence[Bound]
     report: DrainReport
     positions: dict[int, int] = field(default_factory=dict)
+    left_alone: set[int] = field(default_factory=set)
     last_commit_seconds: float | None = None
     in_flight: tuple[Future[Committed], Fetch, StageSeconds] | None = None
 
@@ -316,6 +321,27 @@ class _Session:
                 )
         self.positions = committed
         self.reader.seek(committed, {b.partition: b.until_offset for b in self.bounds})
+
+    def take_up_new_partitions(self, lanes: int, log: logging.Logger) -> None:
+        """Go on with the partitions that the lane got since the session began."""
+        known = {*self.partitions, *self.left_alone}
+        new = [
+            partition
+            for partition in self.reader.partitions
+            if partition not in known and lane_of(partition, lanes) == self.report.lane
+        ]
+        if self.bounds or not new:
+            return
+        self.settle()
+        try:
+            lock_partitions(self.connection, self.report.source.source_id, new, _NEW_LOCK_SECONDS)
+        except LaneBusy as error:
+            self.left_alone |= set(new)
+            log.warning("new partitions %s are left alone: %s", new, error)
+            return
+        log.info("the topic has new partitions; this run takes up %s", new)
+        self.partitions = sorted([*self.partitions, *new])
+        self.seek()
 
     def _committed(self) -> dict[int, int] | None:
         """The next offset of each partition, after recording what the broker no longer has; None

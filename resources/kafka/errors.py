@@ -6,6 +6,7 @@ from kafka.errors import (
     AuthorizationError,
     BrokerResponseError,
     ClusterAuthorizationFailedError,
+    LogTruncationError,
     NodeNotReadyError,
     TopicAuthorizationFailedError,
     UnsupportedCodecError,
@@ -72,6 +73,20 @@ class TopicReplaced(PlatformError):
     def __init__(self, message: str, incident: str = "") -> None:
         super().__init__(message)
         self.incident = incident or message
+
+
+def diverged(topic: str, error: LogTruncationError) -> str:
+    """The message for a topic whose brokers lost records that they had given away."""
+    at = "; ".join(
+        f"partition {tp.partition} " + (f"from offset {found.offset} on" if found else "somewhere")
+        for tp, found in sorted(error.divergent_offsets.items())
+    )
+    return (
+        f"topic {topic} lost records that were read of it ({at}): a replica that was behind was "
+        "elected (unclean.leader.election.enable), or the log was cut. Nothing of this batch was "
+        "committed. Compare `credit-risk status` with the topic; when what is committed is not "
+        "there any more, `credit-risk topic new-epoch` starts over with the topic as it is now"
+    )
 
 
 class UnreadableBatch(PlatformError):

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import LogTruncationError
 
 from credit_risk_dagster.domain.record_time import record_times
 from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.client import ConsumerRecord, poll
-from resources.kafka.errors import TopicReplaced, UnreadableBatch
+from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, diverged
 from resources.kafka.watch import Identity, TopicState
 
 
@@ -60,7 +61,11 @@ class Fetch:
 
 
 class Reader:
-    """Reads the assigned partitions in order, in batches of bounded size. Not thread-safe."""
+    """Reads the assigned partitions in order, in batches of bounded size. Not thread-safe.
+
+    Attributes:
+        partitions: those that the topic had when it was last asked: at each fetch.
+    """
 
     def __init__(
         self,
@@ -73,7 +78,8 @@ class Reader:
         self._topic = topic
         self._consumer = consumer
         self._identity = identity
-        self._bound_to = identity.ask()[:2]
+        cluster_id, topic_id, self.partitions = identity.ask()
+        self._bound_to = cluster_id, topic_id
         self._limits = limits
         self._inspect = inspect
         self._until: Mapping[int, int] = {}
@@ -96,10 +102,17 @@ class Reader:
 
         Raises:
             TopicReplaced: the records are not from the topic that the reader was opened on, or the
-                topic ends before the position.
+                topic ends before the position, or lost what was read of it.
+            TopicMissing: the topic was deleted.
             UnreadableBatch: a batch that this process cannot take apart.
             kafka.errors.OffsetOutOfRangeError: the broker no longer has the position (retention).
         """
+        try:
+            return self._fetch()
+        except LogTruncationError as error:
+            raise TopicReplaced(diverged(self._topic, error)) from error
+
+    def _fetch(self) -> Fetch:
         limits = self._limits
         interval = limits.poll_interval_ms / 1000
         started = time.monotonic()
@@ -145,7 +158,13 @@ class Reader:
         A client reconnects silently, also to another cluster behind the same address. Asked after
         the fetch and before anything of it is committed, so nothing foreign gets through.
         """
-        cluster_id, topic_id, _ = self._identity.ask()
+        try:
+            cluster_id, topic_id, self.partitions = self._identity.ask()
+        except TopicMissing as error:
+            raise TopicMissing(
+                f"topic {self._topic} was deleted while it was read. What is committed stays; when "
+                "it was created again on purpose, `credit-risk topic new-epoch` starts over"
+            ) from error
         if (cluster_id, topic_id) != self._bound_to:
             raise TopicReplaced(
                 f"topic {self._topic} changed under the run: cluster {self._bound_to[0]} topic id "

@@ -171,7 +171,7 @@ class Watch:
     def _look(self) -> TopicState:
         cluster_id, topic_id, partitions = self._identity.ask()
         tps = [TopicPartition(self._topic, partition) for partition in partitions]
-        beginnings = self._consumer.beginning_offsets(tps, timeout_ms=self._timeout_ms)
+        beginnings = self._listed(self._consumer.beginning_offsets, tps)
         stable = self._stable(tps)
         high = self._high_watermarks(stable)
         # Either a transaction holds back what lies between, or it came in between, or the broker
@@ -192,10 +192,22 @@ class Watch:
 
     def _stable(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """The last stable offsets: nothing from them on is given to who reads what is committed."""
-        ends: dict[TopicPartition, int] = self._consumer.end_offsets(
-            tps, timeout_ms=self._timeout_ms
-        )
-        return ends
+        return self._listed(self._consumer.end_offsets, tps)
+
+    def _listed(
+        self, ask: Callable[..., dict[TopicPartition, int]], tps: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        deadline = time.monotonic() + self._timeout_ms / 1000
+        while True:
+            try:
+                return ask(tps, timeout_ms=self._timeout_ms)
+            except KeyError as error:  # the client leaves out who has no leader, and misses it then
+                if time.monotonic() > deadline:
+                    raise KafkaError(
+                        f"{self._topic} has a partition without a leader: the brokers that have "
+                        "its replicas are down"
+                    ) from error
+                time.sleep(_ASKED_AGAIN_SECONDS)
 
     def _high_watermarks(
         self, positions: Mapping[TopicPartition, int]

@@ -1,7 +1,7 @@
 """The same fixtures as everywhere, on Apache Kafka instead of the embedded broker."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,8 @@ from tests.interop import kafka
 from tests.interop.kafka import Kafka
 
 SENT, COMMITTED = "sent", "committed"
+
+RecordProperty = Callable[[str, object], None]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -51,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
             told = dict(report.user_properties)
             if report.when == "call" and "tests/interop" in report.nodeid:
                 case = report.nodeid.split("::", 1)[1].removeprefix("test_").replace("_", " ")
-                rows.append((case, told.get(SENT, ""), told.get(COMMITTED, outcome), report))
+                rows.append((case[:72], told.get(SENT, ""), told.get(COMMITTED, outcome), report))
     if not rows:
         return
     width = max(len(case) for case, *_ in rows)

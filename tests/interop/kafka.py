@@ -95,19 +95,19 @@ class Kafka(Server):
     ) -> None:
         self._node = node or Node()
         self._nodes = nodes or [self._node]
-        self._folder = folder / f"node-{self._node.node_id}"
-        self._folder.mkdir(parents=True)
-        self.certificates = Certificates(self._folder)
+        self.folder = folder / f"node-{self._node.node_id}"
+        self.folder.mkdir(parents=True)
+        self.certificates = Certificates(self.folder)
         self.cluster_id = cluster_id or urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        self._properties = self._folder / "server.properties"
+        self._properties = self.folder / "server.properties"
         lines = {**self._settings(), **{k.replace("_", "."): v for k, v in options.items()}}
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in lines.items()))
-        (self._folder / "log4j2.yaml").write_text(_LOG4J)
+        (self.folder / "log4j2.yaml").write_text(_LOG4J)
         super().__init__(
             f"Kafka {VERSION}",
-            _java(self._folder, "512m", "kafka.Kafka", str(self._properties)),
+            _java(self.folder, "512m", "kafka.Kafka", str(self._properties)),
             self._node.plaintext,
-            log=self._folder / "log",
+            log=self.folder / "log",
         )
         self.bootstrap_servers = ",".join(f"{HOST}:{n.plaintext}" for n in self._nodes)
 
@@ -120,7 +120,7 @@ class Kafka(Server):
 
     def start(self) -> None:
         """Start the broker; the first time with an empty log, later with the one it had."""
-        if not (self._folder / "data").exists():
+        if not (self.folder / "data").exists():
             scram = [
                 ("--add-scram", f"{mechanism}=[name={user},password={password},iterations=4096]")
                 for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
@@ -129,7 +129,7 @@ class Kafka(Server):
             program = ["kafka.tools.StorageTool", "format", "-t", self.cluster_id]
             program += ["-c", str(self._properties), *(word for pair in scram for word in pair)]
             formatted = subprocess.run(
-                _java(self._folder, "128m", *program), capture_output=True, text=True
+                _java(self.folder, "128m", *program), capture_output=True, text=True
             )
             if formatted.returncode:
                 raise ServerFailed(f"{self.name}: {formatted.stdout} {formatted.stderr}")
@@ -184,7 +184,7 @@ class Kafka(Server):
             "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,"
             "MISNAMED:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL",
             "inter.broker.listener.name": "PLAINTEXT",
-            "log.dirs": self._folder / "data",
+            "log.dirs": self.folder / "data",
             "num.network.threads": 2,
             "num.io.threads": 4,
             "auto.create.topics.enable": "false",

@@ -139,10 +139,17 @@ def granted(broker: Kafka, topic: str, *operations: ACLOperation) -> Iterator[No
         admin.close()
 
 
+CI = ("SASL_SSL", "SCRAM-SHA-512")
 PROTOCOLS, MECHANISMS = ["SASL_PLAINTEXT", "SASL_SSL"], ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 
-@pytest.mark.parametrize(("protocol", "mechanism"), product(PROTOCOLS, MECHANISMS))
+@pytest.mark.parametrize(
+    ("protocol", "mechanism"),
+    [
+        pair if pair == CI else pytest.param(*pair, marks=pytest.mark.long)
+        for pair in product(PROTOCOLS, MECHANISMS)
+    ],
+)
 def test_rights(
     broker: Kafka, kafka_settings: KafkaSettings, protocol: str, mechanism: str
 ) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from random import Random
 
@@ -18,10 +18,8 @@ from resources.kafka.broker import Broker
 from resources.postgres.connection import Warehouse
 from resources.postgres.metrics import MetricsLedger
 from sensors.offsets import loan_applications_offsets
-from tests.interop.conftest import COMMITTED, SENT
+from tests.interop.conftest import COMMITTED, SENT, RecordProperty
 from tests.platform.pipeline import Pipeline, good_event
-
-RecordProperty = Callable[[str, object], None]
 
 
 @contextmanager
