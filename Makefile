@@ -102,8 +102,9 @@ grafana: $(INSTALLED)  ## write Grafana's dashboards anew from the code in infra
 	@$(BIN)/python -m infra.grafana
 
 .PHONY: docs env up down logs
-docs: $(DEMO_INSTALLED)  ## write docs/configuration.md anew from the settings
+docs: $(DEMO_INSTALLED)  ## write docs/configuration.md and docs/roles.md anew
 	@$(BIN)/python -m infra.configuration_reference
+	@$(BIN)/python -m infra.role_reference
 
 env:  ## write infra/.env with random secrets, unless it is there
 	@$(PYTHON) infra/make_env.py

@@ -1,11 +1,12 @@
 -- Databases, roles and rights, for psql as an administrator. Can be run again at any time, for
--- example to change a password. The passwords come from the environment.
+-- example to change a password. The passwords come from the environment. What each role may do with
+-- the tables is given by `credit-risk migrate`, which has to be run afterwards: docs/roles.md.
 --
 --   role                may                                                used by
 --   credit_risk_owner   change the schema                                  migrations
---   credit_risk_app     read and write rows, create schemas of its own     Dagster's runs and sensors
---   credit_risk_api     read everything                                    API
---   credit_risk_reader  what the migrations' grant_reader says             dashboard
+--   credit_risk_app     write what runs write, create schemas of its own   Dagster's runs and sensors
+--   credit_risk_api     read, but for bytes of events and models           API
+--   credit_risk_reader  read, but for these and keys; review               dashboard
 --   dagster             everything in Dagster's own database, only there   Dagster
 \set ON_ERROR_STOP on
 \getenv owner_password CREDIT_RISK_OWNER_PASSWORD
@@ -42,17 +43,10 @@ GRANT CREATE ON DATABASE credit_risk TO credit_risk_app;
 
 \connect credit_risk
 CREATE SCHEMA IF NOT EXISTS credit_risk AUTHORIZATION credit_risk_owner;
-GRANT USAGE ON SCHEMA credit_risk TO credit_risk_app, credit_risk_api;
--- Of what is there, and of what later migrations make.
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA credit_risk TO credit_risk_app;
-GRANT SELECT ON ALL TABLES IN SCHEMA credit_risk TO credit_risk_api;
-GRANT USAGE ON ALL SEQUENCES IN SCHEMA credit_risk TO credit_risk_app;
-GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA credit_risk TO credit_risk_app;
+-- Until 0.2 every table, also of later migrations, was theirs.
 ALTER DEFAULT PRIVILEGES FOR ROLE credit_risk_owner IN SCHEMA credit_risk
-    GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO credit_risk_app;
+    REVOKE ALL ON TABLES FROM credit_risk_app, credit_risk_api;
 ALTER DEFAULT PRIVILEGES FOR ROLE credit_risk_owner IN SCHEMA credit_risk
-    GRANT SELECT ON TABLES TO credit_risk_api;
+    REVOKE ALL ON SEQUENCES FROM credit_risk_app;
 ALTER DEFAULT PRIVILEGES FOR ROLE credit_risk_owner IN SCHEMA credit_risk
-    GRANT USAGE ON SEQUENCES TO credit_risk_app;
-ALTER DEFAULT PRIVILEGES FOR ROLE credit_risk_owner IN SCHEMA credit_risk
-    GRANT EXECUTE ON FUNCTIONS TO credit_risk_app;
+    REVOKE ALL ON FUNCTIONS FROM credit_risk_app;

@@ -9,6 +9,13 @@ from credit_risk_dagster.settings import WarehouseSettings
 from resources.postgres.connection import Warehouse
 from resources.postgres.migrations import SCHEMA_VERSION, SCRIPTS
 from resources.postgres.readers import grant_readers_again
+from resources.postgres.roles import grant_roles
+
+_REFUSALS: dict[str | None, str] = {
+    psycopg.errors.InsufficientPrivilege.sqlstate: "run it as the role that owns the tables",
+    psycopg.errors.LockNotAvailable.sqlstate: "somebody used the tables for more than 10 s (a dump?"
+    "): run it when that is over",
+}
 
 
 class MigrationRefused(PlatformError):
@@ -18,7 +25,8 @@ class MigrationRefused(PlatformError):
 def migrate(settings: WarehouseSettings, version: str = "head") -> str:
     """Bring the schema to the newest version, or to that one if it is older, and return the
     version. Safe to run at any time, by any number of processes. Readers (see
-    `resources.postgres.readers`) are granted what is new.
+    `resources.postgres.readers`) are granted what is new, and the roles of
+    `resources.postgres.roles` what they may do.
 
     Raises:
         MigrationRefused: as its name says.
@@ -41,13 +49,14 @@ def migrate(settings: WarehouseSettings, version: str = "head") -> str:
         with engine.connect() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, version)
-    except (psycopg.errors.InsufficientPrivilege, sqlalchemy.exc.ProgrammingError) as error:
-        cause = getattr(error, "orig", error)
-        if not isinstance(cause, psycopg.errors.InsufficientPrivilege):
+    except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
+        cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+        why = _REFUSALS.get(getattr(cause, "sqlstate", None))
+        if why is None:
             raise
         raise MigrationRefused(
             f"schema {settings.db_schema} in Postgres at {warehouse.location} is not migrated: "
-            f"{cause.diag.message_primary}; run it as the role that owns the tables"
+            f"{' '.join(str(cause).splitlines()[:1])}; {why}"
         ) from error
     finally:
         engine.dispose()
@@ -55,6 +64,7 @@ def migrate(settings: WarehouseSettings, version: str = "head") -> str:
         return version  # of the past, when there may have been no readers
     grant_readers_again(settings)
     with warehouse.session("migrate") as connection:
+        grant_roles(connection, settings.db_schema)
         warehouse.make_partitions(connection)
     return SCHEMA_VERSION
 

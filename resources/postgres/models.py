@@ -192,7 +192,9 @@ class ModelStore:
     def deactivate(self) -> int | None:
         """Let no model be active; returns the id of the one that was."""
         with self._connection.transaction():
-            self._connection.execute("LOCK TABLE models IN SHARE ROW EXCLUSIVE MODE")
+            self._connection.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || '.models', 0))"
+            )
             row = self._connection.execute(
                 "UPDATE models SET retired_at = clock_timestamp()"
                 " WHERE activated_at IS NOT NULL AND retired_at IS NULL RETURNING model_id"

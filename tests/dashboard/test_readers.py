@@ -95,7 +95,7 @@ def test_a_reader_writes_nothing(
         assert refused(reader, statement), statement
 
 
-def test_a_reader_reads_everything_but_the_bytes_of_rejected_events(
+def test_a_reader_reads_everything_but_bytes_of_events_and_models(
     commit: Commit, warehouse: psycopg.Connection[Any], reader: psycopg.Connection[Any]
 ) -> None:
     commit(LOW, REJECTED)
@@ -108,13 +108,16 @@ def test_a_reader_reads_everything_but_the_bytes_of_rejected_events(
     assert {name.partition("_2")[0] for name in partitions} == {
         *("scored_applications", "rejected_events", "batches")
     }
-    readable = set(tables(warehouse, "rpv")) - partitions - {"rejected_events", "alembic_version"}
+    hidden = {"rejected_events", "models", "alembic_version"}
+    readable = set(tables(warehouse, "rpv")) - partitions - hidden
     assert {"scored_applications", "application_segments", "stream_offsets"} <= readable
     for table in readable:
         reader.execute(f"SELECT * FROM {table}")  # type: ignore[call-overload]
     assert reader.execute("SELECT reason FROM rejected_events").fetchall()
     for column in ("key", "value", "*"):
         assert refused(reader, f"SELECT {column} FROM rejected_events")
+    assert reader.execute("SELECT version, metrics FROM models").fetchall() == []
+    assert refused(reader, "SELECT artifact FROM models")
     for table in partitions:  # the way around the columns' grants
         assert refused(reader, f"SELECT * FROM {table}")
 

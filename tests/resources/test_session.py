@@ -204,6 +204,17 @@ def test_a_role_that_owns_its_schema_needs_no_more(
         migrate(owner)
 
 
+def test_a_migration_does_not_stop_those_behind_it(database_url: str) -> None:
+    """It waits for a dump, and every reader would wait behind it."""
+    settings = WarehouseSettings(DATABASE_URL=SecretStr(database_url))
+    migrate(settings, "0012")
+    with Warehouse(settings).connect(autocommit=False) as dump:
+        dump.execute("LOCK TABLE stream_offsets, batches IN ACCESS SHARE MODE")
+        with pytest.raises(MigrationRefused, match=r"lock timeout; somebody used .* when that is"):
+            migrate(settings)
+    assert migrate(settings)
+
+
 # --- a host that is lost, and a pooler between ----------------------------------------------------
 
 

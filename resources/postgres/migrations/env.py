@@ -20,5 +20,7 @@ with connection.begin():
     ):
         connection.execute(text(f'CREATE SCHEMA "{schema}"'))
     connection.execute(text(f'SET LOCAL search_path TO "{schema}"'))
+    # Whoever comes after a change that waits for a lock waits for it, too.
+    connection.execute(text("SET LOCAL lock_timeout TO '10s'"))
     context.configure(connection=connection, version_table_schema=schema)
     context.run_migrations()

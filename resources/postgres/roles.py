@@ -1,0 +1,139 @@
+"""What the roles of infra/postgres/roles.sql may do with the tables: what their code does, and no
+more. The dashboard's role is `resources.postgres.readers`'.
+
+Given by `migrate`, so that a table which nobody named here is nobody's but its owner's.
+"""
+
+from collections.abc import Sequence
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+
+APP, API = "credit_risk_app", "credit_risk_api"
+
+_STATE: LiteralString = "SELECT, INSERT, UPDATE"  # what is now
+_RECORD: LiteralString = "SELECT, INSERT"  # what was: never changed
+_READ: LiteralString = "SELECT"
+
+RIGHTS: dict[str, dict[str, LiteralString]] = {
+    APP: {
+        "alembic_version": _READ,
+        "application_reviews": _READ,
+        "application_segments": _READ,
+        "archive_objects": "SELECT, INSERT, UPDATE (verified_at)",
+        "archive_plans": "SELECT, INSERT, UPDATE (rows, bytes, sha256), DELETE",
+        "batches": _RECORD,
+        "dropped_rows": _READ,
+        "drift_baseline_features": _RECORD,
+        "drift_baselines": "SELECT, INSERT, UPDATE (activated_at, retired_at, stream_columns)",
+        "drift_features": "SELECT, INSERT, DELETE",  # of a report that is made again
+        "drift_reports": _STATE,
+        "ledger_totals": _READ,
+        "lost_acknowledgements": _RECORD,
+        "lost_events": _READ,
+        "model_benchmarks": _RECORD,
+        "model_curves": _RECORD,
+        "models": "SELECT, INSERT, UPDATE (activated_at, retired_at)",
+        "offset_gaps": _RECORD,
+        "policies": _RECORD,
+        "reconciled_offsets": _STATE,
+        "reconciliation_findings": "SELECT, INSERT,"
+        " UPDATE (cleared_at, cleared_by, cleared_why, still_wrong)",
+        "reconciliations": _STATE,  # of the version before
+        "redriven_events": _RECORD,
+        "reject_totals": _READ,
+        "rejected_events": "SELECT, INSERT, DELETE",  # what is scored after all
+        "risk_by_minute": _STATE,
+        "scored_applications": _RECORD,
+        "segments": _RECORD,
+        "segments_by_hour": "SELECT, INSERT, UPDATE, DELETE",
+        "segments_progress": "SELECT, UPDATE",
+        "sources": "SELECT, INSERT, UPDATE (archive_folder)",
+        "stream_offsets": _STATE,
+        "time_partitions": _READ,
+    },
+    API: {
+        "alembic_version": _READ,
+        "archive_objects": _READ,
+        "batches": _READ,
+        "drift_features": _READ,
+        "drift_reports": _READ,
+        "ledger_totals": _READ,
+        "lost_events": _READ,
+        "model_benchmarks": _READ,
+        "models": _READ,
+        "policies": _READ,
+        "reconciled_offsets": _READ,
+        "reconciliation_findings": _READ,
+        "redriven_events": _READ,
+        "reject_totals": _READ,
+        "rejected_events": _READ,
+        "scored_applications": _READ,
+        "sources": _READ,
+        "stream_offsets": _READ,
+    },
+}
+
+WITHHELD = {API: {"models": ["artifact"], "rejected_events": ["value"]}}
+"""Columns that a role may not read, of tables that it may: bytes of events, files of models."""
+
+ROUTINES: dict[str, tuple[LiteralString, ...]] = {
+    APP: (
+        *("ensure_partitions", "make_partitions", "drop_period", "drop_month"),
+        *("roll_up_segments", "roll_up_segments_until", "first_writer", "close_segments"),
+    ),
+    API: (),
+}
+_SEQUENCES: dict[str, tuple[LiteralString, ...]] = {
+    APP: ("batches_batch_id_seq", "model_benchmark_ids"),
+    API: (),
+}
+
+
+def grant_roles(connection: psycopg.Connection[Any], schema: str) -> None:
+    """Give each of the two roles, where it exists, its rights in the schema, and take all others,
+    in one transaction. Nothing is done to the role that the tables belong to.
+    """
+    with connection.transaction():
+        connection.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || '.migrations', 0))"
+        )
+        found = connection.execute(
+            "SELECT rolname FROM pg_roles WHERE rolname = ANY (%(roles)s) AND rolname <>"
+            " (SELECT pg_get_userbyid(relowner) FROM pg_class WHERE oid = 'batches'::regclass)",
+            {"roles": list(RIGHTS)},
+        )
+        for (role,) in found.fetchall():
+            _grant(connection, sql.Identifier(schema), role)
+
+
+def _grant(connection: psycopg.Connection[Any], schema: sql.Identifier, role: str) -> None:
+    name = sql.Identifier(role)
+    for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
+        connection.execute(
+            sql.SQL("REVOKE ALL ON ALL {} IN SCHEMA {} FROM {}").format(sql.SQL(kind), schema, name)
+        )
+    given = [sql.SQL("USAGE ON SCHEMA {}").format(schema)]
+    for table, rights in RIGHTS[role].items():
+        right: sql.Composable = sql.SQL(rights)
+        if withheld := WITHHELD.get(role, {}).get(table):
+            right = sql.SQL("{} ({})").format(right, _columns(connection, table, withheld))
+        given.append(sql.SQL("{} ON {}").format(right, sql.Identifier(table)))
+    for routine in ROUTINES[role]:
+        given.append(sql.SQL("EXECUTE ON FUNCTION {}").format(sql.Identifier(routine)))
+    for sequence in _SEQUENCES[role]:
+        given.append(sql.SQL("USAGE ON SEQUENCE {}").format(sql.Identifier(sequence)))
+    for what in given:
+        connection.execute(sql.SQL("GRANT {} TO {}").format(what, name))
+
+
+def _columns(
+    connection: psycopg.Connection[Any], table: str, withheld: Sequence[str]
+) -> sql.Composed:
+    rows = connection.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %(table)s::regclass AND attnum > 0"
+        " AND NOT attisdropped AND attname <> ALL (%(withheld)s) ORDER BY attnum",
+        {"table": table, "withheld": list(withheld)},
+    )
+    return sql.SQL(", ").join(sql.Identifier(name) for (name,) in rows)

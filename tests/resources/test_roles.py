@@ -1,0 +1,237 @@
+"""What each role may do with each table: the matrix, and a day's work within it."""
+
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.pipelines.archive_check import verify_archive
+from credit_risk_dagster.pipelines.drift import report_drift
+from credit_risk_dagster.pipelines.redrive import redrive
+from credit_risk_dagster.pipelines.retention import drop_old_periods
+from credit_risk_dagster.pipelines.stream_health import compare_schema
+from credit_risk_dagster.settings import (
+    DEFAULT_POLICY,
+    DriftSettings,
+    LakeSettings,
+    WarehouseSettings,
+)
+from infra.embedded.servers import Postgres
+from infra.role_reference import FILE, READER, page
+from resources.lake import Lake
+from resources.postgres.applications import Applications
+from resources.postgres.connection import Warehouse, WarehouseReader
+from resources.postgres.lost import LostEvents
+from resources.postgres.metrics import MetricsLedger
+from resources.postgres.migrate import migrate
+from resources.postgres.models import ModelStore
+from resources.postgres.readers import grant_reader
+from resources.postgres.reconciliation import Reconciliation
+from resources.postgres.roles import API, APP
+from resources.postgres.segments import roll_up_segments
+from tests.infra.conftest import create_roles
+from tests.platform.pipeline import Pipeline, good_event
+
+pytestmark = pytest.mark.usefixtures("own_servers")
+OWNER = "credit_risk_owner"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    """Postgres with the roles of roles.sql, migrated by the owner."""
+    with TemporaryDirectory(prefix="credit-risk-") as folder, Postgres(Path(folder)) as server:
+        create_roles(server)
+        migrate(settings_of(server, OWNER))
+        grant_reader(settings_of(server, OWNER), READER)
+        create_roles(server)  # and again, as for a new password
+        yield server
+
+
+def settings_of(server: Postgres, role: str) -> WarehouseSettings:
+    return WarehouseSettings(DATABASE_URL=SecretStr(server.uri("credit_risk", role)))
+
+
+@pytest.fixture
+def owner(server: Postgres) -> Iterator[psycopg.Connection[Any]]:
+    with Warehouse(settings_of(server, OWNER)).connect() as connection:
+        yield connection
+
+
+def matrix(connection: psycopg.Connection[Any]) -> dict[tuple[str, str], str]:
+    """What the database itself says that a role may do with a table, as the page says it."""
+    rows = connection.execute(
+        """
+        WITH granted AS (
+            SELECT c.oid, relname, grantee, privilege_type AS right, NULL AS attname, 0 AS attnum
+            FROM pg_class c, aclexplode(relacl)
+            WHERE relnamespace = 'credit_risk'::regnamespace AND relkind IN ('r', 'p', 'v')
+            UNION ALL
+            SELECT c.oid, relname, grantee, privilege_type, attname, attnum
+            FROM pg_class c JOIN pg_attribute a ON attrelid = c.oid, aclexplode(attacl)
+            WHERE relnamespace = 'credit_risk'::regnamespace
+        )
+        SELECT pg_get_userbyid(grantee), relname, g.right,
+            array_remove(array_agg(attname::text ORDER BY g.attnum), NULL),
+            (SELECT array_agg(attname::text ORDER BY attnum) FROM pg_attribute a
+                WHERE a.attrelid = g.oid AND attnum > 0 AND NOT attisdropped)
+        FROM granted g WHERE grantee <> (SELECT oid FROM pg_roles WHERE rolname = %(owner)s)
+        GROUP BY g.oid, 1, 2, 3
+        ORDER BY 1, 2, array_position('{SELECT,INSERT,UPDATE,DELETE}', g.right)
+        """,
+        {"owner": OWNER},
+    )
+    found: dict[tuple[str, str], list[str]] = {}
+    for role, table, right, columns, every in rows:
+        hidden = [name for name in every if name not in columns]
+        if right == "SELECT" and columns:
+            right += f" without {', '.join(hidden)}"
+        elif columns:
+            right += f" ({', '.join(columns)})"
+        found.setdefault((role, table), []).append(right)
+    return {key: ", ".join(rights) for key, rights in found.items()}
+
+
+def written() -> dict[tuple[str, str], str]:
+    """The same from the page."""
+    rows = [
+        [cell.strip(" `") for cell in line.strip("|").split("|")]
+        for line in FILE.read_text(encoding="utf-8").splitlines()
+        if line.startswith("|") and "---" not in line
+    ]
+    (_, *roles), *tables = rows
+    return {
+        (role, table): cell
+        for table, *cells in tables
+        for role, cell in zip(roles, cells, strict=True)
+        if cell
+    }
+
+
+def test_the_page_is_what_the_database_says(owner: psycopg.Connection[Any]) -> None:
+    assert FILE.read_text(encoding="utf-8") == page(), "make docs"
+
+    def sorted_columns(rights: str) -> str:
+        head, bracket, columns = rights.partition("UPDATE (")
+        inside, _, rest = columns.partition(")")
+        return head + bracket + ", ".join(sorted(inside.split(", "))) + rest
+
+    def comparable(rights: dict[tuple[str, str], str]) -> dict[tuple[str, str], str]:
+        return {key: sorted_columns(text) for key, text in rights.items()}
+
+    assert comparable(matrix(owner)) == comparable(written())
+
+
+def test_functions_with_the_owners_rights_are_for_few_and_find_their_own_tables(
+    owner: psycopg.Connection[Any],
+) -> None:
+    rows = owner.execute(
+        "SELECT proname, array_to_string(proconfig, ';'), array_to_string(proacl, ';')"
+        " FROM pg_proc WHERE pronamespace = 'credit_risk'::regnamespace AND prosecdef"
+    ).fetchall()
+    assert len(rows) >= 8
+    for name, settings, rights in rows:
+        assert "search_path=credit_risk, pg_temp" in settings, name
+        assert not any(right.startswith("=") for right in rights.split(";")), name
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        (APP, "ALTER TABLE stream_offsets ADD COLUMN x int"),
+        (APP, "CREATE TABLE x ()"),
+        (APP, "DELETE FROM scored_applications"),
+        (APP, "UPDATE scored_applications SET risk_tier = 'Low'"),
+        (APP, "UPDATE redriven_events SET run_id = ''"),
+        (APP, "DELETE FROM dropped_rows"),
+        (APP, "INSERT INTO dropped_rows VALUES (1, 0, now(), 1, 1)"),
+        (APP, "UPDATE policies SET document = ''"),
+        (APP, "DELETE FROM application_reviews"),
+        (APP, "INSERT INTO application_reviews DEFAULT VALUES"),
+        (APP, "UPDATE lost_acknowledgements SET note = ''"),
+        (APP, "DELETE FROM reconciliation_findings"),
+        (APP, "UPDATE reconciliation_findings SET offsets = 1"),
+        (APP, "UPDATE models SET artifact = ''"),
+        (APP, "UPDATE ledger_totals SET scored = 0"),
+        (APP, "TRUNCATE batches"),
+        (APP, "SELECT grant_reader('credit_risk_app')"),
+        (API, "SELECT value FROM rejected_events"),
+        (API, "SELECT artifact FROM models"),
+        (API, "SELECT * FROM application_reviews"),
+        (API, "SELECT make_partitions('month')"),
+        (API, "DELETE FROM scored_applications"),
+        (READER, "SELECT key FROM rejected_events"),
+        (READER, "SELECT artifact FROM models"),
+        (READER, "SELECT drop_period(now(), now())"),
+        (READER, "CREATE SCHEMA x"),
+    ],
+)
+def test_what_a_role_may_not_do(server: Postgres, role: str, statement: str) -> None:
+    # Not by what a role could change for itself.
+    options = "-c search_path=credit_risk -c default_transaction_read_only=off"
+    with (
+        psycopg.connect(server.uri("credit_risk", role), options=options) as connection,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        connection.execute(statement.encode())
+
+
+def test_nobody_reaches_a_partition(server: Postgres, owner: psycopg.Connection[Any]) -> None:
+    names = owner.execute("SELECT name FROM time_partitions").fetchall()
+    assert len(names) >= 9
+    for role in (APP, API, READER):
+        for (name,) in names:
+            row = owner.execute(
+                "SELECT has_table_privilege(%s, %s, 'SELECT'), has_any_column_privilege(%s, %s,"
+                " 'SELECT')",
+                (role, name, role, name),
+            ).fetchone()
+            assert row == (False, False)
+
+
+@pytest.fixture
+def as_app(pipeline: Pipeline, server: Postgres, lake_settings: LakeSettings) -> Pipeline:
+    """The pipeline as credit_risk_app."""
+    return Pipeline(
+        pipeline.kafka, Warehouse(settings_of(server, APP)), lambda: Lake(lake_settings)
+    )
+
+
+def test_a_days_work(as_app: Pipeline, server: Postgres) -> None:
+    """What runs and commands do, as app; what is read, as API."""
+    log, policy = logging.getLogger("test"), load_policy(DEFAULT_POLICY)
+    as_app.send_and_drain([*map(good_event, range(100)), b"junk", None])
+    as_app.archive()
+    verify_archive(as_app.warehouse, as_app.lake)
+    assert as_app.account().problems == []
+    redrive(as_app.warehouse, policy, run_id="again")
+    drift = DriftSettings(baseline_rows=100, window_rows=100, min_rows=50)
+    for _ in range(2):
+        report_drift(as_app.warehouse, drift, as_app.kafka.topic, policy, run_id="drift")
+    compare_schema(as_app.broker, as_app.warehouse, 100)
+    with as_app.warehouse.session() as connection:
+        roll_up_segments(connection)
+        as_app.warehouse.make_partitions(connection)
+        ModelStore(connection).deactivate()
+        assert Reconciliation(connection).check_new("run").open == []
+        assert Reconciliation(connection).check_everything().open == []
+        assert LostEvents(connection).acknowledge("Ada", None) == []
+    assert as_app.unreconciled() == 0
+
+    api = settings_of(server, API)
+    with WarehouseReader(api, 1, 60) as pool, Warehouse(api).session() as connection:
+        assert MetricsLedger(connection, as_app.kafka.topic).read().totals["scored"] == 100
+        assert len(Applications(pool).history("7", limit=10)[0]) == 1
+        assert len(Applications(pool).watchlist(limit=5)[0]) == 5
+        assert ModelStore(connection).active_scorer() == (None, None)
+
+    later = datetime.now(UTC) + timedelta(days=70)
+    dropped = drop_old_periods(as_app.warehouse, 30, now=later, log=log).dropped
+    assert sum(dropped.values()) == 102
+    assert as_app.unreconciled() == 0
