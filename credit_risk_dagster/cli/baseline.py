@@ -120,8 +120,11 @@ def accept_columns() -> None:
         active = baselines.active()
         if active is None:
             raise PlatformError("there is no active baseline: `credit-risk baseline freeze`")
+        before = baselines.stream_columns(active.baseline_id)
         baselines.set_stream_columns(active.baseline_id, None)
+    forgotten = f", which had {len(before['columns'])} recorded" if before else ""
     out.print(
-        f"the next check of the stream records its columns for baseline {active.baseline_id}",
+        f"the next check of the stream records its columns for baseline {active.baseline_id}"
+        f"{forgotten}",
         soft_wrap=True,
     )

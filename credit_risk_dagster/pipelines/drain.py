@@ -157,18 +157,28 @@ def drain(
         if not partitions:
             report.ended = f"lane {lane} of {settings.lanes} has no partition"
             return report
-        patience = settings.session_seconds + 2 * HANDOVER_SECONDS
-        lock_partitions(connection, source.source_id, partitions, patience)
+        if not _take(connection, source, partitions, settings):
+            report.ended = "a new epoch began while the run waited; the next run drains that"
+            return report
         log.info("draining %s, partitions %s", topic.topic, partitions)
-        started = {"source_id": source.source_id, "topic": topic.topic, "partitions": partitions}
-        _log.info("session started", extra=started | {"policy": policy.version})
         session = _Session(
             *(broker, reader, connection, writer, policy, run_id, partitions, bounds, report)
         )
         session.run(settings, interrupts, log)
-        _log.info("session ended", extra=_fields(report))
     _tell(report, log)
     return report
+
+
+def _take(
+    connection: psycopg.Connection[Any],
+    source: Source,
+    partitions: Sequence[int],
+    settings: DrainSettings,
+) -> bool:
+    """Wait for the partitions and lock them; False when the source is not the newest any more."""
+    patience = settings.session_seconds + 2 * HANDOVER_SECONDS
+    lock_partitions(connection, source.source_id, partitions, patience)
+    return Sources(connection).newest(source.cluster_id, source.topic) == source
 
 
 def _tell(report: DrainReport, log: logging.Logger) -> None:
@@ -300,12 +310,17 @@ class _Session:
         log: logging.Logger,
     ) -> None:
         """Drain until there is a reason to end, which goes into the report."""
+        source = self.report.source
+        started = {"source_id": source.source_id, "topic": source.topic}
+        started |= {"partitions": self.partitions, "policy": self.policy.version}
+        _log.info("session started", extra=started)
         self.seek()
         try:
             _drain_until_over(self, settings, log)
         except interrupts:
             self.report.ended = "the run was asked to stop"
         self.settle()
+        _log.info("session ended", extra=_fields(self.report))
 
     def seek(self) -> None:
         """Read on from the committed offsets."""

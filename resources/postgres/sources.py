@@ -33,19 +33,23 @@ class Sources:
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
 
+    def newest(self, cluster_id: str, topic: str) -> Source | None:
+        """The newest epoch of a topic, whatever became of the topic itself."""
+        with self._connection.cursor(row_factory=class_row(Source)) as cursor:
+            return cursor.execute(
+                "SELECT source_id, cluster_id, topic, topic_id, epoch FROM sources"
+                " WHERE cluster_id = %(cluster_id)s AND topic = %(topic)s ORDER BY epoch DESC"
+                " LIMIT 1",
+                {"cluster_id": cluster_id, "topic": topic},
+            ).fetchone()
+
     def find(self, topic: TopicState) -> Source | None:
         """The newest epoch of the topic; None when nothing of it was ever processed.
 
         Raises:
             TopicReplaced: the topic was deleted and created again since.
         """
-        with self._connection.cursor(row_factory=class_row(Source)) as cursor:
-            source = cursor.execute(
-                "SELECT source_id, cluster_id, topic, topic_id, epoch FROM sources"
-                " WHERE cluster_id = %(cluster_id)s AND topic = %(topic)s ORDER BY epoch DESC"
-                " LIMIT 1",
-                {"cluster_id": topic.cluster_id, "topic": topic.topic},
-            ).fetchone()
+        source = self.newest(topic.cluster_id, topic.topic)
         if source and source.topic_id and topic.topic_id and source.topic_id != topic.topic_id:
             committed = Ledger(self._connection).progress(source.source_id)
             at = "; ".join(

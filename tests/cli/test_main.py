@@ -598,17 +598,6 @@ def test_topic_reset_starts_over(pipeline: Pipeline, run: Run) -> None:
     assert len(pipeline.stored()["scored_applications"]) == 5  # what was scored stays
 
 
-@pytest.mark.usefixtures("servers")
-def test_new_epoch_reads_a_truncated_topic_anew(pipeline: Pipeline, run: Run) -> None:
-    pipeline.send([good_event(1)])
-    pipeline.drain()
-    result = run("topic", "new-epoch")
-    assert result.code == 0
-    assert result.out.endswith(": epoch 1\n")
-    assert pipeline.drain().scored == 1
-    assert run("topic", "new-epoch").out.endswith(": epoch 2\n")
-
-
 # --- score --------------------------------------------------------------------------------------
 
 LINES = [
