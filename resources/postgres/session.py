@@ -46,6 +46,7 @@ _SETTINGS = {
     "default_transaction_isolation": "read committed",
     "default_transaction_deferrable": "off",
     "exit_on_error": "off",
+    "session_replication_role": "origin",  # triggers keep the totals
     # A run waits in line for its lane, and says itself for how long.
     "statement_timeout": "0",
     "lock_timeout": "0",
@@ -60,12 +61,14 @@ _SETTINGS = {
     "client_connection_check_interval": "2s",
 }
 
-# Older servers lack some of them, and only Linux can look whether a waiting client is still there.
+# Older servers lack some of them, only Linux can look whether a waiting client is still there, and
+# who may not set a replication role may not touch it where it is right.
 _PIN: LiteralString = """
 SELECT set_config(name, value, false), pg_backend_pid()
 FROM unnest(%(names)s::text[], %(values)s::text[]) AS wanted (name, value)
 WHERE current_setting(name, true) IS NOT NULL
     AND (name <> 'client_connection_check_interval' OR version() LIKE '%%linux%%')
+    AND (name <> 'session_replication_role' OR current_setting(name) <> value)
 """
 
 

@@ -48,6 +48,7 @@ HOSTILE: dict[str, dict[str, str]] = {
         "default_transaction_isolation": "serializable",
         "default_transaction_deferrable": "on",
         "exit_on_error": "on",
+        "session_replication_role": "replica",
     },
     "patience": {
         "statement_timeout": "100ms",
@@ -117,6 +118,7 @@ def test_defaults_of_the_server_change_no_answer(
     assert stored["scored_applications"] == [(0, n) for n in [*range(10), *range(11, 21)]]
     assert stored["rejected_events"] == [(0, 10), (0, 21)]
     assert pipeline.unreconciled() == 0
+    assert pipeline.query("SELECT scored FROM ledger_totals") == [{"scored": 20}]
     assert pipeline.account().problems == []
     again = pipeline.query("SELECT * FROM scored_applications ORDER BY partition, 3")
     assert again[:10] == before["rows"]
