@@ -1,5 +1,7 @@
 """The Dagster code location: everything that Dagster knows of the platform, by subject."""
 
+import logging
+
 import dagster as dg
 
 from assets_src import (
@@ -14,11 +16,15 @@ from assets_src import (
     stream_checks,
 )
 from credit_risk_dagster import logs
+from credit_risk_dagster.base_settings import misspelt
+from credit_risk_dagster.settings import GROUPS
 from resources.configurable import resources
 from sensors import alerts, observation, offsets, population
 
 # Dagster's processes that run this code (its code server, each run) begin here.
 logs.configure(in_dagster=True)
+for line in misspelt(GROUPS):
+    logging.getLogger(__name__).warning(line)
 
 _SUBJECTS = (
     *(scoring, stream_checks, archive, rebuild, redrive, retention, drift, model, segments),

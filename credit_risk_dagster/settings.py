@@ -11,8 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from credit_risk_dagster.base_settings import (
+    Cron,
+    GroupOfSettings,
+    SecretUrl,
+    Url,
+    clipped,
+)
 from credit_risk_dagster.domain.features import CLASSIC_FEATURES
 from credit_risk_dagster.domain.policy import Policy, load_policy
 
@@ -20,18 +27,7 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_POLICY = Path(__file__).parent / "domain" / "policies" / "lendingclub-v1.yaml"
 
 
-class _Settings(BaseSettings):
-    model_config = SettingsConfigDict(
-        env_file=".env",
-        extra="ignore",
-        env_ignore_empty=True,
-        frozen=True,
-        # A wrong secret must not be repeated in the error message about it.
-        hide_input_in_errors=True,
-    )
-
-
-class KafkaSettings(_Settings):
+class KafkaSettings(GroupOfSettings):
     """Where the broker is and how to sign in (variables `KAFKA_*`)."""
 
     model_config = SettingsConfigDict(env_prefix="KAFKA_")
@@ -58,14 +54,17 @@ class KafkaSettings(_Settings):
     )
     ssl_keyfile: FilePath | None = Field(None, description="key of the client certificate (PEM)")
     ssl_check_hostname: bool = Field(True, description="certificate must name the broker's host")
-    timeout_ms: int = Field(5_000, ge=500, description="how long a broker may take to answer")
+    timeout_ms: int = Field(
+        5_000, ge=500, le=3_600_000, description="how long a broker may take to answer"
+    )
 
     @field_validator("bootstrap_servers")
     @classmethod
     def _servers_have_ports(cls, value: str) -> str:
         for server in value.split(","):
-            if not re.fullmatch(r"[^\s]+:[0-9]{1,5}", server):
-                raise ValueError(f"{server!r} is not host:port")
+            match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/,]+):([0-9]{1,5})", server)
+            if not match or not 0 < int(match[2]) < 2**16:
+                raise ValueError(f"{clipped(server)} is not host:port (or [IPv6 address]:port)")
         return value
 
     @model_validator(mode="after")
@@ -104,7 +103,7 @@ class KafkaSettings(_Settings):
         return options
 
 
-class WarehouseSettings(_Settings):
+class WarehouseSettings(GroupOfSettings):
     """Where Postgres is."""
 
     database_url: SecretStr = Field(
@@ -136,11 +135,11 @@ class WarehouseSettings(_Settings):
         return self.model_copy(update={"database_url": url})
 
 
-class LakeSettings(_Settings):
+class LakeSettings(GroupOfSettings):
     """Where the archive is; credentials and region come from the usual `AWS_*` variables."""
 
     bucket: str = Field("credit-risk", alias="S3_BUCKET", description="bucket of the archive")
-    endpoint_url: str | None = Field(
+    endpoint_url: Url = Field(
         None, alias="AWS_ENDPOINT_URL_S3", description="S3-compatible endpoint; empty means AWS"
     )
     create_bucket: bool = Field(
@@ -158,7 +157,7 @@ class LakeSettings(_Settings):
         5, ge=1, alias="S3_MAX_ATTEMPTS", description="tries of a request, with growing pauses"
     )
     timeout_seconds: float = Field(
-        30, gt=0, alias="S3_TIMEOUT_SECONDS", description="how long one answer may take"
+        30, gt=0, le=3_600, alias="S3_TIMEOUT_SECONDS", description="how long one answer may take"
     )
 
     link_hours: float = Field(
@@ -176,17 +175,17 @@ class LakeSettings(_Settings):
         return self
 
 
-class ArchiveSettings(_Settings):
+class ArchiveSettings(GroupOfSettings):
     """How raw events are archived (variables `CREDIT_RISK_ARCHIVE_*`)."""
 
     model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_ARCHIVE_")
 
-    cron: str = Field("*/5 * * * *", description="when a run archives (cron, UTC)")
+    cron: Cron = Field("*/5 * * * *", description="when a run archives (cron, UTC)")
     max_object_events: int = Field(250_000, ge=1, description="most events in one object")
     max_object_bytes: int = Field(64 * 2**20, ge=2**20, description="most bytes of one object")
 
 
-class RetentionSettings(_Settings):
+class RetentionSettings(GroupOfSettings):
     """What is kept for how long (variables `CREDIT_RISK_RETENTION_*`)."""
 
     model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_RETENTION_")
@@ -201,17 +200,17 @@ class RetentionSettings(_Settings):
     )
 
 
-class DriftSettings(_Settings):
+class DriftSettings(GroupOfSettings):
     """How drift is measured (variables `CREDIT_RISK_DRIFT_*`)."""
 
     model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_DRIFT_")
 
-    cron: str = Field("*/30 * * * *", description="when a run reports drift (cron, UTC)")
+    cron: Cron = Field("*/30 * * * *", description="when a run reports drift (cron, UTC)")
     window_rows: int = Field(
         5_000, ge=1, description="newest applications that are compared with the baseline"
     )
     window_hours: float | None = Field(
-        None, gt=0, description="or those scored in so many hours; empty goes by number"
+        None, gt=0, le=87_600, description="or those scored in so many hours; empty goes by number"
     )
     min_rows: int = Field(500, ge=1, description="with fewer applications, no drift is claimed")
     psi_moderate: float = Field(0.10, gt=0, description="PSI from which drift is moderate")
@@ -233,12 +232,12 @@ class DriftSettings(_Settings):
         return self
 
 
-class ModelSettings(_Settings):
+class ModelSettings(GroupOfSettings):
     """What models are trained on (variables `CREDIT_RISK_MODEL_*`)."""
 
     model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_MODEL_")
 
-    cron: str = Field("30 5 * * *", description="when a run trains and benchmarks (cron, UTC)")
+    cron: Cron = Field("30 5 * * *", description="when a run trains and benchmarks (cron, UTC)")
     sample: str = Field(
         "scored", description="scored (the table), builtin (10,000 loans), or a LendingClub CSV"
     )
@@ -256,12 +255,12 @@ class ModelSettings(_Settings):
         return [name.strip() for name in self.features.split(",") if name.strip()]
 
 
-class StreamSettings(_Settings):
+class StreamSettings(GroupOfSettings):
     """How the stream itself is watched (variables `CREDIT_RISK_STREAM_*`)."""
 
     model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_STREAM_")
 
-    cron: str = Field("*/10 * * * *", description="when a run checks the stream (cron, UTC)")
+    cron: Cron = Field("*/10 * * * *", description="when a run checks the stream (cron, UTC)")
     silent_minutes: float = Field(
         10, gt=0, description="minutes of backlog without a scored application that are a failure"
     )
@@ -270,7 +269,7 @@ class StreamSettings(_Settings):
     )
 
 
-class DrainSettings(_Settings):
+class DrainSettings(GroupOfSettings):
     """How a drain run works (variables `CREDIT_RISK_*`)."""
 
     model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_")
@@ -294,7 +293,7 @@ class DrainSettings(_Settings):
 CLIENT = r"[A-Za-z0-9._-]{1,64}"  # name of a client of the API
 
 
-class ApiSettings(_Settings):
+class ApiSettings(GroupOfSettings):
     """How the API serves (variables `CREDIT_RISK_API_*`)."""
 
     model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_API_")
@@ -352,7 +351,7 @@ class ApiSettings(_Settings):
         return self
 
 
-class LogSettings(_Settings):
+class LogSettings(GroupOfSettings):
     """How processes log (variables `CREDIT_RISK_LOG_*`)."""
 
     model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_LOG_")
@@ -365,12 +364,12 @@ class LogSettings(_Settings):
     )
 
 
-class AlertSettings(_Settings):
+class AlertSettings(GroupOfSettings):
     """Where failures are told (variables `CREDIT_RISK_ALERT_*`)."""
 
     model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_ALERT_")
 
-    webhook_url: SecretStr | None = Field(
+    webhook_url: SecretUrl = Field(
         None, description="failed runs are posted there as JSON; the address is a secret"
     )
     timeout_seconds: float = Field(5, gt=0, le=30, description="how long the webhook may take")
@@ -381,7 +380,7 @@ class AlertSettings(_Settings):
     )
 
 
-class DashboardSettings(_Settings):
+class DashboardSettings(GroupOfSettings):
     """Where the dashboard's links lead (variables `CREDIT_RISK_*`)."""
 
     model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_")
@@ -399,10 +398,17 @@ class DashboardSettings(_Settings):
     )
 
 
+GROUPS: tuple[type[GroupOfSettings], ...] = (
+    *(KafkaSettings, WarehouseSettings, LakeSettings, ArchiveSettings, RetentionSettings),
+    *(DriftSettings, ModelSettings, StreamSettings, DrainSettings, ApiSettings, LogSettings),
+    *(AlertSettings, DashboardSettings),
+)
+
+
 class Settings:
     """Every group of settings, each read from the environment when first used, or as given."""
 
-    def __init__(self, **groups: _Settings | Policy) -> None:
+    def __init__(self, **groups: GroupOfSettings | Policy) -> None:
         vars(self).update(groups)
 
     @cached_property

@@ -291,7 +291,7 @@ class Lake:
             raise LakeUnavailable(
                 f"{self.location} does not answer ({doing}): {' '.join(str(error).split())}"
             ) from error
-        except BotoCoreError as error:
+        except (BotoCoreError, ValueError) as error:  # ValueError: AWS_ENDPOINT_URL is no address
             raise LakeRefused(
                 f"{self.location}: {doing} is not possible: {' '.join(str(error).split())}"
             ) from error

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 from pydantic_settings import BaseSettings
 
+from credit_risk_dagster.base_settings import SettingInvalid
 from credit_risk_dagster.settings import (
     PROJECT_ROOT,
     AlertSettings,
@@ -88,7 +88,7 @@ def test_sasl_without_a_password_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_SSL")
     monkeypatch.setenv("KAFKA_SASL_MECHANISM", "SCRAM-SHA-512")
     monkeypatch.setenv("KAFKA_SASL_USERNAME", "user")
-    with pytest.raises(ValidationError, match="KAFKA_SECURITY_PROTOCOL=SASL_SSL needs"):
+    with pytest.raises(SettingInvalid, match="KAFKA_SECURITY_PROTOCOL=SASL_SSL needs"):
         KafkaSettings()
 
 
@@ -135,6 +135,6 @@ def test_a_wrong_value_is_refused_and_not_repeated(
 ) -> None:
     group()  # what is refused is this value, and nothing else
     monkeypatch.setenv(variable, value)
-    with pytest.raises(ValidationError) as refused:
+    with pytest.raises(SettingInvalid) as refused:
         group()
     assert "input_value" not in str(refused.value)

@@ -43,6 +43,11 @@ def print_json(value: Any) -> None:
     sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
 
 
+def print_warning(message: str) -> None:
+    """Print one line on stderr, of what ends nothing."""
+    err.print(Text("warning: ", "yellow").append(message, ""), soft_wrap=True)
+
+
 def print_error(message: str) -> None:
     """Print one line on stderr."""
     err.print(Text("error: ", "red").append(message, ""), soft_wrap=True)

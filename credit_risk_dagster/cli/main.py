@@ -6,9 +6,8 @@ Every command imports what it needs when it runs: `--help` and `score` answer at
 import sys
 
 import typer
-from pydantic import ValidationError
 
-from credit_risk_dagster import settings as all_settings
+from credit_risk_dagster.base_settings import SettingInvalid, misspelt
 from credit_risk_dagster.cli import (
     api,
     archive,
@@ -22,8 +21,9 @@ from credit_risk_dagster.cli import (
     stream,
     topic,
 )
-from credit_risk_dagster.cli.console import print_error
+from credit_risk_dagster.cli.console import print_error, print_warning
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import GROUPS
 
 app = typer.Typer(
     help="Credit risk monitoring: loan applications from a Kafka topic, scored exactly once into "
@@ -48,23 +48,17 @@ for name, group in (
 
 def main() -> None:
     """Run the command line: one line for an expected error, and exit code 1."""
+    for line in misspelt(GROUPS):
+        print_warning(line)
     try:
         app()
+    except SettingInvalid as error:
+        for line in str(error).splitlines():
+            print_error(line)
+        sys.exit(1)
     except PlatformError as error:
-        print_error(str(error))
+        print_error("\\n".join(str(error).splitlines()))  # a path may have one in it
         sys.exit(1)
-    except ValidationError as error:
-        for problem in error.errors(include_input=False):
-            variable = _variable(error.title, ".".join(map(str, problem["loc"])))
-            message = problem["msg"].removeprefix("Value error, ")
-            print_error(f"{variable}: {message}" if variable else message)
-        sys.exit(1)
-
-
-def _variable(title: str, name: str) -> str:
-    """The environment variable of a settings field; empty for an error about several."""
-    config = getattr(getattr(all_settings, title, None), "model_config", {})
-    return (config.get("env_prefix", "") + name).upper() if name else ""
 
 
 if __name__ == "__main__":

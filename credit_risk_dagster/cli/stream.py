@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -116,7 +115,8 @@ def score(
     rules = load_policy(policy)
     estimator = load_model_file(model) if model else None
     encoder = msgspec.json.Encoder()
-    with _open_lines(file) as lines, progress("scored", None) as show:
+    lines = _lines(file)
+    with progress("scored", None) as show:
         done = 0
         while chunk := [line.rstrip(b"\r\n") for line in islice(lines, SCORE_CHUNK_EVENTS)]:
             sys.stdout.buffer.write(encoder.encode_lines(answers(chunk, rules, estimator)))
@@ -125,14 +125,13 @@ def score(
     sys.stdout.buffer.flush()
 
 
-@contextmanager
-def _open_lines(file: str) -> Iterator[Iterator[bytes]]:
+def _lines(file: str) -> Iterator[bytes]:
+    from credit_risk_dagster.pipelines.text_files import Unreadable, utf8_lines
+
     if file == "-":
-        yield iter(sys.stdin.buffer)
+        yield from sys.stdin.buffer
         return
     try:
-        stream = Path(file).open("rb")  # noqa: SIM115 (closed below; only opening may fail here)
-    except OSError as error:
-        raise PlatformError(f"cannot read {file}: {error.strerror}") from error
-    with stream:
-        yield iter(stream)
+        yield from utf8_lines(Path(file))
+    except Unreadable as error:
+        raise PlatformError(f"cannot read {file}: {error}") from error

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import re
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
@@ -207,7 +208,7 @@ def csv_loans(path: Path, *, skip_bad: bool = False, again: bool = False) -> Loa
 
 
 def _refuse_pipe(path: Path) -> None:
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if os.path.exists(path) and not (path.is_file() or path.is_dir()):
         raise LoansUnavailable(f"{path}: a pipe can be read only once: save it to a file")
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -135,7 +136,7 @@ def sample_file(source: str, *, skip_bad: bool = False) -> "LoanFile":
     from credit_risk_dagster.pipelines.loan_files import csv_loans
 
     path = Path(source)
-    if not path.suffix and not path.exists():
+    if not path.suffix and not os.path.exists(path):
         raise SampleUnavailable(
             f"there is no sample {source!r}: take {SCORED}, {BUILTIN}, or a LendingClub CSV"
         )

@@ -71,10 +71,36 @@ def reading() -> Iterator[None]:
 
 
 def open_text(path: Path, stack: ExitStack) -> io.TextIOWrapper:
-    """Open a file as text: plain, or by gzip, bzip2, xz or in a .zip by itself.
+    """Open a file as text; ends of lines stay as they are.
 
-    It is UTF-8, UTF-16 or UTF-32, with or without byte order mark. Bytes that are no UTF-8 count as
-    Windows-1252: a foreign letter in a job title ends nothing. Ends of lines stay as they are.
+    Bytes that are no UTF-8 count as Windows-1252: a foreign letter in a job title ends nothing.
+
+    Args, Raises: as `unpacked`.
+    """
+    file, encoding = unpacked(path, stack)
+    errors = "windows-1252" if encoding.startswith("utf-8") else "replace"
+    return stack.enter_context(io.TextIOWrapper(file, encoding, errors=errors, newline=""))
+
+
+def utf8_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, in UTF-8 whatever it has; bytes that are none stay as they are.
+
+    Raises:
+        Unreadable: as `unpacked`; also while iterating, when the file is damaged.
+    """
+    with ExitStack() as stack, reading():
+        file, encoding = unpacked(path, stack)
+        if encoding.startswith("utf-8"):
+            yield from file
+        else:
+            text = stack.enter_context(io.TextIOWrapper(file, encoding, errors="replace"))
+            yield from (line.encode() for line in text)
+
+
+def unpacked(path: Path, stack: ExitStack) -> tuple[Any, str]:
+    """Open a file: plain, or by gzip, bzip2, xz or in a .zip by itself; and its encoding.
+
+    It is UTF-8, UTF-16 or UTF-32, with or without byte order mark.
 
     Args:
         path: the file, or a pipe.
@@ -104,9 +130,7 @@ def open_text(path: Path, stack: ExitStack) -> io.TextIOWrapper:
     else:
         raise Unreadable(f"it is packed {_LAYERS} times or more: unpack it")
     _refuse_others(head)
-    encoding = _encoding(head)
-    errors = "windows-1252" if encoding.startswith("utf-8") else "replace"
-    return stack.enter_context(io.TextIOWrapper(file, encoding, errors=errors, newline=""))
+    return file, _encoding(head)
 
 
 class _LookedAt(io.RawIOBase):

@@ -8,13 +8,12 @@ from typing import Any
 import pandas as pd
 import psycopg
 import streamlit as st
-from pydantic import ValidationError
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 from resources.postgres.connection import WarehouseReader, fetch_all
 
-PROBLEMS = (PlatformError, psycopg.Error, ValidationError)
+PROBLEMS = (PlatformError, psycopg.Error)
 """What any query of the dashboard may raise; `live.explain` says it to the viewer."""
 
 _CONNECTIONS = 15

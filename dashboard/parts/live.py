@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import psycopg
 import streamlit as st
-from pydantic import ValidationError
 
+from credit_risk_dagster.base_settings import SettingInvalid
 from credit_risk_dagster.errors import PlatformError
 from dashboard.data.connection import PROBLEMS
 from resources.postgres.connection import NotMigrated
@@ -70,16 +70,16 @@ def viewer_zone() -> str:
         return "UTC"
 
 
-def explain(error: PlatformError | psycopg.Error | ValidationError) -> Problem:
+def explain(error: PlatformError | psycopg.Error) -> Problem:
     """Say what is wrong and what to do about it."""
     # The further lines of a driver's message repeat the statement or guess at the reason.
     detail = str(error).partition("\n")[0]
     state = getattr(error.__cause__ or error, "sqlstate", None)
-    if isinstance(error, ValidationError):
+    if isinstance(error, SettingInvalid):
         return Problem(
             "The configuration is not valid",
             "Correct it: `.env.example` explains each variable.",
-            "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()),
+            "; ".join(str(error).splitlines()),
         )
     if state == "42501":
         return Problem(

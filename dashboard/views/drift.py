@@ -6,7 +6,6 @@ from io import BytesIO
 
 import pandas as pd
 import streamlit as st
-from pydantic import ValidationError
 
 from credit_risk_dagster.domain.drift.baseline import bin_labels
 from credit_risk_dagster.errors import PlatformError
@@ -316,7 +315,7 @@ def _html(report: pd.Series) -> None:
     if st.session_state.get(_WANTED) == key:
         try:
             content = lake_object(key)
-        except (PlatformError, ValidationError) as error:
+        except PlatformError as error:
             st.warning(
                 f"The dashboard cannot read `{key}`: it needs the S3 settings that the pipeline "
                 f"has (`S3_BUCKET`, `AWS_…`). {' '.join(str(error).split())}",
@@ -342,7 +341,7 @@ def lake_object(key: str) -> bytes:
     """An object of the lake.
 
     Raises:
-        ObjectMissing, LakeUnavailable, LakeRefused; ValidationError for settings that are wrong.
+        ObjectMissing, LakeUnavailable, LakeRefused; SettingInvalid for settings that are wrong.
     """
     file = BytesIO()
     Lake(LakeSettings(S3_MAX_ATTEMPTS=1, S3_TIMEOUT_SECONDS=10)).get(key, file)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from pydantic import ValidationError
 
 from credit_risk_dagster.api.bodies import EXAMPLE
 from credit_risk_dagster.api.guards import HEADER, client_of, hash_key, new_key
+from credit_risk_dagster.base_settings import SettingInvalid
 from credit_risk_dagster.settings import ApiSettings
 from tests.api.conftest import StartApi
 from tests.api.test_decisions import JSON, problem
@@ -77,7 +77,7 @@ def test_without_keys_only_loopback_is_answered(
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "credit-risk.example"])
 def test_beyond_loopback_it_does_not_start_without_keys(host: str) -> None:
-    with pytest.raises(ValidationError, match="it needs CREDIT_RISK_API_KEYS"):
+    with pytest.raises(SettingInvalid, match="it needs CREDIT_RISK_API_KEYS"):
         ApiSettings(host=host)
     assert ApiSettings(host=host, keys=f"app:{new_key()[1]}").host == host
     for loopback in ("127.0.0.1", "127.9.9.9", "::1", "localhost"):
@@ -93,7 +93,7 @@ def test_beyond_loopback_it_does_not_start_without_keys(host: str) -> None:
     ],
 )
 def test_wrong_keys_are_refused_and_not_repeated(keys: str, why: str) -> None:
-    with pytest.raises(ValidationError, match=why) as refused:
+    with pytest.raises(SettingInvalid, match=why) as refused:
         ApiSettings(keys=keys)
     assert keys not in str(refused.value)
 

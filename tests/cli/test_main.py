@@ -214,17 +214,18 @@ NO_URL = (
             {"KAFKA_PARTITIONS": "several"},
             "status",
             "KAFKA_PARTITIONS: Input should be a valid integer, unable to parse string as an "
-            "integer",
+            "integer, not 'several'",
         ),
         (
             {"KAFKA_BOOTSTRAP_SERVERS": "one:9092,two"},
             "produce",
-            "KAFKA_BOOTSTRAP_SERVERS: 'two' is not host:port",
+            "KAFKA_BOOTSTRAP_SERVERS: 'two' is not host:port (or [IPv6 address]:port)",
         ),
         (
             {"KAFKA_TOPIC": "loan applications"},
             "produce",
-            "KAFKA_TOPIC: String should match pattern '^[A-Za-z0-9._-]{1,249}$'",
+            "KAFKA_TOPIC: String should match pattern '^[A-Za-z0-9._-]{1,249}$', "
+            "not 'loan applications'",
         ),
         (
             {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"},
@@ -235,12 +236,13 @@ NO_URL = (
         (
             {"KAFKA_SSL_CAFILE": "/no/such.pem"},
             "status",
-            "KAFKA_SSL_CAFILE: Path does not point to a file",
+            "KAFKA_SSL_CAFILE: Path does not point to a file, not '/no/such.pem'",
         ),
         (
             {"CREDIT_RISK_SCHEMA": "Not-A-Name"},
             "migrate",
-            "CREDIT_RISK_SCHEMA: String should match pattern '^[a-z_][a-z0-9_]{0,62}$'",
+            "CREDIT_RISK_SCHEMA: String should match pattern '^[a-z_][a-z0-9_]{0,62}$', "
+            "not 'Not-A-Name'",
         ),
         *(
             ({"DATABASE_URL": url}, "migrate", NO_URL)
@@ -671,8 +673,10 @@ def test_score_by_another_policy(tmp_path: Path, run: Run) -> None:
 
 def test_score_says_what_is_wrong_with_its_files(tmp_path: Path, run: Run) -> None:
     missing, policy = tmp_path / "none [x].jsonl", tmp_path / "policy.yaml"
-    assert run("score", missing) == error(f"cannot read {missing}: No such file or directory")
-    assert run("score", tmp_path) == error(f"cannot read {tmp_path}: Is a directory")
+    assert run("score", missing) == error(f"cannot read {missing}: no such file")
+    assert run("score", tmp_path) == error(
+        f"cannot read {tmp_path}: this is a directory: name a file in it"
+    )
 
     no_policy = one_line(run("score", "-", "--policy", policy))
     assert no_policy.startswith(f"policy {policy} cannot be read: ")
