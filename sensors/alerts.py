@@ -51,6 +51,7 @@ def run_failures(
         run = failed.records and context.instance.get_run_by_id(failed.records[0].run_id)
         if run:
             message = run_failure(context.instance, run, failed.records[0].event_log_entry)
+            message["runbook_url"] = _section(settings, "run-failures")
             name = f"run {run.run_id[:8]} of {run.job_name} failed"
             try:
                 said.append(name if post(settings.alert, message) else f"{name}; {_NOBODY}")
@@ -109,7 +110,7 @@ def failing_sensors(
             failing[state.name] = [*ticks]
     seen = set(told.ticks)
     news = {
-        name: tick_failure(name, ticks)
+        name: tick_failure(name, ticks) | {"runbook_url": _section(settings, "sensor-failing")}
         for name, ticks in failing.items()
         if seen.isdisjoint(t.tick_id for t in ticks)
     }
@@ -194,7 +195,8 @@ def check_outcomes(
         now[name] = "passed" if found.passed else found.severity.value
         if now[name] != told.get(name, "passed"):
             advice = graph.get_check_spec(key).description if graph else None
-            news[name] = check_outcome(name, found, advice or "", settings.alert.runbook_url)
+            news[name] = check_outcome(name, found, advice or "")
+            news[name]["runbook_url"] = _section(settings, "check-fails")
     said, refused = _post_each(settings, news)
     for name in refused:
         now[name] = told.get(name, "passed")
@@ -218,9 +220,7 @@ def last_evaluation(
     return event.dagster_event.asset_check_evaluation_data
 
 
-def check_outcome(
-    name: str, found: dg.AssetCheckEvaluation, advice: str, runbook_url: str | None
-) -> dict[str, Any]:
+def check_outcome(name: str, found: dg.AssetCheckEvaluation, advice: str) -> dict[str, Any]:
     """The message about a check whose outcome changed."""
     what = found.description or "no more is said"
     passed = bool(found.passed)
@@ -235,8 +235,13 @@ def check_outcome(
         "severity": None if passed else found.severity.value,
         "description": what,
         "advice": "" if passed else advice,
-        "runbook_url": f"{runbook_url}#check-fails" if runbook_url else None,
     }
+
+
+def _section(settings: Settings, anchor: str) -> str | None:
+    """Where the runbook says what to do; None when nobody said where that is."""
+    base = settings.alert.runbook_url
+    return f"{base}#{anchor}" if base else None
 
 
 def _why(event: dg.DagsterEvent) -> str:

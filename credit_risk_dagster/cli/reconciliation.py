@@ -44,20 +44,29 @@ def count() -> None:
 
 @app.command("clear")
 def clear(
-    finding: Annotated[int, typer.Argument(help="Number of the finding, as `ls` shows it.")],
     by: Annotated[str, typer.Option(help="Who clears it: your name.")],
     why: Annotated[str, typer.Option(help="What it was, and what was done.")],
+    numbers: Annotated[
+        list[int] | None, typer.Argument(metavar="FINDING...", help="Numbers, as `ls` shows them.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Every one that is open.")] = False,
 ) -> None:
-    """Close a finding, by name. Its range is counted once more; what is still wrong is accepted."""
+    """Close findings, by name. Each is counted once more; what is still wrong is accepted."""
     from resources.postgres.connection import Warehouse
     from resources.postgres.reconciliation import Reconciliation
 
     if not (by.strip() and why.strip()):
         raise PlatformError("--by and --why say who clears the finding and what it was")
+    if bool(numbers) == all_:
+        raise PlatformError("name the findings by their numbers, or all of them by --all")
     with Warehouse(WarehouseSettings()).session() as connection:
-        wrong = Reconciliation(connection).clear(finding, by.strip(), why.strip())
-    now = f"{wrong:,} of its offsets are still wrong, and accepted" if wrong else "it is right now"
-    out.print(f"finding {finding} is cleared by {by.strip()}: {now}", soft_wrap=True)
+        findings = Reconciliation(connection)
+        for number in numbers or [finding.finding_id for finding in findings.open()]:
+            wrong = findings.clear(number, by.strip(), why.strip())
+            now = "it is right now"
+            if wrong:
+                now = f"{wrong:,} of its offsets are still wrong, and accepted"
+            out.print(f"finding {number} is cleared by {by.strip()}: {now}", soft_wrap=True)
 
 
 def _show(found: "Sequence[Finding]") -> None:

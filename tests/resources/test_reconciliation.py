@@ -204,6 +204,12 @@ def test_the_command_line_lists_counts_and_clears(
         "finding 1 is cleared by Ada: 1 of its offsets are still wrong, and accepted\n"
     )
     assert run("ls").stdout == "no finding is open\n"
+    for offset in (5, 7):
+        connection.execute(LOSE, [offset])
+    assert "10 offsets counted" in run("count").stdout
+    assert "or all of them by --all" in str(run("clear", "--by", "Ada", "--why", "x").exception)
+    cleared = run("clear", "--all", "--by", "Ada", "--why", "a hand").stdout
+    assert cleared.count("is cleared by Ada") == 2
 
 
 def test_it_reads_by_the_primary_keys(

@@ -115,6 +115,7 @@ def test_failed_runs_are_posted_once(instance: dg.DagsterInstance, cursor: str |
             "run_id": run.run_id,
             "error": "Postgres at db:5432 does not answer",
             "tags": {"credit_risk/lane": "3"},
+            "runbook_url": None,
         }
     ]
 
@@ -249,6 +250,7 @@ def test_a_sensor_that_begins_to_fail_is_told_once(
         "kind": "tick_failure",
         "name": "other",
         "error": "KeyError; its page says more",
+        "runbook_url": None,
     }
 
 
