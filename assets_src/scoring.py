@@ -262,6 +262,7 @@ def _metadata(report: DrainReport) -> dict[str, Any]:
         "ended": report.ended,
         "session (s)": round(report.seconds, 1),
         "throughput (events/s)": round(events / max(report.seconds, 1e-9), 1),
+        "latency by the clock of the": report.clock,
         "latency p50 (ms)": round(report.latency(50) * 1000),
         "latency p95 (ms)": round(report.latency(95) * 1000),
         "latency p99 (ms)": round(report.latency(99) * 1000),

@@ -70,9 +70,10 @@ def produce(
 @app.command()
 def status(json_: Json = False) -> None:
     """Show, for each partition, what is committed and what is still to do."""
-    from credit_risk_dagster.pipelines.status import partition_status
+    from credit_risk_dagster.pipelines.status import clock_of_timestamps, partition_status
 
     found = partition_status()
+    found["timestamps_by"] = clock_of_timestamps()
     if json_:
         print_json(found)
         return
@@ -83,6 +84,12 @@ def status(json_: Json = False) -> None:
     for row in found["partitions"]:
         table.add_row(*(f"{row[name]:,}" for name in names))
     out.print(table)
+    if found["timestamps_by"] == "producer":
+        out.print(
+            "latency is measured from the producers' clocks: the topic has "
+            "message.timestamp.type=CreateTime",
+            soft_wrap=True,
+        )
     for row in found["partitions"]:
         if held := row["open_transaction"]:
             out.print(f"partition {row['partition']}: {held}", soft_wrap=True)

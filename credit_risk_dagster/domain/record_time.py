@@ -6,6 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 NO_TIME = -1
+# Whose clock a record's time is of, by the type that its batch has: CreateTime and LogAppendTime.
+CLOCKS = {0: "producer", 1: "broker"}
+UNKNOWN_CLOCK = "unknown"
 # Kafka is younger than 2000. Seconds, microseconds and nanoseconds that were taken for milliseconds
 # lie outside, and so does everything that Postgres, Parquet's readers or Python's datetime refuse.
 _FIRST, _END = (int(np.datetime64(f"{year}", "ms").astype(np.int64)) for year in ("2000", "2100"))

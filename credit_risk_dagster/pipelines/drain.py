@@ -24,6 +24,7 @@ from credit_risk_dagster.domain.events import UNSTORABLE, decode
 from credit_risk_dagster.domain.lanes import lane_of
 from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, percentile
 from credit_risk_dagster.domain.policy import Policy
+from credit_risk_dagster.domain.record_time import UNKNOWN_CLOCK
 from credit_risk_dagster.domain.scoring import Assessment, assess
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
@@ -75,6 +76,7 @@ class DrainReport:
         ranges: partition to (first, next) offset that it committed.
         batch_ids: the first and the last batch that it committed; None without any.
         lost: events that the broker removed before anybody read them.
+        clock: whose clock the latency is measured from: broker, producer or unknown.
         busy_seconds: stage to seconds; write and commit overlap with the others.
     """
 
@@ -88,6 +90,7 @@ class DrainReport:
     batches: int = 0
     gaps: int = 0
     lost: int = 0
+    clock: str = UNKNOWN_CLOCK
     value_bytes: int = 0
     tiers: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -390,6 +393,7 @@ class _Session:
         fetch = self.reader.fetch()
         if not fetch.ranges:
             return None
+        self.report.clock = self.reader.clock
         clock = time.perf_counter()
         events = decode(fetch.values, fetch.keys)
         decoded = time.perf_counter()

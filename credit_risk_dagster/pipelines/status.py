@@ -98,3 +98,14 @@ def partition_status(
         "lost_unacknowledged": lost,
         "partitions": partitions,
     }
+
+
+def clock_of_timestamps(kafka: KafkaSettings | None = None) -> str:
+    """Whose clock the newest records' times, and so the latency, are of: broker, producer, or
+    unknown.
+
+    Raises:
+        BrokerUnavailable, TopicMissing: as their names say.
+    """
+    with Broker(kafka or KafkaSettings()).watch() as watch:
+        return watch.clock()

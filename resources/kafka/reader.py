@@ -13,7 +13,7 @@ import numpy.typing as npt
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import LogTruncationError
 
-from credit_risk_dagster.domain.record_time import record_times
+from credit_risk_dagster.domain.record_time import CLOCKS, UNKNOWN_CLOCK, record_times
 from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.client import ConsumerRecord, poll
 from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, diverged
@@ -83,6 +83,7 @@ class Reader:
         self._limits = limits
         self._inspect = inspect
         self._until: Mapping[int, int] = {}
+        self.clock = UNKNOWN_CLOCK  # whose the newest record's time is of
         self._next_fetch = 0.0
 
     def seek(self, positions: Mapping[int, int], until: Mapping[int, int] | None = None) -> None:
@@ -206,6 +207,7 @@ class Reader:
             if records:
                 # A record is a tuple: one zip takes all the columns apart.
                 record = ConsumerRecord(*zip(*records, strict=True))
+                self.clock = CLOCKS.get(record.timestamp_type[-1], UNKNOWN_CLOCK)
                 offsets = np.array(record.offset, np.int64)
                 parts.append((tp.partition, offsets, record))
             gaps.extend(offsets_missing(tp.partition, first, end, offsets))

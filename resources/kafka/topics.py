@@ -86,6 +86,8 @@ def _create(admin: KafkaAdminClient, settings: KafkaSettings) -> None:
     shape = {
         "num_partitions": settings.partitions,
         "replication_factor": settings.replication_factor,
+        # The latency is then measured by one clock, the broker's.
+        "configs": {"message.timestamp.type": "LogAppendTime"},
     }
     admin.create_topics({settings.topic: shape})
 

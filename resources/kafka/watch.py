@@ -9,13 +9,14 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import PartitionProducerState
 from kafka.errors import KafkaError, NoError, UnknownTopicOrPartitionError, for_code
 
-from credit_risk_dagster.domain.record_time import record_times
+from credit_risk_dagster.domain.record_time import CLOCKS, UNKNOWN_CLOCK, record_times
 from resources.kafka.client import ConsumerRecord, poll
 from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, truncated
 
 _NOTHING: Mapping[int, int] = {}
 # A topic that ends too early is believed when it says so for this long.
 _SUSPICION_SECONDS = 2.0
+_NEWEST = 10  # records of a partition, among which one is that can be read
 _ASKED_AGAIN_SECONDS = 0.1
 
 
@@ -251,6 +252,32 @@ class Watch:
             lambda: all(is_over(tp, end) for tp, (_, end) in waited.items()), "no record", look
         )
         return {partition: at for partition, at in found.items() if at >= 0}
+
+    def clock(self) -> str:
+        """Whose clock the newest records' times are of, as `CLOCKS` says; unknown without any."""
+        newest = {
+            partition: (max(first, end - _NEWEST), end)
+            for partition, (first, end) in self.state().offsets.items()
+            if first < end
+        }
+        types: list[int] = []
+        self._seek({TopicPartition(self._topic, p): at for p, (at, _) in newest.items()})
+
+        def look(polled: Mapping[TopicPartition, list[ConsumerRecord]]) -> None:
+            types.extend(records[-1].timestamp_type for records in polled.values())
+
+        def is_over(tp: TopicPartition, end: int) -> bool:
+            return tp in self._unreadable or self._consumer.position(tp) >= end
+
+        self._poll_until(
+            lambda: (
+                bool(types)
+                or all(is_over(TopicPartition(self._topic, p), e) for p, (_, e) in newest.items())
+            ),
+            "no record",
+            look,
+        )
+        return CLOCKS.get(types[-1], UNKNOWN_CLOCK) if types else UNKNOWN_CLOCK
 
     def _seek(self, positions: Mapping[TopicPartition, int]) -> None:
         # A partition that stays assigned keeps the high watermark and the buffer of the last time.

@@ -64,6 +64,7 @@ def test_a_launch_without_config_drains_what_is_there(
     assert [r.data for r in scored["offsets"].records] == [
         {"partition": 2, "first offset": 0, "next offset": 22}
     ]
+    assert scored["latency by the clock of the"] == "producer"  # the embedded broker has no other
     (batch,) = pipeline.query("SELECT latency_buckets FROM batches")
     for q in (50, 95, 99):
         expected = 1000 * percentile(batch["latency_buckets"], q)

@@ -509,6 +509,7 @@ def test_status_shows_what_is_committed_and_what_is_not(pipeline: Pipeline, run:
         "topic": pipeline.kafka.topic,
         "epoch": 0,
         "lost_unacknowledged": 0,
+        "timestamps_by": "producer",  # the embedded broker knows no other
         "partitions": [
             {"partition": 0, **nothing},
             {
@@ -530,6 +531,7 @@ def test_status_shows_what_is_committed_and_what_is_not(pipeline: Pipeline, run:
     table = run("status")
     assert (table.code, table.err) == (0, "")
     assert pipeline.kafka.topic in table.out
+    assert "latency is measured from the producers' clocks" in table.out
     rows = [re.findall(r"[\w-]+", line) for line in table.out.splitlines()]
     assert ["partition", "first", "committed", "end", "lag", *counts] in rows
     assert ["1", "0", "3", "8", "5", "2", "1", "0", "0"] in rows
