@@ -237,12 +237,17 @@ def kafka_settings(broker: Broker, request: pytest.FixtureRequest) -> KafkaSetti
     return settings
 
 
-def create_topic(settings: KafkaSettings) -> None:
+def create_topic(settings: KafkaSettings, replicas: int = 1) -> None:
     """Create the settings' topic and wait until the broker serves it."""
     admin = KafkaAdminClient(**settings.client_options())
     try:
         admin.create_topics(
-            {settings.topic: {"num_partitions": settings.partitions, "replication_factor": 1}},
+            {
+                settings.topic: {
+                    "num_partitions": settings.partitions,
+                    "replication_factor": replicas,
+                }
+            },
             wait_for_metadata=True,
         )
     finally:

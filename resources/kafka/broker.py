@@ -81,7 +81,7 @@ class Broker:
         """A connection for asking who the broker is."""
         timeout_ms = self._settings.timeout_ms
         with open_client(KafkaAdminClient, self._settings, request_timeout_ms=timeout_ms) as admin:
-            yield Identity(self.topic, admin)
+            yield Identity(self.topic, admin, timeout_ms)
 
     @contextmanager
     def _consumer(self, **options: Any) -> Iterator[KafkaConsumer]:

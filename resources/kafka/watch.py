@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import PartitionProducerState
-from kafka.errors import KafkaError, NoError, UnknownTopicOrPartitionError, for_code
+from kafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    NodeNotReadyError,
+    NoError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 from credit_risk_dagster.domain.record_time import CLOCKS, UNKNOWN_CLOCK, record_times
 from resources.kafka.client import ConsumerRecord, poll
@@ -86,12 +93,26 @@ class OpenTransaction:
 class Identity:
     """Who the broker says it is; one or two milliseconds a question."""
 
-    def __init__(self, topic: str, admin: KafkaAdminClient) -> None:
+    def __init__(self, topic: str, admin: KafkaAdminClient, timeout_ms: int) -> None:
         self._topic = topic
         self._admin = admin
+        self._timeout_ms = timeout_ms
 
     def ask(self) -> tuple[str, str | None, list[int]]:
-        """Cluster id, topic id and partitions. Raises TopicMissing."""
+        """Cluster id, topic id and partitions. Raises TopicMissing.
+
+        A question goes to any of the cluster's brokers, so one that is down costs another try.
+        """
+        deadline = time.monotonic() + self._timeout_ms / 1000
+        while True:
+            try:
+                return self._ask()
+            except (KafkaConnectionError, NodeNotReadyError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_ASKED_AGAIN_SECONDS)
+
+    def _ask(self) -> tuple[str, str | None, list[int]]:
         cluster_id = self._admin.describe_cluster()["cluster_id"]
         (described,) = self._admin.describe_topics([self._topic])
         error = for_code(described["error_code"])

@@ -7,6 +7,7 @@ import subprocess
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -224,5 +225,7 @@ def cluster(folder: Path, size: int = 3) -> Iterator[list[Kafka]]:
     brokers = [one] + [Kafka(folder, nodes, node, one.cluster_id) for node in nodes[1:]]
     with ExitStack() as stack:
         for broker in brokers:
-            stack.enter_context(broker)
+            stack.callback(broker.kill)
+        with ThreadPoolExecutor(size) as beside:  # none listens before most of them are there
+            wait([beside.submit(broker.start) for broker in brokers])
         yield brokers
