@@ -69,6 +69,7 @@ def server(namespace: str) -> Iterator[Postgres]:
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_servers")
 def test_a_lost_host_frees_its_lane_in_half_a_minute(server: Postgres) -> None:
     url = f"postgresql://postgres@{SERVER}:5432/postgres"
