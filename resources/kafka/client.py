@@ -162,3 +162,14 @@ def poll(
             raise UnreadableBatch(tp.topic, tp.partition, offset, error) from error
         raise
     return polled
+
+
+def describe(admin: KafkaAdminClient, topic: str) -> tuple[str, dict[str, Any]]:
+    """Cluster id, and the topic's metadata, in one question that brokers of any age answer.
+
+    The client's own `describe_cluster` needs the second version of its request, where the broker
+    has one at all, which Redpanda has not.
+    """
+    found = admin._manager.run(admin._get_cluster_metadata, [topic])
+    (described,) = found["topics"]
+    return found["cluster_id"], described

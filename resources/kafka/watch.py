@@ -17,7 +17,7 @@ from kafka.errors import (
 )
 
 from credit_risk_dagster.domain.record_time import CLOCKS, UNKNOWN_CLOCK, record_times
-from resources.kafka.client import ConsumerRecord, poll
+from resources.kafka.client import ConsumerRecord, describe, poll
 from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, truncated
 
 _NOTHING: Mapping[int, int] = {}
@@ -113,8 +113,7 @@ class Identity:
                 time.sleep(_ASKED_AGAIN_SECONDS)
 
     def _ask(self) -> tuple[str, str | None, list[int]]:
-        cluster_id = self._admin.describe_cluster()["cluster_id"]
-        (described,) = self._admin.describe_topics([self._topic])
+        cluster_id, described = describe(self._admin, self._topic)
         error = for_code(described["error_code"])
         if error is UnknownTopicOrPartitionError:
             raise TopicMissing(
@@ -124,7 +123,7 @@ class Identity:
         if error is not NoError:
             raise error
         partitions = sorted(p["partition_index"] for p in described["partitions"])
-        topic_id = str(described["topic_id"] or "") or None
+        topic_id = str(described.get("topic_id") or "") or None
         return cluster_id, topic_id, partitions
 
     def open_transactions(

@@ -13,6 +13,7 @@ from credit_risk_dagster.pipelines.drain import DrainReport
 from credit_risk_dagster.pipelines.status import partition_status, stream_state
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from tests.interop.conftest import COMMITTED, SENT, RecordProperty
+from tests.interop.test_transactions import transactional
 from tests.platform.pipeline import Pipeline, good_event
 
 
@@ -78,6 +79,36 @@ def test_what_a_live_drain_commits_meanwhile_is_no_truncation(
                 status = partition_status(pipeline.kafka, warehouse_settings)
                 assert all(partition["lag"] >= 0 for partition in status["partitions"])
         assert session.result().scored == sent[0]
+
+
+class _Before(KafkaSettings):
+    """A client that speaks to the broker as if it were of an earlier version."""
+
+    def client_options(self) -> dict[str, Any]:
+        return {**super().client_options(), "api_version": self.version}
+
+    version: tuple[int, int]
+
+
+@pytest.mark.parametrize("version", [(2, 8), (2, 4), (1, 0)])
+def test_brokers_that_know_less(pipeline: Pipeline, version: tuple[int, int]) -> None:
+    """Kafka 2.8 has the first version of DescribeCluster only, as Redpanda has, and those before
+    2.8 no topic ids, nor DescribeProducers."""
+    before = _Before(**pipeline.kafka.model_dump(), version=version)
+    earlier = Pipeline(before, pipeline.warehouse)
+    pipeline.send([good_event(i) for i in range(10)])
+    assert earlier.drain().scored == 10
+    with transactional(pipeline.kafka, pipeline.kafka.topic) as producer:
+        producer.begin_transaction()
+        producer.send(pipeline.kafka.topic, good_event(0), b"key", partition=0)
+        producer.flush()
+        state = earlier.broker.inspect()
+        assert (state.offsets[0], state.end(0)) == ((0, 10), 11)
+        assert "open transaction of " in str(state.open_transactions[0])
+        producer.abort_transaction()
+    assert (state.topic_id is None) == (version < (2, 8))
+    assert earlier.drain().ranges == {0: (10, 12)}
+    assert earlier.unreconciled() == 0
 
 
 def test_a_quiet_topic_is_looked_at_again_and_again(pipeline: Pipeline) -> None:
