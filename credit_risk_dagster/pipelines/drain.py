@@ -30,6 +30,7 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.broker import Broker
+from resources.kafka.errors import TopicReplaced
 from resources.kafka.reader import Fetch, OffsetRange, Reader
 from resources.kafka.watch import TopicState
 from resources.postgres.connection import Warehouse
@@ -43,6 +44,8 @@ from resources.postgres.sources import Source, Sources
 # for a run to start; without one it ends.
 HANDOVER_SECONDS = 10.0
 
+# All brokers have heard of a new partition after this.
+_NEWS_SECONDS = 3.0
 # Nobody should have a partition that is new.
 _NEW_LOCK_SECONDS = 1.0
 
@@ -361,16 +364,30 @@ class _Session:
         self.partitions = sorted([*self.partitions, *new])
         self.seek()
 
+    def _beginnings(self) -> dict[int, int]:
+        """The first offset of each partition; a broker may hear of a new one later than another."""
+        deadline = time.monotonic() + _NEWS_SECONDS
+        while True:
+            topic = self.broker.inspect()
+            missing = [p for p in self.partitions if p not in topic.offsets]
+            if not missing:
+                return {p: topic.offsets[p][0] for p in self.partitions}
+            if time.monotonic() > deadline:
+                raise TopicReplaced(
+                    f"topic {topic.topic} has no partitions {missing} any more: it was recreated "
+                    "with fewer. When that is intended, `credit-risk topic new-epoch` starts over"
+                )
+            time.sleep(0.1)
+
     def _committed(self) -> dict[int, int] | None:
         """The next offset of each partition, after recording what the broker no longer has; None
         when another run was first, and everything is to be looked at again."""
-        offsets = self.broker.inspect().offsets
-        beginnings = {p: offsets[p][0] for p in self.partitions}
+        beginnings = self._beginnings()
         committed = self.ledger.start_partitions(self.report.source.source_id, beginnings)
         topic = self.broker.inspect(committed)
         lost = []
         for partition, position in committed.items():
-            beginning = topic.offsets[partition][0]
+            beginning = topic.offsets.get(partition, (position, position))[0]
             if beginning > position:
                 lost.append(OffsetRange(partition, position, beginning))
                 committed[partition] = beginning

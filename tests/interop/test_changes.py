@@ -103,6 +103,27 @@ def test_records_that_were_deleted_before_they_were_read_are_lost(
     assert pipeline.unreconciled() == 0
 
 
+@pytest.mark.long
+def test_retention_that_is_faster_than_scoring(
+    pipeline: Pipeline, record_property: RecordProperty
+) -> None:
+    settings = pipeline.kafka.model_copy(update={"topic": pipeline.kafka.topic + "_r"})
+    with admin(settings) as client:
+        configs = {"retention.ms": "1000", "segment.ms": "500"}
+        shape = {"num_partitions": 1, "replication_factor": 1, "configs": configs}
+        client.create_topics({settings.topic: shape}, wait_for_metadata=True)
+    short = Pipeline(settings, pipeline.warehouse)
+    short.send([good_event(i) for i in range(10)])
+    first = short.drain()
+    short.send([good_event(i) for i in range(20)])
+    wait_until(lambda: short.broker.inspect().offsets[0] == (30, 30), 30, "retention")
+    report = short.drain()
+    record_property(SENT, "30, 20 of them removed")
+    record_property(COMMITTED, f"{first.scored}, {report.lost} lost")
+    assert (first.scored, report.scored, report.lost) == (10, 0, 20)
+    assert short.unreconciled() == 0
+
+
 def test_compaction_leaves_gaps(
     pipeline: Pipeline, broker: Kafka, record_property: RecordProperty
 ) -> None:
