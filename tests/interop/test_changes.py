@@ -163,8 +163,10 @@ def test_a_broker_that_hangs_for_a_while(
 ) -> None:
     """Shorter than its patience, the session waits; longer, it fails, and the next one goes on."""
     with at_work(pipeline, idle_seconds=1) as session:
-        with flowing(pipeline.kafka, 0.005) as sent, broker.stopped():
-            time.sleep(seconds)
+        with flowing(pipeline.kafka, 0.005) as sent:
+            wait_until(lambda: scored(pipeline) > 20, 20, "some commits")
+            with broker.stopped():
+                time.sleep(seconds)
         error = session.exception()
         assert error is None or "does not answer" in str(error)
     pipeline.drain(idle_seconds=1)
