@@ -304,11 +304,14 @@ class Platform:
     def check_exactly_once(self) -> None:
         """Every loan that was sent, and every offset of the topic, is stored exactly once."""
         stored = self.pipeline.stored()
-        assert sorted(stored["scored_applications"] + stored["rejected_events"]) == [
+        rows = stored["scored_applications"] + stored["rejected_events"]
+        topic = self.pipeline.broker.inspect()
+        held = {
             (partition, offset)
-            for partition, (first, end) in self.pipeline.broker.inspect().offsets.items()
+            for partition, (first, end) in topic.offsets.items()
             for offset in range(first, end)
-        ]
+        }
+        assert (held - {*rows}, {*rows} - held, len(rows)) == (set(), set(), len(held)), topic
         assert self.loans() == list(range(self.sent))
         assert self.pipeline.unreconciled() == 0
 
