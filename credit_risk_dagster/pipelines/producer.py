@@ -101,7 +101,7 @@ def produce(
             raise
         except LoansUnavailable as error:
             sending.finish(4 * settings.timeout_ms / 1000)
-            sent = f"{sending.acknowledged:,} events were sent before it"
+            sent = f"events sent before it: {sending.acknowledged:,}"
             raise LoansUnavailable(f"{error} ({sent})") from error
         except Exception:
             # Reading the loans failed; what was read before it is delivered all the same.

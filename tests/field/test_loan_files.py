@@ -447,7 +447,7 @@ def test_produce_tells_how_many_were_sent(kafka_settings: KafkaSettings, run: Ru
     path = FILES / "unclosed_quote.csv"
     assert one_line(run("produce", "--csv", path, "--rate", 0)) == (
         f"{path}: line 3 opens a quote that it does not close, in '9100009,2500, 60 months,...': "
-        "correct it, or leave out such rows with --skip-bad (1 events were sent before it)"
+        "correct it, or leave out such rows with --skip-bad (events sent before it: 1)"
     )
     assert sent(kafka_settings) == 1
     done = run("produce", "--csv", path, "--rate", 0, "--skip-bad")
