@@ -16,6 +16,7 @@ from assets_src.common import (
     table,
 )
 from assets_src.source_code import linked, written_in
+from credit_risk_dagster.base_settings import SettingInvalid
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.drain import Bound, DrainReport, drain
 from credit_risk_dagster.settings import DrainSettings, KafkaSettings, Settings
@@ -34,7 +35,7 @@ def _topic() -> str:
     """The configured topic. Wrong settings stop runs, and not the loading of their code."""
     try:
         return KafkaSettings().topic
-    except ValueError:
+    except SettingInvalid:
         return "unknown: the settings KAFKA_* are wrong"
 
 

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from credit_risk_dagster.cli.console import out
 from credit_risk_dagster.errors import PlatformError
@@ -72,13 +71,6 @@ def clear(
 def _show(found: "Sequence[Finding]") -> None:
     if not found:
         out.print("no finding is open")
-        return
-    names = ("finding", "source", "partition", "kind", "offsets", "first", "next", "found", "by")
-    table = Table(*names)
     for one in found:
-        table.add_row(
-            *(str(one.finding_id), str(one.source_id), str(one.partition), one.kind),
-            *(f"{one.offsets:,}", f"{one.first_offset:,}", f"{one.next_offset:,}"),
-            *(f"{one.found_at:%Y-%m-%d %H:%M:%S}", one.found_by),
-        )
-    out.print(table)
+        found_at = f"{one.found_at:%Y-%m-%d %H:%M:%S}"
+        out.print(f"{one}; found at {found_at} UTC by {one.found_by}", soft_wrap=True)

@@ -75,7 +75,7 @@ def test_times_beyond_every_type_are_none() -> None:
 def test_the_age_of_what_waits_is_not_an_absurd_one(pipeline: Pipeline) -> None:
     send_at(pipeline.kafka, [(good_event(1), 0)])
     with pipeline.broker.watch() as watch:
-        assert watch.timestamps({0: 0}) == {}
+        assert watch.timestamps({0: (0, 1)}) == {}
 
 
 def refuse(pipeline: Pipeline, statement: str) -> None:

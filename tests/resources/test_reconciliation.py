@@ -187,16 +187,14 @@ def test_the_command_line_lists_counts_and_clears(
     pipeline: Pipeline,
     connection: psycopg.Connection[Any],
     servers: dict[str, str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
     run: Callable[..., Any] = lambda *words: CliRunner().invoke(app, ["reconciliation", *words])  # noqa: E731
     pipeline.send_and_drain([good_event(i) for i in range(10)])
     connection.execute(LOSE, [4])
     assert run("ls").stdout == "no finding is open\n"
     counted = run("count").stdout
     assert "10 offsets counted" in counted
-    assert "missing" in counted
+    assert "finding 1: 1 missing in source 1 partition 0, offset 4; found at" in counted
     assert run("clear", "1").exit_code == 2
     assert "--by and --why" in str(run("clear", "1", "--by", " ", "--why", "x").exception)
     cleared = run("clear", "1", "--by", "Ada", "--why", "asked to be forgotten").stdout
