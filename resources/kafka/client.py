@@ -173,3 +173,23 @@ def describe(admin: KafkaAdminClient, topic: str) -> tuple[str, dict[str, Any]]:
     found = admin._manager.run(admin._get_cluster_metadata, [topic])
     (described,) = found["topics"]
     return found["cluster_id"], described
+
+
+def last_stable_offsets(consumer: KafkaConsumer) -> dict[TopicPartition, int]:
+    """The last stable offsets that the answers to fetches told, filled while the consumer polls:
+    of what an answer says of a partition's ends, the client itself keeps the high watermark."""
+    told: dict[TopicPartition, int] = {}
+    fetcher = consumer._fetcher
+    parse = fetcher._parse_fetched_data
+
+    def parse_and_keep(completed: Any) -> Any:
+        records = parse(completed)
+        tp, data = completed.topic_partition, completed.partition_data
+        # Otherwise it was an answer to an earlier question, which counts no more.
+        taken = tp in consumer.assignment() and consumer.highwater(tp) == data.high_watermark
+        if taken and data.last_stable_offset >= 0:
+            told[tp] = data.last_stable_offset
+        return records
+
+    fetcher._parse_fetched_data = parse_and_keep
+    return told

@@ -17,7 +17,7 @@ from kafka.errors import (
 )
 
 from credit_risk_dagster.domain.record_time import CLOCKS, UNKNOWN_CLOCK, record_times
-from resources.kafka.client import ConsumerRecord, describe, poll
+from resources.kafka.client import ConsumerRecord, describe, last_stable_offsets, poll
 from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, truncated
 
 _NOTHING: Mapping[int, int] = {}
@@ -162,6 +162,7 @@ class Watch:
         self._identity = identity
         self._timeout_ms = timeout_ms
         self._unreadable: set[TopicPartition] = set()
+        self._stable = last_stable_offsets(consumer)
 
     def state(self, committed: Mapping[int, int] = _NOTHING) -> TopicState:
         """The topic's identity and offsets now.
@@ -193,27 +194,12 @@ class Watch:
         cluster_id, topic_id, partitions = self._identity.ask()
         tps = [TopicPartition(self._topic, partition) for partition in partitions]
         beginnings = self._listed(self._consumer.beginning_offsets, tps)
-        stable = self._stable(tps)
-        high = self._high_watermarks(stable)
-        # Either a transaction holds back what lies between, or it came in between, or the broker
-        # counts otherwise: Tansu's answer leaves out the records inside its last batch.
-        if behind := [tp for tp in tps if stable[tp] < high[tp]]:
-            delivered = {tp: self._consumer.position(tp) for tp in behind}
-            stable |= self._stable(behind)
-            for tp in behind:
-                if delivered[tp] > stable[tp] or (
-                    stable[tp] < high[tp] and self._delivers(tp, stable[tp])
-                ):
-                    stable[tp] = high[tp]
+        stable, high = self._ends(self._listed(self._consumer.end_offsets, tps))
         offsets = {tp.partition: (beginnings[tp], stable[tp]) for tp in tps}
         held = {tp: (stable[tp], high[tp]) for tp in tps if stable[tp] < high[tp]}
         return TopicState(
             cluster_id, self._topic, topic_id, offsets, self._identity.open_transactions(held)
         )
-
-    def _stable(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """The last stable offsets: nothing from them on is given to who reads what is committed."""
-        return self._listed(self._consumer.end_offsets, tps)
 
     def _listed(
         self, ask: Callable[..., dict[TopicPartition, int]], tps: Sequence[TopicPartition]
@@ -230,23 +216,21 @@ class Watch:
                     ) from error
                 time.sleep(_ASKED_AGAIN_SECONDS)
 
-    def _high_watermarks(
-        self, positions: Mapping[TopicPartition, int]
-    ) -> dict[TopicPartition, int]:
-        """High watermarks, from a fetch at these positions, which is the one place where every
-        broker tells them; a partition's position is then behind what was delivered of it."""
-        self._seek(positions)
+    def _ends(
+        self, listed: Mapping[TopicPartition, int]
+    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+        """Last stable offsets (nothing from them on is given to who reads what is committed) and
+        high watermarks. Both from one answer to a fetch at the listed ends, which is the one place
+        where every broker tells them: Tansu's lists leave out the records inside its last batch."""
+        self._seek(listed)
         highwater = self._consumer.highwater
         self._poll_until(
-            lambda: all(highwater(tp) is not None for tp in positions), "no high watermark"
+            lambda: all(highwater(tp) is not None for tp in listed), "no high watermark"
         )
-        return {tp: max(at, highwater(tp)) for tp, at in positions.items()}
-
-    def _delivers(self, tp: TopicPartition, at: int) -> bool:
-        """Whether a fetch at this offset brings anything; asked alone, so that no limit on the size
-        of an answer keeps it away."""
-        self._high_watermarks({tp: at})
-        return tp in self._unreadable or self._consumer.position(tp) > at
+        high = {tp: max(at, highwater(tp)) for tp, at in listed.items()}
+        # An answer of the first versions has no last stable offset.
+        stable = {tp: max(at, self._stable.get(tp, high[tp])) for tp, at in listed.items()}
+        return stable, high
 
     def timestamps(self, ranges: Mapping[int, tuple[int, int]]) -> dict[int, float]:
         """Unix time of the first record in each range (partition to first and next offset), where
@@ -302,6 +286,7 @@ class Watch:
     def _seek(self, positions: Mapping[TopicPartition, int]) -> None:
         # A partition that stays assigned keeps the high watermark and the buffer of the last time.
         self._unreadable.clear()
+        self._stable.clear()
         self._consumer.assign([])
         self._consumer.assign(list(positions))
         self._consumer.resume(*positions)
