@@ -256,10 +256,7 @@ def _metadata(report: DriftReport) -> dict[str, Any]:
         "PSI": dg.MetadataValue.md(drift_of_features(report)),
         "baseline and window": dg.MetadataValue.md(distributions(report)),
         "features": _features(drift),
-        "HTML report": dg.MetadataValue.url(report.html_link)
-        if report.html_link
-        else report.html_key or f"none: {report.html_problem}",
-        **({"HTML report's key": report.html_key} if report.html_key else {}),
+        "HTML report": report.html_key or f"none: {report.html_problem}",
         **{name: value for name, value in figures.items() if value is not None},
         "window start": dg.MetadataValue.timestamp(period.start),
         "window end": dg.MetadataValue.timestamp(period.end),

@@ -115,6 +115,8 @@ def misspelt(groups: tuple[type[GroupOfSettings], ...]) -> list[str]:
 def _url(value: str | None) -> str | None:
     if value is None:
         return None
+    if "://" not in value:
+        raise ValueError("has no http:// or https:// before it")
     try:
         parts = urlsplit(value)
         port = parts.port

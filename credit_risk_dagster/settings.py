@@ -160,13 +160,15 @@ class LakeSettings(GroupOfSettings):
         30, gt=0, le=3_600, alias="S3_TIMEOUT_SECONDS", description="how long one answer may take"
     )
 
-    link_hours: float = Field(
-        168,
-        ge=0,
-        le=168,
-        alias="S3_LINK_HOURS",
-        description="how long a link to a report works, at most a week; 0 makes none",
-    )
+    def impatient(self) -> "LakeSettings":
+        """The same for what somebody waits for: one try."""
+        seconds = min(self.timeout_seconds, 10)
+        return self.model_copy(update={"max_attempts": 1, "timeout_seconds": seconds})
+
+    @property
+    def connect_seconds(self) -> float:
+        """How long a connection may take to be there."""
+        return min(self.timeout_seconds, 10)
 
     @model_validator(mode="after")
     def _key_is_used(self) -> "LakeSettings":

@@ -67,23 +67,31 @@ class Lake:
         """Bucket and endpoint, for messages."""
         return f"bucket {self._settings.bucket} at {self._settings.endpoint_url or 'AWS'}"
 
-    def link(self, key: str) -> str | None:
-        """An address at which a browser can read the object for `S3_LINK_HOURS`, by signature: a
-        bucket is private. None when no links are wanted.
+    def storage_options(self) -> dict[str, str]:
+        """The same access, as `deltalake` takes it: what was found out here about endpoint and
+        region, and the settings. Credentials are looked for anew by each client, in the same
+        variables, files and services, so that both renew those that expire.
 
         Raises:
-            LakeRefused: there are no credentials to sign with.
+            LakeRefused: endpoint, region or profile are none.
         """
-        seconds = round(3600 * self._settings.link_hours)
-        if not seconds:
-            return None
-        with self._errors(f"signing a link to {key}"):
-            url: str = self._client.generate_presigned_url(
-                "get_object",
-                Params={"Bucket": self._settings.bucket, "Key": key},
-                ExpiresIn=seconds,
-            )
-        return url
+        with self._errors("making a client"):
+            meta = self._client.meta
+        settings = self._settings
+        options = {
+            "aws_region": meta.region_name,
+            "aws_endpoint": meta.endpoint_url,
+            "aws_allow_http": str(meta.endpoint_url.startswith("http://")).lower(),
+            "aws_server_side_encryption": settings.encryption,
+            "aws_sse_kms_key_id": settings.kms_key_id,
+            # Beside an endpoint, deltalake would not look at profiles and would ask STS itself.
+            "aws_force_credential_load": "true",
+            "timeout": f"{settings.timeout_seconds:g}s",
+            "connect_timeout": f"{settings.connect_seconds:g}s",
+            "max_retries": str(settings.max_attempts - 1),
+            "retry_timeout": f"{settings.timeout_seconds * settings.max_attempts:g}s",
+        }
+        return {name: value for name, value in options.items() if value}
 
     def put(
         self,
@@ -214,9 +222,8 @@ class Lake:
             "s3",
             endpoint_url=self._settings.endpoint_url,
             config=Config(
-                signature_version="s3v4",  # links would have an older one that not all regions take
                 retries={"mode": "standard", "total_max_attempts": self._settings.max_attempts},
-                connect_timeout=min(self._settings.timeout_seconds, 10),
+                connect_timeout=self._settings.connect_seconds,
                 read_timeout=self._settings.timeout_seconds,
             ),
         )
@@ -291,10 +298,14 @@ class Lake:
             raise LakeUnavailable(
                 f"{self.location} does not answer ({doing}): {' '.join(str(error).split())}"
             ) from error
-        except (BotoCoreError, ValueError) as error:  # ValueError: AWS_ENDPOINT_URL is no address
-            raise LakeRefused(
-                f"{self.location}: {doing} is not possible: {' '.join(str(error).split())}"
-            ) from error
+        except (BotoCoreError, ValueError) as error:
+            said = " ".join(str(error).split())
+            if said.startswith("Invalid endpoint"):  # of a variable or a file that is botocore's
+                said += (
+                    ": write http:// or https:// before it, in AWS_ENDPOINT_URL, or in "
+                    "endpoint_url of the AWS profile"
+                )
+            raise LakeRefused(f"{self.location}: {doing} is not possible: {said}") from error
 
 
 def _code(error: Any) -> str:

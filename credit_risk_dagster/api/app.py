@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from credit_risk_dagster.api import decisions, operations, problems
+from credit_risk_dagster.api import decisions, operations, problems, reports
 from credit_risk_dagster.api.guards import Admission
 from credit_risk_dagster.api.health import PATIENCE_SECONDS, Health
 from credit_risk_dagster.api.metrics.collector import PlatformCollector
@@ -17,6 +17,7 @@ from credit_risk_dagster.api.requests import RequestLog
 from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.settings import Settings
 from resources.kafka.publisher import Publisher
+from resources.lake import Lake
 from resources.postgres.applications import Applications
 from resources.postgres.connection import WarehouseReader
 from resources.postgres.models import ModelStore
@@ -47,6 +48,8 @@ def create_app(settings: Settings | None = None, registry: CollectorRegistry = R
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         with ExitStack() as stack:
             warehouse = WarehouseReader(settings.warehouse, _CONNECTIONS, PATIENCE_SECONDS)
+            app.state.warehouse = warehouse
+            app.state.lake = Lake(settings.lake.impatient())
             app.state.applications = Applications(stack.enter_context(warehouse))
 
             def active_model() -> PdModel | None:
@@ -83,4 +86,5 @@ def create_app(settings: Settings | None = None, registry: CollectorRegistry = R
     app.add_middleware(RequestLog)
     app.include_router(decisions.router)
     app.include_router(operations.router)
+    app.include_router(reports.router)
     return app

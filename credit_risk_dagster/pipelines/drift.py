@@ -152,7 +152,6 @@ class DriftReport:
     Attributes:
         stored, baseline: what the window was compared with; `froze` when it was made for it.
         html_key: of the report on S3; None when there is none, and `html_problem` says why.
-        html_link: an address that works for a while; None when no links are wanted.
         seconds: until the numbers were stored.
     """
 
@@ -166,7 +165,6 @@ class DriftReport:
     froze: bool
     seconds: float
     html_key: str | None = None
-    html_link: str | None = None
     html_problem: str = "not asked for"
 
 

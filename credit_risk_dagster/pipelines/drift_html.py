@@ -44,7 +44,6 @@ def publish_html(
         lake.put(key, render(report, sample).encode(), CONTENT_TYPE)
         with warehouse.session("drift") as connection:
             DriftLedger(connection).set_html(report.report_id, key)
-        report.html_link = lake.link(key)
     except PlatformError as error:
         report.html_problem = str(error)
     except Exception as error:

@@ -344,7 +344,7 @@ def lake_object(key: str) -> bytes:
         ObjectMissing, LakeUnavailable, LakeRefused; SettingInvalid for settings that are wrong.
     """
     file = BytesIO()
-    Lake(LakeSettings(S3_MAX_ATTEMPTS=1, S3_TIMEOUT_SECONDS=10)).get(key, file)
+    Lake(LakeSettings().impatient()).get(key, file)
     return file.getvalue()
 
 

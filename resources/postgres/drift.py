@@ -208,6 +208,14 @@ class DriftLedger:
             {"key": key, "report_id": report_id},
         )
 
+    def html_key(self, report_id: int) -> str | None:
+        """Where the HTML of a report is; None when there is none, or no such report."""
+        row = self._connection.execute(
+            "SELECT html_key FROM drift_reports WHERE report_id = %(report_id)s",
+            {"report_id": report_id},
+        ).fetchone()
+        return row[0] if row else None
+
 
 # --- SQL ------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from credit_risk_dagster.base_settings import GroupOfSettings, SettingInvalid
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import GROUPS, KafkaSettings, LakeSettings, WarehouseSettings
 from infra.embedded.servers import HOST, free_port
-from resources.lake import Lake
+from resources.lake import Lake, LakeRefused
 from resources.postgres.connection import Warehouse
 from tests.cli.test_main import Run, one_line, run
 
@@ -79,7 +79,7 @@ def test_an_address_of_s3(variable: str, monkeypatch: pytest.MonkeyPatch) -> Non
     for value in ("   ", "abc", "a\nb", "/tmp", "localhost:9001", "http://[::1", "\udcff"):
         monkeypatch.setenv(variable, value)
         try:
-            Lake(LakeSettings()).link("a key")  # makes the client, and asks nobody
+            Lake(LakeSettings()).storage_options()  # makes the client, and asks nobody
         except PlatformError as error:
             (line,) = str(error).splitlines()
             assert "SECRET" not in variable or value not in line
@@ -90,9 +90,13 @@ def test_the_endpoint_that_lacks_its_scheme(run: Run, monkeypatch: pytest.Monkey
     with pytest.raises(SettingInvalid) as refused:
         LakeSettings()
     assert str(refused.value) == (
-        "AWS_ENDPOINT_URL_S3: 'localhost:9001' is not like http://host:port or https://host"
+        "AWS_ENDPOINT_URL_S3: 'localhost:9001' has no http:// or https:// before it"
     )
     assert one_line(run("archive", "verify")) == str(refused.value)
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9001")  # the SDK's own, of every service
+    with pytest.raises(LakeRefused, match=r"localhost:9001: write http.* in AWS_ENDPOINT_URL,"):
+        Lake(LakeSettings()).check_access()
 
 
 @pytest.mark.parametrize("command", ["status", "produce", "topic create", "topic new-epoch"])
