@@ -88,10 +88,12 @@ _PLATFORMS = ("live", "platform", "composed", "slot")
 _SERVERS = {"postgres", "broker", "s3", "own_servers", *_PLATFORMS}
 
 
+@pytest.hookimpl(tryfirst=True)  # a worker of pytest-xdist, which is registered later, reads groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test by what it uses, and let those that share a platform follow each other.
 
-    One process runs the tests of a file, which share its fixtures.
+    One process runs all the tests that share what takes long to make. What works for seconds comes
+    first, so that no process waits for it at the end.
     """
     for item in items:
         uses = set(getattr(item, "fixturenames", ()))
@@ -101,12 +103,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if uses & set(_PLATFORMS):
             item.add_marker(pytest.mark.platform)
-        item.add_marker(pytest.mark.xdist_group(str(item.path)))
+            # Two: one looks at a platform, the other breaks and replaces it.
+            item.add_marker(pytest.mark.xdist_group("live" if "live" in uses else "platform"))
+        elif "trained" in uses:
+            item.add_marker(pytest.mark.xdist_group("trained"))
 
-    def turn(item: pytest.Item) -> tuple[int, bool]:
+    def turn(item: pytest.Item) -> tuple[int, bool, bool]:
         uses = set(getattr(item, "fixturenames", ()))
         rank = next((at for at, name in enumerate(_PLATFORMS) if name in uses), -1)
-        return rank, "faults" in item.path.parts
+        return rank, "faults" in item.path.parts, item.get_closest_marker("slow") is None
 
     items.sort(key=turn)
 
