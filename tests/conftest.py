@@ -74,12 +74,25 @@ _SETTINGS = (
 )
 
 
-_MARK = "CREDIT_RISK_TESTS"
+_MARK = "CREDIT_RISK_TESTS"  # in every process that is started, and its children: whose it is
 
 
 def pytest_configure() -> None:
     """End in order when asked to, as after Ctrl-C, or the servers would be left behind."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ.setdefault(_MARK, str(os.getpid()))
+
+
+def pytest_unconfigure() -> None:
+    """Nothing is left behind, not even by a worker that was not given the time to end in order."""
+    if os.environ[_MARK] != str(os.getpid()):
+        return
+    for process in psutil.process_iter(["environ", "cmdline"]):
+        mark = (process.info["environ"] or {}).get(_MARK)
+        if mark == str(os.getpid()) and process.pid != os.getpid():
+            print("left behind:", *process.info["cmdline"] or [])
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 FAILED = pytest.StashKey[bool]()
@@ -157,29 +170,13 @@ hypothesis.settings.load_profile("tests")
 def _no_developer_settings() -> Iterator[None]:
     """Hide the developer's own servers and credentials: variables, and the `.env` file."""
     with pytest.MonkeyPatch.context() as patch:
+        ours = ("KAFKA_", "DATABASE_", "DASHBOARD_", "CREDIT_RISK_", "S3_", "AWS_", "DAGSTER_", "PG")
         for name in list(os.environ):
-            if name.startswith(
-                (
-                    "KAFKA_",
-                    "DATABASE_",
-                    "DASHBOARD_",
-                    "CREDIT_RISK_",
-                    "S3_",
-                    "AWS_",
-                    "DAGSTER_",
-                    "PG",
-                )
-            ):
+            if name.startswith(ours) and name != _MARK:
                 patch.delenv(name)
         for settings in _SETTINGS:
             patch.setitem(settings.model_config, "env_file", None)
-        patch.setenv(_MARK, str(os.getpid()))  # in every process that is started, and its children
         yield
-    for process in psutil.process_iter(["environ", "cmdline"]):
-        if (process.info["environ"] or {}).get(_MARK) == str(os.getpid()):
-            print("left behind:", *process.info["cmdline"] or [])
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
 
 
 @pytest.fixture(scope="session")

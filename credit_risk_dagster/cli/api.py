@@ -1,6 +1,7 @@
 """`credit-risk api` and `credit-risk api-key`: serving the API, and making its keys."""
 
 import re
+import socket
 from typing import Annotated, Any
 
 import typer
@@ -37,15 +38,27 @@ def api(
     settings = Settings()
     settings.api = ApiSettings(**{name: value for name, value in given.items() if value})
     logs.configure()
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(settings),
-        host=settings.api.host,
-        port=settings.api.port,
         log_config=None,  # ours
         log_level=LogSettings().level.lower(),
         access_log=False,  # it would have the paths, which name loans
         server_header=False,
     )
+    with _listen(settings.api.host, settings.api.port) as listening:
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Opened here, since uvicorn tells an address that it cannot have in its log alone."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server((address[0], port), family=family, backlog=2048)
+    except OSError as error:
+        raise PlatformError(
+            f"cannot listen on {host}:{port} (CREDIT_RISK_API_HOST, CREDIT_RISK_API_PORT): "
+            f"{error.strerror}"
+        ) from error
 
 
 @key_app.command("new")

@@ -122,6 +122,14 @@ def test_a_new_key_and_its_hash(run: Run) -> None:
     assert "'two words' is not" in one_line(run("api-key", "new", "two words"))
 
 
+def test_the_api_says_where_it_cannot_listen(run: Run) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        wrong = one_line(run("api", "--port", port))
+    assert wrong.startswith(f"cannot listen on 127.0.0.1:{port} (CREDIT_RISK_API_HOST, ")
+    assert "in use" in wrong
+
+
 def test_the_api_does_not_start_open_to_others(run: Run) -> None:
     assert run("api", "--host", "0.0.0.0") == error(
         "CREDIT_RISK_API_HOST=0.0.0.0 can be reached from other machines, so it needs "
