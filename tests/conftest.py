@@ -170,9 +170,9 @@ hypothesis.settings.load_profile("tests")
 def _no_developer_settings() -> Iterator[None]:
     """Hide the developer's own servers and credentials: variables, and the `.env` file."""
     with pytest.MonkeyPatch.context() as patch:
-        ours = ("KAFKA_", "DATABASE_", "DASHBOARD_", "CREDIT_RISK_", "S3_", "AWS_", "DAGSTER_", "PG")
+        own = ("KAFKA_", "DATABASE_", "DASHBOARD_", "CREDIT_RISK_", "S3_", "AWS_", "DAGSTER_", "PG")
         for name in list(os.environ):
-            if name.startswith(ours) and name != _MARK:
+            if name.startswith(own) and name != _MARK:
                 patch.delenv(name)
         for settings in _SETTINGS:
             patch.setitem(settings.model_config, "env_file", None)
