@@ -29,6 +29,7 @@ _REFUSED = {
     "RequestTimeTooSkewed": "set this machine's clock",
 }
 _NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound"})
+_THERE = frozenset({"412", "PreconditionFailed", "409", "ConditionalRequestConflict"})
 _BUSY = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"})
 
 
@@ -61,6 +62,10 @@ class Lake:
 
     def __init__(self, settings: LakeSettings) -> None:
         self._settings = settings
+
+    @property
+    def bucket(self) -> str:
+        return self._settings.bucket
 
     @property
     def location(self) -> str:
@@ -139,6 +144,59 @@ class Lake:
             self._ensure_bucket()
             self._client.head_bucket(Bucket=self._settings.bucket)
 
+    def require_conditional_puts(self, key: str) -> None:
+        """Try whether the store refuses to replace an object where a put asks for that, as AWS,
+        MinIO and R2 do: two writers of a table would otherwise overwrite each other's commit.
+
+        Args:
+            key: of an object to try it with.
+
+        Raises:
+            LakeUnavailable.
+            LakeRefused: also when it does not.
+        """
+        from botocore.exceptions import ClientError
+
+        with self._errors(f"putting {key} if it is not there"):
+            self._ensure_bucket()
+            for _ in range(2):
+                try:
+                    self._client.put_object(
+                        Bucket=self._settings.bucket, Key=key, Body=b"", IfNoneMatch="*"
+                    )
+                except ClientError as error:
+                    if _code(error) in _THERE:
+                        return
+                    raise
+        raise LakeRefused(
+            f"{self.location} replaces an object although a put with If-None-Match asks it not to: "
+            "two writers of a table could overwrite each other there. Take a store or a version "
+            "that knows conditional puts (AWS S3, MinIO, Cloudflare R2 do)"
+        )
+
+    def delete(self, key: str) -> None:
+        """Delete an object; one that is not there is none.
+
+        Raises:
+            LakeUnavailable, LakeRefused.
+        """
+        with self._errors(f"deleting {key}"):
+            self._client.delete_object(Bucket=self._settings.bucket, Key=key)
+
+    def copy(self, key: str, to: str) -> None:
+        """Copy an object within the store.
+
+        Raises:
+            LakeUnavailable, LakeRefused.
+        """
+        with self._errors(f"copying {key}"):
+            self._client.copy_object(
+                Bucket=self._settings.bucket,
+                CopySource={"Bucket": self._settings.bucket, "Key": key},
+                Key=to,
+                **self._encryption(),
+            )
+
     def find(self, key: str) -> Stored | None:
         """The object of that key; None when there is none.
 
@@ -208,7 +266,8 @@ class Lake:
                 into.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)
-        return Stored(key, size, digest.hexdigest(), answer["ETag"].strip('"'))
+        labels = answer["Metadata"]
+        return Stored(key, size, digest.hexdigest(), answer["ETag"].strip('"'), labels)
 
     @cached_property
     def _client(self) -> Any:

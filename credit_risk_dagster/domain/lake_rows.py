@@ -1,0 +1,115 @@
+"""What the tables of the lake hold: their columns, whose rows they are, and of which day."""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from credit_risk_dagster.domain.record_time import NO_TIME
+
+PARTITIONED_BY = pa.schema(
+    [
+        pa.field("day", pa.date32(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("epoch", pa.int32(), nullable=False),
+    ]
+)
+_TIME = pa.timestamp("us", "UTC")
+_HEADER = pa.struct([pa.field("key", pa.string()), pa.field("value", pa.binary())])
+RAW_EVENTS = pa.schema(
+    [
+        pa.field("partition", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("timestamp", _TIME),
+        pa.field("timestamp_ms", pa.int64()),
+        pa.field("timestamp_type", pa.string()),
+        pa.field("key", pa.binary()),
+        pa.field("value", pa.binary()),
+        pa.field("headers", pa.list_(_HEADER)),
+    ]
+)
+"""timestamp is None where the number that the record has, timestamp_ms, can be no time."""
+
+_TYPES = pa.array(["CreateTime", "LogAppendTime", None])
+
+
+@dataclass(frozen=True)
+class SourceKey:
+    """A topic of a cluster in one of its epochs, by what does not depend on a database."""
+
+    cluster_id: str
+    topic_id: str | None
+    epoch: int
+
+    def __str__(self) -> str:
+        return f"{self.cluster_id}.{self.topic_id or '-'}.{self.epoch}"
+
+    @classmethod
+    def parse(cls, text: str) -> "SourceKey":
+        """The reverse of `str`. Raises ValueError for another text."""
+        cluster_id, topic_id, epoch = text.rsplit(".", 2)
+        return cls(cluster_id, None if topic_id == "-" else topic_id, int(epoch))
+
+
+def raw_rows(
+    partitions: npt.NDArray[np.int32],
+    offsets: npt.NDArray[np.int64],
+    timestamps: npt.NDArray[np.int64],
+    keys: list[bytes | None],
+    values: list[bytes | None],
+    written: npt.NDArray[np.int64],
+    clocks: npt.NDArray[np.int64],
+    headers: list[list[tuple[str, bytes | None]] | None],
+) -> pa.RecordBatch:
+    """Records as rows of `RAW_EVENTS`.
+
+    Args:
+        timestamps: milliseconds since the epoch, `NO_TIME` without.
+        written: what the records have there instead.
+        clocks: position in `CLOCKS`; 2 where the record does not say.
+        headers: by record; None where no record of the batch has any.
+    """
+    columns = [
+        pa.array(partitions),
+        pa.array(offsets),
+        pa.array(timestamps * 1000, mask=timestamps == NO_TIME).cast(_TIME),
+        pa.array(written),
+        _TYPES.take(pa.array(clocks)),
+        pa.array(keys, pa.binary()),
+        pa.array(values, pa.binary()),
+        _headers(headers) if any(headers) else pa.nulls(len(offsets), RAW_EVENTS.types[-1]),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=RAW_EVENTS)
+
+
+def _headers(headers: list[list[tuple[str, bytes | None]] | None]) -> pa.Array:
+    pairs = pa.array(headers, pa.map_(pa.string(), pa.binary()))
+    both = pa.StructArray.from_arrays([pairs.keys, pairs.items], fields=list(_HEADER))
+    return pa.ListArray.from_arrays(pairs.offsets, both, mask=pairs.is_null())
+
+
+def from_raw_rows(rows: pa.RecordBatch) -> dict[str, Any]:
+    """What the drain makes of the same records: partitions, offsets, timestamps, keys, values."""
+    timestamps = rows["timestamp"].cast(pa.timestamp("ms", "UTC")).cast(pa.int64())
+    return {
+        "partitions": rows["partition"].to_numpy(),
+        "offsets": rows["offset"].to_numpy(),
+        "timestamps": timestamps.fill_null(NO_TIME).to_numpy(),
+        "keys": rows["key"].to_pylist(),
+        "values": rows["value"].to_pylist(),
+    }
+
+
+def days_of(rows: pa.RecordBatch, column: str, today: date) -> npt.NDArray[Any]:
+    """The day (UTC, datetime64[D]) of each row by a column of times.
+
+    A row without a time, and one from after tomorrow, counts as today's: whatever a producer
+    writes, it makes no day of its own.
+    """
+    now = np.datetime64(today, "D")
+    micros = rows[column].cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
+    days = micros.view("datetime64[us]").astype("datetime64[D]")
+    return np.where(days <= now + 1, days, now)

@@ -1,0 +1,219 @@
+"""A table of the lake, on S3 over HTTP."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from credit_risk_dagster.domain.lake_rows import RAW_EVENTS, SourceKey, days_of, raw_rows
+from credit_risk_dagster.settings import LakeSettings
+from resources.lake import Lake, LakeRefused, LakeUnavailable
+from resources.lake_tables import LakeDamaged, LakeMoved, LakeTable, application
+from resources.parquet_files import DayFiles
+
+SOURCE = SourceKey("cluster.of-ours", None, 0)
+DAY = 86_400_000
+NOON = 1_700_049_600_000
+TODAY = datetime.now(UTC).date()
+
+
+def rows(partition: int, first: int, count: int, every: int = 0) -> pa.RecordBatch:
+    offsets = np.arange(first, first + count)
+    times = NOON + every * np.arange(count)
+    return raw_rows(
+        *(np.full(count, partition, np.int32), offsets, times, [b"key"] * count),
+        *([b"value %d" % at for at in offsets], times, np.zeros(count, np.int64)),
+        [[("trace", b"\x00"), ("trace", None)], *[None] * (count - 1)],
+    )
+
+
+def append(
+    table: LakeTable,
+    *batches: pa.RecordBatch,
+    before: int | None = None,
+    source: SourceKey = SOURCE,
+) -> None:
+    moved = {}
+    with DayFiles(RAW_EVENTS) as files:
+        for batch in batches:
+            files.add(batch, days_of(batch, "timestamp", TODAY))
+            partition, last = batch["partition"][0].as_py(), batch["offset"][-1].as_py()
+            moved[application(source, partition)] = (before, last + 1)
+        table.commit([table.upload(staged, source) for staged in files.finish()], moved)
+
+
+@pytest.fixture
+def table(lake_settings: LakeSettings) -> LakeTable:
+    return LakeTable(Lake(lake_settings), "raw_events/t", RAW_EVENTS)
+
+
+def test_rows_and_progress_are_one_commit(table: LakeTable) -> None:
+    assert table.open() is None
+    append(table, rows(0, 0, 10, DAY // 4), rows(1, 5, 3))
+    snapshot = table.open()
+    assert snapshot
+    assert snapshot.progress(SOURCE, [0, 1, 2]) == {0: 10, 1: 8}
+    assert snapshot.sources() == [SOURCE]
+    days = [(str(file.day), file.rows) for file in snapshot.files(SOURCE)]
+    assert days == [("2023-11-15", 5), ("2023-11-16", 4), ("2023-11-17", 4)]
+    assert sum(file.rows for file in snapshot.files()) == 13
+    found = [
+        (row["partition"], row["offset"], row["value"], row["headers"])
+        for batch in table.read(snapshot.files(SOURCE))
+        for row in batch.to_pylist()
+    ]
+    assert [row[:2] for row in found] == [
+        *((0, i) for i in range(10)),
+        *((1, i) for i in (5, 6, 7)),
+    ]
+    trace = [{"key": "trace", "value": b"\x00"}, {"key": "trace", "value": None}]
+    assert found[0][2:] == (b"value 0", trace)
+    assert found[1][2:] == (b"value 1", None)
+    seen = duckdb.from_arrow(snapshot.table.to_pyarrow_dataset())
+    assert seen.aggregate('count(*), count(DISTINCT "offset")').fetchall() == [(13, 10)]
+
+
+def test_of_two_writers_one_is_refused(table: LakeTable) -> None:
+    append(table, rows(0, 0, 10))
+    with pytest.raises(LakeMoved):
+        append(table, rows(0, 0, 10))
+    append(table, rows(0, 10, 10), before=10)
+    outcomes: list[str] = []
+
+    def write() -> None:
+        try:
+            append(table, rows(0, 20, 5), before=20)
+            outcomes.append("committed")
+        except LakeMoved:
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["committed", "refused", "refused", "refused"]
+    snapshot = table.open()
+    assert snapshot
+    assert sum(file.rows for file in snapshot.files()) == 25
+
+
+def test_versions_and_times(table: LakeTable) -> None:
+    append(table, rows(0, 0, 10))
+    append(table, rows(0, 10, 5), before=10)
+    for version, count in ((0, 0), (1, 10), (2, 15)):
+        snapshot = table.open(version)
+        assert snapshot
+        assert sum(file.rows for file in snapshot.files()) == count
+    now = table.open(datetime.now(UTC))
+    assert now
+    assert now.version == 2
+    with pytest.raises(LakeRefused, match=r"s3://test-.*raw_events/t"):
+        table.open(7)
+    assert [entry["version"] for entry in table.history()] == [2, 1, 0]
+
+
+def test_replaced_files_stay_until_the_vacuum(table: LakeTable) -> None:
+    append(table, rows(0, 0, 10))
+    append(table, rows(0, 10, 5), before=10)
+    snapshot = table.open()
+    assert snapshot
+    old = snapshot.files()
+    with DayFiles(RAW_EVENTS) as files:
+        for batch in table.read(old):
+            files.add(batch, days_of(batch, "timestamp", TODAY))
+        added = [table.upload(staged, SOURCE) for staged in files.finish()]
+    table.commit(added, {}, removed=old)
+    with pytest.raises(LakeMoved):
+        table.commit(added, {}, removed=old)
+    now = table.open()
+    assert now
+    assert [file.rows for file in now.files()] == [15]
+    assert now.progress(SOURCE, [0]) == {0: 15}
+    assert table.vacuum(timedelta(days=7)) == []
+    assert sorted(table.vacuum(timedelta(0))) == sorted(file.path for file in old)
+    assert sum(len(batch) for batch in table.read(now.files())) == 15
+
+
+def test_a_damaged_file_is_named(table: LakeTable) -> None:
+    append(table, rows(0, 0, 10))
+    snapshot = table.open()
+    assert snapshot
+    (file,) = snapshot.files()
+    table.lake.put(table.key(file.path), b"x" * file.bytes, "text/plain")
+    with pytest.raises(LakeDamaged, match=r"were stored: restore it"):
+        list(table.read([file]))
+
+
+def test_a_mebibyte_of_days_is_written_in_order(table: LakeTable) -> None:
+    """Row groups are many, partitions come one after the other within them."""
+    append(table, rows(0, 0, 60_000), rows(1, 0, 30_000))
+    append(table, rows(0, 60_000, 60_000), before=60_000)
+    snapshot = table.open()
+    assert snapshot
+    read = pa.Table.from_batches(table.read(snapshot.files(), ["partition", "offset"]))
+    assert read.num_rows == 150_000
+    pairs = list(zip(*(read[name].to_pylist() for name in ("partition", "offset")), strict=True))
+    assert all(a < b for a, b in pairwise(pairs))
+
+
+@pytest.mark.parametrize(
+    ("millis", "day"),
+    [(NOON, date(2023, 11, 15)), (-1, TODAY), (NOON + 50 * 365 * DAY, TODAY)],
+)
+def test_no_producer_makes_a_day_of_its_own(millis: int, day: date) -> None:
+    times = np.array([millis])
+    batch = raw_rows(
+        *(np.zeros(1, np.int32), np.zeros(1, np.int64), times, [None], [None], times),
+        *(np.zeros(1, np.int64), [None]),
+    )
+    assert days_of(batch, "timestamp", TODAY).tolist() == [day]
+
+
+@contextmanager
+def _careless() -> Iterator[Lake]:
+    """A store that takes every put."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"] or 0))
+            self.send_response(200)
+            self.send_header("ETag", '"e"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield Lake(LakeSettings(AWS_ENDPOINT_URL_S3=f"http://127.0.0.1:{server.server_port}"))
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_store_that_replaces_objects_is_refused(lake_settings: LakeSettings) -> None:
+    Lake(lake_settings).require_conditional_puts("k")
+    Lake(lake_settings).require_conditional_puts("k")
+    with _careless() as lake, pytest.raises(LakeRefused, match=r"If-None-Match.*AWS S3"):
+        lake.require_conditional_puts("k")
+
+
+def test_an_endpoint_that_is_down_is_one_line(lake_settings: LakeSettings) -> None:
+    down = lake_settings.model_copy(
+        update={"endpoint_url": "http://127.0.0.1:9", "max_attempts": 1}
+    )
+    with pytest.raises(LakeUnavailable, match=r"does not answer") as raised:
+        LakeTable(Lake(down), "raw_events/t", RAW_EVENTS).open()
+    assert "\n" not in str(raised.value)
