@@ -1,7 +1,7 @@
 """The policy lab: what a candidate policy would have decided, compared with the active one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
@@ -111,13 +111,17 @@ class Comparison:
         counts: applications by active tier, candidate tier and outcome.
         amounts: USD applied for by active tier and candidate tier.
         entering, leaving: positions of the applications that only the candidate, or only the active
-            policy flags, in the order of the applications.
+            policy flags, in the order of the applications; of a sum, there are none.
     """
 
     counts: npt.NDArray[np.int64]
     amounts: Floats
-    entering: npt.NDArray[np.intp]
-    leaving: npt.NDArray[np.intp]
+    entering: npt.NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
+    leaving: npt.NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
+
+    def __add__(self, other: "Comparison") -> "Comparison":
+        """The same policies on the applications of both."""
+        return Comparison(self.counts + other.counts, self.amounts + other.amounts)
 
     @property
     def applications(self) -> int:
@@ -149,7 +153,9 @@ class Comparison:
     @property
     def flagged_change(self) -> Interval:
         """Candidate minus active share of flagged applications."""
-        return paired_difference(len(self.entering), len(self.leaving), self.applications)
+        moves = self.moves
+        entering, leaving = moves[:WATCHLIST, WATCHLIST].sum(), moves[WATCHLIST, :WATCHLIST].sum()
+        return paired_difference(int(entering), int(leaving), self.applications)
 
     @property
     def recall_change(self) -> Interval:
@@ -167,12 +173,23 @@ class Comparison:
 def compare(applications: Applications, active: Policy, candidate: Policy) -> Comparison:
     """Let both policies decide on the applications."""
     before, after = applications.tiers(active), applications.tiers(candidate)
+    return tally(before, after, applications.loan_amnt, applications.outcome)
+
+
+def tally(before: Codes, after: Codes, loan_amnt: Floats, outcome: Codes) -> Comparison:
+    """Compare two decisions of each application.
+
+    Args:
+        before, after: positions in `TIERS`, shape (n,).
+        loan_amnt: USD, shape (n,).
+        outcome: `BAD`, `GOOD` or `UNKNOWN`, shape (n,).
+    """
     tiers = len(TIERS)
     move = before * np.int8(tiers) + after
-    cell = move * np.int8(_OUTCOMES) + applications.outcome
+    cell = move * np.int8(_OUTCOMES) + outcome
     shape = (tiers, tiers)
     flagged_before, flagged_after = before == WATCHLIST, after == WATCHLIST
-    amounts = np.bincount(move, weights=applications.loan_amnt, minlength=tiers**2)
+    amounts = np.bincount(move, weights=loan_amnt, minlength=tiers**2)
     return Comparison(
         counts=np.bincount(cell, minlength=tiers**2 * _OUTCOMES).reshape(*shape, _OUTCOMES),
         amounts=amounts.astype(np.float64).reshape(shape),  # of no rows, they are integers

@@ -168,8 +168,7 @@ class Ledger:
             batch_id = self._move_offsets(source_id, fetch, assessment)
             self._copy_scored(source_id, batch_id, policy_id, fetch, assessment)
             self._copy_rejected(source_id, batch_id, fetch, assessment)
-            self._insert_gaps(source_id, batch_id, fetch.gaps, "not delivered by the broker")
-            self._roll_up(source_id, assessment)
+            self._account(source_id, batch_id, fetch, assessment)
             copy_seconds = time.perf_counter() - started
             # The clock is read as late as a transaction can: only the commit itself comes after.
             known = fetch.timestamps[fetch.timestamps != NO_TIME]
@@ -202,6 +201,11 @@ class Ledger:
         return Committed(
             batch_id, assessment, buckets, written - started, time.perf_counter() - written
         )
+
+    def _account(self, source_id: int, batch_id: int, fetch: Fetch, assessment: Assessment) -> None:
+        """What of the transaction comes after the rows."""
+        self._insert_gaps(source_id, batch_id, fetch.gaps, "not delivered by the broker")
+        self._roll_up(source_id, assessment)
 
     def record_lost(
         self,

@@ -63,6 +63,13 @@ def test_a_comparison_counts_what_each_row_says(
     ]
     assert compared.leaving.tolist() == [i for i, pair in enumerate(pairs) if pair == (True, False)]
 
+    at = len(table) // 2  # day by day, as a rebuild compares
+    parts = [(table[part], amounts[part], outcomes[part]) for part in (slice(at), slice(at, None))]
+    first, second = (compare(applications(*part), active, candidate) for part in parts)
+    assert np.array_equal((first + second).counts, compared.counts)
+    assert np.array_equal((first + second).amounts, compared.amounts)
+    assert same((first + second).flagged_change, compared.flagged_change)
+
     bads = outcomes.count(BAD)
     known = bads + outcomes.count(GOOD)
     assert (compared.bads, compared.known) == (bads, known)
