@@ -74,9 +74,7 @@ def rebuild(
     )
     out.print(
         f"schema {report.schema}: {report.scored:,} scored, {report.rejected:,} rejected, "
-        f"{report.gaps:,} gaps{f', {report.lost:,} lost' if report.lost else ''} "
-        f"by {report.policy}, "
-        f"{(report.scored + report.rejected) / max(report.seconds, 1e-9):,.0f} events a second"
+        f"{report.gaps:,} gaps by {report.policy}, {report.speed:,.0f} events a second"
     )
 
 

@@ -1,8 +1,8 @@
-"""The rebuild: archived events, scored again into another schema without the broker.
+"""The rebuild: the lake's raw events, scored again into another schema without the broker.
 
 The same decoding, scoring and transaction as the drain's, with the partitions and offsets that the
-events had. Like the drain it goes on where it ended, so that one that was interrupted can be
-started again.
+events had. Days may come in any order and several runs at once, because a batch takes its offsets
+out of what is not rebuilt yet; one that was interrupted goes on where it ended.
 """
 
 import gc
@@ -13,11 +13,12 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
-from functools import partial
 from itertools import groupby
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.pd import PdModel
@@ -28,14 +29,15 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.archive_check import ArchiveDamaged, fetched
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.settings import WarehouseSettings
-from resources.kafka.reader import Fetch, OffsetRange, offsets_missing
+from resources.kafka.reader import Fetch, OffsetRange
 from resources.lake import Lake
 from resources.postgres.archive import ArchivedObject, ArchiveLedger
 from resources.postgres.connection import Warehouse
-from resources.postgres.ledger import Committed, Ledger, OffsetsMoved, StageSeconds
+from resources.postgres.ledger import Committed, OffsetsMoved, StageSeconds
 from resources.postgres.migrate import migrate
 from resources.postgres.models import ModelStore
 from resources.postgres.policies import register_policy
+from resources.postgres.rebuilt import RebuiltLedger
 from resources.postgres.segments import roll_up_segments
 from resources.postgres.sources import Source, Sources
 
@@ -53,17 +55,18 @@ class RebuildReport:
 
     Attributes:
         schema, policy, model: into which schema, by which policy and model.
-        objects: read from the archive, in whole or in part.
-        gaps: offsets without an event.
-        lost: events that are not in the archive.
+        objects: read from the archive.
+        known: events that the schema had already.
+        gaps: offsets of the schema's partitions that it has no event of: it is not in the archive,
+            or of a day that is not rebuilt.
     """
 
     schema: str
     policy: str
     model: str | None = None
     objects: int = 0
+    known: int = 0
     gaps: int = 0
-    lost: int = 0
     seconds: float = 0.0
     tiers: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -75,6 +78,11 @@ class RebuildReport:
     @property
     def rejected(self) -> int:
         return self.reasons.total()
+
+    @property
+    def speed(self) -> float:
+        """Events a second."""
+        return (self.scored + self.rejected) / max(self.seconds, 1e-9)
 
 
 def rebuild(
@@ -102,7 +110,7 @@ def rebuild(
         since, until: days of the archive, both inclusive; without, all there is.
 
     Raises:
-        RebuildRefused: the schema is the live one, or in use, or its offsets would get a hole.
+        RebuildRefused: the schema is the live one, or another run writes the same days.
         ModelMismatch, SourceMismatch: the schema has another model or source of the same id.
         WarehouseUnavailable, NotMigrated, LakeUnavailable, LakeRefused, ObjectMissing,
         ArchiveDamaged: as their names say. What was committed until then stays.
@@ -114,26 +122,26 @@ def rebuild(
     started = time.monotonic()
     migrate(target)
     listing = list_bucket(lake) if from_bucket else _recorded(Warehouse(settings))
+    store = Warehouse(target)
     with (
         tuned_interpreter(),
-        Warehouse(target).session(f"rebuild {run_id}") as connection,
+        store.session(f"rebuild {run_id}") as reading,
+        store.session(f"rebuild {run_id}") as writing,
         ThreadPoolExecutor(1, "commit") as writer,
     ):
-        ledger = Ledger(connection)
-        _lock(connection, into)
-        policy_id = register_policy(connection, policy)
         if model:
-            ModelStore(connection).adopt(settings.db_schema, model)
-        run = _Rebuild(ledger, lake, policy, policy_id, model, run_id, report, writer)
+            ModelStore(writing).adopt(settings.db_schema, model)
+        policy_id = register_policy(writing, policy)
+        ledgers = RebuiltLedger(reading), RebuiltLedger(writing)
+        run = _Rebuild(*ledgers, policy, policy_id, model, run_id, report, writer)
         for (source_id, partition), ranges in listing.by_partition():
             if chosen := _within(ranges, since, until):
-                source = listing.sources[source_id]
-                Sources(connection).adopt(source)
-                log.info("rebuilding %s, partition %d", source.topic, partition)
-                run.partition(source_id, chosen)
+                Sources(writing).adopt(listing.sources[source_id])
+                log.info("rebuilding %s, partition %d", listing.sources[source_id].topic, partition)
+                run.partition(lake, source_id, chosen)
                 if from_bucket:
-                    ArchiveLedger(connection).adopt(source_id, listing.folders[source_id], chosen)
-        roll_up_segments(connection)  # the job does that for the live schema alone
+                    ArchiveLedger(writing).adopt(source_id, listing.folders[source_id], chosen)
+        roll_up_segments(writing)  # the job does that for the live schema alone
     report.seconds = time.monotonic() - started
     return report
 
@@ -232,29 +240,24 @@ def _absent(source_id: int, partition: int, first: int, following: int) -> Archi
 def _within(
     ranges: list[ArchivedObject], since: date | None, until: date | None
 ) -> list[ArchivedObject]:
-    """The ranges from the period's first object to its last; with what lies between, whatever its
-    day, so that no offset is left out."""
-    inside = [
-        at
-        for at, recorded in enumerate(ranges)
-        if (since is None or (recorded.dt is not None and recorded.dt >= since))
-        and (until is None or (recorded.dt is not None and recorded.dt <= until))
+    """The ranges of the period's days; of all days, those without one, too."""
+    if since is None and until is None:
+        return ranges
+    return [
+        recorded
+        for recorded in ranges
+        if recorded.dt is not None
+        and (since is None or recorded.dt >= since)
+        and (until is None or recorded.dt <= until)
     ]
-    return ranges[inside[0] : inside[-1] + 1] if inside else []
-
-
-def _lock(connection: Any, schema: str) -> None:
-    (free,) = connection.execute(
-        "SELECT pg_try_advisory_lock(hashtextextended(%(lock)s, 0))", {"lock": f"{schema}.rebuild"}
-    ).fetchone()
-    if not free:
-        raise RebuildRefused(f"another rebuild writes schema {schema}: wait until it is done")
 
 
 @dataclass
 class _Rebuild:
-    ledger: Ledger
-    lake: Lake
+    """Writes a batch while the next one is read and scored, over a connection of its own."""
+
+    reading: RebuiltLedger
+    ledger: RebuiltLedger
     policy: Policy
     policy_id: int
     model: PdModel | None
@@ -264,94 +267,91 @@ class _Rebuild:
     in_flight: Future[Committed] | None = None
     batches: int = 0
 
-    def partition(self, source_id: int, ranges: list[ArchivedObject]) -> None:
-        """Write consecutive ranges of one partition."""
-        first = ranges[0]
-        started = self.ledger.start_partitions(source_id, {first.partition: first.first_offset})
-        position = started[first.partition]
-        (progress,) = (p for p in self.ledger.progress(source_id) if p.partition == first.partition)
-        if not progress.first_offset <= first.first_offset <= position:
-            raise RebuildRefused(
-                f"schema {self.report.schema} has offsets {progress.first_offset} to "
-                f"{position - 1} of partition {first.partition}; going on from "
-                f"{first.first_offset} would leave a hole: rebuild the days between first, or "
-                "all of them into a fresh schema"
-            )
+    def partition(self, lake: Lake, source_id: int, ranges: list[ArchivedObject]) -> None:
+        """Write ranges of one partition.
+
+        Raises:
+            RebuildRefused: another run writes the same days.
+        """
         try:
             for recorded in ranges:
-                if recorded.next_offset <= position:
-                    continue  # an earlier try wrote it
-                gone = OffsetRange(recorded.partition, position, recorded.next_offset)
-                if recorded.key is None and recorded.archived_at and not recorded.lost:
-                    self._write(source_id, Fetch(ranges=[gone], gaps=[gone]))  # the ledger says so
-                elif recorded.key is None:
-                    self._settle()
-                    self.ledger.record_lost(
-                        *(source_id, self.policy_id, self.run_id, 0, [gone], "not in the archive")
-                    )
-                    self.report.lost += len(gone)
-                else:
+                if recorded.key is not None:
                     self.report.objects += 1
-                    for fetch in _fetches(self.lake, recorded, position):
-                        self._write(source_id, fetch)
-                position = recorded.next_offset
-            self._settle()
+                    for records in _batches(lake, recorded):
+                        self.batch(source_id, records)
+                self.settle()
+                whole = OffsetRange(recorded.partition, recorded.first_offset, recorded.next_offset)
+                self.ledger.cover(source_id, whole)
         except OffsetsMoved as moved:
             raise RebuildRefused(
-                f"schema {self.report.schema} is written by something else: {moved}"
+                f"schema {self.report.schema} is written by another run ({moved}): start this one "
+                "again when that has ended"
             ) from moved
-
-    def _write(self, source_id: int, fetch: Fetch) -> None:
-        clock = time.perf_counter()
-        events = decode(fetch.values, fetch.keys)
-        decoded = time.perf_counter()
-        assessment = assess(events, self.policy, self.model)
-        seconds = StageSeconds(fetch.seconds, decoded - clock, time.perf_counter() - decoded, None)
-        # Postgres works on a batch while the next one is read and scored.
-        self._settle()
-        self.in_flight = self.writer.submit(
-            partial(
-                self.ledger.commit,
-                *(source_id, self.policy_id, self.run_id, 0, fetch, assessment, seconds),
-            )
+        (found,) = (
+            p for p in self.ledger.progress(source_id) if p.partition == ranges[0].partition
         )
-        self.report.gaps += sum(map(len, fetch.gaps))
+        self.report.gaps += found.gaps
+
+    def batch(self, source_id: int, records: pa.RecordBatch) -> None:
+        """Score and write those of a source's records that the schema has not yet."""
+        clock = time.thread_time()
+        new = self._new(source_id, records)
+        self.report.known += len(records) - len(new)
+        if not len(new):
+            return
+        fetch = fetch_of(records.take(new))
+        fetched = time.thread_time()
+        events = decode(fetch.values, fetch.keys)
+        decoded = time.thread_time()
+        assessment = assess(events, self.policy, self.model)
+        stages = fetched - clock, decoded - fetched, time.thread_time() - decoded
+        self.settle()
+        self.in_flight = self.writer.submit(
+            self.ledger.commit,
+            *(source_id, self.policy_id, self.run_id, 0, fetch, assessment),
+            StageSeconds(*stages, None),
+        )
         self.batches += 1
         if self.batches % _BATCHES_A_COLLECTION == 0:
             gc.collect()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Wait for the batch that is being written."""
         if self.in_flight is not None:
             done, self.in_flight = self.in_flight, None
             stored = done.result().assessment
             self.report.tiers.update(stored.tier_counts())
             self.report.reasons.update(stored.reason_counts())
 
+    def _new(self, source_id: int, records: pa.RecordBatch) -> npt.NDArray[np.intp]:
+        """Positions of the records that the schema has not yet, by partition and offset."""
+        partitions, offsets = (records[name].to_numpy() for name in ("partition", "offset"))
+        order = np.lexsort((offsets, partitions))
+        new = np.zeros(len(order), np.bool_)
+        for partition in np.unique(partitions).tolist():
+            of_it = partitions == partition
+            new[of_it] = self.reading.absent(source_id, partition, offsets[of_it])
+        return order[new[order]]
 
-def _fetches(lake: Lake, recorded: ArchivedObject, position: int) -> Iterator[Fetch]:
-    """An object's records from a position on, as the drain would have fetched them."""
+
+def fetch_of(records: pa.RecordBatch) -> Fetch:
+    """Records (some, by partition and offset) as the drain would have fetched them, but each range
+    is one without holes."""
+    partitions, offsets = (records[name].to_numpy() for name in ("partition", "offset"))
+    ends = (np.diff(offsets) != 1) | (np.diff(partitions) != 0)
+    first, last = np.append(True, ends), np.append(ends, True)
+    runs = zip(partitions[first], offsets[first], offsets[last] + 1, strict=True)
+    return Fetch(
+        ranges=[OffsetRange(int(p), int(f), int(n)) for p, f, n in runs],
+        partitions=partitions,
+        value_bytes=pc.sum(pc.binary_length(records["value"])).as_py() or 0,
+        **from_arrow(records),
+    )
+
+
+def _batches(lake: Lake, recorded: ArchivedObject) -> Iterator[pa.RecordBatch]:
+    """An object's records."""
     import pyarrow.parquet as pq
 
     with fetched(lake, recorded) as file, pq.ParquetFile(file) as parquet:
-        position = max(position, recorded.first_offset)
-        for group in range(parquet.num_row_groups):
-            clock = time.thread_time()
-            table = parquet.read_row_group(group)
-            batches = table.to_batches(max_chunksize=_BATCH_EVENTS)
-            for at, batch in enumerate(batches):
-                last = group == parquet.num_row_groups - 1 and at == len(batches) - 1
-                wanted = int(np.searchsorted(batch["offset"].to_numpy(), position))
-                columns = from_arrow(batch.slice(wanted))
-                offsets = columns["offsets"]
-                if not len(offsets) and not last:
-                    continue
-                end = recorded.next_offset if last else int(offsets[-1]) + 1
-                yield Fetch(
-                    ranges=[OffsetRange(recorded.partition, position, end)],
-                    gaps=list(offsets_missing(recorded.partition, position, end, offsets)),
-                    partitions=np.full(len(offsets), recorded.partition, np.int32),
-                    value_bytes=sum(len(value) for value in columns["values"] if value),
-                    seconds=time.thread_time() - clock,
-                    **columns,
-                )
-                position, clock = end, time.thread_time()
+        yield from parquet.iter_batches(_BATCH_EVENTS)

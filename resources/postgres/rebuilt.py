@@ -20,7 +20,7 @@ NOT_REBUILT = "not rebuilt"
 class RebuiltLedger(Ledger):
     """The same, but a batch may have any offsets: `Fetch.ranges` are runs without holes."""
 
-    def missing(
+    def absent(
         self, source_id: int, partition: int, offsets: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.bool_]:
         """Which of the offsets are not rebuilt yet."""
@@ -34,15 +34,15 @@ class RebuiltLedger(Ledger):
                 "reason": NOT_REBUILT,
             },
         ).fetchall()
-        absent = np.zeros(len(offsets), np.bool_)
+        found = np.zeros(len(offsets), np.bool_)
         for first, following in rows:
-            absent |= (offsets >= first) & (offsets < following)
-        return absent
+            found |= (offsets >= first) & (offsets < following)
+        return found
 
-    def extend(self, source_id: int, partition: int, following: int) -> None:
-        """A partition goes on to this offset: what is not rebuilt until there, is a gap."""
+    def cover(self, source_id: int, whole: OffsetRange) -> None:
+        """A partition has these offsets: what is not rebuilt of them, is a gap."""
         with self._connection.transaction():
-            self._take(source_id, 0, partition, [OffsetRange(partition, following, following)])
+            self._take(source_id, 0, whole.partition, [whole], taken=[])
 
     def _move_offsets(
         self,
@@ -77,15 +77,17 @@ class RebuiltLedger(Ledger):
         ranges: list[OffsetRange],
         scored: int = 0,
         rejected: int = 0,
+        taken: list[OffsetRange] | None = None,
     ) -> None:
+        taken = ranges if taken is None else taken
         named = {
             "source_id": source_id,
             "partition": partition,
             "batch_id": batch_id,
             "first": min(r.first for r in ranges),
             "next": max(r.next for r in ranges),
-            "firsts": [r.first for r in ranges],
-            "nexts": [r.next for r in ranges],
+            "firsts": [r.first for r in taken],
+            "nexts": [r.next for r in taken],
             "scored": scored,
             "rejected": rejected,
             "reason": NOT_REBUILT,
@@ -140,7 +142,7 @@ WITH old AS (
         UNION ALL SELECT int8range(least(%(next)s, %(had_next)s), %(next)s)
     ) AS found
 ), taken AS (
-    SELECT range_agg(int8range(f, n)) AS offsets
+    SELECT coalesce(range_agg(int8range(f, n)), '{}') AS offsets
     FROM unnest(%(firsts)s::bigint[], %(nexts)s::bigint[]) AS t (f, n)
 ), remaining AS (
     SELECT unnest(o.offsets - t.offsets) AS range FROM open o, taken t

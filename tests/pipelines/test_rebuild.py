@@ -1,6 +1,8 @@
 """The rebuild from the archive, compared with the live tables row by row."""
 
 import logging
+import subprocess
+import sys
 from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -17,6 +19,7 @@ from credit_risk_dagster.pipelines.rebuild import RebuildRefused, RebuildReport,
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from resources.lake import Lake
 from resources.postgres.connection import Warehouse, fetch_all
+from resources.postgres.reconciliation import reconcile
 from tests.platform.pipeline import Pipeline, good_event
 
 JUNK: tuple[bytes | None, ...] = (
@@ -132,7 +135,7 @@ def test_another_policy_scores_otherwise(
     assert (report.tiers["Watchlist"], report.tiers["Elevated"]) == (0, 10)
 
 
-def test_a_period_is_whole_days_in_order(
+def test_days_are_rebuilt_in_any_order(
     pipeline: Pipeline, warehouse_settings: WarehouseSettings
 ) -> None:
     pipeline.send_and_drain([good_event(i) for i in range(5)])
@@ -147,10 +150,42 @@ def test_a_period_is_whole_days_in_order(
         pipeline.archive()
     days = [o.dt or date.min for o in pipeline.objects()]
     assert days == sorted(set(days))
-    assert run(pipeline, warehouse_settings, until=days[0]).scored == 5
-    with pytest.raises(RebuildRefused, match=r"offsets 0 to 4 .* going on from 10 would leave a"):
-        run(pipeline, warehouse_settings, since=days[2])
-    assert run(pipeline, warehouse_settings, since=days[1]).scored == 10
+    assert run(pipeline, warehouse_settings, since=days[2]).scored == 5
+    first = run(pipeline, warehouse_settings, until=days[0])
+    assert (first.scored, first.gaps) == (5, 5)  # the day between
+    with Warehouse(warehouse_settings.model_copy(update={"db_schema": "rebuilt"})).session() as c:
+        (found,) = reconcile(c, 1)
+        assert (found["scored"], found["gaps"], found["difference"]) == (10, 5, 0)
+    again = run(pipeline, warehouse_settings, since=days[1])
+    assert (again.scored, again.known, again.gaps) == (5, 5, 0)
+    assert tables(warehouse_settings, "rebuilt") == tables(warehouse_settings, "credit_risk")
+
+
+def test_days_are_rebuilt_side_by_side(
+    pipeline: Pipeline, warehouse_settings: WarehouseSettings, environment: dict[str, str]
+) -> None:
+    for partition in range(4):
+        pipeline.send([good_event(i) for i in range(900)], partition)
+    pipeline.drain()
+    pipeline.archive(max_object_events=300)
+    days = [date(2026, 11, day) for day in (1, 2, 3)]
+    for day, first in zip(days, (0, 300, 600), strict=True):
+        pipeline.query(
+            "UPDATE archive_objects SET dt = %(day)s WHERE first_offset = %(first)s RETURNING 1",
+            day=day,
+            first=first,
+        )
+    command = [Path(sys.executable).with_name("credit-risk"), "rebuild", "--from-archive"]
+    running = [
+        subprocess.Popen(
+            [*command, "--into", "rebuilt", f"--since={day}", f"--until={day}"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for day in reversed(days)
+    ]
+    assert all("1,200 scored" in rebuilt.communicate()[0] for rebuilt in running)
     assert tables(warehouse_settings, "rebuilt") == tables(warehouse_settings, "credit_risk")
 
 

@@ -80,11 +80,11 @@ def test_a_later_day_first_and_then_what_is_before_between_and_after_it(store: W
     assert state(store)[1] == [(0, 12, 49), (0, 53, 54), (0, 55, 70)]
     with store.session("test") as connection:
         ledger = RebuiltLedger(connection)
-        ledger.extend(1, 0, 80)
-        ledger.extend(1, 0, 75)  # it does not become shorter
-        ledger.extend(1, 3, 7)
+        ledger.cover(1, OffsetRange(0, 60, 80))
+        ledger.cover(1, OffsetRange(0, 20, 75))  # it does not become shorter
+        ledger.cover(1, OffsetRange(3, 7, 7))
         offsets = np.array([5, 10, 11, 12, 48, 49, 53, 54, 55, 70, 71, 90])
-        assert offsets[ledger.missing(1, 0, offsets)].tolist() == [5, 12, 48, 53, 55, 71, 90]
+        assert offsets[ledger.absent(1, 0, offsets)].tolist() == [5, 12, 48, 53, 55, 71, 90]
     assert state(store)[0] == {0: (10, 80, 62), 3: (7, 7, 0)}
 
 
