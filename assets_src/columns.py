@@ -55,9 +55,9 @@ rate_band            text         band of the interest rate
 early_warning        boolean      stress and behaviour signals together
 risk_tier            text         Low, Elevated or Watchlist
 reasons              text[]       early-warning reasons that fired, in the policy's order
-pd                   float8?      probability of the active model's outcome
+pd                   float8?      probability of the model's outcome, which its row of models names
 model_id             integer?     model that gave it (table models)
-pd_reasons           text[]?      up to four largest contributions to it, in words
+pd_reasons           text[]?      what raises pd most, for staff; no reasons of the decision
 """
 )
 

@@ -1,7 +1,7 @@
 """The assets of the statistical model: a sample, the models, and their benchmark with the rules."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import dagster as dg
 from pydantic import Field
@@ -15,7 +15,7 @@ from assets_src.common import (
     table,
 )
 from assets_src.source_code import linked
-from credit_risk_dagster.domain.features import FEATURES, select_features
+from credit_risk_dagster.domain.features import FEATURES, PURPOSES, Purpose, select_features
 from credit_risk_dagster.domain.model.outcome import load_outcome
 from credit_risk_dagster.settings import ModelSettings, Settings
 from resources.postgres.connection import Warehouse
@@ -42,8 +42,9 @@ FIT = dg.AssetCheckSpec(
     "fit_for_activation",
     asset="risk_model",
     description="What `credit-risk model activate` asks of the newest logistic model's benchmark: "
-    "it ranks better than chance, finds no fewer bad loans than the rules, and its PD is a "
-    "probability. If it fails, do not activate it; its description says why.",
+    "on later loans it ranks better than chance and its PD is a probability, it finds no fewer bad "
+    "loans than the rules, and no number moves it against what the field expects. If it fails, the "
+    "policy goes on alone; its description says why.",
 )
 
 
@@ -62,6 +63,12 @@ class ModelConfig(dg.Config):
     )
     features: list[str] = Field(
         default=_DEFAULTS.feature_names, description=f"of: {', '.join(FEATURES)}"
+    )
+    purpose: str = Field(
+        default=_DEFAULTS.purpose,
+        description=f"{' or '.join(PURPOSES)}: a model for decisions may not know the lender's own "
+        "rate or grade",
+        pattern=f"^({'|'.join(PURPOSES)})$",
     )
     seed: int = Field(default=_DEFAULTS.seed, ge=0, lt=2**31, description="of folds and draws")
 
@@ -89,15 +96,16 @@ _SPECS = [
     ),
     _spec(
         "risk_model",
-        "A logistic regression of the outcome, and its challengers (monotone gradient "
-        "boosting; a scorecard where optbinning is installed): table `models`, every version.",
+        "A logistic regression of the outcome that no number contradicts, and its challengers "
+        "(monotone gradient boosting; a scorecard where optbinning is installed): table `models`, "
+        "every version.",
         "training_sample",
         kinds={"scikitlearn", "postgres"},
     ),
     _spec(
         "model_benchmark",
-        "The policy's rules and the models on the same loans, out of fold and out of time: "
-        "tables `model_benchmarks` and `model_curves`.",
+        "The policy's rules, the models, the interest rate alone and the model without it, on the "
+        "same loans, out of fold and out of time: tables `model_benchmarks` and `model_curves`.",
         "training_sample",
         "risk_model",
         kinds={"python", "postgres"},
@@ -122,7 +130,8 @@ def model_loans(
     from credit_risk_dagster.pipelines import modelling
 
     with one_line_failures():
-        features = select_features(config.features)
+        purpose = cast(Purpose, config.purpose)
+        features = select_features(config.features, purpose)
         policy, outcome = settings.policy, load_outcome(config.outcome)
         try:
             sample = modelling.load_sample(
@@ -144,7 +153,7 @@ def model_loans(
             return
         alone = table({"feature": name, "AUC alone": round(auc, 3)} for name, auc in aucs.items())
         yield check_result(NO_LEAKAGE, True, "no feature knows the outcome", {"features": alone})
-        found = modelling.model(sample, features, policy, config.seed, context.log)
+        found = modelling.model(sample, features, policy, config.seed, context.log, purpose)
         stored = modelling.store(warehouse, found, context.run.run_id)
         yield dg.MaterializeResult(asset_key="risk_model", metadata=_model_metadata(found, stored))
         yield dg.MaterializeResult(
@@ -154,13 +163,11 @@ def model_loans(
 
 
 def _fitness(warehouse: Warehouse, stored: "Stored") -> dg.AssetCheckResult:
-    from credit_risk_dagster.domain.model.benchmark import BASELINE, objections
-    from resources.postgres.models import ModelStore
+    from credit_risk_dagster.domain.model.benchmark import BASELINE
+    from credit_risk_dagster.pipelines.modelling import gate
 
     model_id = stored.models[BASELINE]
-    with warehouse.session("model") as connection:
-        row = ModelStore(connection).benchmark_of(model_id)
-    if against := objections(row) if row else ["it has no benchmark"]:
+    if against := gate(warehouse, model_id):
         return _warning(FIT, f"model {model_id}: {'; '.join(against)}")
     way = f"`credit-risk model activate {model_id}`, or the job activate_model"
     return check_result(FIT, True, f"{way}, lets it score")
@@ -187,14 +194,15 @@ def _sample_metadata(sample: "Sample") -> dict[str, Any]:
 def _model_metadata(found: "Modelling", stored: "Stored") -> dict[str, Any]:
     from dashboard.charts import pictures
 
-    effects = found.effects()
+    effects = found.effects
     return {
         "model ids": table([{"kind": k, "model": i} for k, i in stored.models.items()]),
         "outcome": found.sample.outcome,
+        "purpose": found.purpose,
         "features": ", ".join(feature.name for feature in found.features),
         "seed": found.seed,
         "sample hash": found.sample.content_hash,
-        "inverse penalty C": found.trained[0].estimator.named_steps["model"].C,
+        "inverse penalty C": found.trained[0].estimator.inverse_penalty,
         "odds ratios": table([_rounded(vars(effect)) for effect in effects]),
         "coefficients": dg.MetadataValue.md(pictures.effects(effects)),
     }
@@ -256,7 +264,7 @@ benchmark_schedule = dg.ScheduleDefinition(
 class ActivateConfig(dg.Config):
     """Which model is to score the stream."""
 
-    model_id: int = Field(ge=1, description="a logistic one of the table models")
+    model_id: int = Field(ge=1, description="a logistic one or a scorecard of the table models")
 
 
 @dg.op(description="Let a model score the stream, if its newest benchmark allows it.")

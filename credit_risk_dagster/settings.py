@@ -20,7 +20,7 @@ from credit_risk_dagster.base_settings import (
     Url,
     clipped,
 )
-from credit_risk_dagster.domain.features import CLASSIC_FEATURES
+from credit_risk_dagster.domain.features import CLASSIC_FEATURES, Purpose
 from credit_risk_dagster.domain.policy import Policy, load_policy
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -248,6 +248,9 @@ class ModelSettings(GroupOfSettings):
     )
     features: str = Field(
         ",".join(CLASSIC_FEATURES), description="columns that a model uses, comma-separated"
+    )
+    purpose: Purpose = Field(
+        "benchmark", description="benchmark, or decision: without the lender's own rate and grade"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of folds and draws")
     max_rows: int = Field(1_000_000, ge=1_000, description="most rows of a sample, the newest")

@@ -25,6 +25,7 @@ from kafka import KafkaAdminClient
 from pydantic import SecretStr
 
 from credit_risk_dagster.domain.features import CLASSIC_FEATURES, select_features
+from credit_risk_dagster.domain.model.training import kinds
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines import modelling
 from credit_risk_dagster.pipelines.loans import builtin_loans
@@ -52,7 +53,7 @@ from resources.lake import Lake
 from resources.postgres.connection import Warehouse
 from resources.postgres.migrate import migrate
 from tests.domain.drift.populations import score
-from tests.domain.model.samples import builtin_sample
+from tests.domain.model.samples import builtin_sample, truthful_sample
 from tests.platform.pipeline import Pipeline
 from tests.platform.running import Platform, open_platform
 from tests.platform.slot import Slot
@@ -112,7 +113,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         uses = set(getattr(item, "fixturenames", ()))
         if uses & _SERVERS:
             item.add_marker(pytest.mark.server)
-        if "trained" in uses:
+        if uses & {"trained", "activatable"}:
             item.add_marker(pytest.mark.slow)
         if uses & set(_PLATFORMS):
             item.add_marker(pytest.mark.platform)
@@ -383,6 +384,27 @@ def trained() -> Modelling:
         0,
         logging.getLogger("test"),
     )
+
+
+@pytest.fixture(scope="session")
+def activatable() -> Modelling:
+    """A logistic regression that the gate lets through: of 4,000 loans of ten months whose debts
+    and rates tell the truth."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(modelling, "kinds", lambda: kinds()[:1])
+        return modelling.model(
+            truthful_sample(),
+            select_features(CLASSIC_FEATURES),
+            load_policy(DEFAULT_POLICY),
+            0,
+            logging.getLogger("test"),
+        )
+
+
+@pytest.fixture
+def ready(activatable: Modelling, pipeline: Pipeline) -> int:
+    """The id of that model, stored in the test's database."""
+    return modelling.store(pipeline.warehouse, activatable, "run").models["logistic"]
 
 
 @pytest.fixture

@@ -32,10 +32,16 @@ FEATURES = {
 }
 
 
-_PD: Any = Field(None, description="probability of default", examples=[0.182])
+_PD: Any = Field(
+    None,
+    description="probability of the outcome that the active model was trained on, within its "
+    "horizon; by early_delinquency that is early delinquency, and no default within 12 months",
+    examples=[0.182],
+)
 _PD_REASONS: Any = Field(
     None,
-    description="what raises it most",
+    description="what raises pd most: an explanation for staff. As long as the policy decides, the "
+    "decision's reasons are `reasons`",
     examples=[["Interest rate of the loan is high", "Many recent credit inquiries"]],
 )
 _MODEL: Any = Field(None, description="the model's version", examples=["logistic@1a2b3c4d5e6f"])

@@ -39,6 +39,14 @@ Features = Annotated[
     str | None,
     typer.Option(help="Columns, comma-separated; default CREDIT_RISK_MODEL_FEATURES."),
 ]
+PurposeName = Annotated[
+    str | None,
+    typer.Option(
+        "--purpose",
+        help="benchmark, or decision: without the lender's own rate and grade; default "
+        "CREDIT_RISK_MODEL_PURPOSE.",
+    ),
+]
 Seed = Annotated[
     int | None, typer.Option(min=0, help="Of folds and draws; default CREDIT_RISK_MODEL_SEED.")
 ]
@@ -51,6 +59,7 @@ def benchmark(
     sample: Sample = None,
     outcome: OutcomeName = None,
     features: Features = None,
+    purpose: PurposeName = None,
     seed: Seed = None,
     skip_bad: SkipBad = False,
     json_: Json = False,
@@ -59,7 +68,7 @@ def benchmark(
 
     Needs no server unless the sample is the table's.
     """
-    found = _model(sample, outcome, features, seed, skip_bad)
+    found = _model(sample, outcome, features, purpose, seed, skip_bad)
     if json_:
         _print_json(asdict(found.benchmark))
         return
@@ -71,6 +80,7 @@ def train_command(
     sample: Sample = None,
     outcome: OutcomeName = None,
     features: Features = None,
+    purpose: PurposeName = None,
     seed: Seed = None,
     skip_bad: SkipBad = False,
 ) -> None:
@@ -79,7 +89,7 @@ def train_command(
 
     from credit_risk_dagster.pipelines.modelling import store
 
-    found = _model(sample, outcome, features, seed, skip_bad)
+    found = _model(sample, outcome, features, purpose, seed, skip_bad)
     stored = store(_warehouse(), found, f"model-{uuid.uuid4()}")
     _print_benchmark(found)
     ids = ", ".join(f"{kind} {model_id}" for kind, model_id in stored.models.items())
@@ -148,6 +158,7 @@ def _model(
     sample: str | None,
     outcome: str | None,
     features: str | None,
+    purpose: str | None,
     seed: int | None,
     skip_bad: bool,
 ) -> "Modelling":
@@ -160,10 +171,11 @@ def _model(
         "sample": sample,
         "outcome": outcome,
         "features": features,
+        "purpose": purpose,
         "seed": seed,
     }
     settings = ModelSettings(**{name: value for name, value in given.items() if value is not None})
-    chosen = select_features(settings.feature_names)
+    chosen = select_features(settings.feature_names, settings.purpose)
     policy = load_policy(DrainSettings().policy_file)
     source: str | LoanFile = settings.sample
     if source not in (modelling.SCORED, modelling.BUILTIN):
@@ -173,7 +185,8 @@ def _model(
     )
     if said := told(source):
         err.print(said.removeprefix("; "), soft_wrap=True)
-    return modelling.model(loans, chosen, policy, settings.seed, logging.getLogger(__name__))
+    log = logging.getLogger(__name__)
+    return modelling.model(loans, chosen, policy, settings.seed, log, settings.purpose)
 
 
 def _warehouse() -> "Warehouse":
@@ -190,11 +203,15 @@ def _print_benchmark(found: "Modelling") -> None:
     out.print(
         f"{sample.bads:,} bad of {len(sample):,} loans of sample {sample.name} "
         f"({sample.content_hash[:12]}) by {sample.outcome}; rules of {measured.policy}\n"
-        f"features: {', '.join(feature.name for feature in found.features)}; seed {found.seed}"
+        f"features: {', '.join(feature.name for feature in found.features)}; seed {found.seed}; "
+        f"purpose {found.purpose}"
     )
     for table in _tables(measured):
         out.print(table)
     out.print(measured.verdict)
+    for kind, against in found.objections().items():
+        said = "; ".join(against) or "nothing speaks against it"
+        out.print(f"\nActivation of {_words(kind)}: {said}")
 
 
 def _tables(measured: "Benchmark") -> list[Table]:
@@ -223,7 +240,15 @@ def _turned(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _words(name: str) -> str:
-    return {"rules": "the rules", "scorecard": "the scorecard"}.get(name, name.replace("_", " "))
+    return _WORDS.get(name, name.replace("_", " "))
+
+
+_WORDS = {
+    "rules": "the rules",
+    "scorecard": "the scorecard",
+    "price": "the interest rate alone",
+    "without_price": "logistic without the lender's own rate and grade",
+}
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]]) -> Table:

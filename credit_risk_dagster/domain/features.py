@@ -1,8 +1,9 @@
 """What a model may know of an application, in which direction it speaks of risk, and in which words
-an applicant is told of it."""
+its part in a PD is told."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from credit_risk_dagster.errors import PlatformError
 
@@ -18,10 +19,10 @@ class Feature:
     Attributes:
         risk_rises: 1 when more of it means more risk, -1 when less does, by what the field knows; 0
             for a category.
-        high, low: the principal reason for adverse action, when a high or a low value raised the
-            PD. (A category has one.) A factor that worked against what the field expects is named
-            without saying how: Regulation B asks for the factors that were used, not for how they
-            relate to creditworthiness (12 CFR 1002, comment 9(b)(2)-4; wording after form C-1).
+        high, low: what to say to staff when a high or a low value raised the PD. (A category has
+            one.) A factor that worked against what the field expects is named without saying how.
+            They are reasons for adverse action only where the PD decides (12 CFR 1002, comment
+            9(b)(2); wording after form C-1); where the policy decides, its own reasons are.
         unknown: the same for a missing value.
     """
 
@@ -64,6 +65,11 @@ CLASSIC_FEATURES = (
     *("credit_history_years", "delinq_2yrs", "inq_last_6mths"),
 )
 
+Purpose = Literal["benchmark", "decision"]
+PURPOSES: Final[tuple[Purpose, ...]] = ("benchmark", "decision")
+# The lender's own judgement of the risk: a model with it repeats a decision that was made already.
+LENDERS_DECISION: Final = ("int_rate", "grade", "sub_grade", "installment")
+
 # LendingClub's columns that are filled in after the decision. A model that knows them knows how the
 # loan went.
 POST_ORIGINATION = frozenset(
@@ -84,12 +90,16 @@ POST_ORIGINATION = frozenset(
 )
 
 
-def select_features(names: Iterable[str]) -> tuple[Feature, ...]:
+def select_features(names: Iterable[str], purpose: Purpose = "benchmark") -> tuple[Feature, ...]:
     """The features of these names, in that order.
 
+    Args:
+        purpose: a model that is to decide may not know what the lender decided.
+
     Raises:
-        FeatureRefused: one is known only after the decision, says where a person lives, does not
-            exist or is named twice; or there is none.
+        FeatureRefused: one is known only after the decision, is the lender's own decision and the
+            model is for one, says where a person lives, does not exist or is named twice; or there
+            is none.
     """
     chosen = tuple(names)
     offered = f"there are: {', '.join(FEATURES)}"
@@ -98,6 +108,11 @@ def select_features(names: Iterable[str]) -> tuple[Feature, ...]:
         raise FeatureRefused(
             f"{', '.join(late)} cannot be a feature: it is known only after the decision, so a "
             "model with it would know how the loan went; remove it"
+        )
+    if purpose == "decision" and (own := [name for name in chosen if name in LENDERS_DECISION]):
+        raise FeatureRefused(
+            f"{', '.join(own)} cannot be a feature of a model for decisions: the lender's own "
+            "decision is in it; remove it, or train with the purpose benchmark"
         )
     for name in chosen:
         if name in ("addr_state", "zip_code"):
@@ -112,3 +127,8 @@ def select_features(names: Iterable[str]) -> tuple[Feature, ...]:
     if not chosen:
         raise FeatureRefused(f"a model needs a feature; {offered}")
     return tuple(FEATURES[name] for name in chosen)
+
+
+def without_price(features: Iterable[Feature]) -> tuple[Feature, ...]:
+    """Those of the features that are not the lender's own decision."""
+    return tuple(feature for feature in features if feature.name not in LENDERS_DECISION)

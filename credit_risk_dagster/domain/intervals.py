@@ -19,9 +19,9 @@ class Interval:
 NOTHING: Final = Interval(math.nan, math.nan, math.nan)
 
 
-def wilson_interval(successes: int, rows: int, z: float = Z_95) -> tuple[float, float] | None:
+def wilson_interval(successes: float, rows: int, z: float = Z_95) -> tuple[float, float] | None:
     """Score interval of a share (Wilson, 1927), for few rows and shares near 0 and 1 too; None
-    without rows."""
+    without rows. An expected number of successes may be a fraction."""
     if not rows:
         return None
     share = successes / rows

@@ -1,8 +1,9 @@
-"""The probability of default (PD) of scored applications, and the reasons for it.
+"""The probability (PD) of a model's outcome for scored applications, and what raises it.
 
 A model is a sum: log-odds = intercept + one contribution for each feature. The intercept is the
 log-odds of the population that the model was trained on, at its mean; a contribution is what the
-feature adds for this application against that. So the largest contributions are the reasons.
+feature adds for this application against that. So the largest contributions explain the PD; they
+are no reasons of the decision as long as the policy decides.
 
 Nothing here knows how the coefficients came about: scoring needs no scikit-learn.
 """
@@ -38,8 +39,10 @@ class NumberTerm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="n
     """weight * (value - reference) + offset, or if_missing.
 
     Attributes:
-        reference: the population's mean, missing values at their median.
-        offset: what not being missing adds, against the population.
+        reference: the population's mean.
+        offset: of models of an older version; what not being missing adds.
+        low, high: values beyond them count as they do, so that no PD is extrapolated; None for no
+            end.
     """
 
     feature: str
@@ -47,14 +50,53 @@ class NumberTerm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="n
     reference: float
     offset: float
     if_missing: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def numbers(self) -> list[float]:
+        ends = [end for end in (self.low, self.high) if end is not None]
+        return [self.weight, self.reference, self.offset, self.if_missing, *ends]
+
+    def contradicts(self, risk_rises: int) -> bool:
+        """Whether more of it lowers the PD although it should raise it, or the other way round."""
+        return self.weight * risk_rises < 0
 
     def contributions(self, column: pa.Array) -> tuple[Floats, Codes]:
         """Of each value: what it adds to the log-odds, and whether it is high, low or unknown."""
         values = column.to_numpy(zero_copy_only=False)
         missing = np.isnan(values)
+        low, high = (np.nan if end is None else end for end in (self.low, self.high))
+        values = np.fmin(np.fmax(values, low), high)  # NaN is no end
         above = np.where(missing, 0.0, values - self.reference)
         added = np.where(missing, self.if_missing, self.weight * above + self.offset)
         return added, np.where(missing, UNKNOWN, np.where(above > 0, HIGH, LOW)).astype(np.int8)
+
+
+class BinTerm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="bins"):
+    """What a number adds by its bin: bin i holds edges[i-1] <= value < edges[i]."""
+
+    feature: str
+    edges: list[float]
+    added: list[float]
+    if_missing: float
+
+    @property
+    def numbers(self) -> list[float]:
+        return [*self.edges, *self.added, self.if_missing]
+
+    def contradicts(self, risk_rises: int) -> bool:
+        """As `NumberTerm.contradicts`, from any bin to the next."""
+        return bool((np.diff(self.added) * risk_rises < 0).any())
+
+    def contributions(self, column: pa.Array) -> tuple[Floats, Codes]:
+        """As `NumberTerm.contributions`."""
+        values = column.to_numpy(zero_copy_only=False)
+        missing = np.isnan(values)
+        bins = np.searchsorted(self.edges, values, side="right").clip(max=len(self.added) - 1)
+        added = np.where(missing, self.if_missing, np.array(self.added)[bins])
+        sides = np.where(2 * bins >= len(self.added), HIGH, LOW)
+        return added, np.where(missing, UNKNOWN, sides).astype(np.int8)
 
 
 class CategoryTerm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="category"):
@@ -66,6 +108,14 @@ class CategoryTerm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     otherwise: float
     if_missing: float
 
+    @property
+    def numbers(self) -> list[float]:
+        return [*self.added, self.otherwise, self.if_missing]
+
+    def contradicts(self, risk_rises: int) -> bool:
+        """A category has no direction."""
+        return False
+
     def contributions(self, column: pa.Array) -> tuple[Floats, Codes]:
         """As `NumberTerm.contributions`; a category is neither high nor low."""
         known = pa.array(self.values, pa.string()).cast(column.type)
@@ -76,11 +126,22 @@ class CategoryTerm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
         return added, np.where(missing, UNKNOWN, HIGH).astype(np.int8)
 
 
+Term = NumberTerm | BinTerm | CategoryTerm
+
+
 class Coefficients(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that scoring needs of a model; stored as JSON."""
 
     intercept: float
-    terms: list[NumberTerm | CategoryTerm]
+    terms: list[Term]
+
+    def against_the_field(self) -> list[str]:
+        """The features that move the PD in another direction than the field expects."""
+        return [
+            term.feature
+            for term in self.terms
+            if term.contradicts(FEATURES[term.feature].risk_rises)
+        ]
 
     def to_json(self) -> bytes:
         return msgspec.json.encode(self)
@@ -105,13 +166,14 @@ def read_coefficients(document: bytes | str) -> Coefficients:
             raise ModelUnreadable(
                 f"{term.feature} has {len(term.values)} values and {len(term.added)} coefficients"
             )
-    numbers = [found.intercept]
-    for term in found.terms:
-        numbers += (
-            [*term.added, term.otherwise, term.if_missing]
-            if isinstance(term, CategoryTerm)
-            else [term.weight, term.reference, term.offset, term.if_missing]
-        )
+        if isinstance(term, BinTerm) and (
+            len(term.edges) + 1 != len(term.added) or sorted(term.edges) != term.edges
+        ):
+            raise ModelUnreadable(
+                f"{term.feature} has {len(term.added)} bins and {len(term.edges)} edges between "
+                "them; they must be one less, and ascend"
+            )
+    numbers = [found.intercept, *(number for term in found.terms for number in term.numbers)]
     if not found.terms or not all(map(math.isfinite, numbers)):
         raise ModelUnreadable("the coefficients are empty or not finite")
     return found

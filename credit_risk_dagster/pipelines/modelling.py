@@ -15,23 +15,21 @@ import numpy as np
 import pyarrow as pa
 
 from credit_risk_dagster.domain.events import ACCEPTED, DecodedEvents, Event
-from credit_risk_dagster.domain.features import Feature, FeatureRefused
-from credit_risk_dagster.domain.model.benchmark import Benchmark, benchmark, objections
+from credit_risk_dagster.domain.features import Feature, FeatureRefused, Purpose
+from credit_risk_dagster.domain.model.additive import Additive, Effect
+from credit_risk_dagster.domain.model.benchmark import BASELINE, Benchmark, Subject, benchmark
+from credit_risk_dagster.domain.model.gate import objections
 from credit_risk_dagster.domain.model.outcome import Outcome
 from credit_risk_dagster.domain.model.sample import COLUMNS, Sample, make_sample
 from credit_risk_dagster.domain.model.training import (
     LEAKAGE_AUC,
-    Effect,
     Trained,
-    coefficients,
-    design,
     dump,
-    effects,
     feature_aucs,
     kinds,
     train,
 )
-from credit_risk_dagster.domain.pd import Coefficients, PdModel
+from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
@@ -62,19 +60,31 @@ class Modelling:
     """Models that were trained on a sample, and their benchmark; nothing is stored yet.
 
     Attributes:
-        coefficients: of the first of the models, the baseline.
+        purpose: what the models may be for; see `select_features`.
     """
 
     sample: Sample
     features: tuple[Feature, ...]
     seed: int
     trained: tuple[Trained, ...]
-    coefficients: Coefficients
     benchmark: Benchmark
+    purpose: Purpose = "benchmark"
 
-    def effects(self) -> list[Effect]:
+    @property
+    def effects(self) -> tuple[Effect, ...]:
         """The baseline's coefficients as odds ratios."""
-        return effects(self.trained[0].estimator, design(self.sample.rows, self.features))
+        baseline: Additive = self.trained[0].estimator
+        return baseline.effects
+
+    def objections(self) -> dict[str, list[str]]:
+        """Of each kind that can score the stream, what the gate has against it."""
+        return {
+            trained.kind: objections(
+                _row(self, self.benchmark.subject(trained.kind)), trained.estimator.coefficients
+            )
+            for trained in self.trained
+            if isinstance(trained.estimator, Additive)
+        }
 
 
 @dataclass(frozen=True)
@@ -192,6 +202,7 @@ def model(
     policy: Policy,
     seed: int,
     log: logging.Logger,
+    purpose: Purpose = "benchmark",
 ) -> Modelling:
     """Train every kind of model, and measure them and the policy's rules.
 
@@ -212,8 +223,8 @@ def model(
         features,
         seed,
         tuple(trained),
-        coefficients(trained[0].estimator, design(sample.rows, features)),
         benchmark(sample, policy, trained, features, seed),
+        purpose,
     )
 
 
@@ -223,48 +234,52 @@ def store(warehouse: Warehouse, found: Modelling, run_id: str) -> Stored:
     Raises:
         WarehouseUnavailable, NotMigrated: as their names say.
     """
-    sample = found.sample
-    common = {
-        "run_id": run_id,
+    with warehouse.session("model") as connection, connection.transaction():
+        models = ModelStore(connection)
+        ids = {
+            trained.kind: models.add_model(_new_model(found, trained, run_id))
+            for trained in found.trained
+        }
+        curves = {
+            (subject.name, curve): points
+            for subject in found.benchmark.subjects
+            for curve, points in subject.evaluation.curves.items()
+        }
+        rows = [
+            {**_row(found, subject), "run_id": run_id, "model_id": ids.get(subject.name)}
+            for subject in found.benchmark.subjects
+        ]
+        return Stored(models.add_benchmark(rows, curves), ids)
+
+
+def _row(found: Modelling, subject: Subject) -> dict[str, Any]:
+    """A row of `model_benchmarks`, without what storing it adds."""
+    measured = found.benchmark
+    return {
+        **_of_sample(found.sample),
+        **subject.row(),
+        "policy": measured.policy,
+        "verdict": measured.verdict,
+    }
+
+
+def _of_sample(sample: Sample) -> dict[str, Any]:
+    return {
         "outcome": sample.outcome,
         "sample": sample.name,
         "sample_hash": sample.content_hash,
         "rows": len(sample),
         "bads": sample.bads,
     }
-    with warehouse.session("model") as connection, connection.transaction():
-        models = ModelStore(connection)
-        ids = {
-            trained.kind: models.add_model(_new_model(found, trained, common))
-            for trained in found.trained
-        }
-        rows, curves = [], {}
-        for subject in found.benchmark.subjects:
-            measured = asdict(subject.evaluation)
-            for curve, (xs, ys) in measured.pop("curves").items():
-                curves[subject.name, curve] = (xs, ys)
-            rows.append(
-                {
-                    **common,
-                    **measured,
-                    "subject": subject.name,
-                    "policy": found.benchmark.policy,
-                    "verdict": found.benchmark.verdict,
-                    "model_id": ids.get(subject.name),
-                    "tiers": subject.tiers,
-                    "out_of_time": subject.out_of_time and asdict(subject.out_of_time),
-                    "comparison": subject.comparison and asdict(subject.comparison),
-                }
-            )
-        return Stored(models.add_benchmark(rows, curves), ids)
 
 
-def _new_model(found: Modelling, trained: Trained, common: dict[str, Any]) -> NewModel:
+def _new_model(found: Modelling, trained: Trained, run_id: str) -> NewModel:
     names = [feature.name for feature in found.features]
     code_version = version("credit-risk-platform")
     made_from = {
         "kind": trained.kind,
         "outcome": found.sample.outcome,
+        "purpose": found.purpose,
         "features": names,
         "sample": found.sample.content_hash,
         "seed": found.seed,
@@ -275,11 +290,14 @@ def _new_model(found: Modelling, trained: Trained, common: dict[str, Any]) -> Ne
     }
     digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
     subject = found.benchmark.subject(trained.kind)
-    baseline = trained is found.trained[0]
     evaluation = subject.evaluation
+    scores = trained.estimator.coefficients if isinstance(trained.estimator, Additive) else None
+    effects = [asdict(e) for e in found.effects] if trained.kind == BASELINE else None
     return NewModel(
-        **common,
+        **_of_sample(found.sample),
+        run_id=run_id,
         kind=trained.kind,
+        purpose=found.purpose,
         version=f"{trained.kind}@{digest[:12]}",
         features=names,
         seed=found.seed,
@@ -292,10 +310,10 @@ def _new_model(found: Modelling, trained: Trained, common: dict[str, Any]) -> Ne
             "ks": evaluation.ks,
             "brier": evaluation.brier,
             "out_of_time": subject.out_of_time and asdict(subject.out_of_time),
-            "effects": [asdict(effect) for effect in found.effects()] if baseline else None,
+            "effects": effects,
         },
-        artifact=dump(trained),
-        coefficients=found.coefficients if baseline else None,
+        artifact=dump(trained.estimator),
+        coefficients=scores,
     )
 
 
@@ -320,15 +338,28 @@ def activate(warehouse: Warehouse, model_id: int) -> StoredModel:
         if not found.can_score:
             raise ActivationRefused(
                 f"model {model_id} is a challenger ({found.kind}) and cannot score the stream: "
-                "activate a logistic one"
+                "activate a logistic one or a scorecard"
             )
-        models.scorer(model_id)
-        measured = models.benchmark_of(model_id)
-        against = ["it has no benchmark"] if measured is None else objections(measured)
-        if against:
+        if against := _objections(models, model_id):
             raise ActivationRefused(f"model {model_id} stays out: {'; '.join(against)}")
         models.activate(model_id)
         return models.model(model_id)
+
+
+def gate(warehouse: Warehouse, model_id: int) -> list[str]:
+    """What speaks against letting a model score the stream; see `objections`.
+
+    Raises:
+        ModelMissing, ModelUnreadable, WarehouseUnavailable, NotMigrated: as of `activate`.
+    """
+    with warehouse.session("model") as connection:
+        return _objections(ModelStore(connection), model_id)
+
+
+def _objections(models: ModelStore, model_id: int) -> list[str]:
+    scorer, measured = models.scorer(model_id), models.benchmark_of(model_id)
+    assert scorer is not None  # noqa: S101 (of an id, there is one or an error)
+    return objections(measured, scorer.coefficients) if measured else ["it has no benchmark"]
 
 
 def chosen_model(warehouse: Warehouse, choice: str) -> PdModel | None:

@@ -28,10 +28,12 @@ SUBJECTS = {
     "logistic": "Logistic regression",
     "gradient_boosting": "Gradient boosting",
     "scorecard": "Scorecard",
+    "price": "Interest rate alone",
+    "without_price": "Logistic without price",
 }
 _OUTCOMES = {"scores_good": "Good", "scores_bad": "Bad"}
 _GOOD, _BAD = SERIES_COLOURS[0], SERIES_COLOURS[2]
-_PLACES = dict(zip(SUBJECTS.values(), (2, 0, 3, 4), strict=True))  # the rules in red
+_PLACES = dict(zip(SUBJECTS.values(), (2, 0, 3, 4, 1, 5), strict=True))  # the rules in red
 CURVES = {
     "roc": (
         "ROC",

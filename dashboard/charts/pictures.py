@@ -10,8 +10,8 @@ import pandas as pd
 
 from credit_risk_dagster.domain.drift.baseline import bin_labels
 from credit_risk_dagster.domain.drift.comparison import FeatureDrift
+from credit_risk_dagster.domain.model.additive import Effect
 from credit_risk_dagster.domain.model.benchmark import BASELINE, Benchmark
-from credit_risk_dagster.domain.model.training import Effect
 from dashboard.charts import drift, model, theme
 from dashboard.charts.vocabulary import DATASET, Spec
 from dashboard.parts import formats
@@ -48,7 +48,9 @@ def benchmark(found: Benchmark) -> dict[str, str]:
             for name in model.CURVES
         },
         "calibration": _markdown(
-            "Calibration by tenths of the PD", model.calibration(names[1:]), tenths
+            "Calibration by tenths of the PD",
+            model.calibration(tuple(tenths["subject"].unique())),
+            tenths,
         ),
         "scores": _markdown(
             f"PD by outcome, {baseline}", model.scores(), model.densities(curves, BASELINE)

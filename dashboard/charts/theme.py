@@ -13,8 +13,8 @@ TIER_COLOURS = dict(zip(TIERS, ("#2F7DBD", "#C28400", "#C6303E"), strict=True))
 
 # Of lines and what else has no tier: at least 3:1 against both backgrounds. Lines also differ in
 # their dashes.
-SERIES_COLOURS = ("#2F7DBD", "#C28400", "#C6303E", "#2E8B70", "#8E6BBF")
-SERIES_DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 4])
+SERIES_COLOURS = ("#2F7DBD", "#C28400", "#C6303E", "#2E8B70", "#8E6BBF", "#6E7F91")
+SERIES_DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [12, 4], [1, 3])
 NEUTRAL = "#7F8C9B"
 
 # Streamlit writes the text of light charts at 3.7:1.

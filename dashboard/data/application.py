@@ -23,7 +23,7 @@ class Application:
 
     Attributes:
         row: the columns of `scored_applications`; also `policy` and `model` (their versions),
-            `run_id`, `topic` and `cluster_id`.
+            `outcome` (the model's), `run_id`, `topic` and `cluster_id`.
         redriven: `reason`, `redriven_at` and `run_id` of one that had been rejected first.
         decisions: every decision on the same loan, newest first: `scored_at`, `risk_tier`, `pd`,
             `policy`, `source_id`, `partition`, `offset`.
@@ -58,7 +58,7 @@ def _coordinates(key: Key) -> dict[str, Any]:
 
 
 _APPLICATION = """
-    SELECT s.*, p.name || '@' || left(p.content_hash, 12) AS policy, m.version AS model,
+    SELECT s.*, p.name || '@' || left(p.content_hash, 12) AS policy, m.version AS model, m.outcome,
            o.topic, o.cluster_id, b.run_id
       FROM scored_applications s
       JOIN policies p USING (policy_id)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
+from credit_risk_dagster.domain.model.benchmark import SUBJECTS
 from dashboard.data.connection import snapshot
 
 BENCHMARKS = 100
-SUBJECTS = ("rules", "logistic", "gradient_boosting", "scorecard")
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,7 @@ class ModelHistory:
         benchmarks: the newest `BENCHMARKS`, a row for each subject, the rules first:
             `benchmark_id`, `subject`, `created_at`, `outcome`, `sample`, `rows`, `auc`, `auc_low`,
             `auc_high`.
-        models: every model: the columns of `models` without the artifact and the coefficients, and
-            `can_score`.
+        models: every model: the columns of `models` without the artifact, and `can_score`.
     """
 
     as_of: pd.Timestamp
@@ -77,7 +76,8 @@ _BENCHMARK = """
 """
 _MODELS = """
     SELECT model_id, kind, version, created_at, activated_at, retired_at, run_id, outcome, features,
-           sample, seed, rows, bads, code_version, metrics, coefficients IS NOT NULL AS can_score
+           purpose, sample, seed, rows, bads, code_version, metrics, coefficients::text,
+           coefficients IS NOT NULL AS can_score
       FROM models ORDER BY model_id DESC
 """
 _CURVES = """

@@ -8,6 +8,9 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from credit_risk_dagster.domain.model.gate import objections
+from credit_risk_dagster.domain.model.outcome import probability_of
+from credit_risk_dagster.domain.pd import ModelUnreadable, read_coefficients
 from credit_risk_dagster.settings import ModelSettings
 from dashboard.charts import model as charts
 from dashboard.charts.model import SUBJECTS
@@ -57,19 +60,23 @@ def _body() -> None:
     benchmark = queries.model_benchmark(int(chosen), zone)
     subjects = benchmark.subjects
     first = subjects.iloc[0]
+    name, horizon = probability_of(first["outcome"])
     caption = (
         f"{formats.count(first['rows'])} loans of the sample {first['sample']}, "
-        f"{formats.count(first['bads'])} bad by {first['outcome'].partition('@')[0]}; policy "
+        f"{formats.count(first['bads'])} bad by {first['outcome'].partition('@')[0]}; PD is the "
+        f"{name}, {horizon}; policy "
         f"{first['policy'].partition('@')[0]}. Benchmark of {first['created_at']:{TIME_FORMAT}}, "
         f"as of {history.as_of:{TIME_FORMAT}} ({zone})"
     )
     _verdict(first, caption)
+    _gate(subjects, history.models)
     _key_figures(subjects)
     _curves(subjects, benchmark.curves, caption)
     with panel(
         "Rules against models",
         "In brackets 95 % intervals. Recall, precision and lift are at the share that the "
-        f"rules flag: every model flags as many loans. {caption}",
+        "rules flag: every model flags as many loans. The interest rate is the lender's own "
+        f"judgement; the last column is the model without it. {caption}",
     ):
         _subjects_table(subjects)
     left, right = st.columns(2)
@@ -78,7 +85,9 @@ def _body() -> None:
     with panel(
         "What raises the PD",
         "Odds ratios of the logistic regression with 95 % intervals: of a number for one "
-        f"standard deviation more, of a category against the mean of all. {caption}",
+        "standard deviation more, of a category against the mean of the sample's loans. A number "
+        "at 1 without an interval is one that would speak against what the field expects. "
+        f"{caption}",
         right,
     ):
         _effects(subjects, history.models)
@@ -96,6 +105,32 @@ def _verdict(first: pd.Series, caption: str) -> None:
             "The run in Dagster",
             orchestration.run_url(first["run_id"]),
             icon=":material/open_in_new:",
+        )
+
+
+def _gate(subjects: pd.DataFrame, models: pd.DataFrame) -> None:
+    """What speaks against letting this benchmark's logistic regression score the stream."""
+    with panel("May it score the stream?"):
+        model_id = subjects["model_id"].get(BASELINE)
+        found = models.loc[models["model_id"] == model_id, "coefficients"]
+        try:
+            coefficients = read_coefficients(found.iloc[0]) if len(found) else None
+        except ModelUnreadable as error:
+            st.write(f"No: {error}.")
+            return
+        against = objections({str(k): v for k, v in subjects.loc[BASELINE].items()}, coefficients)
+        if against:
+            st.markdown(
+                "**No.** The policy decides alone, and applications have no PD.\n"
+                + "\n".join(f"- {formats.plain(reason)}" for reason in against)
+            )
+        else:
+            st.markdown(
+                f"**Yes**, nothing speaks against it: `credit-risk model activate {model_id}`"
+            )
+        st.caption(
+            "Asked on the later loans, where the sample has months. All of these loans were "
+            "accepted: who was declined is not among them, and no figure here knows of them."
         )
 
 
@@ -136,7 +171,7 @@ def _curves(subjects: pd.DataFrame, curves: pd.DataFrame, caption: str) -> None:
         left,
     ):
         show(
-            charts.calibration(names[1:]),
+            charts.calibration(tuple(SUBJECTS[n] for n in subjects["calibration"].dropna().index)),
             charts.tenths({str(n): c for n, c in subjects["calibration"].dropna().items()}),
             "Points: bad rate against mean PD of the tenths of the loans, for each model",
             height=340,
@@ -190,6 +225,7 @@ def _figures(subject: pd.Series) -> dict[str, str]:
         "Brier score": unknown if pd.isna(subject["brier"]) else f"{subject['brier']:.4f}",
         "Calibration slope": f"{calibration['slope']:.2f}" if calibration else unknown,
         "Calibration intercept": f"{calibration['intercept']:.2f}" if calibration else unknown,
+        "Expected bad for each that was, out of time": _expected(later),
         "AUC out of time": f"{later['auc']:.3f} (from {later['month']})" if later else unknown,
     }
     model = comparison["model"] if comparison else None
@@ -209,6 +245,13 @@ def _figures(subject: pd.Series) -> dict[str, str]:
         f"{comparison['kappa']:.2f}" if comparison else unknown
     )
     return figures
+
+
+def _expected(later: dict[str, Any] | None) -> str:
+    found = later and later.get("calibration")
+    if not found:
+        return formats.UNKNOWN
+    return f"{found['ratio']:.2f} ({found['ratio_low']:.2f} to {found['ratio_high']:.2f})"
 
 
 def _tiers(tiers: list[dict[str, Any]]) -> None:
@@ -280,8 +323,9 @@ def _history(history: queries.ModelHistory) -> None:
     )
     _models_table(history.models)
     st.caption(
-        "`credit-risk model activate` or the job `activate_model` lets a logistic regression score "
-        f"the stream, if its benchmark speaks for it. As of {history.as_of:{TIME_FORMAT}}"
+        "`credit-risk model activate` or the job `activate_model` lets a logistic regression or a "
+        "scorecard score the stream, if its benchmark speaks for it. "
+        f"As of {history.as_of:{TIME_FORMAT}}"
     )
 
 
@@ -302,6 +346,7 @@ def _models_table(models: pd.DataFrame) -> None:
         {
             "model_id": st.column_config.NumberColumn("Model", pinned=True),
             "kind": "Kind",
+            "purpose": "Purpose",
             "state": "State",
             "auc": st.column_config.NumberColumn("AUC", format="%.3f", help="Out of fold"),
             "created_at": tables.minute("Trained"),

@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from credit_risk_dagster.domain.model.outcome import probability_of
 from dashboard.charts.theme import TIER_COLOURS, swatch
 from dashboard.data import application
 from dashboard.data import watchlist as queries
@@ -162,7 +163,11 @@ def _table(rows: pd.DataFrame, *, any_tier: bool) -> None:
             "dti": tables.percent("DTI", help="Debt payments over income"),
             "int_rate": tables.percent("Rate", help="Interest rate of the loan"),
             "revol_util": tables.percent("Utilization", help="Used share of revolving credit"),
-            "pd": tables.percent("PD", help="Probability of default, by the active model"),
+            "pd": tables.percent(
+                "PD",
+                help="Probability of the active model's outcome, which its "
+                "benchmark names; open an application to see it with its horizon",
+            ),
             "reasons": st.column_config.ListColumn("Why it was flagged", width="medium"),
             "grade": "Grade",
             "purpose": "Purpose",
@@ -240,12 +245,15 @@ def _verdict(row: dict[str, Any]) -> None:
         f"{(row['home_ownership'] or formats.UNKNOWN).lower()}."
     )
     if row["pd"] is None:
-        st.caption("No probability of default: no model was active when it was scored.")
+        st.caption("No PD: no model was active when it was scored.")
         return
-    st.markdown(
-        f"Probability of default **{formats.percent(row['pd'])}**"
-        + (f", because of: {', '.join(row['pd_reasons'])}." if row["pd_reasons"] else ".")
-    )
+    name, horizon = probability_of(row["outcome"] or "the outcome")
+    st.markdown(f"{name.capitalize()} **{formats.percent(row['pd'])}** ({horizon}).")
+    if row["pd_reasons"]:
+        st.caption(
+            f"What raises it, for staff: {', '.join(row['pd_reasons'])}. The decision is the "
+            "policy's, and its reasons are the ones above."
+        )
 
 
 def _features(row: dict[str, Any], people: Population) -> None:

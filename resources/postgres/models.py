@@ -37,6 +37,7 @@ class NewModel:
     version: str
     run_id: str
     outcome: str
+    purpose: str
     features: Sequence[str]
     sample: str
     sample_hash: str
@@ -60,6 +61,7 @@ class StoredModel:
     activated_at: datetime | None
     retired_at: datetime | None
     outcome: str
+    purpose: str
     features: list[str]
     sample: str
     rows: int
@@ -74,8 +76,9 @@ class StoredModel:
 
 
 _STORED = (
-    "SELECT model_id, kind, version, created_at, activated_at, retired_at, outcome, features,"
-    " sample, rows, bads, code_version, metrics, coefficients IS NOT NULL AS can_score FROM models"
+    "SELECT model_id, kind, version, created_at, activated_at, retired_at, outcome, purpose,"
+    " features, sample, rows, bads, code_version, metrics, coefficients IS NOT NULL AS can_score"
+    " FROM models"
 )
 
 
@@ -208,8 +211,8 @@ class ModelStore:
             ModelMismatch: this schema has another model of that id.
         """
         columns = sql.SQL(
-            "model_id, kind, version, created_at, run_id, outcome, features, sample, sample_hash,"
-            " seed, rows, bads, code_version, metrics, artifact, coefficients"
+            "model_id, kind, version, created_at, run_id, outcome, purpose, features, sample,"
+            " sample_hash, seed, rows, bads, code_version, metrics, artifact, coefficients"
         )
         self._connection.execute(
             sql.SQL(
@@ -232,7 +235,7 @@ class ModelStore:
     def add_benchmark(
         self,
         rows: Iterable[Mapping[str, Any]],
-        curves: Mapping[tuple[str, str], tuple[Sequence[float], Sequence[float]]],
+        curves: Mapping[tuple[str, str], tuple[Iterable[float], Iterable[float]]],
     ) -> int:
         """Store a benchmark in one transaction; returns its id.
 
@@ -288,11 +291,12 @@ COPY (
 _ADD_MODEL = """
 WITH added AS (
     INSERT INTO models (
-        kind, version, run_id, outcome, features, sample, sample_hash, seed, rows, bads,
+        kind, version, run_id, outcome, purpose, features, sample, sample_hash, seed, rows, bads,
         code_version, metrics, artifact, coefficients
     ) VALUES (
-        %(kind)s, %(version)s, %(run_id)s, %(outcome)s, %(features)s, %(sample)s, %(sample_hash)s,
-        %(seed)s, %(rows)s, %(bads)s, %(code_version)s, %(metrics)s, %(artifact)s, %(coefficients)s
+        %(kind)s, %(version)s, %(run_id)s, %(outcome)s, %(purpose)s, %(features)s, %(sample)s,
+        %(sample_hash)s, %(seed)s, %(rows)s, %(bads)s, %(code_version)s, %(metrics)s,
+        %(artifact)s, %(coefficients)s
     )
     ON CONFLICT (version) DO NOTHING RETURNING model_id
 )
@@ -304,12 +308,12 @@ _ADD_BENCHMARK = """
 INSERT INTO model_benchmarks (
     benchmark_id, subject, created_at, run_id, outcome, sample, sample_hash, policy, rows, bads,
     verdict, model_id, auc, auc_low, auc_high, gini, ks, brier, calibration, gains, tiers,
-    out_of_time, comparison
+    out_of_time, comparison, against_price
 ) VALUES (
     %(benchmark_id)s, %(subject)s, now(), %(run_id)s, %(outcome)s, %(sample)s, %(sample_hash)s,
     %(policy)s, %(rows)s, %(bads)s, %(verdict)s, %(model_id)s, %(auc)s, %(auc_low)s, %(auc_high)s,
     %(gini)s, %(ks)s, %(brier)s, %(calibration)s, %(gains)s, %(tiers)s, %(out_of_time)s,
-    %(comparison)s
+    %(comparison)s, %(against_price)s
 )
 """
 

@@ -108,6 +108,7 @@ A_MODEL = NewModel(
     version="logistic@000000000000",
     run_id="a-run",
     outcome="default@000000000000",
+    purpose="benchmark",
     features=["int_rate"],
     sample="test",
     sample_hash="0",

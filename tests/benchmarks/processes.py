@@ -177,6 +177,7 @@ def _activate_a_model(warehouse: Warehouse) -> None:
         version="logistic@benchmark",
         run_id="benchmark",
         outcome="benchmark",
+        purpose="benchmark",
         features=list(weights),
         sample="benchmark",
         sample_hash="",

@@ -125,7 +125,7 @@ def test_a_search_opens_the_application(commit: Commit) -> None:
     assert not page.exception
     assert page.header[0].value == "Loan 1001"
     assert "**Watchlist**: DTI ≥ 30 %, Delinquencies > 0." in words(page)
-    assert "No probability of default" in words(page)
+    assert "No PD: no model was active" in words(page)
     features = page.dataframe[1].value.set_index("Feature")
     assert features.loc["Debt to income", "Value"] == "35.0 %"
     assert features.loc["Debt to income", "Band"] == "High"
@@ -145,7 +145,8 @@ def test_the_probability_and_its_reasons_are_shown(
         "UPDATE scored_applications SET pd = 0.123, pd_reasons = '{high DTI,high rate}'"
     )
     page = open_view("watchlist", application="1-0-0")
-    assert "**12.3 %**, because of: high DTI, high rate" in words(page)
+    assert "Probability of the outcome **12.3 %**" in words(page)
+    assert "What raises it, for staff: high DTI, high rate. The decision is the" in words(page)
 
 
 def test_decisions_on_the_same_loan_are_its_history(commit: Commit) -> None:

@@ -1,4 +1,4 @@
-"""The PD and its reasons: scikit-learn's own answers, without scikit-learn."""
+"""The PD and what raises it: as training has it, without scikit-learn."""
 
 import json
 import subprocess
@@ -11,18 +11,13 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from credit_risk_dagster.domain.events import decode
-from credit_risk_dagster.domain.features import CLASSIC_FEATURES, FEATURES, select_features
+from credit_risk_dagster.domain.features import FEATURES, select_features
+from credit_risk_dagster.domain.model.additive import Additive
+from credit_risk_dagster.domain.model.design import design
 from credit_risk_dagster.domain.model.sample import make_sample
-from credit_risk_dagster.domain.model.training import (
-    Trained,
-    coefficients,
-    design,
-    dump,
-    kinds,
-    load,
-    pd_of,
-)
+from credit_risk_dagster.domain.model.training import kinds, pd_of
 from credit_risk_dagster.domain.pd import (
+    BinTerm,
     CategoryTerm,
     Coefficients,
     ModelUnreadable,
@@ -30,6 +25,7 @@ from credit_risk_dagster.domain.pd import (
     PdModel,
     load_model_file,
     model_file,
+    probability,
     read_coefficients,
 )
 from credit_risk_dagster.domain.policy import Policy
@@ -78,7 +74,7 @@ def score(*changes: dict[str, Any]) -> list[dict[str, Any]]:
     return scored
 
 
-# --- parity with scikit-learn -------------------------------------------------------------------
+# --- as it was trained --------------------------------------------------------------------------
 
 
 def unusual(random: np.random.Generator, size: int) -> pa.Table:
@@ -94,51 +90,91 @@ def unusual(random: np.random.Generator, size: int) -> pa.Table:
     return pa.table({name: pa.array(columns[name], table[name].type) for name in columns})
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("names", [CLASSIC_FEATURES, tuple(FEATURES), ("grade", "purpose")])
-def test_the_pd_is_scikit_learns(names: tuple[str, ...]) -> None:
-    """After training on real loans: on them, and on applications like none of them; by the
-    coefficients as they are stored, and by the pipeline as it is stored."""
-    features = select_features(names)
+@pytest.fixture(scope="module")
+def fitted() -> Additive:
+    """A model with every feature, of real loans."""
     sample = make_sample("builtin", OUTCOME, builtin_rows())
-    frame = design(sample.rows, features)
-    pipeline = kinds()[0].fit(frame, sample.bad, features, 0)
-    stored = read_coefficients(coefficients(pipeline, frame).to_json())
-    artifact = dump(Trained("logistic", pipeline, np.zeros(0), None))
-    random = np.random.default_rng(1)
-    for table in (sample.rows, *(unusual(random, 500) for _ in range(5))):
-        (batch,) = table.combine_chunks().to_batches()
-        pd = PdModel(1, "logistic", stored).score(batch)["pd"].to_numpy()
-        expected = pd_of(pipeline, design(table, features))
-        assert np.abs(pd - expected).max() < 1e-9
-        assert (pd_of(load(artifact), design(table, features)) == expected).all()
+    estimator: Additive = kinds()[0].fit(design(sample.rows, ALL), sample.bad, ALL, 0)
+    return estimator
 
 
 @pytest.mark.slow
-def test_missing_values_and_their_indicator_are_scikit_learns() -> None:
-    """Where the outcome depends on a value being missing."""
-    random = np.random.default_rng(3)
-    util = np.where(random.random(4_000) < 0.2, np.nan, random.uniform(0, 100, 4_000))
-    bad = random.random(4_000) < np.where(np.isnan(util), 0.6, 0.1)
-    sample = make_sample("planted", OUTCOME, planted(bad, revol_util=util))
-    frame = design(sample.rows, ALL)
-    pipeline = kinds()[0].fit(frame, sample.bad, ALL, 0)
-    model = PdModel(1, "logistic", coefficients(pipeline, frame))
-    (batch,) = sample.rows.to_batches()
-    scored = model.score(batch)
-    assert np.abs(scored["pd"].to_numpy() - pd_of(pipeline, frame)).max() < 1e-9
-    of_missing = [
-        reasons[0]
-        for reasons, known in zip(
-            scored["pd_reasons"].to_pylist(),
-            batch["revol_util"].is_valid().to_pylist(),
-            strict=True,
+def test_the_stream_scores_as_training_does(fitted: Additive) -> None:
+    """On real loans, and on applications like none of them; by the coefficients as stored."""
+    model = PdModel(1, "logistic", read_coefficients(fitted.coefficients.to_json()))
+    random = np.random.default_rng(1)
+    for table in (builtin_rows(), *(unusual(random, 500) for _ in range(5))):
+        (batch,) = table.combine_chunks().to_batches()
+        expected = pd_of(fitted, design(table, ALL))
+        assert np.abs(model.score(batch)["pd"].to_numpy() - expected).max() < 1e-12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FEATURES)
+def test_a_missing_value_never_lowers_the_pd(fitted: Additive, name: str) -> None:
+    """Whatever was known, and whatever else is: who withholds a value gains nothing."""
+    model = PdModel(1, "logistic", fitted.coefficients)
+    random = np.random.default_rng(2)
+    for table in (builtin_rows().slice(0, 2_000), unusual(random, 500)):
+        without = table.set_column(
+            table.schema.get_field_index(name), name, pa.nulls(len(table), table[name].type)
         )
-        if not known
+        known, missing = (model.log_odds(rows)[0] for rows in (table, without))
+        assert (missing >= known - 1e-12).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [f.name for f in ALL if f.risk_rises])
+def test_a_number_moves_the_pd_one_way_and_not_for_ever(fitted: Additive, name: str) -> None:
+    sweep = np.concatenate([[-1e9], np.linspace(-10, 1_000, 400), [99_999.0, 1e9, 1e300]])
+    row = builtin_rows().slice(0, 1)
+    table = pa.concat_tables([row] * len(sweep))
+    at = table.schema.get_field_index(name)
+    found = PdModel(1, "logistic", fitted.coefficients).log_odds(
+        table.set_column(at, name, pa.array(sweep))
+    )[0]
+    direction = FEATURES[name].risk_rises
+    assert (direction * np.diff(found) >= 0).all()
+    assert found[-3] == found[-1]
+    assert probability(found).min() > 1e-4
+    assert probability(found).max() < 0.6
+
+
+@pytest.mark.slow
+def test_the_reasons_are_never_against_the_field(fitted: Additive) -> None:
+    """Nobody's PD is raised by a debt that is low."""
+    (batch,) = builtin_rows().combine_chunks().to_batches()
+    told = {
+        r
+        for rs in PdModel(1, "m", fitted.coefficients).score(batch)["pd_reasons"].to_pylist()
+        for r in rs
+    }
+    against = {f.low if f.risk_rises > 0 else f.high for f in ALL if f.risk_rises}
+    assert told
+    assert not told & against
+
+
+def test_bins_score_by_their_edges() -> None:
+    term = BinTerm("dti", [10.0, 20.0], [-0.5, 0.1, 0.7], 0.9)
+    added, sides = term.contributions(pa.array([None, -5.0, 9.9, 10.0, 19.9, 20.0, 1e300]))
+    assert added.tolist() == [0.9, -0.5, -0.5, 0.1, 0.1, 0.7, 0.7]
+    assert sides.tolist() == [2, 1, 1, 1, 1, 0, 0]
+    stored = Coefficients(-3.0, [term])
+    assert read_coefficients(stored.to_json()) == stored
+    assert stored.against_the_field() == []
+    assert Coefficients(0.0, [BinTerm("dti", [1.0], [0.1, 0.0], 0.1)]).against_the_field() == [
+        "dti"
     ]
-    assert set(of_missing) == {"Credit utilization is not known"}
-    # The contributions are against the population: on average they are nothing.
-    assert model.log_odds(batch)[1].mean(axis=0) == pytest.approx([0] * len(ALL), abs=1e-9)
+
+
+def test_coefficients_of_an_older_version_can_be_read() -> None:
+    old = (
+        '{"intercept": -2, "terms": [{"type": "number", "feature": "dti", "weight": -0.1,'
+        ' "reference": 20, "offset": 0.5, "if_missing": 0}]}'
+    )
+    found = read_coefficients(old)
+    assert found.terms[0].contributions(pa.array([1e6]))[0][0] == pytest.approx(0.5 - 0.1 * 999980)
+    assert found.against_the_field() == ["dti"]
 
 
 @pytest.mark.slow
@@ -315,6 +351,11 @@ def test_coefficients_come_back_as_they_were() -> None:
             '{"intercept": 0, "terms": [{"type": "category", "feature": "purpose", "values":'
             ' ["car"], "added": [], "otherwise": 0, "if_missing": 0}]}',
             "purpose has 1 values and 0 coefficients",
+        ),
+        (
+            '{"intercept": 0, "terms": [{"type": "bins", "feature": "dti", "edges": [2, 1],'
+            ' "added": [0, 0, 0], "if_missing": 0}]}',
+            "dti has 3 bins and 2 edges",
         ),
     ],
 )

@@ -1,6 +1,6 @@
 """Two days of history in some minutes: loans that come and go with the day, and then change.
 
-The pipeline really does all of it: it scores, reports drift, trains and activates a model. How long
+The pipeline really does all of it: it scores, reports drift and trains models. How long
 an hour takes depends on the machine; afterwards each time in the database is moved to the hour that
 it stands for.
 """
@@ -53,7 +53,7 @@ _CHANGES = ("dti=+5", "annual_inc=x0.85", "revol_util=+6")
 # After which slice something else happens.
 _COMMANDS: Mapping[int, tuple[str, ...]] = {
     5: ("baseline freeze --rows 2000",),
-    7: ("model train --sample builtin --seed 1", "model activate 1"),
+    7: ("model train --sample builtin --seed 1",),
     16: ("model train --sample builtin",),
 }
 _REPORTS_FROM = 5

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from credit_risk_dagster.domain.intervals import wilson_interval
+from credit_risk_dagster.domain.model.linear import calibration_in_the_large, recalibrate
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -110,18 +111,32 @@ def auc_interval(bad: Flags, score: Floats) -> tuple[float, float, float]:
     midranks of X. Sun and W. Xu (IEEE Signal Processing Letters 21, 2014); the interval is normal,
     cut at 0 and 1.
     """
+    above_goods, below_bads = _components(bad, score)
+    auc = float(above_goods.mean())
+    half = Z * _error(above_goods, below_bads)
+    return auc, max(auc - half, 0.0), min(auc + half, 1.0)
+
+
+def paired_auc_error(bad: Flags, score: Floats, other: Floats) -> float:
+    """Standard error of the difference of two AUCs on the same loans (DeLong, as above)."""
+    pairs = zip(_components(bad, score), _components(bad, other), strict=True)
+    return _error(*(one - two for one, two in pairs))
+
+
+def _components(bad: Flags, score: Floats) -> tuple[Floats, Floats]:
+    """For each bad loan the share of good ones below it, and the other way round."""
     from scipy.stats import rankdata  # equal values share the mean of their ranks
 
     of_bads, of_goods = score[bad], score[~bad]
-    bads, goods = len(of_bads), len(of_goods)
     ranks = rankdata(score)
-    # For each bad loan the share of good ones below it, and the other way round.
-    above_goods = (ranks[bad] - rankdata(of_bads)) / goods
-    below_bads = 1 - (ranks[~bad] - rankdata(of_goods)) / bads
-    auc = float(above_goods.mean())
-    variance = _variance(above_goods) / bads + _variance(below_bads) / goods
-    half = Z * float(np.sqrt(variance))
-    return auc, max(auc - half, 0.0), min(auc + half, 1.0)
+    above_goods: Floats = (ranks[bad] - rankdata(of_bads)) / len(of_goods)
+    below_bads: Floats = 1 - (ranks[~bad] - rankdata(of_goods)) / len(of_bads)
+    return above_goods, below_bads
+
+
+def _error(above_goods: Floats, below_bads: Floats) -> float:
+    parts = (_variance(values) / len(values) for values in (above_goods, below_bads))
+    return float(np.sqrt(sum(parts)))
 
 
 def _variance(values: Floats) -> float:
@@ -161,38 +176,55 @@ def calibration(bad: Flags, pd: Floats) -> dict[str, Any]:
 
     Returns:
         intercept and slope of the logistic regression of the outcome on the PD's log-odds (D. Cox,
-        Biometrika 45, 1958; 0 and 1 are perfect), mean_pd, bad_rate, and bins: the tenths by PD
-        with loans, mean_pd, bad_rate and its interval low, high.
+        Biometrika 45, 1958; 0 and 1 are perfect); in_the_large, the intercept when the slope is 1;
+        mean_pd, bad_rate; ratio, the expected bad loans for each that was, with its interval
+        ratio_low, ratio_high; brier_skill, the share of the error of saying the bad rate of
+        everybody that the PD saves; and bins: the tenths by PD with loans, mean_pd, bad_rate and
+        its interval low, high.
     """
-    from sklearn.linear_model import LogisticRegression
-
     bounded = np.clip(pd, 1e-9, 1 - 1e-9)
     log_odds = np.log(bounded / (1 - bounded))
-    # As good as unpenalized; without any penalty a perfect model has no finite slope.
-    fitted = LogisticRegression(C=1e6, max_iter=1000).fit(log_odds[:, None], bad)
-    bins = []
-    for at in np.array_split(np.argsort(pd, kind="stable"), TENTHS):
-        if len(at):
-            low, high = rate_interval(int(bad[at].sum()), len(at))
-            bins.append(
-                {
-                    "loans": len(at),
-                    "mean_pd": float(pd[at].mean()),
-                    "bad_rate": float(bad[at].mean()),
-                    "low": low,
-                    "high": high,
-                }
-            )
+    intercept, slope = recalibrate(bad, log_odds)
+    mean, rate = float(pd.mean()), float(bad.mean())
+    low, high = rate_interval(int(bad.sum()), len(bad))
     return {
-        "intercept": float(fitted.intercept_[0]),
-        "slope": float(fitted.coef_[0, 0]),
-        "mean_pd": float(pd.mean()),
-        "bad_rate": float(bad.mean()),
-        "bins": bins,
+        "intercept": intercept,
+        "slope": slope,
+        "in_the_large": calibration_in_the_large(bad, log_odds),
+        "mean_pd": mean,
+        "bad_rate": rate,
+        "ratio": mean / rate,
+        "ratio_low": mean / high,
+        "ratio_high": mean / low,
+        "brier_skill": 1 - float(np.mean((pd - bad) ** 2)) / (rate * (1 - rate)),
+        "bins": _tenths(bad, pd),
     }
 
 
-def rate_interval(events: int, trials: int) -> tuple[float, float]:
+def _tenths(bad: Flags, pd: Floats) -> list[dict[str, Any]]:
+    """The loans by PD in ten parts; where an edge cuts through equal PDs, each side has its share
+    of their bad loans, whichever of them came first."""
+    ranking = Ranking.of(bad, -pd)  # from the lowest on
+    sizes = [len(part) for part in np.array_split(pd, TENTHS) if len(part)]
+    edges = np.append(0, np.cumsum(sizes)).astype(np.float64)
+    bads = np.diff(ranking.captured(edges))
+    ordered = np.sort(pd)
+    bins = []
+    for loans, found, start in zip(sizes, bads.tolist(), edges.astype(int), strict=False):
+        low, high = rate_interval(found, loans)
+        bins.append(
+            {
+                "loans": loans,
+                "mean_pd": float(ordered[start : start + loans].mean()),
+                "bad_rate": found / loans,
+                "low": low,
+                "high": high,
+            }
+        )
+    return bins
+
+
+def rate_interval(events: float, trials: int) -> tuple[float, float]:
     """`wilson_interval` of a rate; 0 to 1 when nothing was tried."""
     return wilson_interval(events, trials) or (0.0, 1.0)
 

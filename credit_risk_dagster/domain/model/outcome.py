@@ -1,5 +1,6 @@
 """What counts as a bad loan: a validated YAML document, identified by its name and content hash."""
 
+import re
 from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
@@ -32,6 +33,29 @@ class Outcome(NamedDocument):
         if both := sorted(set(self.bad) & set(self.good)):
             raise ValueError(f"{', '.join(both)} cannot be bad and good, remove it from one")
         return self
+
+
+# Beside each probability; a bad loan by another document is whatever that says.
+_PROBABILITIES = {
+    "early-delinquency": (
+        "early delinquency probability",
+        "no fixed horizon: as far as each loan of the sample was observed",
+    ),
+    "matured": ("default probability", "over the loan's whole term"),
+}
+
+
+def probability_of(version: str) -> tuple[str, str]:
+    """What the probability of an outcome is called, and its horizon.
+
+    Only what is one is called a default probability.
+
+    Args:
+        version: of the outcome, as of `NamedDocument.version`.
+    """
+    name = re.sub(r"-v\d+$", "", version.partition("@")[0])
+    words = name.replace("-", " ").replace("_", " ")
+    return _PROBABILITIES.get(name, (f"probability of {words}", "its horizon is the outcome's"))
 
 
 def load_outcome(name_or_path: str) -> Outcome:

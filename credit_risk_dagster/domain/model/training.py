@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from credit_risk_dagster.domain.features import Feature
-from credit_risk_dagster.domain.model.measures import Z, auc_interval
+from credit_risk_dagster.domain.model.additive import Additive, fit_logistic
+from credit_risk_dagster.domain.model.design import design, is_category
+from credit_risk_dagster.domain.model.measures import auc_interval
 from credit_risk_dagster.domain.model.sample import MIN_OF_EACH, Sample
-from credit_risk_dagster.domain.pd import CategoryTerm, Coefficients, NumberTerm
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,35 +112,6 @@ def pd_of(estimator: Any, frame: "pd.DataFrame") -> Floats:
     return predicted
 
 
-def design(rows: pa.Table, features: Sequence[Feature]) -> "pd.DataFrame":
-    """The features as a model sees them: numbers with NaN where missing, categories as strings
-    with None where missing."""
-    import pandas as pd
-
-    return pd.DataFrame(
-        {
-            f.name: _labels(rows[f.name]) if is_category(f) else _numbers(rows[f.name])
-            for f in features
-        }
-    )
-
-
-def is_category(feature: Feature) -> bool:
-    return feature.risk_rises == 0
-
-
-def _numbers(column: pa.ChunkedArray) -> Floats:
-    values: Floats = column.to_numpy()
-    return values
-
-
-def _labels(column: pa.ChunkedArray) -> npt.NDArray[np.object_]:
-    if pa.types.is_floating(column.type):
-        column = column.cast(pa.int64(), safe=False).cast(pa.string())
-    labels: npt.NDArray[np.object_] = column.to_pandas().to_numpy(dtype=object)
-    return labels
-
-
 # --- splits -------------------------------------------------------------------------------------
 
 
@@ -198,50 +169,12 @@ def feature_aucs(sample: Sample, features: Sequence[Feature]) -> dict[str, float
 # --- the kinds ----------------------------------------------------------------------------------
 
 
-def _fit_logistic(frame: "pd.DataFrame", bad: Flags, features: Sequence[Feature], seed: int) -> Any:
-    """Logistic regression with an L2 penalty that cross-validation chooses by log loss."""
-    from sklearn.compose import ColumnTransformer
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV
-    from sklearn.pipeline import Pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
-
-    numbers = Pipeline(
-        [
-            (
-                "impute",
-                SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
-            ),
-            ("scale", StandardScaler()),
-        ]
-    )
-    pipeline = Pipeline(
-        [
-            (
-                "columns",
-                ColumnTransformer(
-                    [
-                        ("numbers", numbers, [f.name for f in features if not is_category(f)]),
-                        (
-                            "categories",
-                            # A value that training has not seen counts as no value of its column.
-                            OneHotEncoder(handle_unknown="ignore", sparse_output=False),
-                            [f.name for f in features if is_category(f)],
-                        ),
-                    ]
-                ),
-            ),
-            ("model", LogisticRegression(max_iter=2000, tol=1e-6)),
-        ]
-    )
-    search = GridSearchCV(
-        pipeline,
-        {"model__C": _INVERSE_PENALTIES},
-        scoring="neg_log_loss",
-        cv=folds(bad, _INNER_FOLDS, seed),
-    )
-    return search.fit(frame, bad).best_estimator_
+def _fit_logistic(
+    frame: "pd.DataFrame", bad: Flags, features: Sequence[Feature], seed: int
+) -> Additive:
+    """A logistic regression that no number contradicts; see `additive.fit_logistic`."""
+    inner = folds(bad, _INNER_FOLDS, seed)
+    return fit_logistic(frame, bad, features, inner, _INVERSE_PENALTIES)
 
 
 def _fit_boosting(frame: "pd.DataFrame", bad: Flags, features: Sequence[Feature], seed: int) -> Any:
@@ -279,120 +212,26 @@ def _fit_boosting(frame: "pd.DataFrame", bad: Flags, features: Sequence[Feature]
 
 def _fit_scorecard(
     frame: "pd.DataFrame", bad: Flags, features: Sequence[Feature], seed: int
-) -> Any:
-    """A scorecard: optimal bins, their weight of evidence, and a logistic regression of that."""
-    from optbinning import BinningProcess, Scorecard
-    from sklearn.linear_model import LogisticRegression
+) -> Additive:
+    """A scorecard of optimal bins; see `scorecard.fit_scorecard`."""
+    from credit_risk_dagster.domain.model.scorecard import fit_scorecard
 
-    binning = BinningProcess(
-        [f.name for f in features],
-        categorical_variables=[f.name for f in features if is_category(f)],
-        binning_fit_params={f.name: {"monotonic_trend": "auto_asc_desc"} for f in features},
-    )
-    estimator = LogisticRegression(max_iter=1000)
-    return Scorecard(binning, estimator).fit(frame, bad.astype(int))
+    return fit_scorecard(frame, bad, features)
 
 
 # --- what is kept of a model --------------------------------------------------------------------
 
 
-def coefficients(pipeline: Any, frame: "pd.DataFrame") -> Coefficients:
-    """A fitted logistic pipeline as a sum of contributions against its population.
-
-    Scaling and one-hot encoding make a weight of each coefficient, and a constant, which moves into
-    the intercept. Equal to the pipeline's own answers up to rounding.
-
-    Args:
-        pipeline: of kind logistic.
-        frame: the features that it was fitted to.
-    """
-    columns, model = pipeline.named_steps["columns"], pipeline.named_steps["model"]
-    names = columns.get_feature_names_out()
-    weights = dict(zip(names, model.coef_[0].tolist(), strict=True))
-    intercept = float(model.intercept_[0])
-    terms: dict[str, NumberTerm | CategoryTerm] = {}
-    for name, _, used in columns.transformers_:
-        if name == "numbers" and used:
-            steps = columns.named_transformers_["numbers"].named_steps
-            scaled = dict(
-                zip(
-                    (n for n in names if n.startswith("numbers__")),
-                    zip(steps["scale"].mean_.tolist(), steps["scale"].scale_.tolist(), strict=True),
-                    strict=True,
-                )
-            )
-            for feature, fill in zip(used, steps["impute"].statistics_.tolist(), strict=True):
-                mean, scale = scaled[f"numbers__{feature}"]
-                weight = weights[f"numbers__{feature}"] / scale
-                indicator = f"numbers__missingindicator_{feature}"
-                share, deviation = scaled.get(indicator, (0.0, 1.0))
-                jump = weights.get(indicator, 0.0) / deviation
-                terms[feature] = NumberTerm(
-                    feature,
-                    weight,
-                    mean,
-                    -jump * share,
-                    weight * (fill - mean) + jump * (1 - share),
-                )
-        elif name == "categories" and used:
-            encoder = columns.named_transformers_["categories"]
-            for feature, values in zip(used, encoder.categories_, strict=True):
-                of_value = {v: weights[f"categories__{feature}_{v}"] for v in values}
-                shares = frame[feature].value_counts(normalize=True, dropna=False)
-                mean = sum(share * of_value.get(v, 0.0) for v, share in shares.items())
-                missing = of_value.pop(None, 0.0)
-                added = [weight - mean for weight in of_value.values()]
-                terms[feature] = CategoryTerm(feature, list(of_value), added, -mean, missing - mean)
-                intercept += mean
-    return Coefficients(intercept, [terms[feature] for feature in frame.columns])
-
-
-@dataclass(frozen=True)
-class Effect:
-    """An odds ratio with its 95 % interval: of a number for one standard deviation more, of a
-    category against the others."""
-
-    name: str
-    odds_ratio: float
-    low: float
-    high: float
-
-
-def effects(pipeline: Any, frame: "pd.DataFrame") -> list[Effect]:
-    """The coefficients of a fitted logistic pipeline as odds ratios.
-
-    The covariance is H^-1 I H^-1, where I is the information of the data and H = I plus the
-    penalty: that of a penalized estimate, which the penalty also draws towards one.
-    """
-    columns, model = pipeline.named_steps["columns"], pipeline.named_steps["model"]
-    matrix = np.column_stack([np.ones(len(frame)), columns.transform(frame)])
-    probability = pd_of(pipeline, frame)
-    information = matrix.T @ (matrix * (probability * (1 - probability))[:, None])
-    penalty = np.eye(len(information)) / model.C
-    penalty[0, 0] = 0.0  # the intercept has none
-    bread = np.linalg.pinv(information + penalty)
-    half = Z * np.sqrt(np.diag(bread @ information @ bread))[1:]
-    names = (name.split("__", 1)[1] for name in columns.get_feature_names_out())
-    return [
-        Effect(
-            name.replace("missingindicator_", "missing: "),
-            *(float(np.exp(value)) for value in (weight, weight - reach, weight + reach)),
-        )
-        for name, weight, reach in zip(names, model.coef_[0], half, strict=True)
-    ]
-
-
-def dump(trained: Trained) -> bytes:
-    """The fitted model as bytes: skops, which runs no code when it is loaded; a scorecard as the
-    JSON of its bins and points."""
-    if trained.kind == "scorecard":
-        table: bytes = trained.estimator.table(style="detailed").to_json(orient="records").encode()
-        return table
+def dump(estimator: Any) -> bytes:
+    """The fitted model as bytes: a sum as its coefficients in JSON, as the stream scores it; others
+    by skops, which runs no code when they are loaded."""
+    if isinstance(estimator, Additive):
+        return estimator.coefficients.to_json()
     from zipfile import ZIP_DEFLATED
 
     from skops.io import dumps
 
-    written: bytes = dumps(trained.estimator, compression=ZIP_DEFLATED, compresslevel=6)
+    written: bytes = dumps(estimator, compression=ZIP_DEFLATED, compresslevel=6)
     return written
 
 
@@ -404,7 +243,7 @@ _TRUSTED = (
 
 
 def load(artifact: bytes) -> Any:
-    """The estimator of `dump`, for reproducing a result.
+    """The estimator that `dump` wrote by skops, for reproducing a result.
 
     Raises:
         UntrustedTypesFoundException: there is something in it that `dump` never writes.

@@ -56,3 +56,19 @@ def planted(bad: Any, seed: int = 1_000, **columns: Any) -> pa.Table:
 
 def planted_sample(bad: Any, seed: int = 1_000, **columns: Any) -> Sample:
     return make_sample("planted", OUTCOME, planted(bad, seed, **columns))
+
+
+def truthful_sample() -> Sample:
+    """4,000 loans of ten months, 370 of them bad, whose debts and rates tell the truth."""
+    random = np.random.default_rng(6)
+    size = 4_000
+    dti, rate = random.uniform(0, 50, size), random.uniform(5, 30, size)
+    odds = -5.5 + 0.06 * dti + 0.08 * rate
+    months = np.arange("2018-01", "2018-11", dtype="datetime64[M]").repeat(size // 10)
+    return planted_sample(
+        random.random(size) < 1 / (1 + np.exp(-odds)),
+        dti=dti,
+        int_rate=rate,
+        revol_util=random.uniform(0, 100, size),
+        issue_d=months.astype("datetime64[D]"),
+    )

@@ -15,15 +15,16 @@ from credit_risk_dagster.domain.features import (
     FeatureRefused,
     select_features,
 )
+from credit_risk_dagster.domain.model.additive import Additive
 from credit_risk_dagster.domain.model.benchmark import (
     RULES,
     benchmark,
     compare,
-    objections,
     rule_tiers,
     tier_table,
     verdict,
 )
+from credit_risk_dagster.domain.model.design import design
 from credit_risk_dagster.domain.model.measures import auc_interval
 from credit_risk_dagster.domain.model.outcome import (
     BUILTIN_OUTCOMES,
@@ -35,9 +36,7 @@ from credit_risk_dagster.domain.model.sample import SampleTooSmall, make_sample
 from credit_risk_dagster.domain.model.training import (
     Kind,
     Trained,
-    design,
     dump,
-    effects,
     feature_aucs,
     folds,
     kinds,
@@ -46,6 +45,7 @@ from credit_risk_dagster.domain.model.training import (
     time_split,
     train,
 )
+from credit_risk_dagster.domain.pd import read_coefficients
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.pipelines import modelling
 from credit_risk_dagster.pipelines.modelling import LeakingFeature, check_features
@@ -253,12 +253,12 @@ def test_real_loans_of_march_are_the_future_of_january_and_february() -> None:
 
 
 def test_the_baseline_on_real_loans() -> None:
-    """Out of fold, with the seven classic features: AUC 0.69."""
+    """Out of fold, with the seven classic features: AUC 0.685, when none contradicts the field."""
     sample = builtin_sample()
     found = train(LOGISTIC, sample, CLASSIC, 0)
     auc, low, high = auc_interval(sample.bad, found.out_of_fold)
-    assert auc == pytest.approx(0.69, abs=0.01)
-    assert low < 0.69 < high
+    assert auc == pytest.approx(0.685, abs=0.005)
+    assert low < 0.685 < high
     assert found.out_of_fold.mean() == pytest.approx(sample.bad.mean(), rel=0.02)
     assert found.out_of_time is not None
     assert len(found.out_of_time) == 3_596
@@ -334,7 +334,8 @@ def test_a_stored_model_predicts_what_it_did(kind: Any) -> None:
     sample = planted_sample(outcomes(600))
     frame = design(sample.rows, CLASSIC)
     fitted = kind.fit(frame, sample.bad, CLASSIC, 0)
-    again = load(dump(Trained(kind.name, fitted, np.zeros(0), None)))
+    read = {"logistic": lambda artifact: Additive(read_coefficients(artifact))}.get(kind.name, load)
+    again = read(dump(fitted))
     assert (pd_of(again, frame) == pd_of(fitted, frame)).all()
 
 
@@ -346,11 +347,11 @@ def test_the_intervals_of_the_odds_ratios_cover_the_truth() -> None:
         bad = random.random(2_000) < 1 / (1 + np.exp(2 - 0.8 * (dti - 20) / 5))
         sample = planted_sample(bad, 1_000 + seed, dti=dti)
         frame = design(sample.rows, CLASSIC)
-        found = {e.name: e for e in effects(LOGISTIC.fit(frame, sample.bad, CLASSIC, 0), frame)}
+        found = {e.name: e for e in LOGISTIC.fit(frame, sample.bad, CLASSIC, 0).effects}
         assert found["dti"].low > 1.5
         truth = dict.fromkeys(CLASSIC_FEATURES, 1.0) | {"dti": np.exp(0.8 * dti.std() / 5)}
-        covered += sum(found[name].low < truth[name] < found[name].high for name in truth)
-    assert covered >= 18  # of 21, of which 20 are expected
+        covered += sum(found[name].low <= truth[name] <= found[name].high for name in truth)
+    assert covered >= 18  # of 21, of which 20 are expected, and more where 1 is the end
 
 
 # --- leakage ------------------------------------------------------------------------------------
@@ -441,7 +442,7 @@ def test_a_perfect_model_against_rules_that_know_nothing(policy: Policy) -> None
     assert (model.evaluation.auc, model.evaluation.ks) == (1, 1)
     assert model.comparison
     assert model.comparison.low > 0
-    assert found.verdict.endswith("the model finds more")
+    assert "the model finds more. Against the interest rate" in found.verdict
     rules = found.subject(RULES).evaluation
     assert rules.auc_low < 0.5 < rules.auc_high
 
@@ -499,48 +500,6 @@ def test_the_verdict_says_what_the_numbers_say(policy: Policy) -> None:
     assert model.comparison.low < 0 < model.comparison.high
     assert verdict(model).endswith("that could be chance")
     assert f"At the same {100 * model.comparison.share:.1f} % flagged" in verdict(model)
-
-
-# --- the gate -----------------------------------------------------------------------------------
-
-GOOD = {
-    "auc": 0.7,
-    "auc_low": 0.65,
-    "comparison": {"difference": 0.1, "model": {"recall": 0.2}, "rules": {"recall": 0.1}},
-    "calibration": {"slope": 0.9, "mean_pd": 0.02, "bad_rate": 0.02},
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "objection"),
-    [
-        ({}, None),
-        ({"comparison": None}, None),
-        ({"auc_low": 0.49}, "its AUC of 0.700 could be chance"),
-        (
-            {
-                "comparison": {
-                    "difference": -0.1,
-                    "model": {"recall": 0.1},
-                    "rules": {"recall": 0.2},
-                }
-            },
-            "it finds 10 % of the bad loans, the rules 20 % at the same share flagged",
-        ),
-        (
-            {"calibration": {"slope": 0.3, "mean_pd": 0.02, "bad_rate": 0.02}},
-            "its calibration slope is 0.30, not 0.5 to 1.5",
-        ),
-        (
-            {"calibration": {"slope": 1.0, "mean_pd": 0.04, "bad_rate": 0.02}},
-            "its mean PD is 2.00 times the bad rate, not 0.8 to 1.25",
-        ),
-    ],
-)
-def test_the_gate(change: dict[str, Any], objection: str | None) -> None:
-    found = objections({**GOOD, **change})
-    assert len(found) == (0 if objection is None else 1)
-    assert all(objection in text for text in found if objection)
 
 
 def test_a_challenger_that_fails_does_not_cost_the_baseline(
