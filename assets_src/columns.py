@@ -34,8 +34,8 @@ policy_id            integer      policy that decided (table policies): name, co
 event_time           timestamptz? the event's own time
 loan_id              text?        LendingClub's loan id, or the record's key
 loan_amnt            float8       amount applied for, USD
-annual_inc           float8       annual income, USD
-dti                  float8       debt to income, percent, 0 to 100
+annual_inc           float8       annual income that decided, USD
+dti                  float8       debt to income that decided, percent
 int_rate             float8       interest rate, percent
 revol_util           float8?      revolving utilization, percent
 delinq_2yrs          float8?      delinquencies of 30 days or more in the past two years
@@ -48,13 +48,20 @@ purpose              text?        purpose of the loan
 grade                text?        LendingClub's grade, A to G
 addr_state           text?        state, two letters
 home_ownership       text?        RENT, OWN, MORTGAGE, ...
+application_type     text?        individual, joint or direct_pay
+figures              text?        of a joint application: primary, combined, mixed or fallback
+annual_inc_primary   float8?      of a joint application, the first borrower's annual income, USD
+dti_primary          float8?      of a joint application, the first borrower's debt to income
+annual_inc_joint     float8?      both borrowers' annual income, USD
+dti_joint            float8?      both borrowers' debt to income, percent
 loan_status          text?        outcome, where the event carries one
 dti_band             text         Low, Moderate, High or Very High
 util_band            text?        band of the utilization
 rate_band            text         band of the interest rate
 early_warning        boolean      stress and behaviour signals together
 risk_tier            text         Low, Elevated or Watchlist
-reasons              text[]       early-warning reasons that fired, in the policy's order
+recommendation       text?        approve, refer or decline, beside the tier
+reasons              text[]       of the rules that fired, in the policy's order
 pd                   float8?      probability of the model's outcome, which its row of models names
 model_id             integer?     model that gave it (table models)
 pd_reasons           text[]?      what raises pd most, for staff; no reasons of the decision

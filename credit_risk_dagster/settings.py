@@ -8,7 +8,7 @@ import re
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, FilePath, SecretStr, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
@@ -21,10 +21,12 @@ from credit_risk_dagster.base_settings import (
     clipped,
 )
 from credit_risk_dagster.domain.features import CLASSIC_FEATURES, Purpose
-from credit_risk_dagster.domain.policy import Policy, load_policy
+
+if TYPE_CHECKING:
+    from credit_risk_dagster.domain.policy import Policy
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_POLICY = Path(__file__).parent / "domain" / "policies" / "lendingclub-v1.yaml"
+DEFAULT_POLICY = Path(__file__).parent / "domain" / "policies" / "lendingclub-v2.yaml"
 
 
 class KafkaSettings(GroupOfSettings):
@@ -413,7 +415,7 @@ GROUPS: tuple[type[GroupOfSettings], ...] = (
 class Settings:
     """Every group of settings, each read from the environment when first used, or as given."""
 
-    def __init__(self, **groups: GroupOfSettings | Policy) -> None:
+    def __init__(self, **groups: "GroupOfSettings | Policy") -> None:
         vars(self).update(groups)
 
     @cached_property
@@ -461,12 +463,14 @@ class Settings:
         return AlertSettings()
 
     @cached_property
-    def policy(self) -> Policy:
+    def policy(self) -> "Policy":
         """The credit policy of CREDIT_RISK_POLICY_FILE.
 
         Raises:
             PolicyError: it cannot be read, or is none.
         """
+        from credit_risk_dagster.domain.policy import load_policy
+
         return load_policy(self.drain.policy_file)
 
 

@@ -186,7 +186,7 @@ def _incomplete() -> Iterator[tuple[str, bytes, str]]:
         yield f"no {field}", without(field), reason
         for missing in (None, "", "n/a", "null", float("nan")):
             yield f"{field} is {missing!r}", event(**{field: missing}), reason
-    for dti in (-1, -0.01, 100.01, 999, "999", "-1%", 1e308, "1e308", 10**300):
+    for dti in (-1, 999, "999", "-1%", 9999, "9999.0"):
         yield f"dti is {dti!r:.9}", event(dti=dti), "missing_required:dti"
     no_date = "missing_required:credit_history"
     yield "neither issue_d nor event_time", without("issue_d", "event_time"), no_date
@@ -195,10 +195,13 @@ def _incomplete() -> Iterator[tuple[str, bytes, str]]:
 
 _NUMBERS = (
     *("loan_amnt", "annual_inc", "dti", "int_rate", "revol_util"),
-    *("delinq_2yrs", "inq_last_6mths", "term", "emp_length"),
+    *("delinq_2yrs", "inq_last_6mths", "term", "emp_length", "annual_inc_joint", "dti_joint"),
 )
 _DATES = ("earliest_cr_line", "issue_d", "event_time")
-_TEXTS = ("id", "purpose", "grade", "addr_state", "home_ownership", "loan_status")
+_TEXTS = (
+    *("id", "purpose", "grade", "addr_state", "home_ownership", "loan_status"),
+    "application_type",
+)
 
 
 def _wrong_types() -> Iterator[tuple[str, bytes, str]]:
@@ -238,8 +241,10 @@ def _impossible_values() -> Iterator[tuple[str, bytes, str]]:
             *("12abc", "--5", "1 000", ".", "+", "e5", "%", "١٢٣", "１００", "½", "1e5e5", "\\N"),
         ),
         "annual_inc": (-1, -60000.0, "(60,000)", 1e13, "-0.01", "60.000,00"),
-        "dti": ("35,5", "35.5%%", "high"),
-        "int_rate": (100.01, -0.01, 1356, "135.6%", "-13.56%", "13,56%", "% 13.56"),
+        "annual_inc_joint": (-1, 1e13),
+        "dti": ("35,5", "35.5%%", "high", -0.01, -2, "-5%", 100_000.1, 1e308, "1e308", 10**300),
+        "dti_joint": ("35,5", -2, 100_000.1),
+        "int_rate": (1000.01, -0.01, 1356, "1356%", "-13.56%", "13,56%", "% 13.56"),
         "revol_util": (-1, "-1%", 1e6, "83.7 percent"),
         "delinq_2yrs": (-1, 0.5, 1001, "two", "1%"),
         "inq_last_6mths": (-1, 1.5, 1e300, "1/2"),
@@ -260,8 +265,43 @@ def _impossible_values() -> Iterator[tuple[str, bytes, str]]:
             *("2101-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "1771063238", "now"),
             *("2026-02-14T10:00:38 Europe/Paris", "Sat, 14 Feb 2026 10:00:38 GMT"),
         ),
-        "id": (1e300, 2.0**53, -1.5, 10**64, "a\tb", "\u202e7", "7\u200b", "x" * 65),
-        "purpose": ("a\rb", "a\x7fb", "a\u2028b", "a\ufffeb", "\udfff"),
+        "id": (
+            1e300,
+            2.0**53,
+            -1.5,
+            10**64,
+            "a\tb",
+            "\u202e7",
+            "7\u200b",
+            "x" * 65,
+            "LC/7",
+            "7;8",
+            "<b>7</b>",
+            "1,000,000",
+            "7é",
+            "1.5e+00",
+        ),
+        "purpose": (
+            "a\rb",
+            "a\x7fb",
+            "a\u2028b",
+            "a\ufffeb",
+            "\udfff",
+            "\\N",
+            "\\.",
+            "a,b",
+            '"a"',
+            "100%",
+            "'; DROP TABLE x; --",
+            "=1+1",
+            "<b>",
+            "🚗",
+            "é",
+            "a:b",
+            "@a",
+        ),
+        "loan_status": ("<b>", "=1+1", '"', "Paid; or not"),
+        "application_type": ("<script>", "Joint&App"),
         "grade": ("H", "C4", "AA", "Ａ", 3),
         "addr_state": ("California", "C", "C4", "C A", "ß", "ﬁ", 6),
         "home_ownership": ("RENT!", "OWN;MORTGAGE", "0"),
@@ -269,6 +309,13 @@ def _impossible_values() -> Iterator[tuple[str, bytes, str]]:
     for field, examples in values.items():
         for value in examples:
             yield f"{field} is {value!r:.70}", event(**{field: value}), f"invalid_value:{field}"
+
+
+def _rounded_ids() -> Iterator[tuple[str, bytes, str]]:
+    for loan_id in ("6.84E+07", "6.84e7", "1.00E+06", "6.840727E+07", " 6.84073e+07 "):
+        yield f"id is {loan_id}", event(id=loan_id), "rounded:id"
+    yield "a rounded id, and no dti", event(id="6.84E+07", dti=None), "rounded:id"
+    yield "a rounded id, and junk", event(id="6.84E+07", dti="x"), "invalid_value:dti"
 
 
 def _first_reason() -> Iterator[tuple[str, bytes, str]]:
@@ -312,13 +359,15 @@ def _scored() -> Iterator[tuple[str, bytes]]:
     for name, text in unused.items():
         yield f"{name} in an unused column", literal("desc", text)
     # What other systems stumble over, and what is not impossible.
-    for purpose in ("\\N", "\\.", "a,b", '"a"', "100%", "'; DROP TABLE x; --", "=1+1", "<b>", "🚗"):
+    for purpose in ("-1", "--x", "...", "_", "a b-c.d_e", "NULLS", "0"):
         yield f"purpose is {purpose}", event(purpose=purpose)
     for field, value in (
         *(("id", -5), ("id", 10**63), ("id", 68407277.0), ("id", None), ("id", "")),
         *(("loan_amnt", 0.01), ("loan_amnt", "1e4"), ("annual_inc", 0), ("annual_inc", "60,000")),
         *(("dti", 0), ("dti", -0.0), ("dti", 100), ("dti", "35.5%"), ("dti", 5e-324)),
-        *(("int_rate", 0), ("int_rate", 100), ("int_rate", 0.1356), ("int_rate", " 13.56 % ")),
+        *(("dti", 100.01), ("dti", 998.9), ("dti", 1000), ("dti", 99_999), ("dti_joint", 999)),
+        *(("int_rate", 0), ("int_rate", 100.5), ("int_rate", 0.1356), ("int_rate", " 13.56 % ")),
+        *(("id", "1e+06"), ("id", "LC-7.a_b"), ("application_type", "DIRECT_PAY")),
         *(("revol_util", 892.3), ("revol_util", "N/A"), ("revol_util", "%")),
         *(("earliest_cr_line", "Mar-2018"), ("earliest_cr_line", "Apr-18"), ("issue_d", "n/a")),
         *(("issue_d", None), ("event_time", ""), ("event_time", " 2026-02-14 "), ("grade", "c")),
@@ -331,6 +380,7 @@ CATALOGUE: tuple[Malformed, ...] = (
     *(Malformed(*case) for case in _incomplete()),
     *(Malformed(*case) for case in _wrong_types()),
     *(Malformed(*case) for case in _impossible_values()),
+    *(Malformed(*case) for case in _rounded_ids()),
     *(Malformed(*case) for case in _first_reason()),
     *(Malformed(name, value, None) for name, value in _scored()),
 )

@@ -77,7 +77,8 @@ def test_tables_are_described_as_the_migrations_make_them() -> None:
     for name in ("scored_applications", "rejected_events"):
         body = migrations.split(f"CREATE TABLE {name} (")[1].split("PRIMARY KEY")[0]
         created = [line.split()[0].strip('"') for line in body.strip().splitlines() if line.strip()]
-        created += re.findall(rf"ALTER TABLE {name}\s+ADD COLUMN (\w+)", migrations)
+        for change in re.findall(rf"ALTER TABLE {name}\s[^;]+;", migrations):
+            created += re.findall(r"ADD COLUMN (\w+)", change)
         (spec,) = (s for s in defs.resolve_all_asset_specs() if s.key == dg.AssetKey(name))
         schema = spec.metadata["dagster/column_schema"]
         assert isinstance(schema, dg.TableSchema)

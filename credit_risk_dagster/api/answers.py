@@ -29,6 +29,11 @@ FEATURES = {
     "grade": "C",
     "addr_state": "NJ",
     "home_ownership": "MORTGAGE",
+    "application_type": "joint",
+    "annual_inc_primary": 52000.0,
+    "dti_primary": 61.5,
+    "annual_inc_joint": 90000.0,
+    "dti_joint": 38.01,
 }
 
 
@@ -52,9 +57,17 @@ class _Decided(BaseModel):
 
     outcome: Literal["scored", "rejected"] = Field(examples=["scored"])
     risk_tier: Tier | None = Field(examples=["Watchlist"])
+    recommendation: Literal["approve", "refer", "decline"] | None = Field(
+        description="what the policy recommends beside the tier, if anything", examples=[None]
+    )
     early_warning: bool | None = Field(examples=[True])
+    figures: Literal["primary", "combined", "mixed", "fallback"] | None = Field(
+        description="whose annual_inc and dti decided on a joint application",
+        examples=["combined"],
+    )
     reasons: list[str] | None = Field(
-        description="codes of the early warning, in the policy's order",
+        description="codes of the rules that fired, in the policy's order; MISSING:... names what "
+        "was missing where it is referred for that",
         examples=[["DTI>=30", "REVOL_UTIL>=80", "DELINQ_2YRS>0", "INQ_LAST_6MTHS>=2"]],
     )
     dti_band: Band | None = Field(examples=["High"])
@@ -76,7 +89,7 @@ class Assessment(_Decided):
     pd_reasons: list[str] | None = _PD_REASONS
     model: str | None = _MODEL
     loan_id: str | None = Field(examples=["127000001"])
-    policy: str = Field(examples=["lendingclub-v1@2e9a24a71c68"])
+    policy: str = Field(examples=["lendingclub-v2@15f92f12269e"])
 
 
 class Accepted(BaseModel):
@@ -96,7 +109,7 @@ class Decision(_Decided):
     model: str | None = _MODEL
     loan_id: str | None = Field(examples=["127000001"])
     decided_at: datetime
-    policy: str | None = Field(description="name@hash", examples=["lendingclub-v1@2e9a24a71c68"])
+    policy: str | None = Field(description="name@hash", examples=["lendingclub-v2@15f92f12269e"])
     event_time: datetime | None = Field(description="the application's own time")
     recorded_at: datetime = Field(description="the record's timestamp; 1970-01-01 without one")
     cluster_id: str = Field(examples=["b1f2e6c4-3c57-4b0e-9d4f-5f0e7d1c2a3b"])
@@ -136,7 +149,8 @@ def respond(value: Any, status: int = 200, **headers: str) -> Response:
 
 
 _COLUMNS = (
-    *("outcome", "risk_tier", "early_warning", "reasons", "dti_band", "util_band", "rate_band"),
+    *("outcome", "risk_tier", "recommendation", "early_warning", "reasons", "figures"),
+    *("dti_band", "util_band", "rate_band"),
     *(
         "reject_reason",
         "pd",

@@ -45,7 +45,7 @@ APPLICATION: dict[str, Any] = {
         "id": {"type": ["string", "number"], "description": "the loan; the key of the event"},
         "loan_amnt": {**_NUMBER, "description": "USD"},
         "annual_inc": {**_NUMBER, "description": "USD"},
-        "dti": {**_NUMBER, "description": "percent, 0 to 100"},
+        "dti": {**_NUMBER, "description": "percent; -1, 999 and 9999 are unknown"},
         "int_rate": {**_NUMBER, "description": "percent"},
         "earliest_cr_line": {"type": "string", "description": "month, such as Aug-2001"},
         "revol_util": {**_MAYBE_NUMBER, "description": "percent"},

@@ -8,10 +8,11 @@ In a float column NaN means missing and infinity means "cannot be what this colu
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from functools import reduce
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,36 +21,53 @@ import pyarrow as pa
 from credit_risk_dagster.domain.events import (
     ACCEPTED,
     REQUIRED,
+    ROUNDED_ID,
     DecodedEvents,
     reason_code,
 )
+from credit_risk_dagster.domain.texts import (
+    MAX_TEXT,
+    NULLS,
+    TEXT_PARSERS,
+    Texts,
+    convert,
+    is_missing,
+    loan_id_of_key,
+    parse_texts,
+)
 
 Floats = npt.NDArray[np.float64]
-Texts = list[str | None]
 
 MISSING: Final = math.nan
 IMPOSSIBLE: Final = math.inf
 
-_NULLS = frozenset({"", "n/a", "na", "nan", "null", "none", "nat", "-", "--"})
-_MAX_TEXT = 64  # characters; longer is no value of any of these columns
 _MONTHS = (
     *("january", "february", "march", "april", "may", "june"),
     *("july", "august", "september", "october", "november", "december"),
 )
 _YEARS = range(1900, 2101)
 
-# Field -> (lowest, highest, whole numbers only). DTI has no limits here: outside 0..100 it counts
-# as missing, because LendingClub writes -1 and 999 for "unknown".
+# Field -> (lowest, highest, whole numbers only). What is higher cannot be meant, whatever the risk:
+# a rate of 1,356 is in basis points, a ratio of a thousand times the income or the limit is a slip.
 _LIMITS: dict[str, tuple[float, float, bool]] = {
     "loan_amnt": (0.01, 1e9, False),
     "annual_inc": (0, 1e12, False),
-    "int_rate": (0, 100, False),
+    "annual_inc_joint": (0, 1e12, False),
+    "dti": (0, 1e5, False),
+    "dti_joint": (0, 1e5, False),
+    "int_rate": (0, 1000, False),
     "revol_util": (0, 1e5, False),
     "delinq_2yrs": (0, 1000, True),
     "inq_last_6mths": (0, 1000, True),
     "term": (1, 600, True),
     "emp_length": (0, 100, False),
 }
+_UNKNOWN_DTI = (-1, 999, 9999)  # what LendingClub writes for it
+
+Joint = Literal["combined", "primary"]
+# Whose income and DTI decide on a joint application: `CleanApplications.figures`.
+FIGURES: Final = ("primary", "combined", "mixed", "fallback")
+INDIVIDUAL: Final = -1
 
 
 @dataclass(frozen=True)
@@ -59,8 +77,12 @@ class CleanApplications:
     Attributes:
         numbers: name to float64 array, NaN where missing: loan_amnt, annual_inc (USD), dti,
             int_rate, revol_util (percent), delinq_2yrs, inq_last_6mths (counts),
-            credit_history_years, emp_length_yrs (years), term_months.
-        texts: name to strings: loan_id, purpose, grade, addr_state, home_ownership, loan_status.
+            credit_history_years, emp_length_yrs (years), term_months. annual_inc and dti are those
+            that decide; of a joint application, annual_inc_primary and dti_primary are the first
+            borrower's own, annual_inc_joint and dti_joint both borrowers'.
+        texts: name to strings: loan_id, purpose, grade, addr_state, home_ownership, loan_status,
+            application_type.
+        figures: int8, position in `FIGURES`, `INDIVIDUAL` where no second borrower is.
         event_time: datetime64[us], UTC, NaT where missing.
         issue_d: datetime64[M], NaT where missing.
         reasons: int16 code in `REASONS`, or `ACCEPTED` for an application that can be scored.
@@ -68,39 +90,43 @@ class CleanApplications:
 
     numbers: dict[str, Floats]
     texts: dict[str, Texts]
+    figures: npt.NDArray[np.int8]
     event_time: npt.NDArray[np.datetime64]
     issue_d: npt.NDArray[np.datetime64]
     reasons: npt.NDArray[np.int16]
 
+    def columns(self) -> dict[str, Any]:
+        """What a policy can decide by, under its names."""
+        names = np.array([*FIGURES, None], dtype=object)
+        dates = {"event_time": self.event_time, "issue_d": self.issue_d}
+        return {**self.numbers, **self.texts, **dates, "figures": names[self.figures]}
 
-def clean(events: DecodedEvents) -> CleanApplications:
+
+def clean(events: DecodedEvents, joint: Joint = "primary") -> CleanApplications:
     """Clean a decoded batch. Never raises: what cannot be used gets a reason instead.
+
+    Args:
+        joint: whose figures decide on a joint application.
 
     A value that cannot be what its column means rejects the event, in an optional column too: it
     says that the producer is broken, and then the other values are not to be trusted either.
     """
     raw = events.columns
     reasons = events.reasons.copy()
-    impossible: dict[str, npt.NDArray[np.bool_]] = {}
-
     numbers: dict[str, Floats] = {}
+    impossible: dict[str, npt.NDArray[np.bool_]] = {}
     for field, parse_number in _NUMBER_PARSERS.items():
-        numbers[field] = values = _floats(raw[field], parse_number)
-        lowest, highest, whole = _LIMITS.get(field, (-IMPOSSIBLE, IMPOSSIBLE, False))
-        outside = np.isinf(values) | (values < lowest) | (values > highest)
-        if whole:
-            outside |= np.floor(values) < values
-        impossible[field] = outside
-    dti = numbers["dti"]
-    numbers["dti"] = np.where((dti >= 0) & (dti <= 100), dti, MISSING)
+        numbers[field], impossible[field] = _number(field, _floats(raw[field], parse_number))
 
     texts: dict[str, Texts] = {}
-    for field, parse in _TEXT_PARSERS.items():
+    for field, parse in TEXT_PARSERS.items():
         name = "loan_id" if field == "id" else field
-        texts[name], impossible[field] = _texts(raw[field], parse)
+        texts[name], impossible[field], rounded = parse_texts(raw[field], parse)
+        _assign(reasons, rounded, ROUNDED_ID)
+    figures = _take_figures(numbers, texts["application_type"], joint)
     if events.keys is not None and None in texts["loan_id"]:
         texts["loan_id"] = [
-            _loan_id_of_key(key) if loan_id is None else loan_id
+            loan_id_of_key(key) if loan_id is None else loan_id
             for loan_id, key in zip(texts["loan_id"], events.keys, strict=True)
         ]
 
@@ -127,7 +153,44 @@ def clean(events: DecodedEvents) -> CleanApplications:
     issue_d = np.full(len(reasons), "NaT", dtype="datetime64[M]")
     known = np.isfinite(issue_month)
     issue_d[known] = (issue_month[known] - 1970 * 12).astype(np.int64).astype("datetime64[M]")
-    return CleanApplications(numbers, texts, event_time, issue_d, reasons)
+    return CleanApplications(numbers, texts, figures, event_time, issue_d, reasons)
+
+
+def _number(field: str, values: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """A column of numbers, and where they cannot be what it means."""
+    if field in ("dti", "dti_joint"):
+        unknown = reduce(np.logical_or, (values == code for code in _UNKNOWN_DTI))
+        values = np.where(unknown, MISSING, values)
+    lowest, highest, whole = _LIMITS[field]
+    outside = np.isinf(values) | (values < lowest) | (values > highest)
+    if whole:
+        outside |= np.floor(values) < values
+    return values, outside
+
+
+def _take_figures(numbers: dict[str, Floats], types: Texts, joint: Joint) -> npt.NDArray[np.int8]:
+    """Make `dti` and `annual_inc` those that decide; whose they are, by position in `FIGURES`."""
+    known = {name: ~np.isnan(numbers[f"{name}_joint"]) for name in ("dti", "annual_inc")}
+    either = known["dti"] | known["annual_inc"]
+    # An event that has the figures of two borrowers and no type is of two borrowers.
+    of_two = np.fromiter(
+        (
+            kind == "joint" or (kind is None and two)
+            for kind, two in zip(types, either.tolist(), strict=True)
+        ),
+        np.bool_,
+        count=len(types),
+    )
+    for name, known_joint in known.items():
+        own = numbers[name]
+        numbers[f"{name}_primary"] = np.where(of_two, own, MISSING)
+        if joint == "combined":
+            numbers[name] = np.where(of_two & known_joint, numbers[f"{name}_joint"], own)
+    primary, combined, mixed, fallback = range(len(FIGURES))
+    found = np.where(
+        either, np.where(known["dti"] & known["annual_inc"], combined, mixed), fallback
+    )
+    return np.where(of_two, found if joint == "combined" else primary, INDIVIDUAL).astype(np.int8)
 
 
 def _assign(reasons: npt.NDArray[np.int16], found: npt.NDArray[np.bool_], reason: str) -> None:
@@ -139,8 +202,6 @@ def _assign(reasons: npt.NDArray[np.int16], found: npt.NDArray[np.bool_], reason
 # --- numbers ------------------------------------------------------------------------------------
 
 _PLAIN = frozenset({int, float, type(None)})
-_TEXT = frozenset({str, type(None)})
-T = TypeVar("T")
 
 
 def _floats(column: Sequence[Any], parse: Callable[[str], float]) -> Floats:
@@ -156,26 +217,12 @@ def _floats(column: Sequence[Any], parse: Callable[[str], float]) -> Floats:
 def _each(
     column: Sequence[Any], parse: Callable[[str], float], other: Callable[[object], float]
 ) -> Floats:
-    def convert(value: object) -> float:
+    def one(value: object) -> float:
         if type(value) is not str:
             return other(value)
-        return parse(value) if len(value) <= _MAX_TEXT else IMPOSSIBLE
+        return parse(value) if len(value) <= MAX_TEXT else IMPOSSIBLE
 
-    return np.fromiter(_convert(column, convert)[0], np.float64, count=len(column))
-
-
-def _convert(column: Sequence[Any], convert: Callable[[Any], T]) -> tuple[Iterable[T], Iterable[T]]:
-    """The converted column, and its values without most of the repetitions."""
-    if _TEXT.issuperset(map(type, column)):
-        # Not with other types: 1, 1.0 and True are one key, but not one value.
-        table = {value: convert(value) for value in set(column)}
-        return map(table.__getitem__, column), table.values()
-    converted = [convert(value) for value in column]
-    return converted, converted
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or (type(value) is float and math.isnan(value))
+    return np.fromiter(convert(column, one)[0], np.float64, count=len(column))
 
 
 def _float(value: object) -> float:
@@ -197,7 +244,7 @@ _NUMBER = re.compile(r"[-+]?([1-9]\d{0,2}(,\d{3})+|\d+)?(\.\d*)?([eE][-+]?\d{1,3
 def _parse_number(text: str) -> float:
     """A number, with or without thousands separators: "1,200.50"."""
     text = text.strip()
-    if text.lower() in _NULLS:
+    if text.lower() in NULLS:
         return MISSING
     if not _NUMBER.fullmatch(text):
         return IMPOSSIBLE
@@ -218,7 +265,7 @@ _TERM = re.compile(r"(\d{1,3})(\.0+)?\s*(months?)?", re.ASCII | re.IGNORECASE)
 def _parse_term(text: str) -> float:
     """A term in months: " 36 months"."""
     text = text.strip()
-    if text.lower() in _NULLS:
+    if text.lower() in NULLS:
         return MISSING
     match = _TERM.fullmatch(text)
     return float(match[1]) if match else IMPOSSIBLE
@@ -230,7 +277,7 @@ _EMP_LENGTH = re.compile(r"(<\s*1|(\d{1,2}(\.\d+)?)\s*\+?)\s*(years?)?", re.ASCI
 def _parse_emp_length(text: str) -> float:
     """Years of employment: "10+ years" is 10, "< 1 year" is 0."""
     text = text.strip()
-    if text.lower() in _NULLS:
+    if text.lower() in NULLS:
         return MISSING
     match = _EMP_LENGTH.fullmatch(text)
     if not match:
@@ -248,6 +295,8 @@ _NUMBER_PARSERS: dict[str, Callable[[str], float]] = {
     "inq_last_6mths": _parse_number,
     "term": _parse_term,
     "emp_length": _parse_emp_length,
+    "annual_inc_joint": _parse_number,
+    "dti_joint": _parse_percent,
 }
 
 
@@ -263,14 +312,14 @@ _ISO_MONTH = re.compile(r"\d{4}-\d{2}", re.ASCII)
 
 def _months(column: Sequence[Any]) -> Floats:
     """Month strings to month numbers; a bare number is no month."""
-    return _each(column, _parse_month, lambda value: MISSING if _is_missing(value) else IMPOSSIBLE)
+    return _each(column, _parse_month, lambda value: MISSING if is_missing(value) else IMPOSSIBLE)
 
 
 def _parse_month(text: str) -> float:
     """A month: "Sep-2003", "Sep-03", "3-Sep" (a spreadsheet's idea of Sep-03), "2003-09" or an
     ISO 8601 date or time. "01/09/2003" is none: it has two meanings."""
     text = text.strip()
-    if text.lower() in _NULLS:
+    if text.lower() in NULLS:
         return MISSING
     if match := _MON_YEAR.fullmatch(text):
         name, year = match.groups()
@@ -321,107 +370,14 @@ def _timestamps(
 
 
 def _time(value: object) -> datetime | None:
-    if _is_missing(value):
+    if is_missing(value):
         return None
     if type(value) is not str:
         return _IMPOSSIBLE_TIME
     text = value.strip()
-    if text.lower() in _NULLS:
+    if text.lower() in NULLS:
         return None
     try:
         return datetime.fromisoformat(text)
     except ValueError:
         return _IMPOSSIBLE_TIME
-
-
-# --- texts --------------------------------------------------------------------------------------
-
-_IMPOSSIBLE_TEXT: Final = "\0"  # not printable, so no parser returns it for a value
-
-
-def _texts(
-    column: Sequence[Any], parse: Callable[[str], str | None]
-) -> tuple[Texts, npt.NDArray[np.bool_]]:
-    """Parse strings; anything but a string or null is impossible."""
-
-    def convert(value: object) -> str | None:
-        if type(value) is not str:
-            return _text(value, parse)
-        return parse(value) if len(value) <= _MAX_TEXT else _IMPOSSIBLE_TEXT
-
-    converted, distinct = _convert(column, convert)
-    texts = list(converted)
-    impossible = np.zeros(len(column), dtype=np.bool_)
-    if _IMPOSSIBLE_TEXT in distinct:
-        for position, text in enumerate(texts):
-            if text == _IMPOSSIBLE_TEXT:
-                texts[position] = None
-                impossible[position] = True
-    return texts, impossible
-
-
-def _text(value: object, parse: Callable[[str], str | None]) -> str | None:
-    if _is_missing(value):
-        return None
-    if parse is not _parse_loan_id:
-        return _IMPOSSIBLE_TEXT
-    # LendingClub's ids come as integers, floats or strings, depending on who read the file.
-    if type(value) is float and value.is_integer() and abs(value) < 2**53:
-        return str(int(value))
-    if type(value) is int and abs(value) < 10**_MAX_TEXT:
-        return str(value)
-    return _IMPOSSIBLE_TEXT
-
-
-def _printable(text: str) -> str | None:
-    text = text.strip()
-    if text.lower() in _NULLS:
-        return None
-    # Postgres text takes neither NUL nor lone surrogates, and no value here has line breaks.
-    return text if text.isprintable() else _IMPOSSIBLE_TEXT
-
-
-_FLOAT_ID = re.compile(r"(\d+)\.0+", re.ASCII)
-
-
-def _parse_loan_id(text: str) -> str | None:
-    """A loan id: "68407277", also when it was a float once ("68407277.0")."""
-    if text.isascii() and text.isdigit():
-        return text
-    match = _FLOAT_ID.fullmatch(text.strip())
-    return match[1] if match else _printable(text)
-
-
-def _loan_id_of_key(key: bytes | None) -> str | None:
-    """The loan id in a record's key. A key is no column: one that is no id rejects nothing."""
-    text = (key or b"").decode("utf-8", "surrogateescape")
-    loan_id = _parse_loan_id(text) if len(text) <= _MAX_TEXT else None
-    return None if loan_id == _IMPOSSIBLE_TEXT else loan_id
-
-
-def _pattern(pattern: str) -> Callable[[str], str | None]:
-    """A parser of codes that match `pattern`, in either case, to upper case."""
-    compiled = re.compile(pattern, re.ASCII | re.IGNORECASE)
-
-    def parse(text: str) -> str | None:
-        code = _printable(text)
-        if code is None or code == _IMPOSSIBLE_TEXT:
-            return code
-        return code.upper() if compiled.fullmatch(code) else _IMPOSSIBLE_TEXT
-
-    return parse
-
-
-def _parse_purpose(text: str) -> str | None:
-    purpose = _printable(text)
-    return purpose.lower() if purpose else purpose
-
-
-_TEXT_PARSERS: dict[str, Callable[[str], str | None]] = {
-    "id": _parse_loan_id,
-    "purpose": _parse_purpose,
-    "grade": _pattern(r"[A-G]"),
-    "addr_state": _pattern(r"[A-Z]{2}"),
-    "home_ownership": _pattern(r"[A-Z_ ]+"),
-    "loan_status": _printable,
-}

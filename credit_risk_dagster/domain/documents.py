@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,15 +24,19 @@ class NamedDocument(Document):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
 
+    def content(self) -> dict[str, Any]:
+        """The content as plain mappings, lists and scalars."""
+        return self.model_dump(mode="json")
+
     @property
     def document(self) -> str:
         """The content as canonical JSON: equal contents have equal documents."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return json.dumps(self.content(), sort_keys=True, separators=(",", ":"))
 
     @property
     def yaml(self) -> str:
         """The content as a file that can be loaded again."""
-        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        text: str = yaml.safe_dump(self.content(), sort_keys=False)
         return text
 
     @property
@@ -43,6 +48,17 @@ class NamedDocument(Document):
     def version(self) -> str:
         """Name and short hash, for people: `lendingclub-v1@1a2b3c4d5e6f`."""
         return f"{self.name}@{self.content_hash[:12]}"
+
+
+Where = tuple[str | int, ...]
+
+
+class Problems(ValueError):
+    """What a validator found wrong, each with where it is below the validator's own place."""
+
+    def __init__(self, found: Sequence[tuple[Where, str]]) -> None:
+        super().__init__("; ".join(message for _, message in found))
+        self.found = found
 
 
 D = TypeVar("D", bound=NamedDocument)
@@ -58,46 +74,60 @@ def load_document(path: Path, kind: type[D], what: str, error_type: type[Platfor
         error_type: raised, with a message that names the file, the field and the fix, when the file
             is missing, is not YAML, or a field is missing, unknown or impossible.
     """
+    text = read_text(path, what, error_type)
+    return validate_document(
+        parse_content(text, str(path), what, error_type), str(path), kind, what, error_type
+    )
+
+
+def read_text(path: Path, what: str, error_type: type[PlatformError]) -> str:
+    """The text of a document; otherwise as `load_document`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise error_type(f"{what} {path} cannot be read: {error}") from error
-    return parse_document(text, str(path), kind, what, error_type)
 
 
-def parse_document(
-    text: str, origin: str, kind: type[D], what: str, error_type: type[PlatformError]
-) -> D:
-    """Validate a document.
+def parse_content(text: str, origin: str, what: str, error_type: type[PlatformError]) -> object:
+    """What a document contains, as plain mappings, lists and scalars.
 
     Args:
         text: YAML (JSON is YAML too).
         origin: where it comes from, for messages.
-        kind, what, error_type: as of `load_document`.
+        what, error_type: as of `load_document`.
     """
     try:
-        content = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2026-13-45
         raise error_type(f"{what} {origin} is not YAML: {' '.join(str(error).split())}") from error
-    return validate_document(content, origin, kind, what, error_type)
 
 
 def validate_document(
     content: object, origin: str, kind: type[D], what: str, error_type: type[PlatformError]
 ) -> D:
-    """Validate what a document contains, as plain mappings, lists and scalars.
+    """Validate what a document contains.
 
     Args:
-        origin, kind, what, error_type: as of `parse_document`.
+        origin, kind, what, error_type: as of `parse_content` and `load_document`.
     """
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'document'}: {_advice(problem, what)}"
-            for problem in error.errors()
+        wrong = "; ".join(
+            f"{'.'.join(map(str, where)) or 'document'}: {message}"
+            for where, message in problems(error, what)
         )
-        raise error_type(f"{what} {origin} is not valid: {problems}") from error
+        raise error_type(f"{what} {origin} is not valid: {wrong}") from error
+
+
+def problems(error: ValidationError, what: str) -> Iterator[tuple[Where, str]]:
+    """What is wrong, with where it is and what to do."""
+    for problem in error.errors():
+        found = problem.get("ctx", {}).get("error")
+        if isinstance(found, Problems):
+            yield from (((*problem["loc"], *where), message) for where, message in found.found)
+        else:
+            yield problem["loc"], _advice(problem, what)
 
 
 _ADVICE = {

@@ -32,7 +32,13 @@ class Event(msgspec.Struct, gc=False):
     addr_state: Any = None
     home_ownership: Any = None
     loan_status: Any = None
+    application_type: Any = None
+    annual_inc_joint: Any = None
+    dti_joint: Any = None
 
+
+# Of an id that a spreadsheet rounded: it may be any of many loans.
+ROUNDED_ID = "rounded:id"
 
 REQUIRED = ("loan_amnt", "annual_inc", "dti", "int_rate", "credit_history")
 
@@ -48,6 +54,7 @@ REASONS: tuple[str, ...] = (
     "invalid_json",
     "not_an_object",
     *(f"invalid_value:{field}" for field in Event.__struct_fields__),
+    ROUNDED_ID,
     *(f"missing_required:{field}" for field in REQUIRED),
     *UNSTORABLE,
 )

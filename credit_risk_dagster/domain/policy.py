@@ -1,25 +1,32 @@
-"""The credit policy: a validated YAML document, identified by its name and content hash."""
+"""The credit policy: a validated YAML document, identified by its name and content hash.
 
+A decision table, or the older form of four thresholds, which loads for ever: it is translated.
+"""
+
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
+from credit_risk_dagster.domain.decision import TIERS
+from credit_risk_dagster.domain.decision_table import (
+    DecisionTable,
+    Edges,
+    Policy,
+    Threshold,
+    ascending,
+)
 from credit_risk_dagster.domain.documents import (
     Document,
-    NamedDocument,
-    load_document,
-    parse_document,
+    parse_content,
+    read_text,
     validate_document,
 )
+from credit_risk_dagster.domain.unary import BANDS
 from credit_risk_dagster.errors import PlatformError
 
-BANDS = ("Low", "Moderate", "High", "Very High")
-TIERS = ("Low", "Elevated", "Watchlist")
-
-# Strict: `on`, which YAML reads as true, and "30" are no thresholds.
-Threshold = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
-Edges = tuple[Threshold, Threshold, Threshold]
+__all__ = ["BANDS", "TIERS", "DecisionTable", "Policy", "PolicyError", "Thresholds", "load_policy"]
 
 
 class PolicyError(PlatformError):
@@ -36,9 +43,7 @@ class BandEdges(Document):
     @field_validator("*")
     @classmethod
     def _ascending(cls, edges: Edges) -> Edges:
-        if not edges[0] < edges[1] < edges[2]:
-            raise ValueError(f"band edges must ascend, got {list(edges)}")
-        return edges
+        return ascending(edges)
 
 
 class EarlyWarning(Document):
@@ -50,23 +55,63 @@ class EarlyWarning(Document):
     inq_last_6mths_at_least: Threshold
 
 
-class Policy(NamedDocument):
-    """Bands, the early-warning rule and where Elevated begins."""
+class Thresholds(Policy):
+    """The older form: bands, the early-warning rule and where Elevated begins. A missing value
+    fires no rule, and the first borrower's figures decide on a joint application."""
 
     bands: BandEdges
     early_warning: EarlyWarning
     elevated_from: Literal["Moderate", "High", "Very High"]
 
-    @property
-    def reason_codes(self) -> tuple[str, str, str, str]:
-        """The early-warning reasons in their fixed order, with this policy's thresholds."""
+    @cached_property
+    def table(self) -> DecisionTable:
+        """The same policy as a decision table."""
+        return DecisionTable.model_validate(self._as_table())
+
+    def _as_table(self) -> dict[str, Any]:
         rule = self.early_warning
-        return (
-            f"DTI>={rule.dti_at_least:.15g}",
-            f"REVOL_UTIL>={rule.revol_util_at_least:.15g}",
-            f"DELINQ_2YRS>{rule.delinq_2yrs_above:.15g}",
-            f"INQ_LAST_6MTHS>={rule.inq_last_6mths_at_least:.15g}",
+        signals = {
+            "high-dti": ("stress", "dti", ">=", rule.dti_at_least),
+            "high-utilization": ("stress", "revol_util", ">=", rule.revol_util_at_least),
+            "delinquent": ("behaviour", "delinq_2yrs", ">", rule.delinq_2yrs_above),
+            "asking": ("behaviour", "inq_last_6mths", ">=", rule.inq_last_6mths_at_least),
+        }
+        beside = {"stress": ["{}", "behaviour"], "behaviour": ["stress", "{}"]}
+        rules: list[dict[str, Any]] = [
+            {
+                "id": name,
+                "when": {"holds": [condition.format(name) for condition in beside[group]]},
+                "tier": "Watchlist",
+                "reason": f"{column.upper()}{relation}{threshold:.15g}",
+                "words": f"{column} {relation} {threshold:g}, with a signal of the other kind",
+                "missing": "ignore",
+            }
+            for name, (group, column, relation, threshold) in signals.items()
+        ]
+        at_least = f">= {self.elevated_from}"
+        rules.append(
+            {
+                "id": "elevated",
+                "when": {"any": [{"band(dti)": at_least}, {"band(revol_util)": at_least}]},
+                "tier": "Elevated",
+                "words": f"The band of the DTI or of the utilization is {self.elevated_from}",
+                "missing": "ignore",
+            }
         )
+        conditions: dict[str, Any] = {
+            name: {column: f"{relation} {threshold!r}"}
+            for name, (_, column, relation, threshold) in signals.items()
+        }
+        for group in beside:
+            names = [name for name, (of, *_) in signals.items() if of == group]
+            conditions[group] = {"any": [{"holds": name} for name in names]}
+        return {
+            "name": self.name,
+            "joint": "primary",
+            "bands": self.bands.model_dump(),
+            "conditions": conditions,
+            "rules": rules,
+        }
 
 
 def load_policy(path: Path) -> Policy:
@@ -75,7 +120,7 @@ def load_policy(path: Path) -> Policy:
     Raises:
         PolicyError: the file is missing, is not YAML, or a field is missing, unknown or impossible.
     """
-    return load_document(path, Policy, "policy", PolicyError)
+    return parse_policy(read_text(path, "policy", PolicyError), str(path))
 
 
 def parse_policy(text: str, origin: str) -> Policy:
@@ -87,7 +132,7 @@ def parse_policy(text: str, origin: str) -> Policy:
     Raises:
         PolicyError: it is not YAML, or a field is missing, unknown or impossible.
     """
-    return parse_document(text, origin, Policy, "policy", PolicyError)
+    return validate_policy(parse_content(text, origin, "policy", PolicyError), origin)
 
 
 def validate_policy(content: object, origin: str) -> Policy:
@@ -96,4 +141,9 @@ def validate_policy(content: object, origin: str) -> Policy:
     Raises:
         PolicyError: a field is missing, unknown or impossible.
     """
-    return validate_document(content, origin, Policy, "policy", PolicyError)
+    return validate_document(content, origin, form_of(content), "policy", PolicyError)
+
+
+def form_of(content: object) -> type[Policy]:
+    """Which form a document has: a table has rules."""
+    return DecisionTable if isinstance(content, dict) and "rules" in content else Thresholds

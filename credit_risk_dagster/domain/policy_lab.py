@@ -1,6 +1,6 @@
 """The policy lab: what a candidate policy would have decided, compared with the active one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from credit_risk_dagster.domain.cleaning import Floats
+from credit_risk_dagster.domain.decision import WATCHLIST, Codes, Decisions, decide
 from credit_risk_dagster.domain.intervals import Interval, paired_difference, share
 from credit_risk_dagster.domain.model.outcome import Outcome
 from credit_risk_dagster.domain.policy import TIERS, Policy
-from credit_risk_dagster.domain.scoring import WATCHLIST, Codes, decide
+from credit_risk_dagster.domain.unary import NUMBERS
+from credit_risk_dagster.errors import PlatformError
 
 UNKNOWN, GOOD, BAD = range(3)
 _OUTCOMES: Final = 3
@@ -29,33 +31,35 @@ class Applications:
     """Scored applications, newest first; every array has shape (n,), and NaN is missing.
 
     Attributes:
-        dti, revol_util, int_rate: percent.
-        delinq_2yrs, inq_last_6mths: counts.
-        loan_amnt: USD.
+        numbers: those that the policies need, by name, and `loan_amnt` (USD); `dti` and
+            `annual_inc` are those that decided, whatever a policy reads.
+        of_two: where there are two borrowers.
         outcome: `BAD`, `GOOD` or `UNKNOWN`.
     """
 
-    dti: Floats
-    revol_util: Floats
-    int_rate: Floats
-    delinq_2yrs: Floats
-    inq_last_6mths: Floats
-    loan_amnt: Floats
+    numbers: Mapping[str, Floats]
+    of_two: npt.NDArray[np.bool_]
     outcome: Codes
 
     def __len__(self) -> int:
-        return len(self.dti)
+        return len(self.outcome)
 
-    def tiers(self, policy: Policy) -> Codes:
-        """What a policy makes of them, as positions in `TIERS`."""
-        return decide(
-            policy,
-            dti=self.dti,
-            revol_util=self.revol_util,
-            int_rate=self.int_rate,
-            delinq_2yrs=self.delinq_2yrs,
-            inq_last_6mths=self.inq_last_6mths,
-        ).tier
+    def __getitem__(self, positions: npt.NDArray[np.intp]) -> "Applications":
+        some = {name: values[positions] for name, values in self.numbers.items()}
+        return Applications(some, self.of_two[positions], self.outcome[positions])
+
+    def decisions(self, policy: Policy) -> Decisions:
+        """What a policy says of them; whoever's figures decided then, by those that it reads."""
+        program = policy.program
+        columns = dict(self.numbers)
+        for name in ("dti", "annual_inc"):
+            if name in columns:
+                own = np.where(self.of_two, columns[f"{name}_primary"], columns[name])
+                joint = columns[f"{name}_joint"]
+                combined = program.joint == "combined"
+                use_joint = self.of_two & ~np.isnan(joint) if combined else False
+                columns[name] = np.where(use_joint, joint, own)
+        return decide(program, columns)
 
 
 @dataclass(frozen=True)
@@ -170,10 +174,34 @@ class Comparison:
         return Verdict(outcomes.sum(axis=1), self.amounts.sum(axis=other), outcomes)
 
 
+class NotInTheLab(PlatformError):
+    """A policy reads what the lab does not have."""
+
+
+def lab_numbers(*policies: Policy) -> frozenset[str]:
+    """The numbers that the policies need of applications.
+
+    Raises:
+        NotInTheLab: they need other inputs, too.
+    """
+    found = frozenset({"loan_amnt", "dti_primary", "dti_joint"})
+    for policy in policies:
+        needed = policy.program.columns | policy.program.bands.keys()
+        if others := sorted(needed - NUMBERS.keys()):
+            raise NotInTheLab(
+                f"policy {policy.name} reads {', '.join(others)}, and the lab compares by numbers: "
+                "try it by `credit-risk rebuild --into trial`"
+            )
+        found |= needed
+    if "annual_inc" in found:
+        found |= {"annual_inc_primary", "annual_inc_joint"}
+    return found
+
+
 def compare(applications: Applications, active: Policy, candidate: Policy) -> Comparison:
     """Let both policies decide on the applications."""
-    before, after = applications.tiers(active), applications.tiers(candidate)
-    return tally(before, after, applications.loan_amnt, applications.outcome)
+    before, after = (applications.decisions(policy).tier for policy in (active, candidate))
+    return tally(before, after, applications.numbers["loan_amnt"], applications.outcome)
 
 
 def tally(before: Codes, after: Codes, loan_amnt: Floats, outcome: Codes) -> Comparison:

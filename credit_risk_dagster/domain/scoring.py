@@ -2,79 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress, product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from credit_risk_dagster.domain.cleaning import CleanApplications, Floats, Texts, clean
+from credit_risk_dagster.domain.cleaning import FIGURES, CleanApplications, clean
+from credit_risk_dagster.domain.decision import OUTCOMES, TIERS, Codes, Decisions, decide
 from credit_risk_dagster.domain.events import ACCEPTED, REASONS, DecodedEvents, decode, reason_code
 from credit_risk_dagster.domain.pd import PdModel
-from credit_risk_dagster.domain.policy import BANDS, TIERS, Policy
-
-Codes = npt.NDArray[np.int8]
-
-LOW, ELEVATED, WATCHLIST = range(len(TIERS))
-NO_BAND = -1
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """What the policy says of n applications; every array has shape (n,).
-
-    Attributes:
-        dti_band, util_band, rate_band: position in `BANDS`, `NO_BAND` where the value is missing.
-        tier: position in `TIERS`.
-        reasons: bit i set when the policy's reason i fired; 0 without an early warning.
-    """
-
-    dti_band: Codes
-    util_band: Codes
-    rate_band: Codes
-    tier: Codes
-    reasons: Codes
-
-    @property
-    def early_warning(self) -> npt.NDArray[np.bool_]:
-        return self.tier == WATCHLIST
-
-
-def decide(
-    policy: Policy,
-    *,
-    dti: Floats,
-    revol_util: Floats,
-    int_rate: Floats,
-    delinq_2yrs: Floats,
-    inq_last_6mths: Floats,
-) -> Decisions:
-    """Apply a policy to columns of features (NaN is missing, and never fires a rule)."""
-    rule = policy.early_warning
-    fired = (
-        dti >= rule.dti_at_least,
-        revol_util >= rule.revol_util_at_least,
-        delinq_2yrs > rule.delinq_2yrs_above,
-        inq_last_6mths >= rule.inq_last_6mths_at_least,
-    )
-    early_warning = (fired[0] | fired[1]) & (fired[2] | fired[3])
-    reasons = sum((flag.astype(np.int8) << bit) for bit, flag in enumerate(fired))
-    dti_band = _bands(dti, policy.bands.dti)
-    util_band = _bands(revol_util, policy.bands.revol_util)
-    elevated = np.maximum(dti_band, util_band) >= BANDS.index(policy.elevated_from)
-    return Decisions(
-        dti_band=dti_band,
-        util_band=util_band,
-        rate_band=_bands(int_rate, policy.bands.int_rate),
-        tier=np.where(early_warning, WATCHLIST, np.where(elevated, ELEVATED, LOW)).astype(np.int8),
-        reasons=np.where(early_warning, reasons, 0).astype(np.int8),
-    )
-
-
-def _bands(values: Floats, edges: Sequence[float]) -> Codes:
-    codes = np.searchsorted(edges, values, side="left")  # left: the upper edge is inclusive
-    return np.where(np.isnan(values), NO_BAND, codes).astype(np.int8)
+from credit_risk_dagster.domain.policy import Policy
+from credit_risk_dagster.domain.texts import Texts
+from credit_risk_dagster.domain.unary import BANDS
 
 
 @dataclass(frozen=True)
@@ -148,28 +88,25 @@ def assess(events: DecodedEvents, policy: Policy, model: PdModel | None = None) 
     With a model, `scored` has its columns too (see `PdModel.score`). The policy decides and the
     model only adds: when it fails, for whatever reason, the batch is scored without it.
     """
-    applications = clean(events)
-    numbers = applications.numbers
-    decisions = decide(
-        policy,
-        **{
-            name: numbers[name]
-            for name in ("dti", "revol_util", "int_rate", "delinq_2yrs", "inq_last_6mths")
-        },
-    )
+    program = policy.program
+    applications = clean(events, program.joint)
+    columns = applications.columns()
     accepted = applications.reasons == ACCEPTED
-    scored = _to_arrow(applications, decisions, policy)
-    tiers = decisions.tier
-    if not accepted.all():
-        scored = scored.filter(pa.array(accepted))
-        tiers = tiers[accepted]
-    scored, model_error = _add_pd(scored, model)
+    scored, model_error = _add_pd(_some(_to_arrow(applications), accepted), model)
+    if "pd" in program.columns:
+        columns["pd"] = np.full(len(accepted), np.nan)
+        if "pd" in scored.schema.names:
+            columns["pd"][accepted] = scored["pd"].to_numpy(zero_copy_only=False)
+    decisions = decide(program, columns)
+    decided = _some(_decided(decisions), accepted)
+    for name in decided.schema.names:
+        scored = scored.append_column(name, decided[name])
     rejected_at = np.flatnonzero(~accepted)
     return Assessment(
         loan_ids=applications.texts["loan_id"],
         scored=scored,
         scored_at=np.flatnonzero(accepted),
-        tiers=tiers,
+        tiers=decisions.tier[accepted],
         rejected_at=rejected_at,
         reasons=applications.reasons[rejected_at],
         model_error=model_error,
@@ -188,12 +125,18 @@ def _add_pd(scored: pa.RecordBatch, model: PdModel | None) -> tuple[pa.RecordBat
     return scored, None
 
 
+# Of the bands, those that a row has.
+BAND_COLUMNS = {"dti_band": "dti", "util_band": "revol_util", "rate_band": "int_rate"}
 FEATURES = (
     *("loan_amnt", "annual_inc", "dti", "int_rate", "revol_util", "delinq_2yrs"),
     *("inq_last_6mths", "credit_history_years", "emp_length_yrs", "term_months"),
-    *("purpose", "grade", "addr_state", "home_ownership"),
+    *("purpose", "grade", "addr_state", "home_ownership", "application_type"),
+    *("annual_inc_primary", "dti_primary", "annual_inc_joint", "dti_joint"),
 )
-_DECISION = ("risk_tier", "early_warning", "reasons", "dti_band", "util_band", "rate_band")
+_DECISION = (
+    *("risk_tier", "recommendation", "early_warning", "reasons", "figures"),
+    *BAND_COLUMNS,
+)
 
 
 def answers(
@@ -235,9 +178,7 @@ def answers(
     return replies
 
 
-def _to_arrow(
-    applications: CleanApplications, decisions: Decisions, policy: Policy
-) -> pa.RecordBatch:
+def _to_arrow(applications: CleanApplications) -> pa.RecordBatch:
     numbers, texts = applications.numbers, applications.texts
     columns: dict[str, pa.Array] = {
         "event_time": pa.array(applications.event_time, pa.timestamp("us")).cast(
@@ -247,17 +188,26 @@ def _to_arrow(
     }
     columns |= {name: pa.array(values, from_pandas=True) for name, values in numbers.items()}
     columns |= {name: pa.array(values, pa.string()) for name, values in texts.items()}
-    bands = pa.array([*BANDS, None], pa.string())  # NO_BAND is -1: the last entry
-    for name in ("dti_band", "util_band", "rate_band"):
-        columns[name] = bands.take(pa.array(getattr(decisions, name) % len(bands)))
-    columns["early_warning"] = pa.array(decisions.early_warning)
-    columns["risk_tier"] = pa.array(TIERS, pa.string()).take(pa.array(decisions.tier))
-    columns["reasons"] = _reason_sets(policy).take(pa.array(decisions.reasons))
+    columns["figures"] = _named(FIGURES, applications.figures)
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _reason_sets(policy: Policy) -> pa.Array:
-    """The reasons of every possible bit set, so that a batch takes its own from 16 arrays."""
-    codes = policy.reason_codes
-    flags = product((False, True), repeat=len(codes))  # counts up, last position fastest
-    return pa.array([list(compress(codes, bits[::-1])) for bits in flags], pa.list_(pa.string()))
+def _some(rows: pa.RecordBatch, which: npt.NDArray[np.bool_]) -> pa.RecordBatch:
+    return rows if which.all() else rows.filter(pa.array(which))
+
+
+def _decided(decisions: Decisions) -> pa.RecordBatch:
+    columns = {
+        column: _named(BANDS, decisions.bands[number]) for column, number in BAND_COLUMNS.items()
+    }
+    columns["early_warning"] = pa.array(decisions.early_warning)
+    columns["risk_tier"] = _named(TIERS, decisions.tier)
+    columns["recommendation"] = _named(OUTCOMES, decisions.outcome)
+    columns["reasons"] = decisions.reasons()
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _named(names: Sequence[str], codes: Codes) -> pa.Array:
+    """The names of codes; -1, the last entry, has none."""
+    named = pa.array([*names, None], pa.string())
+    return named.take(pa.array(codes % len(named)))

@@ -11,6 +11,7 @@ import streamlit as st
 
 from credit_risk_dagster.domain.model.outcome import BUILTIN_OUTCOMES, load_outcome
 from credit_risk_dagster.domain.policy import Policy, parse_policy
+from credit_risk_dagster.domain.unary import NUMBERS
 from dashboard.data.connection import Snapshot, snapshot
 from resources.postgres.columns import Columns, read_columns
 
@@ -23,8 +24,7 @@ LAB_SIZES = (10_000, 100_000, 1_000_000)
 LAB_ROWS = 100
 _POSTGRES_EPOCH = pd.Timestamp("2000-01-01", tz="UTC")
 _LAB_COLUMNS = {
-    **dict.fromkeys(("dti", "revol_util", "int_rate", "delinq_2yrs", "inq_last_6mths"), "f8"),
-    "loan_amnt": "f8",
+    "of_two": "i2",
     "status": "i2",
     "source_id": "i4",
     "partition": "i4",
@@ -38,15 +38,14 @@ class LabSample:
     """The newest applications, for the policy lab; every array has shape (n,), newest first.
 
     Attributes:
-        active: the policy that scored last; None when nothing was scored yet.
-        features: the columns that `policy_lab.Applications` has of them.
+        numbers, of_two: as `policy_lab.Applications` has them.
         status: positions in `STATUSES`; 0 is any other.
         keys: `source_id`, `partition`, `offset` and `scored_at` (microseconds since 2000).
     """
 
     as_of: pd.Timestamp
-    active: Policy | None
-    features: Columns
+    numbers: Columns
+    of_two: npt.NDArray[np.bool_]
     status: npt.NDArray[np.int16]
     keys: Columns
 
@@ -55,41 +54,53 @@ class LabSample:
         return _POSTGRES_EPOCH + pd.Timedelta(int(self.keys["scored_at"][position]), "us")
 
 
+@st.cache_data(ttl=5, show_spinner=False)
+def active_policy() -> Policy | None:
+    """The policy that scored last; None when nothing was scored yet."""
+    with snapshot() as db:
+        document = db.one("""
+            SELECT (SELECT document FROM policies WHERE policy_id =
+                (SELECT policy_id FROM batches ORDER BY committed_at DESC LIMIT 1)) AS document
+        """)["document"]
+    return document and parse_policy(document, "of the newest batch")
+
+
 @st.cache_resource(scope="session", max_entries=1, show_spinner="Reading the applications")
-def lab_sample(applications: int, reading: int) -> LabSample:
+def lab_sample(applications: int, reading: int, numbers: frozenset[str]) -> LabSample:
     """Read the newest applications, once for each session and `reading`.
 
-    It takes about 75 bytes an application, which the session keeps until it asks for others.
+    It takes about 110 bytes an application, which the session keeps until it asks for others.
+
+    Args:
+        numbers: of which columns.
     """
+    kinds = dict.fromkeys(sorted(numbers), "f8") | _LAB_COLUMNS
+    read = ", ".join(f"coalesce({name}, 'NaN')" for name in sorted(numbers & NUMBERS.keys()))
     with snapshot() as db:
-        active = db.one("""
-            SELECT now() AS as_of, (SELECT document FROM policies WHERE policy_id =
-                (SELECT policy_id FROM batches ORDER BY committed_at DESC LIMIT 1)) AS document
-        """)
+        as_of = db.one("SELECT now() AS as_of")["as_of"]
         db.connection.execute("SET LOCAL statement_timeout = '60s'")
         since = _lab_start(db, applications)
         columns = read_columns(
             db.connection,
-            """
-            SELECT dti, coalesce(revol_util, 'NaN'), int_rate, coalesce(delinq_2yrs, 'NaN'),
-                   coalesce(inq_last_6mths, 'NaN'), loan_amnt,
+            f"""
+            SELECT {read}, (figures IS NOT NULL)::int::int2,
                    coalesce(array_position(%(statuses)s::text[], loan_status), 0)::int2,
                    source_id, partition, "offset", scored_at
               FROM scored_applications
              WHERE scored_at >= %(since)s
-            """,
+            """,  # noqa: S608 (names of NUMBERS)
             {"since": since, "statuses": list(STATUSES[1:])},
-            _LAB_COLUMNS,
+            kinds,
         )
     newest = np.lexsort((columns["offset"], columns["scored_at"]))[::-1][:applications]
-    for name in _LAB_COLUMNS:  # one by one: there is never a second copy of all
+    for name in kinds:  # one by one: there is never a second copy of all
         columns[name] = columns[name][newest]
     keys = {name: columns.pop(name) for name in ("source_id", "partition", "offset", "scored_at")}
     return LabSample(
-        as_of=pd.Timestamp(active["as_of"]),
-        active=active["document"] and parse_policy(active["document"], "of the newest batch"),
+        as_of=pd.Timestamp(as_of),
         status=columns.pop("status"),
-        features=columns,
+        of_two=columns.pop("of_two").astype(np.bool_),
+        numbers=columns,
         keys=keys,
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from credit_risk_dagster.domain.policy import Policy
+from credit_risk_dagster.domain.policy import parse_policy
 from dashboard.data.connection import snapshot
 from dashboard.data.segments import AMOUNTS_FROM, EVERYTHING, Segment
 
@@ -100,14 +100,16 @@ def watchlist_csv(flagged: Flagged) -> bytes:
     where, parameters = _flagged(flagged)
     texts = ", ".join(
         f"CASE WHEN {name} ~ '^[-=+@\\t\\r]' THEN '''' || {name} ELSE {name} END AS {name}"
-        for name in ("loan_id", "purpose", "grade", "addr_state")
+        for name in ("loan_id", "purpose", "grade", "addr_state", "application_type")
     )
     query = f"""
         COPY (
             SELECT source_id, partition, "offset", scored_at, {texts}, risk_tier, loan_amnt,
                    annual_inc, dti, int_rate, revol_util, delinq_2yrs, inq_last_6mths,
                    credit_history_years, term_months, dti_band, util_band, rate_band,
-                   array_to_string(reasons, '; ') AS reasons, pd, policy_id, model_id,
+                   array_to_string(reasons, '; ') AS reasons, recommendation, figures,
+                   annual_inc_primary, dti_primary, annual_inc_joint, dti_joint,
+                   pd, policy_id, model_id,
                    {_REVIEWED} AS reviewed
               FROM scored_applications s WHERE {where}
              ORDER BY {SORTS[flagged.sort]}, scored_at DESC, source_id, partition, "offset" DESC
@@ -162,7 +164,7 @@ def reason_codes() -> tuple[str, ...]:
     """The reasons of every policy that ever scored."""
     with snapshot() as db:
         rows = db.rows("SELECT document FROM policies ORDER BY policy_id")
-        policies = [Policy.model_validate_json(row["document"]) for row in rows]
+        policies = [parse_policy(row["document"], "of an earlier batch") for row in rows]
         return tuple(dict.fromkeys(code for policy in policies for code in policy.reason_codes))
 
 

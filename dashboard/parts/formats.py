@@ -8,13 +8,14 @@ UNKNOWN = "–"
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
 _MAGNITUDES = ((1e9, " B"), (1e6, " M"), (1e3, " K"))
-_REASON = re.compile(r"([A-Z0-9_]+)(>=|>)([0-9.]+)")
-_RELATIONS = {">=": "≥", ">": ">"}
+_REASON = re.compile(r"([A-Z0-9_]+)(>=|<=|>|<|=)([0-9.]+)")
+_RELATIONS = {">=": "≥", ">": ">", "<=": "≤", "<": "<", "=": "="}
 _FEATURES = {
     "DTI": ("DTI", " %"),
     "REVOL_UTIL": ("Utilization", " %"),
     "DELINQ_2YRS": ("Delinquencies", ""),
     "INQ_LAST_6MTHS": ("Inquiries", ""),
+    "ANNUAL_INC": ("Annual income", " $"),
 }
 
 
@@ -87,12 +88,16 @@ def age(seconds: float) -> str:
 
 
 def reason(code: str) -> str:
-    """`REVOL_UTIL>=80` as `Utilization ≥ 80 %`; a code of another kind as it is."""
+    """`REVOL_UTIL>=80` as `Utilization ≥ 80 %`, `MISSING:DTI` as `Missing: DTI`; a code of another
+    kind as it is."""
+    if code.startswith("MISSING:"):
+        column = code.removeprefix("MISSING:").lower()
+        return f"Missing: {feature(column)}"
     match = _REASON.fullmatch(code)
     if match is None or match[1] not in _FEATURES:
         return code
-    feature, unit = _FEATURES[match[1]]
-    return f"{feature} {_RELATIONS[match[2]]} {match[3]}{unit}"
+    name, unit = _FEATURES[match[1]]
+    return f"{name} {_RELATIONS[match[2]]} {match[3]}{unit}"
 
 
 def words(code: str | None) -> str:

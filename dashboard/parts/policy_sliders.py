@@ -1,6 +1,6 @@
 """The candidate of the Policy lab: sliders for the numbers of a policy, and files in and out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,15 @@ from credit_risk_dagster.domain.policy import (
     parse_policy,
     validate_policy,
 )
+from credit_risk_dagster.domain.policy_diff import differences
+from credit_risk_dagster.domain.unary import NUMBERS, kind_of, parse_test
 from dashboard.parts import formats
 
 _MAX_UPLOAD_MB = 1
-_PROBLEM, _CEILINGS = "lab_problem", "lab_ceilings"
+_PROBLEM, _BASE = "lab_problem", "lab_base"
+_CEILINGS = {"dti": 60.0, "revol_util": 120.0, "int_rate": 40.0, "pd": 1.0}
+_KEYS = {"revol_util": "util", "delinq_2yrs": "delinq", "inq_last_6mths": "inq"}
+_RELATIONS = {">=": "at least", ">": "more than", "<=": "at most", "<": "less than", "=": "is"}
 
 
 @dataclass(frozen=True)
@@ -25,50 +30,84 @@ class Dial:
 
     Attributes:
         key: of the slider; also its name in the page's address.
-        path: where the number is in the policy's document.
-        ceiling: where the slider ends, unless a policy has more.
+        column: the input that the number is of.
+        path: where the number, or the test with it, is in the policy's document.
+        value: what it is.
+        relation: of a test; empty of a band's edge.
     """
 
     key: str
     label: str
+    column: str
     path: tuple[str | int, ...]
-    ceiling: float
-    step: float = 0.5
-    format: str = "%g %%"
+    value: float
+    relation: str = ""
+
+    @property
+    def ceiling(self) -> float:
+        """Where the slider ends."""
+        return max(_CEILINGS.get(self.column, 10.0), self.value, 2 * self.value - 60)
+
+    @property
+    def of_percent(self) -> bool:
+        return self.column in ("dti", "revol_util", "int_rate")
 
 
-def _dial(key: str, label: str, field: str, ceiling: float) -> Dial:
-    return Dial(key, label, ("early_warning", field), ceiling)
+def dials(policy: Policy) -> list[Dial]:
+    """Every number of a policy: of the tests with one number, then of the edges of the bands."""
+    content = policy.table.content()
+    found: list[Dial] = []
+    taken: dict[str, int] = {}
+    for path, column, comparison in _tests(content):
+        operand = comparison.operand
+        assert isinstance(operand, float)  # noqa: S101 (see _tests)
+        words = _RELATIONS[comparison.relation]
+        of = column.removeprefix("band(").removesuffix(")")
+        key = f"{_KEYS.get(of, of)}{'' if of == column else '_band'}_{words.replace(' ', '_')}"
+        key = key.replace("more_than", "above").replace("less_than", "below")
+        taken[key] = taken.get(key, 0) + 1
+        key = key if taken[key] == 1 else f"{key}_{taken[key]}"
+        label = f"{formats.feature(of)}{'' if of == column else ' band'}, {words}"
+        found.append(Dial(key, label, column, path, operand, comparison.relation))
+    for name, edges in content["bands"].items():
+        for at, edge in enumerate(edges):
+            label = f"{BANDS[at]} up to"
+            found.append(Dial(f"{name}_{at + 1}", label, name, ("bands", name, at), float(edge)))
+    return found
 
 
-def _count_dial(key: str, label: str, field: str) -> Dial:
-    return Dial(key, label, ("early_warning", field), 10, 1, "%g")
+def _tests(content: Any, path: tuple[str | int, ...] = ()) -> Iterator[Any]:
+    """The tests that compare a number, or a band, with one number; and where they are."""
+    if not path:
+        for key in ("conditions", "rules"):
+            yield from _tests(content.get(key, {}), (key,))
+    elif isinstance(content, list):
+        for at, part in enumerate(content):
+            yield from _tests(part, (*path, at))
+    elif isinstance(content, dict):
+        for key, part in content.items():
+            number = key.removeprefix("band(").removesuffix(")")
+            if number in NUMBERS and isinstance(part, str):
+                test = parse_test(key, part)
+                if len(test.either) == 1 and len(test.either[0]) == 1 and not test.negated:
+                    (comparison,) = test.either[0]
+                    if isinstance(comparison.operand, float) and comparison.relation != "!=":
+                        yield (*path, key), key, comparison
+            else:
+                yield from _tests(part, (*path, key))
 
 
-STRESS = (
-    _dial("dti_at_least", "DTI, at least", "dti_at_least", 60),
-    _dial("util_at_least", "Utilization, at least", "revol_util_at_least", 120),
-)
-BEHAVIOUR = (
-    _count_dial("delinq_above", "Delinquencies in 2 years, more than", "delinq_2yrs_above"),
-    _count_dial("inq_at_least", "Inquiries in 6 months, at least", "inq_last_6mths_at_least"),
-)
-_BANDED = {"dti": ("DTI", 60.0), "revol_util": ("Utilization", 120.0), "int_rate": ("Rate", 40.0)}
-EDGES = {
-    title: tuple(
-        Dial(f"{name}_{i + 1}", f"{BANDS[i]} up to", ("bands", name, i), ceiling)
-        for i in range(len(BANDS) - 1)
-    )
-    for name, (title, ceiling) in _BANDED.items()
-}
-DIALS = (*STRESS, *BEHAVIOUR, *(dial for dials in EDGES.values() for dial in dials))
+def base(active: Policy) -> Policy:
+    """The policy that the sliders begin with: the active one, or one that was uploaded."""
+    found: Policy = st.session_state.get(_BASE) or active
+    return found
 
 
 def controls(active: Policy) -> Policy | None:
     """Draw the sliders; the candidate that they describe, None when it is not valid."""
     with st.container(border=True):
         st.header("Candidate", anchor=False)
-        content = _thresholds(active)
+        content = _thresholds(base(active))
         content["name"] = st.text_input(
             "Name of the candidate",
             f"{active.name[:52]}-candidate",
@@ -81,43 +120,59 @@ def controls(active: Policy) -> Policy | None:
     return candidate
 
 
-def _thresholds(active: Policy) -> dict[str, Any]:
-    """The document of the active policy with what the sliders say."""
-    ceilings = st.session_state.setdefault(_CEILINGS, _ceilings(active))
-    content = active.model_dump(mode="json")
-
-    def draw(*dials: Dial) -> None:
-        for dial in dials:
-            value = st.slider(
-                dial.label,
-                0.0,
-                ceilings[dial.key],
-                _at(content, dial.path),
-                float(dial.step),
-                dial.format,
-                key=dial.key,
-                bind="query-params",
-            )
-            _put(content, dial.path, value)
-
-    st.markdown("**Early warning**: a stress signal")
-    draw(*STRESS)
-    st.markdown("and a behaviour signal")
-    draw(*BEHAVIOUR)
-    choices = BANDS[1:]
-    content["elevated_from"] = st.selectbox(
-        "Elevated from the DTI or utilization band",
-        choices,
-        choices.index(active.elevated_from),
-        key="elevated_from",
-        bind="query-params",
-    )
+def _thresholds(policy: Policy) -> dict[str, Any]:
+    """The document of a policy with what the sliders say."""
+    content = policy.table.content()
+    found = dials(policy)
+    st.markdown("**Rules**")
+    for dial in found:
+        if dial.relation:
+            _draw(content, dial)
     with st.expander("Bands"):
-        for tab, dials in zip(st.tabs(list(EDGES)), EDGES.values(), strict=True):
+        for tab, name in zip(
+            st.tabs([*map(formats.feature, content["bands"])]), content["bands"], strict=True
+        ):
             with tab:
-                draw(*dials)
-        st.caption("The bands of the rate decide nothing: they describe an application.")
+                for dial in found:
+                    if dial.path[:2] == ("bands", name):
+                        _draw(content, dial)
+        st.caption("A band decides where a rule asks for it; the others describe an application.")
+    if content != policy.table.content():
+        content.pop("examples", None)  # they are of the policy as it was
     return content
+
+
+def _draw(content: dict[str, Any], dial: Dial) -> None:
+    if kind_of(dial.column) == "band":
+        chosen = st.selectbox(dial.label, BANDS, int(dial.value), key=dial.key, bind="query-params")
+        value = float(BANDS.index(chosen))
+    else:
+        counted = dial.relation and not dial.of_percent and dial.column != "pd"
+        value = st.slider(
+            dial.label,
+            0.0,
+            dial.ceiling,
+            dial.value,
+            1.0 if counted else 0.01 if dial.column == "pd" else 0.5,
+            "%g %%" if dial.of_percent else "%g",
+            key=dial.key,
+            bind="query-params",
+        )
+    if value == dial.value:
+        return
+    if not dial.relation:
+        _put(content, dial.path, value)
+        return
+    written = _RELATIONS_OF[dial.relation] + (
+        BANDS[int(value)] if kind_of(dial.column) == "band" else f"{value:.15g}"
+    )
+    _put(content, dial.path, written)
+    for rule in content["rules"]:  # a reason that names the number names the new one
+        if rule.get("reason") == f"{dial.column.upper()}{dial.relation}{dial.value:.15g}":
+            rule["reason"] = f"{dial.column.upper()}{dial.relation}{value:.15g}"
+
+
+_RELATIONS_OF = {relation: "" if relation == "=" else f"{relation} " for relation in _RELATIONS}
 
 
 def _files(candidate: Policy | None, name: str, active: Policy) -> None:
@@ -157,21 +212,10 @@ def _files(candidate: Policy | None, name: str, active: Policy) -> None:
 
 def changes(active: Policy, candidate: Policy) -> str:
     """What the candidate has otherwise, in words."""
-    before, after = (policy.model_dump(mode="json") for policy in (active, candidate))
-    titles = {dial.key: dial.label for dial in (*STRESS, *BEHAVIOUR)}
-    for feature, dials in EDGES.items():
-        titles |= {dial.key: f"{feature} band {dial.label}" for dial in dials}
-    changed = [
-        f"{titles[dial.key]} {_at(before, dial.path):g} → **{_at(after, dial.path):g}**"
-        for dial in DIALS
-        if _at(before, dial.path) != _at(after, dial.path)
-    ]
-    if active.elevated_from != candidate.elevated_from:
-        changed.append(f"Elevated from {active.elevated_from} → **{candidate.elevated_from}**")
-    against = f"against the active policy `{active.version}`"
-    if not changed:
+    found = differences(active, candidate)
+    if not found:
         return f"The candidate decides as the active policy `{active.version}`. Move a threshold."
-    return f"{'; '.join(changed)}, {against}"
+    return f"{formats.plain('; '.join(found))}, against the active policy `{active.version}`"
 
 
 def _validated(content: dict[str, Any]) -> Policy | None:
@@ -183,7 +227,7 @@ def _validated(content: dict[str, Any]) -> Policy | None:
 
 
 def _uploaded(active: Policy) -> None:
-    """Set the sliders to the uploaded policy, or say what is wrong with it."""
+    """Begin with the uploaded policy, or say what is wrong with it."""
     st.session_state[_PROBLEM] = None
     file = st.session_state["lab_upload"]
     if file is None:  # it was taken away again
@@ -199,32 +243,15 @@ def _uploaded(active: Policy) -> None:
 
 
 def _show_policy(policy: Policy, active: Policy) -> None:
-    content = policy.model_dump(mode="json")
-    st.session_state[_CEILINGS] = _ceilings(policy, active)
-    for dial in DIALS:
-        st.session_state[dial.key] = _at(content, dial.path)
-    st.session_state["elevated_from"] = policy.elevated_from
+    st.session_state[_BASE] = policy
+    for dial in dials(policy):
+        band = kind_of(dial.column) == "band"
+        st.session_state[dial.key] = BANDS[int(dial.value)] if band else dial.value
     if policy != active:
         st.session_state["policy"] = policy.name
 
 
-def _ceilings(*policies: Policy) -> dict[str, float]:
-    """Where each slider ends: no policy that is shown is beyond it."""
-    contents = [policy.model_dump(mode="json") for policy in policies]
-    return {
-        dial.key: max(float(dial.ceiling), *(_at(content, dial.path) for content in contents))
-        for dial in DIALS
-    }
-
-
-def _at(content: Mapping[str, Any], path: tuple[str | int, ...]) -> float:
-    value: Any = content
-    for step in path:
-        value = value[step]
-    return float(value)
-
-
-def _put(content: dict[str, Any], path: tuple[str | int, ...], value: float) -> None:
+def _put(content: dict[str, Any], path: tuple[str | int, ...], value: float | str) -> None:
     *parents, last = path
     inner: Any = content
     for step in parents:

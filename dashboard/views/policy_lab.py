@@ -12,11 +12,12 @@ from credit_risk_dagster.domain.policy import TIERS, Policy
 from credit_risk_dagster.domain.policy_lab import (
     Applications,
     Comparison,
+    NotInTheLab,
     Verdict,
     compare,
+    lab_numbers,
     outcome_codes,
 )
-from credit_risk_dagster.domain.scoring import decide
 from dashboard.charts import policy as charts
 from dashboard.charts.policy import ACTIVE, CANDIDATE, MOVES
 from dashboard.charts.theme import swatch
@@ -32,7 +33,6 @@ DEFAULT_SIZE = 100_000
 _AGAINST = "against active"
 _FLAGGED_SHARE, _RECALL = "Flagged share", "Recall: bad loans that are flagged"
 _READING = "lab_reading"
-RULE_FEATURES = ("dti", "revol_util", "int_rate", "delinq_2yrs", "inq_last_6mths")
 
 
 def page() -> None:
@@ -49,9 +49,9 @@ def page() -> None:
 def _body() -> None:
     size, definition = _choices()
     reading = st.session_state.setdefault(_READING, 0)
-    sample = queries.lab_sample(size, reading)
-    if sample.active is None or not len(sample.status):
-        queries.lab_sample.clear()
+    active = queries.active_policy()
+    if active is None:
+        queries.active_policy.clear()
         st.info(
             "**No scored applications yet.** Stream some with `make demo`, or with `credit-risk "
             "produce` while the pipeline runs; then the lab compares policies on them.",
@@ -59,15 +59,21 @@ def _body() -> None:
         )
         return
     outcome = queries.OUTCOME_DEFINITIONS[definition]
-    applications = Applications(
-        **sample.features, outcome=outcome_codes(outcome, queries.STATUSES)[sample.status]
-    )
     left, right = st.columns([1, 2], gap="medium")
     with left:
-        candidate = controls(sample.active)
+        candidate = controls(active)
     with right:
-        if candidate is not None:
-            _results(sample, applications, candidate, outcome.name)
+        if candidate is None:
+            return
+        try:
+            numbers = lab_numbers(active, candidate)
+        except NotInTheLab as error:
+            st.info(formats.plain(str(error)), icon=":material/science:")
+            return
+        sample = queries.lab_sample(size, reading, numbers)
+        bad = outcome_codes(outcome, queries.STATUSES)[sample.status]
+        applications = Applications(sample.numbers, sample.of_two, bad)
+        _results(sample, applications, active, candidate, outcome.name)
 
 
 def _choices() -> tuple[int, str]:
@@ -106,10 +112,12 @@ def _read_again() -> None:
 
 
 def _results(
-    sample: queries.LabSample, applications: Applications, candidate: Policy, outcome: str
+    sample: queries.LabSample,
+    applications: Applications,
+    active: Policy,
+    candidate: Policy,
+    outcome: str,
 ) -> None:
-    active = sample.active
-    assert active is not None  # noqa: S101 (checked before)
     compared = compare(applications, active, candidate)
     zone = viewer_zone()
     oldest, newest = (f"{sample.scored_at(at).tz_convert(zone):{TIME_FORMAT}}" for at in (-1, 0))
@@ -143,7 +151,7 @@ def _results(
         "Who enters and who leaves the Watchlist",
         f"The newest {queries.LAB_ROWS} at most. {caption}",
     ):
-        _movers(sample, compared, active, candidate)
+        _movers(sample, applications, compared, active, candidate)
 
 
 def _key_figures(compared: Comparison) -> None:
@@ -236,7 +244,11 @@ def _moves(compared: Comparison) -> pd.DataFrame:
 
 
 def _movers(
-    sample: queries.LabSample, compared: Comparison, active: Policy, candidate: Policy
+    sample: queries.LabSample,
+    applications: Applications,
+    compared: Comparison,
+    active: Policy,
+    candidate: Policy,
 ) -> None:
     """Tables of those who enter and those who leave."""
     entering, leaving = compared.entering, compared.leaving
@@ -252,21 +264,20 @@ def _movers(
                 st.write(nobody)
                 continue
             table = queries.lab_applications(sample, positions[: queries.LAB_ROWS])
-            _movers_table(sample, table, flagging, other)
+            _movers_table(applications[table["position"].to_numpy()], table, flagging, other)
 
 
 def _movers_table(
-    sample: queries.LabSample, found: pd.DataFrame, flagging: Policy, other: Policy
+    applications: Applications, found: pd.DataFrame, flagging: Policy, other: Policy
 ) -> None:
-    features = {name: sample.features[name][found["position"]] for name in RULE_FEATURES}
     reasons = [
-        [formats.reason(code) for bit, code in enumerate(flagging.reason_codes) if fired >> bit & 1]
-        for fired in decide(flagging, **features).reasons.tolist()
+        [formats.reason(code) for code in codes]
+        for codes in applications.decisions(flagging).reasons().to_pylist()
     ]
     tables.table(
         found.assign(
             scored_at=pd.to_datetime(found["scored_at"], utc=True).dt.tz_convert(viewer_zone()),
-            otherwise=np.take(TIERS, decide(other, **features).tier),
+            otherwise=np.take(TIERS, applications.decisions(other).tier),
             reasons=pd.Series(reasons, index=found.index, dtype=object),
             purpose=found["purpose"].map(formats.words),
         ),

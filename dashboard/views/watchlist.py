@@ -31,6 +31,12 @@ FEATURES = {
     "emp_length_yrs": ("Employment", formats.years),
     "term_months": ("Term", formats.term),
 }
+_OF_TWO = {
+    "combined": "Both borrowers' income and DTI decided",
+    "mixed": "Both borrowers' figures decided as far as they were known, else the first borrower's",
+    "primary": "The first borrower's income and DTI decided, as the policy says",
+    "fallback": "The first borrower's income and DTI decided: both borrowers' were not known",
+}
 BANDS = {"dti": "dti_band", "revol_util": "util_band", "int_rate": "rate_band"}
 
 
@@ -240,10 +246,26 @@ def _verdict(row: dict[str, Any]) -> None:
     st.markdown(
         f"{swatch(tier)} **{tier}**"
         + (f": {reasons}." if reasons else ", without an early warning.")
+        + (f" The policy recommends: **{row['recommendation']}**." if row["recommendation"] else "")
         + f" {formats.words(row['purpose'])}, grade {row['grade'] or formats.UNKNOWN}, "
         f"{row['addr_state'] or formats.UNKNOWN}, "
         f"{(row['home_ownership'] or formats.UNKNOWN).lower()}."
     )
+    if row["figures"]:
+        income, dti = ("annual_inc", formats.usd), ("dti", formats.number_percent)
+        known = {
+            whose: ", ".join(
+                formats.UNKNOWN
+                if row[f"{name}_{whose}"] is None
+                else written(row[f"{name}_{whose}"])
+                for name, written in (income, dti)
+            )
+            for whose in ("joint", "primary")
+        }
+        st.markdown(
+            f"Joint application. {_OF_TWO[row['figures']]}. Income and DTI of both: "
+            f"{known['joint']}; of the first borrower: {known['primary']}.".replace("$", "\\$")
+        )
     if row["pd"] is None:
         st.caption("No PD: no model was active when it was scored.")
         return

@@ -76,9 +76,10 @@ _COORDINATES = ("source_id", "partition", "offset")
 _SCORED: LiteralString = """
 SELECT scored_at AS decided_at, source_id, partition, "offset", batch_id, policy_id,
     least(recorded_at, '9999-12-31Z') AS recorded_at, loan_id, 'scored' AS outcome,
-    NULL AS reject_reason, event_time, risk_tier, early_warning, reasons, dti_band, util_band,
-    rate_band, loan_amnt, annual_inc, dti, int_rate, revol_util, delinq_2yrs, inq_last_6mths,
-    credit_history_years, emp_length_yrs, term_months, purpose, grade, addr_state, home_ownership,
+    NULL AS reject_reason, event_time, risk_tier, recommendation, early_warning, reasons, figures,
+    dti_band, util_band, rate_band, loan_amnt, annual_inc, dti, int_rate, revol_util, delinq_2yrs,
+    inq_last_6mths, credit_history_years, emp_length_yrs, term_months, purpose, grade, addr_state,
+    home_ownership, application_type, annual_inc_primary, dti_primary, annual_inc_joint, dti_joint,
     pd, pd_reasons, model_id
 FROM scored_applications
 -- The first condition is one that an index on the time alone serves.
@@ -91,6 +92,7 @@ SELECT rejected_at, source_id, partition, "offset", batch_id, NULL,
     least(recorded_at, '9999-12-31Z'),
     %(loan_id)s, 'rejected', reason, NULL, NULL, NULL,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL,
     NULL, NULL, NULL, NULL, NULL
 FROM rejected_events

@@ -60,7 +60,7 @@ def test_a_launch_without_config_drains_what_is_there(
     scored, rejected = assets["scored_applications"], assets["rejected_events"]
     assert scored["dagster/row_count"] == 20
     assert scored["tier: Watchlist"] == 20
-    assert scored["policy"].startswith("lendingclub-v1@")
+    assert scored["policy"].startswith("lendingclub-v2@")
     assert [r.data for r in scored["offsets"].records] == [
         {"partition": 2, "first offset": 0, "next offset": 22}
     ]

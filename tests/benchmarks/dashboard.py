@@ -26,8 +26,8 @@ import typer
 from rich.console import Console
 
 from credit_risk_dagster.domain.events import decode
-from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.domain.policy_lab import Applications, compare, outcome_codes
+from credit_risk_dagster.domain.policy import load_policy, validate_policy
+from credit_risk_dagster.domain.policy_lab import Applications, compare, lab_numbers, outcome_codes
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.pipelines.loans import BUILTIN_LOANS, builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
@@ -359,23 +359,25 @@ def measure_lab(rounds: int) -> Section:
     grid = table("Policy lab", "read, ms", "answer, ms", "memory, MB")
     results: dict[str, Any] = {}
     active = load_policy(DEFAULT_POLICY)
-    rule = active.early_warning
     outcome = policy_lab.OUTCOME_DEFINITIONS["early_delinquency"]
     for size in policy_lab.LAB_SIZES:
         reads, answers = [], []
         for round_ in range(rounds):
             started = time.perf_counter()
-            sample = policy_lab.lab_sample.__wrapped__(size, round_)
+            sample = policy_lab.lab_sample.__wrapped__(size, round_, lab_numbers(active))
             reads.append(1000 * (time.perf_counter() - started))
-            warning = rule.model_copy(update={"dti_at_least": 29.0 - round_})
-            candidate = active.model_copy(update={"early_warning": warning})
+            content = active.table.content() | {"name": "candidate", "examples": []}
+            content["conditions"]["high-dti"] = {"dti": f">= {29 - round_}"}
+            candidate = validate_policy(content, "candidate")
             started = time.perf_counter()
             codes = outcome_codes(outcome, policy_lab.STATUSES)[sample.status]
-            compared = compare(Applications(**sample.features, outcome=codes), active, candidate)
+            compared = compare(
+                Applications(sample.numbers, sample.of_two, codes), active, candidate
+            )
             for positions in (compared.entering, compared.leaving):
                 policy_lab.lab_applications(sample, positions[: policy_lab.LAB_ROWS])
             answers.append(1000 * (time.perf_counter() - started))
-        arrays = (*sample.features.values(), *sample.keys.values(), sample.status)
+        arrays = (*sample.numbers.values(), sample.of_two, *sample.keys.values(), sample.status)
         results[f"{len(sample.status)}"] = {
             "read_ms": median(reads),
             "answer_ms": median(answers),

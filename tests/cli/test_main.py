@@ -644,8 +644,8 @@ def test_score_answers_every_line_in_order(tmp_path: Path, run: Run) -> None:
     assert (result.code, result.err) == (0, "")
     first, *_, last = check_answers(result.out, LINES)
     assert list(first) == [
-        *("loan_id", "outcome", "risk_tier", "early_warning", "reasons", "dti_band", "util_band"),
-        *("rate_band", "policy", "reject_reason", "features"),
+        *("loan_id", "outcome", "risk_tier", "recommendation", "early_warning", "reasons"),
+        *("figures", "dti_band", "util_band", "rate_band", "policy", "reject_reason", "features"),
     ]
     assert (first["loan_id"], first["risk_tier"], first["early_warning"]) == (
         "7",
@@ -653,7 +653,7 @@ def test_score_answers_every_line_in_order(tmp_path: Path, run: Run) -> None:
         True,
     )
     assert first["reasons"] == ["DTI>=30", "REVOL_UTIL>=80", "DELINQ_2YRS>0"]
-    assert first["policy"].startswith("lendingclub-v1@")
+    assert first["policy"].startswith("lendingclub-v2@")
     assert first["features"]["dti"] == 35.5
     assert last["loan_id"] == "11"
 
@@ -676,7 +676,7 @@ def test_score_keeps_the_order_of_many_lines(run: Run) -> None:
 def test_score_by_another_policy(tmp_path: Path, run: Run) -> None:
     text = DEFAULT_POLICY.read_text()
     strict = tmp_path / "strict.yaml"
-    strict.write_text(text.replace("name: lendingclub-v1", "name: strict"))
+    strict.write_text(text.replace("name: lendingclub-v2", "name: strict"))
     answer = json.loads(run("score", "-", "--policy", strict, stdin=good_event(1)).out)
     assert answer["policy"].startswith("strict@")
 
@@ -694,10 +694,10 @@ def test_score_says_what_is_wrong_with_its_files(tmp_path: Path, run: Run) -> No
     assert one_line(run("score", "-", "--policy", policy)).startswith(
         f"policy {policy} is not YAML"
     )
-    policy.write_text(DEFAULT_POLICY.read_text().replace("elevated_from: High", "x: 1"))
+    policy.write_text(DEFAULT_POLICY.read_text().replace("tier: Elevated", "x: 1"))
     wrong = one_line(run("score", "-", "--policy", policy))
     assert wrong.startswith(f"policy {policy} is not valid: ")
-    assert "elevated_from" in wrong
+    assert "rules.4.x" in wrong
 
 
 def test_a_reader_that_has_seen_enough_ends_score_quietly(tmp_path: Path) -> None:

@@ -44,6 +44,9 @@ def test_every_reason_of_the_policy_can_be_read() -> None:
         "Utilization ≥ 80 %",
         "Delinquencies > 0",
         "Inquiries ≥ 2",
+        "Annual income = 0 $",
+        *("Missing: Annual income", "Missing: Delinquencies", "Missing: DTI", "Missing: Inquiries"),
+        "Missing: Utilization",
     ]
 
 

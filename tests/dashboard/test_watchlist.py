@@ -107,14 +107,14 @@ def test_every_order_is_what_its_name_says(
 
 
 def test_the_export_is_what_is_filtered(warehouse: psycopg.Connection[Any], commit: Commit) -> None:
-    commit(LOW, WATCHLIST, DTI_AND_MORE, WATCHLIST | {"purpose": "=1+1"})
+    commit(LOW, WATCHLIST, DTI_AND_MORE, WATCHLIST | {"purpose": "-1"})
     warehouse.execute("SELECT review_application(1, 0, 2, 'Ada', 'note')")
     flagged = Flagged(until=now(), sort="Largest amount")
     rows = list(csv.DictReader(io.StringIO(queries.watchlist_csv(flagged).decode())))
     assert [row["loan_id"] for row in rows] == loans(sort="Largest amount")
     assert rows[0]["reasons"] == "DTI>=30; REVOL_UTIL>=80; DELINQ_2YRS>0; INQ_LAST_6MTHS>=2"
     assert [row["reviewed"] for row in rows] == ["t", "f", "f"]
-    assert [row["purpose"] for row in rows if row["loan_id"] == "1003"] == ["'=1+1"]
+    assert [row["purpose"] for row in rows if row["loan_id"] == "1003"] == ["'-1"]
     one = Flagged(until=now(), segment=Segment(addr_state=("TX",), amount_from=(10_000,)))
     assert queries.watchlist_csv(one).decode().count("\n") == 2
 
@@ -132,7 +132,7 @@ def test_a_search_opens_the_application(commit: Commit) -> None:
     assert features.loc["Debt to income", "Percentile"] >= 90
     assert features.loc["Loan amount", "Percentile"] == 50
     assert features.loc["Revolving utilization", "Value"] == "–"
-    assert "lendingclub-v1@" in words(page)
+    assert "lendingclub-v2@" in words(page)
     assert "partition 0, offset 1" in words(page)
     assert "/runs/run)" in words(page)
 

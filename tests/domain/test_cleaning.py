@@ -128,20 +128,73 @@ def test_an_income_may_be_nothing() -> None:
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        *((dti, dti) for dti in (0, 5e-324, 20, 99.99, 100)),
-        *((dti, None) for dti in (-1, -1.0, "-1", -0.01, 100.01, 999, 999.0, "999", 9999, 1e300)),
+        *((dti, dti) for dti in (0, 5e-324, 20, 99.99, 100, 100.01, 100.5, 998.99, 999.01, 1000)),
+        *((dti, dti) for dti in (9_998, 10_000, 100_000)),
+        *((dti, None) for dti in (-1, -1.0, "-1", 999, 999.0, "999", "999%", 9999, "9999.00")),
+        *((dti, REJECTED) for dti in (-0.01, -2, -999, 100_000.01, 1e300)),
     ],
 )
-def test_dti_outside_0_to_100_is_missing(value: Any, expected: Any) -> None:
+def test_only_minus_1_and_999_and_9999_are_no_dti(value: Any, expected: Any) -> None:
     assert number("dti", value) == expected
     if expected is None:
         assert reason(cleaned({"dti": value})) == "missing_required:dti"
+    joint = cleaned({"dti_joint": value})
+    assert (reason(joint) == "invalid_value:dti_joint") is (expected is REJECTED)
+
+
+# --- joint applications -------------------------------------------------------------------------
+
+PRIMARY = {"dti": 40.0, "annual_inc": 30_000.0}
+BOTH = {"dti_joint": 18.0, "annual_inc_joint": 95_000.0}
+NOBODY = {"dti_joint": None, "annual_inc_joint": None}
+JOINT = {**PRIMARY, **BOTH, "application_type": "Joint App"}
+
+
+@pytest.mark.parametrize(
+    ("row", "combined", "primary"),
+    [
+        (JOINT, ("combined", 18, 95_000), ("primary", 40, 30_000)),
+        (
+            JOINT | {"application_type": " JOINT "},
+            ("combined", 18, 95_000),
+            ("primary", 40, 30_000),
+        ),
+        (JOINT | {"application_type": None}, ("combined", 18, 95_000), ("primary", 40, 30_000)),
+        (JOINT | {"dti_joint": None}, ("mixed", 40, 95_000), ("primary", 40, 30_000)),
+        (JOINT | {"dti_joint": 999}, ("mixed", 40, 95_000), ("primary", 40, 30_000)),
+        (JOINT | {"annual_inc_joint": ""}, ("mixed", 18, 30_000), ("primary", 40, 30_000)),
+        (JOINT | NOBODY, ("fallback", 40, 30_000), ("primary", 40, 30_000)),
+        (JOINT | {"dti": None}, ("combined", 18, 95_000), ("primary", None, 30_000)),
+        (JOINT | {"dti_joint": 101.5}, ("combined", 101.5, 95_000), ("primary", 40, 30_000)),
+        (JOINT | {"application_type": "Individual"}, (None, 40, 30_000), (None, 40, 30_000)),
+        (JOINT | {"application_type": "DIRECT_PAY"}, (None, 40, 30_000), (None, 40, 30_000)),
+        (PRIMARY | {"application_type": None}, (None, 40, 30_000), (None, 40, 30_000)),
+    ],
+)
+def test_whose_figures_decide(
+    row: dict[str, Any], combined: tuple[Any, ...], primary: tuple[Any, ...]
+) -> None:
+    events = decode([json.dumps({**GOOD, **row}).encode()])
+    for joint, (figures, dti, income) in (("combined", combined), ("primary", primary)):
+        found = clean(events, joint)  # type: ignore[arg-type]
+        assert found.columns()["figures"].tolist() == [figures]
+        assert [None if math.isnan(found.numbers["dti"][0]) else found.numbers["dti"][0]] == [dti]
+        assert found.numbers["annual_inc"].tolist() == [income]
+        assert (reason(found) == "missing_required:dti") is (dti is None)
+        for name, value in (("dti", row["dti"]), ("annual_inc", row["annual_inc"])):
+            own = found.numbers[f"{name}_primary"][0]  # whoever decided, both are kept
+            assert math.isnan(own) if figures is None or value is None else own == value
+        kept = row.get("annual_inc_joint") or math.nan
+        assert found.numbers["annual_inc_joint"][0] == pytest.approx(kept, nan_ok=True)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "expected"),
     [
-        ("int_rate", 100.01, REJECTED),
+        ("int_rate", 100.01, 100.01),  # dearer is no reason to look away
+        ("int_rate", 1000.01, REJECTED),
+        ("dti", 100.01, 100.01),
+        ("dti", 100_001, REJECTED),
         ("int_rate", -0.01, REJECTED),
         ("revol_util", 892.3, 892.3),  # over the limit: it happens
         ("revol_util", -0.01, REJECTED),
@@ -341,7 +394,11 @@ def test_event_times(value: Any, expected: Any) -> None:
         ("68407277.0", "68407277"),
         (" 68407277 ", "68407277"),
         ("0012", "0012"),
-        ("LC-7/a", "LC-7/a"),
+        ("LC-7.a_b c", "LC-7.a_b c"),
+        *((million, "1000000") for million in (1000000, 1e6, "1000000", "1000000.0", "1000000.00")),
+        *((million, "1000000") for million in ("1e+06", "1E+06", "1e6", " 1e+06 ", "10e5")),
+        *((exact, "68407277") for exact in ("6.8407277e+07", "6.8407277E7", "6.84072770e+07")),
+        *((junk, REJECTED) for junk in ("LC-7/a", "<b>", "7,8", "é", "1.5e+00", "1e99")),
         ("b7f6f5d0-3c5e-4b8e-9a52-0d2f4a6b1c3d", "b7f6f5d0-3c5e-4b8e-9a52-0d2f4a6b1c3d"),
         (0, "0"),
         (-0.0, "0"),
@@ -357,6 +414,13 @@ def test_event_times(value: Any, expected: Any) -> None:
 )
 def test_loan_ids(value: Any, expected: Any) -> None:
     assert text("id", value) == expected
+
+
+@pytest.mark.parametrize("value", ["6.84E+07", "6.84e7", "1.00E+06", "6.84073e+07"])
+def test_a_rounded_id_may_be_any_of_many_loans(value: str) -> None:
+    for applications in (cleaned({"id": value}), cleaned({"id": value}, keys=[b"68407277"])):
+        assert reason(applications) == "rounded:id"
+    assert cleaned({"id": None}, keys=[value.encode()]).texts["loan_id"] == [None]
 
 
 @pytest.mark.parametrize(
@@ -388,7 +452,12 @@ def test_the_key_stands_in_for_a_missing_id(
     [
         ("purpose", "debt_consolidation", "debt_consolidation"),
         ("purpose", " Car ", "car"),
-        ("purpose", "wedding, moving & 100% more 🚗", "wedding, moving & 100% more 🚗"),
+        ("purpose", "small.business-2 now", "small.business-2 now"),
+        *(("purpose", junk, REJECTED) for junk in ("moving & more", "<b>", "a/b", "é", "🚗", "=1")),
+        ("application_type", "Individual", "individual"),
+        ("application_type", "Joint App", "joint"),
+        ("application_type", "JOINT", "joint"),
+        ("application_type", "<b>", REJECTED),
         ("purpose", "x" * 64, "x" * 64),
         ("purpose", "x" * 65, REJECTED),
         ("grade", "F", "F"),
@@ -463,6 +532,7 @@ def slow_clean(row: dict[str, Any]) -> dict[str, Any]:
     employed = {None: None, "< 1 year": 0.0, "10+ years": 10.0}
     employed |= {f"{n} year{'s' if n > 1 else ''}": float(n) for n in range(1, 10)}
     assert row["term"] in (" 36 months", " 60 months")
+    joint = row["application_type"] == "Joint App"
     return {
         "loan_id": str(row["id"]),
         "event_time": datetime.fromisoformat(row["event_time"]).astimezone(UTC).isoformat(),
@@ -483,6 +553,11 @@ def slow_clean(row: dict[str, Any]) -> dict[str, Any]:
         "addr_state": row["addr_state"],
         "home_ownership": row["home_ownership"],
         "loan_status": row["loan_status"],
+        "application_type": "joint" if joint else "individual",
+        "annual_inc_primary": row["annual_inc"] if joint else None,
+        "annual_inc_joint": row["annual_inc_joint"],
+        "dti_primary": row["dti"] if joint else None,
+        "dti_joint": row["dti_joint"],
     }
 
 

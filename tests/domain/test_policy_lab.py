@@ -29,10 +29,12 @@ def applications(table: list[Row], amounts: list[int], outcomes: list[int]) -> A
     columns: dict[str, Any] = {
         name: np.array([row[name] for row in table], np.float64) for name in INPUTS
     }
+    columns |= {"loan_amnt": np.array(amounts, np.float64)}
+    unknown = np.full(len(table), np.nan)
     return Applications(
-        **columns,
-        loan_amnt=np.array(amounts, np.float64),
-        outcome=np.array(outcomes, np.int8),
+        columns | {"dti_primary": unknown, "dti_joint": unknown},
+        np.zeros(len(table), np.bool_),
+        np.array(outcomes, np.int8),
     )
 
 

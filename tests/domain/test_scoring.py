@@ -12,13 +12,22 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from credit_risk_dagster.domain.decision import decide
 from credit_risk_dagster.domain.events import REASONS, decode
-from credit_risk_dagster.domain.policy import BANDS, TIERS, Policy, PolicyError, load_policy
-from credit_risk_dagster.domain.scoring import FEATURES, answers, assess, decide
+from credit_risk_dagster.domain.policy import (
+    BANDS,
+    TIERS,
+    Policy,
+    PolicyError,
+    Thresholds,
+    load_policy,
+)
+from credit_risk_dagster.domain.scoring import BAND_COLUMNS, FEATURES, answers, assess
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from tests.domain.test_cleaning import CLEANED, SAMPLE
 from tests.malformed import event
 
+V1 = DEFAULT_POLICY.with_name("lendingclub-v1.yaml")
 INPUTS = ("dti", "revol_util", "int_rate", "delinq_2yrs", "inq_last_6mths")
 CALM = {"dti": 10, "revol_util": 10, "int_rate": 5, "delinq_2yrs": 0, "inq_last_6mths": 0}
 
@@ -28,20 +37,15 @@ def score(policy: Policy, *rows: dict[str, float | None]) -> list[dict[str, Any]
     columns = {
         name: np.array([{**CALM, **row}[name] for row in rows], dtype=np.float64) for name in INPUTS
     }
-    decisions = decide(policy, **columns)
+    decisions = decide(policy.program, columns)
+    reasons = decisions.reasons().to_pylist()
     bands = [*BANDS, None]
     return [
         {
             "risk_tier": TIERS[decisions.tier[i]],
             "early_warning": bool(decisions.early_warning[i]),
-            "reasons": [
-                code
-                for bit, code in enumerate(policy.reason_codes)
-                if decisions.reasons[i] >> bit & 1
-            ],
-            "dti_band": bands[decisions.dti_band[i]],
-            "util_band": bands[decisions.util_band[i]],
-            "rate_band": bands[decisions.rate_band[i]],
+            "reasons": reasons[i],
+            **{name: bands[decisions.bands[of][i]] for name, of in BAND_COLUMNS.items()},
         }
         for i in range(len(rows))
     ]
@@ -123,7 +127,7 @@ def test_tiers_and_reasons(
     assert decision["early_warning"] is (tier == "Watchlist")
 
 
-def oracle(policy: Policy, row: dict[str, float | None]) -> dict[str, Any]:
+def oracle(policy: Thresholds, row: dict[str, float | None]) -> dict[str, Any]:
     """The policy, one application at a time, in the words of its description."""
 
     def band(value: float | None, edges: tuple[float, float, float]) -> str | None:
@@ -169,7 +173,7 @@ def oracle(policy: Policy, row: dict[str, float | None]) -> dict[str, Any]:
     }
 
 
-def policies() -> st.SearchStrategy[Policy]:
+def policies() -> st.SearchStrategy[Thresholds]:
     threshold = st.integers(0, 100).map(float)
     edges = st.lists(threshold, min_size=3, max_size=3, unique=True).map(sorted)
     count = st.integers(0, 2).map(float)
@@ -186,7 +190,7 @@ def policies() -> st.SearchStrategy[Policy]:
             "early_warning": st.fixed_dictionaries(rule),
             "elevated_from": st.sampled_from(BANDS[1:]),
         }
-    ).map(Policy.model_validate)
+    ).map(Thresholds.model_validate)
 
 
 def rows() -> st.SearchStrategy[list[dict[str, float | None]]]:
@@ -207,20 +211,22 @@ def rows() -> st.SearchStrategy[list[dict[str, float | None]]]:
     )
 
 
-@given(policy=st.just(load_policy(DEFAULT_POLICY)) | policies(), rows=rows())
+@given(policy=st.just(load_policy(V1)) | policies(), rows=rows())
 def test_decisions_are_those_of_the_description(
-    policy: Policy, rows: list[dict[str, float | None]]
+    policy: Thresholds, rows: list[dict[str, float | None]]
 ) -> None:
     assert score(policy, *rows) == [oracle(policy, row) for row in rows]
 
 
-def test_decisions_on_the_sample(policy: Policy) -> None:
+def test_decisions_on_the_sample(policy: Thresholds) -> None:
     """From the raw rows to the decisions, against the expected features and the oracle."""
     assert answers(SAMPLE, policy) == [
         {
             "loan_id": row["loan_id"],
             "outcome": "scored",
             **oracle(policy, row),
+            "recommendation": None,
+            "figures": "primary" if row["application_type"] == "joint" else None,
             "policy": policy.version,
             "reject_reason": None,
             "features": {name: row[name] for name in FEATURES},
@@ -262,7 +268,8 @@ def test_missing_optional_values_are_null(policy: Policy) -> None:
     assert {name for name, value in scored.items() if value is None} == {
         *("loan_id", "event_time", "revol_util", "delinq_2yrs", "inq_last_6mths", "util_band"),
         *("emp_length_yrs", "term_months", "purpose", "grade", "addr_state", "home_ownership"),
-        "loan_status",
+        *("loan_status", "application_type", "figures", "recommendation"),
+        *("annual_inc_primary", "annual_inc_joint", "dti_primary", "dti_joint"),
     }
 
 
@@ -271,7 +278,7 @@ def test_a_rejected_answer(policy: Policy) -> None:
     assert answer == {
         "loan_id": "68407277",
         "outcome": "rejected",
-        **dict.fromkeys(("risk_tier", "early_warning", "reasons")),
+        **dict.fromkeys(("risk_tier", "recommendation", "early_warning", "reasons", "figures")),
         **dict.fromkeys(("dti_band", "util_band", "rate_band")),
         "policy": policy.version,
         "reject_reason": "missing_required:dti",
@@ -281,7 +288,7 @@ def test_a_rejected_answer(policy: Policy) -> None:
 
 # --- the policy file ----------------------------------------------------------------------------
 
-DEFAULT = DEFAULT_POLICY.read_text()
+DEFAULT = V1.read_text()
 
 
 @pytest.fixture
@@ -359,7 +366,8 @@ def test_any_change_makes_another_hash(policy: Policy, load: Callable[[str], Pol
 @example(30.1234567)
 @given(st.floats(0, 1e6, allow_subnormal=False).map(lambda value: round(value, 9)))
 def test_reasons_name_the_threshold_as_it_is(threshold: float) -> None:
-    policy = load_policy(DEFAULT_POLICY)
+    policy = load_policy(V1)
+    assert isinstance(policy, Thresholds)
     rule = policy.early_warning.model_copy(update={"dti_at_least": threshold})
     code = policy.model_copy(update={"early_warning": rule}).reason_codes[0]
     assert float(code.removeprefix("DTI>=")) == threshold

@@ -171,8 +171,8 @@ def test_a_policy_is_tried_and_downloaded(
     path = tmp_path / download.value.suggested_filename
     download.value.save_as(path)
     candidate = load_policy(path)
-    assert path.stem == candidate.name == "lendingclub-v1-candidate"
-    assert candidate.early_warning.dti_at_least == 20
+    assert path.stem == candidate.name == "lendingclub-v2-candidate"
+    assert candidate.table.conditions["high-dti"].dti == ">= 20"
     desk.page.get_by_role("button", name="Back to the active policy").click()
     wait_until(lambda: desk.figure("Enter the Watchlist") == "0", 30, "nobody is flagged")
     desk.page.locator("input[type=file]").set_input_files(path)

@@ -61,7 +61,7 @@ def test_a_row_is_what_the_policy_says(pipeline: Pipeline) -> None:
     )
     assert (row["risk_tier"], row["early_warning"]) == ("Watchlist", True)
     assert row["reasons"] == ["DTI>=30", "REVOL_UTIL>=80", "DELINQ_2YRS>0"]
-    assert (row["name"], row["run_id"]) == ("lendingclub-v1", "run-1")
+    assert (row["name"], row["run_id"]) == ("lendingclub-v2", "run-1")
     assert row["inq_last_6mths"] == 0
     assert row["emp_length_yrs"] is None
 

@@ -124,7 +124,8 @@ def test_another_policy_scores_otherwise(
 ) -> None:
     strict = tmp_path / "strict.yaml"
     strict.write_text(
-        DEFAULT_POLICY.read_text()
+        DEFAULT_POLICY.with_name("lendingclub-v1.yaml")
+        .read_text()
         .replace("lendingclub-v1", "lenient-v1")
         .replace("delinq_2yrs_above: 0", "delinq_2yrs_above: 9")
     )

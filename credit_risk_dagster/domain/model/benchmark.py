@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from credit_risk_dagster.domain.decision import Codes, decide, policy_columns
 from credit_risk_dagster.domain.features import Feature, without_price
 from credit_risk_dagster.domain.model import refit
 from credit_risk_dagster.domain.model.additive import columns_of
@@ -24,7 +25,6 @@ from credit_risk_dagster.domain.model.measures import (
 from credit_risk_dagster.domain.model.sample import Sample
 from credit_risk_dagster.domain.model.training import TimeSplit, Trained, kinds, time_split, train
 from credit_risk_dagster.domain.policy import TIERS, Policy
-from credit_risk_dagster.domain.scoring import Codes, decide
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -230,8 +230,7 @@ def _refitted(
 
 def rule_tiers(sample: Sample, policy: Policy) -> Codes:
     """What the policy says of the sample, as positions in `TIERS`."""
-    names = ("dti", "revol_util", "int_rate", "delinq_2yrs", "inq_last_6mths")
-    return decide(policy, **{name: sample.rows[name].to_numpy() for name in names}).tier
+    return decide(policy.program, policy_columns(policy.program, sample.rows)).tier
 
 
 def tier_table(bad: Flags, tier: Codes) -> list[dict[str, Any]]:

@@ -1,0 +1,160 @@
+"""Cleaning texts: codes, loan ids, and what stands for nothing."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Texts = list[str | None]
+
+NULLS = frozenset({"", "n/a", "na", "nan", "null", "none", "nat", "-", "--"})
+MAX_TEXT = 64  # characters; longer is no value of any of these columns
+
+_TEXT = frozenset({str, type(None)})
+T = TypeVar("T")
+
+
+def convert(column: Sequence[Any], one: Callable[[Any], T]) -> tuple[Iterable[T], Iterable[T]]:
+    """The converted column, and its values without most of the repetitions."""
+    if _TEXT.issuperset(map(type, column)):
+        # Not with other types: 1, 1.0 and True are one key, but not one value.
+        table = {value: one(value) for value in set(column)}
+        return map(table.__getitem__, column), table.values()
+    converted = [one(value) for value in column]
+    return converted, converted
+
+
+def is_missing(value: object) -> bool:
+    return value is None or (type(value) is float and math.isnan(value))
+
+
+# Not printable, so no parser returns them for a value.
+_IMPOSSIBLE_TEXT: Final = "\0"
+_ROUNDED: Final = "\0e"
+
+Flags = npt.NDArray[np.bool_]
+
+
+def parse_texts(
+    column: Sequence[Any], parse: Callable[[str], str | None]
+) -> tuple[Texts, Flags, Flags]:
+    """Parse strings; anything but a string or null is impossible.
+
+    Returns:
+        The texts, and where they are impossible, and rounded.
+    """
+
+    def one(value: object) -> str | None:
+        if type(value) is not str:
+            return _text(value, parse)
+        return parse(value) if len(value) <= MAX_TEXT else _IMPOSSIBLE_TEXT
+
+    converted, distinct = convert(column, one)
+    texts = list(converted)
+    found = {mark: np.zeros(len(column), np.bool_) for mark in (_IMPOSSIBLE_TEXT, _ROUNDED)}
+    if not found.keys().isdisjoint(distinct):
+        for position, text in enumerate(texts):
+            if text in found:
+                texts[position] = None
+                found[text][position] = True
+    return texts, found[_IMPOSSIBLE_TEXT], found[_ROUNDED]
+
+
+def _text(value: object, parse: Callable[[str], str | None]) -> str | None:
+    if is_missing(value):
+        return None
+    if parse is not _parse_loan_id:
+        return _IMPOSSIBLE_TEXT
+    # LendingClub's ids come as integers, floats or strings, depending on who read the file.
+    if type(value) is float and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    if type(value) is int and abs(value) < 10**MAX_TEXT:
+        return str(value)
+    return _IMPOSSIBLE_TEXT
+
+
+def _code(alphabet: str) -> Callable[[str], str | None]:
+    """A parser of codes made of the characters of a class of regular expressions: they reach
+    terminals, spreadsheets and browsers."""
+    made_of = re.compile(f"[{alphabet}]+", re.ASCII)
+
+    def parse(text: str) -> str | None:
+        code = text.strip()
+        if code.lower() in NULLS:
+            return None
+        return code if made_of.fullmatch(code) else _IMPOSSIBLE_TEXT
+
+    return parse
+
+
+_parse_code = _code(r"\w.\- ")
+# "Does not meet the credit policy. Status:Charged Off", "Late (16-30 days)"
+_parse_status = _code(r"\w.\- :()")
+
+_FLOAT_ID = re.compile(r"(\d+)\.0+", re.ASCII)
+_SCIENTIFIC_ID = re.compile(r"\d+(?:\.(\d+))?[eE]\+?(\d{1,2})", re.ASCII)
+
+
+def _parse_loan_id(text: str) -> str | None:
+    """A loan id: "68407277", also when it was a float once: "68407277.0", "6.8407277e+07", "1e+06".
+
+    With fewer digits after the point than the exponent counts ("6.84E+07"), what follows was
+    rounded away.
+    """
+    if text.isascii() and text.isdigit():
+        return text
+    text = text.strip()
+    if match := _FLOAT_ID.fullmatch(text):
+        return match[1]
+    if match := _SCIENTIFIC_ID.fullmatch(text):
+        value = Decimal(text)
+        if value != value.to_integral_value() or value >= 10**MAX_TEXT:
+            return _IMPOSSIBLE_TEXT
+        return _ROUNDED if match[1] and len(match[1]) < int(match[2]) else f"{value:.0f}"
+    return _parse_code(text)
+
+
+def loan_id_of_key(key: bytes | None) -> str | None:
+    """The loan id in a record's key. A key is no column: one that is no id rejects nothing."""
+    text = (key or b"").decode("utf-8", "surrogateescape")
+    loan_id = _parse_loan_id(text) if len(text) <= MAX_TEXT else None
+    return None if loan_id in (_IMPOSSIBLE_TEXT, _ROUNDED) else loan_id
+
+
+def _pattern(pattern: str) -> Callable[[str], str | None]:
+    """A parser of codes that match `pattern`, in either case, to upper case."""
+    compiled = re.compile(pattern, re.ASCII | re.IGNORECASE)
+
+    def parse(text: str) -> str | None:
+        code = _parse_code(text)
+        if code is None or code == _IMPOSSIBLE_TEXT:
+            return code
+        return code.upper() if compiled.fullmatch(code) else _IMPOSSIBLE_TEXT
+
+    return parse
+
+
+def _parse_purpose(text: str) -> str | None:
+    purpose = _parse_code(text)
+    return purpose.lower() if purpose else purpose
+
+
+def _parse_application_type(text: str) -> str | None:
+    """A code: "individual", "joint" ("Joint App" in LendingClub's words), "direct_pay"."""
+    kind = _parse_purpose(text)
+    return "joint" if kind == "joint app" else kind
+
+
+TEXT_PARSERS: dict[str, Callable[[str], str | None]] = {
+    "id": _parse_loan_id,
+    "purpose": _parse_purpose,
+    "grade": _pattern(r"[A-G]"),
+    "addr_state": _pattern(r"[A-Z]{2}"),
+    "home_ownership": _pattern(r"[A-Z_ ]+"),
+    "loan_status": _parse_status,
+    "application_type": _parse_application_type,
+}
