@@ -16,6 +16,7 @@ from credit_risk_dagster.cli import (
     demo,
     lost,
     model,
+    policy,
     reconciliation,
     rejected,
     stream,
@@ -41,6 +42,7 @@ for name, group in (
     ("reconciliation", reconciliation),
     ("lost", lost),
     ("model", model),
+    ("policy", policy),
     ("baseline", baseline),
 ):
     app.add_typer(group.app, name=name)
