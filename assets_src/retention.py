@@ -1,15 +1,16 @@
-"""Time partitions: made ahead by an hourly job; the daily one of retention drops old ones, and old
-runs of Dagster's history."""
+"""Time partitions: made ahead by an hourly job; the daily one of retention drops old ones, old
+reviews, and old runs of Dagster's history."""
 
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from assets_src.common import one_line_failures
+from assets_src.common import one_line_failures, table
 from credit_risk_dagster.pipelines.retention import drop_old_periods
 from credit_risk_dagster.settings import Settings
 from resources.dagster_storage import DagsterStorage
 from resources.postgres.connection import Warehouse
+from resources.postgres.retention import RetentionLedger
 from resources.postgres.session import open_session
 
 _FINISHED = [
@@ -32,7 +33,34 @@ def drop_periods(
         context.log.info("CREDIT_RISK_RETENTION_DAYS is not set: every row stays")
         return
     with one_line_failures():
-        drop_old_periods(warehouse, days, log=context.log)
+        report = drop_old_periods(warehouse, days, log=context.log)
+    context.add_output_metadata(
+        {
+            "dropped": table(
+                {"period": str(period), "rows": rows} for period, rows in report.dropped.items()
+            ),
+            "kept": table({"period": str(p), "why": why} for p, why in report.kept.items()),
+            "rows dropped": sum(report.dropped.values()),
+        }
+    )
+
+
+@dg.op(description="Delete the reviews that are older than CREDIT_RISK_RETENTION_REVIEW_DAYS.")
+def delete_reviews(
+    context: dg.OpExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    warehouse: dg.ResourceParam[Warehouse],
+) -> int:
+    """Delete reviews with their notes; returns how many."""
+    days = settings.retention.review_days
+    if days is None:
+        context.log.info("CREDIT_RISK_RETENTION_REVIEW_DAYS is not set: every review stays")
+        return 0
+    with one_line_failures(), warehouse.session("retention") as connection:
+        deleted = RetentionLedger(connection).delete_reviews(days)
+    context.log.info("deleted %d reviews that were older than %d days", deleted, days)
+    context.add_output_metadata({"reviews deleted": deleted, "kept for (days)": days})
+    return deleted
 
 
 @dg.op(description="Delete the finished runs that are older than CREDIT_RISK_RETENTION_RUN_DAYS.")
@@ -66,12 +94,14 @@ def delete_runs(instance: dg.DagsterInstance, before: datetime) -> int:
 
 @dg.job(
     description="Drop old time partitions that are archived and verified "
-    "(CREDIT_RISK_RETENTION_DAYS), and delete old runs (CREDIT_RISK_RETENTION_RUN_DAYS).",
+    "(CREDIT_RISK_RETENTION_DAYS), and delete old reviews (CREDIT_RISK_RETENTION_REVIEW_DAYS) and "
+    "runs (CREDIT_RISK_RETENTION_RUN_DAYS).",
     executor_def=dg.in_process_executor,
 )
 def apply_retention() -> None:
-    """Two ops that do not depend on each other."""
+    """Ops that do not depend on each other."""
     drop_periods()
+    delete_reviews()
     prune_runs()
 
 

@@ -201,6 +201,7 @@ def _reconciled(checked: Checked, what: str, lost: int = 0) -> dict[str, Any]:
             "scored": count.scored,
             "rejected": count.rejected,
             "gaps": count.gaps,
+            "forgotten": count.forgotten,
             "dropped by retention": count.dropped,
             "missing or doubled": count.difference,
         }

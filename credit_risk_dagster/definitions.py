@@ -7,6 +7,7 @@ import dagster as dg
 from assets_src import (
     archive,
     drift,
+    forget,
     model,
     rebuild,
     redrive,
@@ -27,7 +28,7 @@ for line in misspelt(GROUPS):
     logging.getLogger(__name__).warning(line)
 
 _SUBJECTS = (
-    *(scoring, stream_checks, archive, rebuild, redrive, retention, drift, model, segments),
+    *(scoring, stream_checks, archive, rebuild, redrive, retention, forget, drift, model, segments),
     *(offsets, observation, population, alerts),
 )
 

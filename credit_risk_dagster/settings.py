@@ -199,6 +199,9 @@ class RetentionSettings(GroupOfSettings):
         ge=0,
         description="days after its end that a time partition stays in Postgres; empty keeps all",
     )
+    review_days: int | None = Field(
+        None, ge=1, description="days that reviews and their notes are kept; empty keeps all"
+    )
     run_days: int = Field(
         30, ge=0, description="days that Dagster remembers a finished run; 0 keeps all"
     )

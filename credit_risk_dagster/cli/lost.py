@@ -59,6 +59,41 @@ def acknowledge(
     out.print(f"{events:,} lost events acknowledged by {by.strip()}", soft_wrap=True)
 
 
+@app.command("abandon")
+def abandon(
+    by: Annotated[str, typer.Option(help="Who gives them up: your name.")],
+    why: Annotated[str, typer.Option(help="Why they cannot be archived any more.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say which they are, and leave it.")
+    ] = False,
+) -> None:
+    """Give up what can be archived no more: lost to the broker's retention or with an older topic.
+
+    The check `archive_complete` and retention no longer wait for it. Who, when and why are kept for
+    ever.
+    """
+    from itertools import groupby
+
+    from credit_risk_dagster.pipelines.epochs import Abandonment
+    from resources.postgres.abandoned import AbandonedOffsets
+    from resources.postgres.connection import Warehouse
+
+    given = Abandonment.of(by, why)
+    with Warehouse(WarehouseSettings()).session() as connection, connection.transaction():
+        offsets = AbandonedOffsets(connection)
+        waiting = offsets.waiting()
+        for source_id, tails in groupby(waiting, key=lambda tail: tail.source_id):
+            ranges = [tail.range for tail in tails]
+            if not dry_run:
+                offsets.abandon(source_id, ranges, given.by, given.why)
+    for tail in waiting:
+        out.print(str(tail), soft_wrap=True)
+    if not waiting:
+        out.print("nothing waits to be given up")
+    elif not dry_run:
+        out.print(f"given up by {given.by}", soft_wrap=True)
+
+
 def _show(found: "Sequence[LostRange]") -> None:
     table = Table(
         *("source", "topic", "partition", "first", "last", "events", "found at", "reason"),

@@ -14,6 +14,7 @@ from credit_risk_dagster.cli import (
     baseline,
     database,
     demo,
+    forget,
     lost,
     model,
     policy,
@@ -34,7 +35,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (demo, stream, database, archive, api):
+for group in (demo, stream, database, archive, forget, api):
     app.add_typer(group.app)
 for name, group in (
     ("topic", topic),

@@ -78,7 +78,9 @@ def status(json_: Json = False) -> None:
         print_json(found)
         return
     table = Table(title=f"{found['topic']} on cluster {found['cluster_id']}", title_justify="left")
-    names = ("partition", "first", "committed", "end", "lag", "scored", "rejected", "gaps", "lost")
+    names = ["partition", "first", "committed", "end", "lag", "scored", "rejected", "gaps", "lost"]
+    if any(row["forgotten"] for row in found["partitions"]):
+        names.append("forgotten")
     for name in names:
         table.add_column(name, justify="right")
     for row in found["partitions"]:

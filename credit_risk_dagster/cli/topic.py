@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from credit_risk_dagster.cli.console import out
-from credit_risk_dagster.cli.options import Bootstrap, Topic, kafka
+from credit_risk_dagster.cli.options import Bootstrap, Topic, kafka, lake
+from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DrainSettings, WarehouseSettings
 
 if TYPE_CHECKING:
-    from resources.kafka.watch import TopicState
-
+    from credit_risk_dagster.pipelines.epochs import Abandonment, NewEpoch
 
 app = typer.Typer(help="The topic that carries the applications.", no_args_is_help=True)
 
@@ -25,43 +25,54 @@ def create(bootstrap: Bootstrap = None, topic: Topic = None) -> None:
     out.print(f"topic {settings.topic} has {partitions} partitions", soft_wrap=True)
 
 
+Abandon = Annotated[
+    bool,
+    typer.Option("--abandon", help="Give up what is committed and cannot be archived, for ever."),
+]
+By = Annotated[str | None, typer.Option(help="With --abandon: who gives it up.")]
+Why = Annotated[str | None, typer.Option(help="With --abandon: why.")]
+
+
 @app.command("reset")
 def reset(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    abandon: Abandon = False,
+    by: By = None,
+    why: Why = None,
     bootstrap: Bootstrap = None,
     topic: Topic = None,
 ) -> None:
-    """Delete the topic with all its events, create it again, and start a new epoch."""
-    from credit_risk_dagster.pipelines.epochs import at_stake, starting_over
+    """Archive what is committed, delete the topic with all its events, create it again, and start a
+    new epoch."""
+    from credit_risk_dagster.pipelines.epochs import start_empty, unscored
     from resources.kafka.broker import Broker
     from resources.kafka.topics import reset_topic
     from resources.postgres.connection import Warehouse
-    from resources.postgres.sources import Sources
 
+    abandonment = _abandonment(abandon, by, why)
     settings = kafka(bootstrap, topic)
     broker, warehouse = Broker(settings), Warehouse(WarehouseSettings())
-    stake = at_stake(broker, warehouse)
-    goes = ", ".join(
-        f"{events:,} of them not {what}"
-        for events, what in ((stake.unscored, "scored"), (stake.unarchived, "archived"))
-        if events
-    )
+    waiting = unscored(broker, warehouse)
     if not yes:
         typer.confirm(
             f"Delete topic {settings.topic} on {settings.bootstrap_servers} with all its events"
-            f"{f', {goes}' if goes else ''}?",
+            f"{f', {waiting:,} of them not scored' if waiting else ''}?",
             abort=True,
         )
-    with starting_over(broker, warehouse, DrainSettings().session_seconds) as connection:
-        # If that failed, the topic stays as it is.
-        partitions = reset_topic(settings)
-        out.print(
-            f"topic {settings.topic} is empty, with {partitions} partitions"
-            + (f"; {stake.unscored:,} of its events were not scored" if stake.unscored else ""),
-            soft_wrap=True,
-        )
-        state = broker.inspect()
-        _tell(state, Sources(connection).new_epoch(state))
+    begun = start_empty(
+        broker,
+        warehouse,
+        lake(),
+        DrainSettings().session_seconds,
+        lambda: reset_topic(settings),
+        abandon=abandonment,
+    )
+    out.print(
+        f"topic {settings.topic} is empty, with {len(begun.topic.offsets)} partitions"
+        + (f"; {waiting:,} of its events were not scored" if waiting else ""),
+        soft_wrap=True,
+    )
+    _tell(begun, abandonment)
 
 
 @app.command("new-epoch")
@@ -70,26 +81,52 @@ def new_epoch(
         bool,
         typer.Option("--force", help="Also when it was not: all its events are scored again."),
     ] = False,
+    abandon: Abandon = False,
+    by: By = None,
+    why: Why = None,
     bootstrap: Bootstrap = None,
     topic: Topic = None,
 ) -> None:
     """Start over with a topic that somebody recreated or truncated.
 
-    What was scored stays; the topic counts as a new source, from its first offset.
+    What was scored stays; the topic counts as a new source, from its first offset. What is
+    committed must be archived, or given up by name.
     """
     from credit_risk_dagster.pipelines.epochs import start_epoch
     from resources.kafka.broker import Broker
     from resources.postgres.connection import Warehouse
 
+    abandonment = _abandonment(abandon, by, why)
     begun = start_epoch(
         Broker(kafka(bootstrap, topic)),
         Warehouse(WarehouseSettings()),
+        lake(),
         DrainSettings().session_seconds,
         force=force,
+        abandon=abandonment,
     )
     out.print(f"its {begun.events:,} events are scored from now on; what was scored stays")
-    _tell(begun.topic, begun.epoch)
+    _tell(begun, abandonment)
 
 
-def _tell(state: "TopicState", epoch: int) -> None:
-    out.print(f"topic {state.topic} on cluster {state.cluster_id}: epoch {epoch}", soft_wrap=True)
+def _abandonment(abandon: bool, by: str | None, why: str | None) -> "Abandonment | None":
+    from credit_risk_dagster.pipelines.epochs import Abandonment
+
+    if abandon:
+        return Abandonment.of(by or "", why or "")
+    if by or why:
+        raise PlatformError("--by and --why say who gives up what: they need --abandon")
+    return None
+
+
+def _tell(begun: "NewEpoch", abandonment: "Abandonment | None") -> None:
+    if begun.abandoned and abandonment:
+        out.print(
+            f"{begun.abandoned:,} committed offsets that are in no archive are given up by "
+            f"{abandonment.by}",
+            soft_wrap=True,
+        )
+    state = begun.topic
+    out.print(
+        f"topic {state.topic} on cluster {state.cluster_id}: epoch {begun.epoch}", soft_wrap=True
+    )

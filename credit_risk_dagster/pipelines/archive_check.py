@@ -12,6 +12,7 @@ from credit_risk_dagster.domain.raw_events import (
 )
 from credit_risk_dagster.errors import PlatformError
 from resources.lake import Lake, ObjectMissing
+from resources.postgres.abandoned import AbandonedOffsets, Unarchivable
 from resources.postgres.archive import ArchivedObject, ArchiveLedger
 from resources.postgres.connection import Warehouse
 from resources.postgres.sources import Source
@@ -30,11 +31,13 @@ class Account:
             lost; and wrong: those in holes, overlaps, or in neither.
         missing: keys that are recorded and not on S3.
         resized: keys whose object has another size than recorded.
+        stranded: what other sources have that no archive will ever get, and nobody gave up.
     """
 
     partitions: list[dict[str, Any]]
     missing: list[str]
     resized: list[str]
+    stranded: list[Unarchivable] = field(default_factory=list)
 
     @property
     def problems(self) -> list[str]:
@@ -52,8 +55,10 @@ class Account:
                 found.append(
                     f"partition {p['partition']}: {p['lost']:,} committed events had left the "
                     "broker before they were archived: keep events there for longer, or archive "
-                    "more often (rejected ones keep their bytes in Postgres)"
+                    "more often (rejected ones keep their bytes in Postgres); `credit-risk lost "
+                    "abandon` gives them up by name"
                 )
+        found += [f"{tail}: `credit-risk lost abandon` gives them up" for tail in self.stranded]
         for keys, what in ((self.missing, "not on S3"), (self.resized, "of another size there")):
             if keys:
                 found.append(
@@ -77,13 +82,15 @@ def check_archive(
     with warehouse.session() as connection:
         ledger = ArchiveLedger(connection)
         partitions = ledger.account(source.source_id)
+        waiting = AbandonedOffsets(connection).waiting()
         objects = [o for o in ledger.objects(source.source_id, recent=recent) if o.key]
     sizes: dict[str, int] = {}
     for days_objects in sorted({day_prefix(o.key) for o in objects if o.key}):
         sizes |= lake.sizes(days_objects)
     missing = [o.key for o in objects if o.key and o.key not in sizes]
     resized = [o.key for o in objects if o.key and o.key in sizes and sizes[o.key] != o.bytes]
-    return Account(partitions, missing, resized)
+    stranded = [tail for tail in waiting if tail.source_id != source.source_id]
+    return Account(partitions, missing, resized, stranded)
 
 
 @dataclass

@@ -4,18 +4,25 @@ What was scored stays, and what the topic still has is scored again. That is rig
 was recreated or truncated, and for no other; so it is refused for those.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.archive import archive
 from credit_risk_dagster.pipelines.drain import HANDOVER_SECONDS
+from credit_risk_dagster.settings import ArchiveSettings
 from resources.kafka.broker import Broker
 from resources.kafka.errors import TopicMissing, TopicReplaced
+from resources.kafka.reader import OffsetRange
 from resources.kafka.watch import TopicState
+from resources.lake import Lake
+from resources.postgres.abandoned import AbandonedOffsets
 from resources.postgres.archive import ArchiveLedger
 from resources.postgres.connection import Warehouse
 from resources.postgres.lanes import lock_partitions
@@ -27,38 +34,61 @@ class EpochRefused(PlatformError):
     """A new epoch that would score events again for nothing."""
 
 
+class Unarchived(PlatformError):
+    """What is committed would go before it is archived, and nobody gave it up."""
+
+
+@dataclass(frozen=True)
+class Abandonment:
+    """Who gives up what cannot be archived any more, and why."""
+
+    by: str
+    why: str
+
+    @staticmethod
+    def of(by: str, why: str) -> "Abandonment":
+        """Raises PlatformError unless both say something, in 200 and 2,000 characters."""
+        for what, text, limit in (("--by", by.strip(), 200), ("--why", why.strip(), 2_000)):
+            if not 0 < len(text) <= limit:
+                raise PlatformError(f"{what} has {len(text)} characters: it needs 1 to {limit}")
+        return Abandonment(by.strip(), why.strip())
+
+
 @dataclass(frozen=True)
 class NewEpoch:
-    """The epoch that began; `events` are on the topic, and are scored from now on."""
+    """The epoch that began; `events` are on the topic, and are scored from now on. Of what was
+    committed before, so many offsets are abandoned."""
 
     topic: TopicState
     epoch: int
+    abandoned: int
 
     @property
     def events(self) -> int:
         return sum(end - first for first, end in self.topic.offsets.values())
 
 
-@dataclass(frozen=True)
-class AtStake:
-    """What goes with a topic that is deleted: events that are not scored, or not archived."""
-
-    unscored: int
-    unarchived: int
-
-
 def start_epoch(
-    broker: Broker, warehouse: Warehouse, session_seconds: float, *, force: bool = False
+    broker: Broker,
+    warehouse: Warehouse,
+    lake: Lake,
+    session_seconds: float,
+    *,
+    force: bool = False,
+    abandon: Abandonment | None = None,
 ) -> NewEpoch:
-    """Start over with a topic that was replaced, when no run drains it.
+    """Start over with a topic that was replaced, when no run drains it, and what was committed of
+    it is archived.
 
     Args:
         session_seconds: so long a run may keep the topic; it is waited for.
         force: also when the topic is the one whose offsets are committed: its events are then
             scored again.
+        abandon: gives up what cannot be archived.
 
     Raises:
         EpochRefused: the topic was not replaced, or nothing of it was ever committed.
+        Unarchived: of what was committed, something cannot be archived.
         LaneBusy: a run drains the topic for longer than a session lasts.
         BrokerUnavailable, TopicMissing, WarehouseUnavailable, NotMigrated: as their names say.
     """
@@ -72,15 +102,16 @@ def start_epoch(
             )
         if not force:
             _require_replaced(broker, connection)
-        with _undrained(connection, newest, session_seconds):
-            if not force:
-                _require_replaced(broker, connection)  # nobody was faster
-            topic = broker.inspect()
-            return NewEpoch(topic, Sources(connection).new_epoch(topic))
+        _keep_undrained(connection, newest, session_seconds)
+        if not force:
+            _require_replaced(broker, connection)  # nobody was faster
+        left = _archived(broker, warehouse, lake, connection, newest, abandon)
+        topic = broker.inspect()
+        return _begin(connection, topic, newest, left, abandon)
 
 
-def at_stake(broker: Broker, warehouse: Warehouse) -> AtStake:
-    """What would go with the topic; of one that is missing, or was never read, what it has.
+def unscored(broker: Broker, warehouse: Warehouse) -> int:
+    """How many events would go with the topic that are not scored; of one that was never read, all.
 
     Raises:
         BrokerUnavailable, WarehouseUnavailable, NotMigrated: as their names say.
@@ -89,52 +120,118 @@ def at_stake(broker: Broker, warehouse: Warehouse) -> AtStake:
         try:
             topic = broker.inspect()
         except TopicMissing:
-            return AtStake(0, 0)
+            return 0
         newest = Sources(connection).newest(topic.cluster_id, topic.topic)
         progress = Ledger(connection).progress(newest.source_id) if newest else []
         same = newest is not None and newest.topic_id in (None, topic.topic_id)
         committed = {p.partition: p.next_offset for p in progress} if same else {}
-        unscored = sum(
+        return sum(
             max(end - max(first, committed.get(partition, first)), 0)
             for partition, (first, end) in topic.offsets.items()
         )
-        backlog = ArchiveLedger(connection).backlog(newest.source_id) if newest and same else []
-        return AtStake(unscored, sum(map(len, backlog)))
 
 
-@contextmanager
-def starting_over(
-    broker: Broker, warehouse: Warehouse, session_seconds: float
-) -> Iterator[psycopg.Connection[Any]]:
-    """Keep every run away from the topic, which may be missing, for as long as it is replaced.
+def start_empty(
+    broker: Broker,
+    warehouse: Warehouse,
+    lake: Lake,
+    session_seconds: float,
+    reset: Callable[[], int],
+    *,
+    abandon: Abandonment | None = None,
+) -> NewEpoch:
+    """Delete the topic, which may be missing, and start over with an empty one, when no run drains
+    it and what was committed of it is archived.
+
+    Args:
+        reset: deletes the topic and creates it again. If that fails, no epoch begins.
+        session_seconds, abandon: as of `start_epoch`.
 
     Raises:
-        LaneBusy, BrokerUnavailable, WarehouseUnavailable, NotMigrated: as `start_epoch`.
+        Unarchived, LaneBusy, BrokerUnavailable, WarehouseUnavailable, NotMigrated: as
+            `start_epoch`.
     """
     with warehouse.session("topic") as connection:
-        try:
+        newest: Source | None = None
+        left: list[OffsetRange] = []
+        with suppress(TopicMissing):
             topic = broker.inspect()
-        except TopicMissing:
-            yield connection
-            return
-        newest = Sources(connection).newest(topic.cluster_id, topic.topic)
-        if newest is None:
-            yield connection
-            return
-        with _undrained(connection, newest, session_seconds):
-            yield connection
+            newest = Sources(connection).newest(topic.cluster_id, topic.topic)
+        if newest is not None:
+            _keep_undrained(connection, newest, session_seconds)
+            left = _archived(broker, warehouse, lake, connection, newest, abandon)
+        reset()
+        topic = broker.inspect()
+        if newest is None and (newest := Sources(connection).newest(topic.cluster_id, topic.topic)):
+            left = _archived(broker, warehouse, lake, connection, newest, abandon)  # it was missing
+        return _begin(connection, topic, newest, left, abandon)
 
 
-@contextmanager
-def _undrained(
+def _archived(
+    broker: Broker,
+    warehouse: Warehouse,
+    lake: Lake,
+    connection: psycopg.Connection[Any],
+    source: Source,
+    abandon: Abandonment | None,
+) -> list[OffsetRange]:
+    """Archive what is committed of a source; returns what cannot be, if somebody gives it up.
+
+    Raises:
+        Unarchived: nobody does.
+    """
+
+    def backlog() -> list[OffsetRange]:
+        return [r for r in ArchiveLedger(connection).backlog(source.source_id) if len(r)]
+
+    because = "another run archives it"
+    if backlog():
+        try:
+            archive(
+                broker,
+                warehouse,
+                lake,
+                ArchiveSettings(),
+                run_id=f"topic-{uuid.uuid4().hex}",
+                log=logging.getLogger(__name__),
+            )
+        except PlatformError as error:
+            because = str(error)
+    left = backlog()
+    if left and abandon is None:
+        first = left[0]
+        raise Unarchived(
+            f"{sum(map(len, left)):,} committed offsets of topic {source.topic} are not archived, "
+            f"first {first.first} of partition {first.partition}, and cannot be now: {because}. "
+            "No epoch was begun; --abandon with --by and --why gives them up for ever"
+        )
+    return left
+
+
+def _begin(
+    connection: psycopg.Connection[Any],
+    topic: TopicState,
+    before: Source | None,
+    left: Sequence[OffsetRange],
+    abandon: Abandonment | None,
+) -> NewEpoch:
+    """Begin the epoch, and record in the same step what of the one before is given up."""
+    with connection.transaction():
+        if before and left and abandon:
+            AbandonedOffsets(connection).abandon(before.source_id, left, abandon.by, abandon.why)
+        epoch = Sources(connection).new_epoch(topic)
+    return NewEpoch(topic, epoch, sum(map(len, left)))
+
+
+def _keep_undrained(
     connection: psycopg.Connection[Any], source: Source, session_seconds: float
-) -> Iterator[None]:
+) -> None:
     """No run commits to the source meanwhile: they lock its partitions, too, and look which epoch
     is the newest when they have them."""
     partitions = [p.partition for p in Ledger(connection).progress(source.source_id)]
     patience = session_seconds + 2 * HANDOVER_SECONDS
     lock_partitions(connection, source.source_id, partitions, patience)
-    yield  # the locks end with the connection, which has nothing else to do
+    # the locks end with the connection, which has nothing else to do
 
 
 def _require_replaced(broker: Broker, connection: psycopg.Connection[Any]) -> None:

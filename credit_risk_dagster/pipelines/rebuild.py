@@ -9,7 +9,7 @@ import gc
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
@@ -33,6 +33,7 @@ from resources.kafka.reader import Fetch, OffsetRange
 from resources.lake import Lake
 from resources.postgres.archive import ArchivedObject, ArchiveLedger
 from resources.postgres.connection import Warehouse
+from resources.postgres.forgetting import Forgettings
 from resources.postgres.ledger import Committed, OffsetsMoved, StageSeconds
 from resources.postgres.migrate import migrate
 from resources.postgres.models import ModelStore
@@ -138,6 +139,7 @@ def rebuild(
             if chosen := _within(ranges, since, until):
                 Sources(writing).adopt(listing.sources[source_id])
                 log.info("rebuilding %s, partition %d", listing.sources[source_id].topic, partition)
+                run.forgotten = listing.forgotten.get((source_id, partition), [])
                 run.partition(lake, source_id, chosen)
                 if from_bucket:
                     ArchiveLedger(writing).adopt(source_id, listing.folders[source_id], chosen)
@@ -149,7 +151,8 @@ def rebuild(
 def _recorded(warehouse: Warehouse) -> "Listing":
     with warehouse.session("rebuild") as connection:
         sources = {source.source_id: source for source in Sources(connection).all()}
-        return Listing(sources, ArchiveLedger(connection).objects())
+        forgotten = Forgettings(connection).offsets()
+        return Listing(sources, ArchiveLedger(connection).objects(), forgotten=forgotten)
 
 
 @dataclass(frozen=True)
@@ -160,11 +163,13 @@ class Listing:
         sources: by source id.
         objects: by source, partition and offset, without holes within a partition.
         folders: source id to its folder in the bucket; only where the bucket was listed.
+        forgotten: by source id and partition, the offsets of forgotten applicants.
     """
 
     sources: Mapping[int, Source]
     objects: list[ArchivedObject]
     folders: Mapping[int, str] = field(default_factory=dict)
+    forgotten: Mapping[tuple[int, int], list[int]] = field(default_factory=dict)
 
     def by_partition(self) -> Iterator[tuple[tuple[int, int], list[ArchivedObject]]]:
         """(source id, partition) and its objects."""
@@ -264,6 +269,7 @@ class _Rebuild:
     run_id: str
     report: RebuildReport
     writer: ThreadPoolExecutor
+    forgotten: Sequence[int] = ()  # offsets of the partition that is rebuilt
     in_flight: Future[Committed] | None = None
     batches: int = 0
 
@@ -331,6 +337,7 @@ class _Rebuild:
         for partition in np.unique(partitions).tolist():
             of_it = partitions == partition
             new[of_it] = self.reading.absent(source_id, partition, offsets[of_it])
+            new[of_it] &= ~np.isin(offsets[of_it], self.forgotten)
         return order[new[order]]
 
 

@@ -60,7 +60,7 @@ def partition_status(
         cluster_id, topic, epoch (None before the first drain), lost_unacknowledged (events that the
         broker removed before they were read, and nobody acknowledged), and partitions: for each,
         partition, first, committed, end (of what can be read), lag, open_transaction (in words;
-        None without one that holds events back), scored, rejected, gaps, lost.
+        None without one that holds events back), scored, rejected, gaps, lost, forgotten.
 
     Raises:
         BrokerUnavailable, TopicMissing, TopicReplaced, WarehouseUnavailable, NotMigrated.
@@ -89,6 +89,7 @@ def partition_status(
                 "rejected": p.rejected if p else 0,
                 "gaps": p.gaps if p else 0,
                 "lost": p.lost if p else 0,
+                "forgotten": p.forgotten if p else 0,
             }
         )
     return {

@@ -24,9 +24,9 @@ class Operations:
         batches: the newest: `committed_at`, `run_id`, `lane`, `scored`, `rejected`, `gaps`,
             `watchlist`, `p50`, `p95` (seconds), `fetch_ms`, `decode_ms`, `score_ms`, `copy_ms`.
         partitions: `source_id`, `topic`, `cluster_id`, `partition`, `first_offset`, `next_offset`,
-            `scored`, `rejected`, `gaps`, `lost_events` (by the broker), `updated_at`, `archived`
-            (offsets), `objects`, `bytes`, `verified` (objects), `lost` (to the archive, events),
-            `archived_at`.
+            `scored`, `rejected`, `gaps`, `lost_events` (by the broker), `forgotten`, `updated_at`,
+            `archived` (offsets), `objects`, `bytes`, `verified` (objects), `lost` (to the archive,
+            events), `archived_at`.
         reasons: of the events rejected in the last 7 days: `reason`, `events`, `last`.
         rejected: the newest of all: `rejected_at`, `reason`, `source_id`, `partition`, `offset`.
         redriven: how many events were scored after they had been rejected.
@@ -103,8 +103,8 @@ _BATCHES = """
 
 _PARTITIONS = """
     SELECT o.source_id, s.topic, s.cluster_id, o.partition, o.first_offset, o.next_offset,
-           o.scored, o.rejected, o.gaps, o.lost AS lost_events, o.updated_at, a.archived,
-           a.objects, a.bytes, a.verified, a.lost, a.archived_at
+           o.scored, o.rejected, o.gaps, o.lost AS lost_events, o.forgotten,
+           o.updated_at, a.archived, a.objects, a.bytes, a.verified, a.lost, a.archived_at
       FROM stream_offsets o JOIN sources s USING (source_id)
       LEFT JOIN LATERAL (
            SELECT coalesce(sum(next_offset - first_offset), 0)::bigint AS archived,

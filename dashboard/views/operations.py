@@ -64,6 +64,7 @@ def _figures(data: Operations, lag: Lag) -> None:
             + data.partitions["rejected"]
             + data.partitions["gaps"]
             + data.partitions["lost_events"]
+            + data.partitions["forgotten"]
             - data.partitions["archived"]
         ).sum()
     )
@@ -144,6 +145,7 @@ def _partitions(partitions: pd.DataFrame, lag: Lag) -> None:
             "rejected": tables.count("Rejected"),
             "gaps": tables.count("Gaps"),
             "lost_events": tables.count("Lost"),
+            "forgotten": tables.count("Forgotten"),
             "updated_at": tables.second("Committed"),
         },
         "Committed offsets, lag and counts of each partition",
@@ -152,7 +154,7 @@ def _partitions(partitions: pd.DataFrame, lag: Lag) -> None:
 
 
 def _archive(partitions: pd.DataFrame) -> None:
-    done = partitions[["scored", "rejected", "gaps", "lost_events"]].sum(axis=1)
+    done = partitions[["scored", "rejected", "gaps", "lost_events", "forgotten"]].sum(axis=1)
     tables.table(
         partitions.assign(
             pending=done - partitions["archived"],

@@ -56,10 +56,11 @@ class Totals:
     rejected: int = 0
     gaps: int = 0
     lost: int = 0
+    forgotten: int = 0
 
     @property
     def accounted(self) -> int:
-        return self.scored + self.rejected + self.gaps + self.lost
+        return self.scored + self.rejected + self.gaps + self.lost + self.forgotten
 
 
 @dataclass(frozen=True)
@@ -263,6 +264,7 @@ def _totals(connection: Connection, source: Source) -> Totals:
         sum(p.rejected for p in progress),
         sum(p.gaps for p in progress),
         sum(p.lost for p in progress),
+        sum(p.forgotten for p in progress),
     )
 
 

@@ -224,9 +224,9 @@ class ArchiveLedger:
         """By partition, what is committed against what is archived.
 
         Returns:
-            partition, committed (offsets), archived, pending, events (archived rows), lost, and
-            wrong: offsets in holes or overlaps, and events that neither are archived nor counted
-            as lost.
+            partition, committed (offsets), archived, pending, events (archived rows), lost (and not
+            given up by name), and wrong: offsets in holes or overlaps, and events that neither are
+            archived nor counted as lost.
         """
         with self._connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(_ACCOUNT, {"source_id": source_id}).fetchall()
@@ -285,11 +285,15 @@ ORDER BY source_id, partition, first_offset
 
 _ACCOUNT: LiteralString = """
 WITH chained AS (
-    SELECT *, lag(next_offset) OVER (PARTITION BY partition ORDER BY first_offset) AS before
-    FROM archive_objects WHERE source_id = %(source_id)s
+    SELECT *, lag(next_offset) OVER (PARTITION BY partition ORDER BY first_offset) AS before,
+        EXISTS (SELECT FROM abandoned_offsets b WHERE b.source_id = a.source_id
+            AND b.partition = a.partition AND b.first_offset <= a.first_offset
+            AND b.next_offset >= a.next_offset) AS given_up
+    FROM archive_objects a WHERE source_id = %(source_id)s
 ), archived AS (
     SELECT partition, max(next_offset) AS until, sum(next_offset - first_offset) AS offsets,
         sum(rows) AS events, sum(lost) AS lost, min(first_offset) AS first,
+        sum(lost) FILTER (WHERE given_up) AS given_up,
         coalesce(sum(abs(first_offset - before)), 0) AS misplaced
     FROM chained GROUP BY partition
 ), gone AS (
@@ -300,7 +304,8 @@ WITH chained AS (
 SELECT o.partition, o.next_offset - o.first_offset AS committed,
     coalesce(offsets, 0)::bigint AS archived,
     (o.next_offset - coalesce(until, o.first_offset))::bigint AS pending,
-    coalesce(events, 0)::bigint AS events, coalesce(archived.lost, 0)::bigint AS lost,
+    coalesce(events, 0)::bigint AS events,
+    (coalesce(archived.lost, 0) - coalesce(given_up, 0))::bigint AS lost,
     (coalesce(misplaced, 0) + abs(coalesce(first, o.first_offset) - o.first_offset)
         + abs(coalesce(offsets - events - archived.lost, 0) - coalesce(gone.gaps, 0))
     )::bigint AS wrong

@@ -37,7 +37,7 @@ class OffsetsMoved(Exception):
 @dataclass(frozen=True)
 class Progress:
     """What is committed of one partition: next_offset - first_offset = scored + rejected + gaps +
-    lost."""
+    lost + forgotten."""
 
     partition: int
     first_offset: int
@@ -46,6 +46,7 @@ class Progress:
     rejected: int
     gaps: int
     lost: int
+    forgotten: int
     idle_seconds: float
 
 
@@ -83,6 +84,7 @@ class Ledger:
         with self._connection.cursor(row_factory=class_row(Progress)) as cursor:
             return cursor.execute(
                 "SELECT partition, first_offset, next_offset, scored, rejected, gaps, lost,"
+                " forgotten,"
                 " extract(epoch FROM clock_timestamp() - updated_at)::float8 AS idle_seconds"
                 " FROM stream_offsets WHERE source_id = %(source_id)s ORDER BY partition",
                 {"source_id": source_id},

@@ -19,10 +19,10 @@ class Snapshot:
 
     Attributes:
         totals: sums over everything that was ever committed: batches, scored, rejected, gaps,
-            lost, lost_unknown (of which nobody said to know), redriven, watchlist, elevated, low,
-            value_bytes, latency_buckets, latency_sum_s, stage_buckets (fetch, decode, score, copy
-            and commit, one after the other) and stage_sum_ms; arrays are None before the first
-            batch. And last_commit (Unix time), None before it.
+            lost, lost_unknown (of which nobody said to know), forgotten, redriven, watchlist,
+            elevated, low, value_bytes, latency_buckets, latency_sum_s, stage_buckets (fetch,
+            decode, score, copy and commit, one after the other) and stage_sum_ms; arrays are None
+            before the first batch. And last_commit (Unix time), None before it.
         rejected: events by reason, ever.
         partitions: of the newest source of the topic: cluster_id, topic_id, partition,
             first_offset, next_offset, end_offset and end_seen_at (where the topic ended when a
@@ -91,10 +91,12 @@ class MetricsLedger:
             )
 
 
-# Only redriving takes from stream_offsets.rejected, and in its own transaction; so the difference
-# from what was ever rejected is what was redriven, without counting those rows.
+# Only redriving and forgetting take from stream_offsets.rejected, each in its own transaction; so
+# the difference from what was ever rejected tells what was redriven, without counting those rows.
 _TOTALS: LiteralString = """
-SELECT t.*, gaps, lost, last_commit, greatest(t.rejected - still_rejected, 0)::bigint AS redriven,
+SELECT t.*, gaps, lost, forgotten, last_commit,
+    greatest(t.rejected - still_rejected
+        - (SELECT coalesce(sum(rejected), 0) FROM forgettings), 0)::bigint AS redriven,
     (SELECT coalesce(sum(events), 0)::bigint FROM lost_events WHERE acknowledged_at IS NULL)
         AS lost_unknown
 FROM (
@@ -112,6 +114,7 @@ FROM (
     FROM ledger_totals
 ) t, (
     SELECT coalesce(sum(gaps), 0)::bigint AS gaps, coalesce(sum(lost), 0)::bigint AS lost,
+        coalesce(sum(forgotten), 0)::bigint AS forgotten,
         coalesce(sum(rejected), 0) AS still_rejected,
         extract(epoch FROM max(updated_at))::float8 AS last_commit
     FROM stream_offsets

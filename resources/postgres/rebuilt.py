@@ -160,7 +160,7 @@ UPDATE stream_offsets
 SET first_offset = least(first_offset, %(first)s), next_offset = greatest(next_offset, %(next)s),
     scored = scored + %(scored)s, rejected = rejected + %(rejected)s,
     gaps = greatest(next_offset, %(next)s) - least(first_offset, %(first)s)
-        - (scored + %(scored)s) - (rejected + %(rejected)s) - lost,
+        - (scored + %(scored)s) - (rejected + %(rejected)s) - lost - forgotten,
     updated_at = clock_timestamp()
 WHERE source_id = %(source_id)s AND partition = %(partition)s
 """

@@ -64,6 +64,7 @@ class Counted:
 
     Attributes:
         scored, rejected: rows; gaps: offsets, those of lost events too.
+        forgotten: offsets of applicants who were forgotten.
         dropped: rows that retention dropped.
         missing, doubled: offsets that are in no place (dropped ones too), and in several.
     """
@@ -74,6 +75,7 @@ class Counted:
     scored: int = 0
     rejected: int = 0
     gaps: int = 0
+    forgotten: int = 0
     dropped: int = 0
     missing: list[Range[int]] = field(default_factory=list)
     doubled: list[Range[int]] = field(default_factory=list)
@@ -109,15 +111,17 @@ def reconcile(connection: psycopg.Connection[Any], source_id: int) -> list[dict[
 
     Returns:
         partition, first_offset, next_offset, and what is stored in that range: scored, rejected,
-        gaps, dropped (by retention), and difference: how many offsets are missing or doubled.
+        gaps, forgotten, dropped (by retention), and difference: how many offsets are missing or
+        doubled.
     """
     partitions = fetch_all(connection, _PARTITIONS, {"source_id": source_id})
     counts = [
         _count_whole(connection, source_id, p["partition"], p["first_offset"], p["next_offset"])
         for p in partitions
     ]
-    names = ("partition", "first_offset", "next_offset", "scored", "rejected", "gaps", "dropped")
-    return [{name: getattr(count, name) for name in (*names, "difference")} for count in counts]
+    places = ("scored", "rejected", "gaps", "forgotten", "dropped", "difference")
+    names = ("partition", "first_offset", "next_offset", *places)
+    return [{name: getattr(count, name) for name in names} for count in counts]
 
 
 class Reconciliation:
@@ -261,6 +265,7 @@ def _count(
         total.scored += found["scored"]
         total.rejected += found["rejected"]
         total.gaps += found["gaps"]
+        total.forgotten += found["forgotten"]
         if found["places"] != found["offsets"] or found["offsets"] != end - start:
             # One more snapshot: in between, a re-drive moved a row at most, as a whole.
             (wrong,) = fetch_all(connection, _WRONG, which)
@@ -339,26 +344,32 @@ WITH gaps AS MATERIALIZED (
     SELECT coalesce(range_agg(range), '{}') AS offsets,
         coalesce(sum(upper(range) - lower(range)), 0)::bigint AS places FROM gaps
 ), rows AS MATERIALIZED (
-    SELECT "offset" AS at, true AS scored FROM scored_applications
+    SELECT "offset" AS at, 'scored' AS place FROM scored_applications
     WHERE source_id = %(source_id)s AND partition = %(partition)s
         AND "offset" >= %(first)s AND "offset" < %(next)s
     UNION ALL
-    SELECT "offset", false FROM rejected_events
+    SELECT "offset", 'rejected' FROM rejected_events
     WHERE source_id = %(source_id)s AND partition = %(partition)s
         AND "offset" >= %(first)s AND "offset" < %(next)s
+    UNION ALL
+    SELECT "offset", 'forgotten' FROM forgotten_offsets
+    WHERE source_id = %(source_id)s AND partition = %(partition)s
+        AND "offset" >= %(first)s AND "offset" < %(next)s AND counted
 )"""
 
 _COUNT: LiteralString = (
     _PLACES  # noqa: S608 (of literals)
     + """
-SELECT scored, rejected, gone.places AS gaps, scored + rejected + gone.places AS places,
+SELECT scored, rejected, forgotten, gone.places AS gaps,
+    scored + rejected + forgotten + gone.places AS places,
     gap_offsets + row_offsets AS offsets
 FROM gone, (
     SELECT coalesce(sum(upper(r) - lower(r)), 0)::bigint AS gap_offsets
     FROM gone, unnest(offsets) AS r
 ) AS g, (
-    SELECT count(*) FILTER (WHERE scored) AS scored,
-        count(*) FILTER (WHERE NOT scored) AS rejected,
+    SELECT count(*) FILTER (WHERE place = 'scored') AS scored,
+        count(*) FILTER (WHERE place = 'rejected') AS rejected,
+        count(*) FILTER (WHERE place = 'forgotten') AS forgotten,
         count(DISTINCT at) FILTER (
             WHERE (SELECT isempty(offsets) FROM gone) OR NOT at <@ (SELECT offsets FROM gone)
         ) AS row_offsets

@@ -57,3 +57,10 @@ class RetentionLedger:
                 f"a query used the tables for more than 2 s, {period} is not dropped: the next run "
                 "tries again"
             ) from error
+
+    def delete_reviews(self, keep_days: int) -> int:
+        """Delete the reviews that are older than so many days, at least one; returns how many."""
+        row = self._connection.execute(
+            "SELECT delete_old_reviews(%(days)s)", {"days": keep_days}
+        ).fetchone()
+        return int(row[0]) if row else 0

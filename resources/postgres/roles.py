@@ -18,6 +18,7 @@ _READ: LiteralString = "SELECT"
 
 RIGHTS: dict[str, dict[str, LiteralString]] = {
     APP: {
+        "abandoned_offsets": _RECORD,
         "alembic_version": _READ,
         "application_reviews": _READ,
         "application_segments": _READ,
@@ -29,6 +30,8 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "drift_baselines": "SELECT, INSERT, UPDATE (activated_at, retired_at, stream_columns)",
         "drift_features": "SELECT, INSERT, DELETE",  # of a report that is made again
         "drift_reports": _STATE,
+        "forgettings": "SELECT, UPDATE (lake_rows, lake_at)",
+        "forgotten_offsets": _READ,
         "ledger_totals": _READ,
         "lost_acknowledgements": _RECORD,
         "lost_events": _READ,
@@ -59,6 +62,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "batches": _READ,
         "drift_features": _READ,
         "drift_reports": _READ,
+        "forgettings": _READ,
         "ledger_totals": _READ,
         "lost_events": _READ,
         "model_benchmarks": _READ,
@@ -81,6 +85,7 @@ WITHHELD = {API: {"models": ["artifact"], "rejected_events": ["value"]}}
 ROUTINES: dict[str, tuple[LiteralString, ...]] = {
     APP: (
         *("ensure_partitions", "make_partitions", "drop_period", "drop_month"),
+        *("forget_loan", "delete_old_reviews"),
         *("roll_up_segments", "roll_up_segments_until", "first_writer", "close_segments"),
     ),
     API: (),

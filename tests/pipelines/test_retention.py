@@ -16,8 +16,10 @@ from credit_risk_dagster.pipelines.retention import RetentionReport, drop_old_pe
 from credit_risk_dagster.settings import RetentionSettings, Settings, WarehouseSettings
 from resources.configurable import resources
 from resources.dagster_storage import DagsterStorage
+from resources.kafka.reader import OffsetRange
+from resources.postgres.abandoned import AbandonedOffsets
 from resources.postgres.partitions import TablesBusy
-from resources.postgres.retention import Period
+from resources.postgres.retention import Period, RetentionLedger
 from tests.platform.pipeline import Pipeline, good_event
 
 NOW = datetime.now(UTC)
@@ -65,6 +67,26 @@ def test_the_database_itself_keeps_what_is_not_archived_and_verified(
     assert pipeline.query("SELECT FROM dropped_rows") == []
 
 
+def test_what_was_lost_before_it_was_archived_is_dropped_when_it_is_given_up(
+    pipeline: Pipeline,
+) -> None:
+    pipeline.send_and_drain([good_event(i) for i in range(10)])
+    pipeline.archive()
+    verify_archive(pipeline.warehouse, pipeline.lake)
+    pipeline.query(  # as if the broker had removed four events, which an object lacks
+        "UPDATE archive_objects SET rows = rows - 4, lost = 4 RETURNING 1"
+    )
+    assert len(pipeline.account().problems) == 1
+    assert THIS_MONTH in apply(pipeline, days=70).kept
+    with pipeline.warehouse.session() as connection:
+        (gone,) = AbandonedOffsets(connection).waiting()
+        assert (gone.range, gone.events) == (OffsetRange(0, 0, 10), 4)
+        AbandonedOffsets(connection).abandon(1, [gone.range], "Ada", "retention was too short")
+    assert pipeline.account().problems == []
+    assert apply(pipeline, days=70).dropped[THIS_MONTH] == 10
+    assert pipeline.unreconciled() == 0
+
+
 def test_a_month_in_use_stays(pipeline: Pipeline) -> None:
     with pipeline.warehouse.connect(autocommit=False) as reader:
         reader.execute("SELECT count(*) FROM scored_applications")
@@ -85,6 +107,30 @@ def test_old_runs_are_deleted(warehouse_settings: WarehouseSettings) -> None:
         assert delete_runs(instance, datetime.now(UTC)) == 2
         assert not before & {run.run_id for run in instance.get_runs()}
         assert all(instance.all_logs(run_id) == [] for run_id in before)
+
+
+def test_reviews_have_a_retention_of_their_own(pipeline: Pipeline) -> None:
+    pipeline.send_and_drain([good_event(1)])
+    for _ in range(2):
+        pipeline.query("SELECT review_application(1, 0, 0, 'Bo', 'a note')")
+    pipeline.query(
+        "UPDATE application_reviews SET reviewed_at = now() - interval '31 days'"
+        " WHERE review_id = 1 RETURNING 1"
+    )
+    job = defs.resolve_job_def("apply_retention")
+    for days, left in ((None, 2), (32, 2), (31, 1)):
+        settings = Settings(
+            warehouse=pipeline.warehouse._settings,
+            retention=RetentionSettings(review_days=days),
+        )
+        with dg.DagsterInstance.ephemeral() as instance:
+            run = job.execute_in_process(
+                instance=instance, resources=resources(lambda settings=settings: settings)
+            )
+            assert run.output_for_node("delete_reviews") == 2 - left
+        assert len(pipeline.query("SELECT FROM application_reviews")) == left
+    with pipeline.warehouse.session() as connection:  # nobody's of today, whoever asks
+        assert RetentionLedger(connection).delete_reviews(0) == 0
 
 
 def test_old_observations_are_deleted(

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines.archive_check import verify_archive
 from credit_risk_dagster.pipelines.drift import report_drift
+from credit_risk_dagster.pipelines.forget import forget
 from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.pipelines.retention import drop_old_periods
 from credit_risk_dagster.pipelines.stream_health import compare_schema
@@ -150,6 +151,12 @@ def test_functions_with_the_owners_rights_are_for_few_and_find_their_own_tables(
         (APP, "UPDATE scored_applications SET risk_tier = 'Low'"),
         (APP, "UPDATE redriven_events SET run_id = ''"),
         (APP, "DELETE FROM dropped_rows"),
+        (APP, "DELETE FROM forgettings"),
+        (APP, "UPDATE forgettings SET forgotten_by = ''"),
+        (APP, "DELETE FROM forgotten_offsets"),
+        (APP, "UPDATE abandoned_offsets SET why = ''"),
+        (API, "SELECT forget_loan('1', '{}', '{}', '{}', '', '')"),
+        (READER, "SELECT delete_old_reviews(1)"),
         (APP, "INSERT INTO dropped_rows VALUES (1, 0, now(), 1, 1)"),
         (APP, "UPDATE policies SET document = ''"),
         (APP, "DELETE FROM application_reviews"),
@@ -223,15 +230,17 @@ def test_a_days_work(as_app: Pipeline, server: Postgres) -> None:
         assert Reconciliation(connection).check_everything().open == []
         assert LostEvents(connection).acknowledge("Ada", None) == []
     assert as_app.unreconciled() == 0
+    assert forget(as_app.warehouse, "98", by="Ada", why="request 31", log=log)
 
     api = settings_of(server, API)
     with WarehouseReader(api, 1, 60) as pool, Warehouse(api).session() as connection:
         assert MetricsLedger(connection, as_app.kafka.topic).read().totals["scored"] == 100
+        assert Applications(pool).history("98", limit=10)[0] == []
         assert len(Applications(pool).history("7", limit=10)[0]) == 1
         assert len(Applications(pool).watchlist(limit=5)[0]) == 5
         assert ModelStore(connection).active_scorer() == (None, None)
 
     later = datetime.now(UTC) + timedelta(days=70)
     dropped = drop_old_periods(as_app.warehouse, 30, now=later, log=log).dropped
-    assert sum(dropped.values()) == 102
+    assert sum(dropped.values()) == 101
     assert as_app.unreconciled() == 0

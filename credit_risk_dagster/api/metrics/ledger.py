@@ -42,6 +42,11 @@ def ledger_metrics(snapshot: Snapshot) -> Iterator[Metric]:
         "Rejected events that were scored later",
         [({}, totals["redriven"])],
     )
+    yield counter(
+        "forgotten_events",
+        "Offsets whose row was deleted because its applicant was forgotten",
+        [({}, totals["forgotten"])],
+    )
     yield gauge(
         "lost_events_unacknowledged",
         "Events that the broker removed before they were scored, and of which nobody said to know",

@@ -1,0 +1,136 @@
+"""Forgetting an applicant: every row and byte that carries a loan; the record has no name."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+
+from credit_risk_dagster.domain.loans import events_of, loan_of, names, normal_id
+from credit_risk_dagster.errors import PlatformError
+from resources.postgres.connection import Warehouse
+from resources.postgres.forgetting import Forgetting, Forgettings, Place
+from resources.postgres.rejected import RejectedEvents
+
+
+class ForgetRefused(PlatformError):
+    """What was asked names no loan, or would name it in the record."""
+
+
+def forget(
+    warehouse: Warehouse,
+    loan_id: str,
+    *,
+    by: str,
+    why: str,
+    dry_run: bool = False,
+    log: logging.Logger,
+) -> Forgetting | None:
+    """Forget the applicant of a loan.
+
+    Safe to call again, also after one that was killed: it deletes what there is.
+
+    Args:
+        loan_id: as a producer may write it.
+        by, why: who does it, and the request's own name: kept for ever, so without the loan's id.
+        dry_run: look, and delete nothing.
+        log: what was done, without the id.
+
+    Returns:
+        What went, or would; None when nothing of the loan is stored.
+
+    Raises:
+        ForgetRefused: the id is none, or `by` or `why` has it.
+        RedriveRaced, TablesBusy, WarehouseUnavailable, NotMigrated: as their names say.
+    """
+    wanted = normal_id(loan_id)
+    if wanted is None:
+        raise ForgetRefused("the loan's id is empty or no id: give it as the topic has it")
+    _require_record(by, why, wanted)
+    with warehouse.session("forget") as connection:
+        rejected = RejectedEvents(connection)
+        rejected.lock_redrive()  # what is looked for here must not move meanwhile
+        places = list(_rejected_of(wanted, rejected))
+        return _forget(connection, wanted, places, by, why, dry_run, log)
+
+
+def forget_at(
+    warehouse: Warehouse, place: Place, *, by: str, why: str, log: logging.Logger
+) -> Forgetting | None:
+    """Forget the applicant whose application has this place in the stream: who asks for it need
+    not name the loan, where what was asked is kept. Otherwise as `forget`.
+
+    An event without a loan's id is forgotten alone.
+    """
+    _require_record(by, why, None)
+    with warehouse.session("forget") as connection:
+        rejected = RejectedEvents(connection)
+        rejected.lock_redrive()
+        loan_id, there = _found_at(connection, rejected, place)
+        if loan_id is not None:
+            _require_record(by, why, loan_id)
+        places = {*there, *(_rejected_of(loan_id, rejected) if loan_id else ())}
+        return _forget(connection, loan_id, sorted(places), by, why, False, log)
+
+
+def _forget(
+    connection: psycopg.Connection[Any],
+    loan_id: str | None,
+    places: list[Place],
+    by: str,
+    why: str,
+    dry_run: bool,
+    log: logging.Logger,
+) -> Forgetting | None:
+    done = Forgettings(connection).forget(loan_id, places, by, why, dry_run=dry_run)
+    log.info("%s", told(done, dry_run))
+    return done
+
+
+def told(done: Forgetting | None, dry_run: bool = False) -> str:
+    """What was found and done, in a line without the loan."""
+    if done is None:
+        return "nothing is stored of the loan"
+    counts = {
+        "scored rows": done.scored,
+        "rejected events": done.rejected,
+        "reviews": done.reviews,
+        "mentions in other notes": done.mentions,
+    }
+    found = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    if dry_run:
+        return f"{found} would go"
+    later = "; the archive on S3 still has its events" if done.lake_rows is None else ""
+    return f"{found} are gone, forgetting {done.forgetting_id}{later}"
+
+
+def _require_record(by: str, why: str, loan_id: str | None) -> None:
+    for what, text, limit in (("--by", by, 200), ("--why", why, 2000)):
+        if not 0 < len(text.strip()) <= limit:
+            raise ForgetRefused(f"{what} has {len(text.strip())} characters: it needs 1 to {limit}")
+        if loan_id is not None and names(loan_id, text):
+            raise ForgetRefused(
+                f"{what} has the loan's id in it, and is kept for ever: name the request instead"
+            )
+
+
+def _rejected_of(loan_id: str, rejected: RejectedEvents) -> Iterator[Place]:
+    """Where the rejected events are that carry the loan: each is looked into, as no index can."""
+    after = (-1, -1, -1)
+    while events := rejected.page(after=after):
+        after = events[-1].coordinates
+        for at in events_of(loan_id, [e.value for e in events], [e.key for e in events]):
+            yield events[at].coordinates
+
+
+def _found_at(
+    connection: psycopg.Connection[Any], rejected: RejectedEvents, place: Place
+) -> tuple[str | None, list[Place]]:
+    """The loan of the event at a place, as far as it says, and the place, if there is any."""
+    scored = Forgettings(connection).loan_at(place)
+    if scored is not None:
+        return scored, [place]
+    for event in rejected.each(partition=place[1], offset=place[2]):
+        if event.coordinates == place:
+            return loan_of(event.value, event.key), [place]
+    return None, []

@@ -1,0 +1,124 @@
+"""Forgetting an applicant in Postgres, and the record of it. What is deleted, the database does
+itself (`forget_loan`), so that nothing is deleted without the record."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg.rows import class_row
+
+from resources.postgres.partitions import TablesBusy
+
+Place = tuple[int, int, int]
+"""(source, partition, offset) of an event."""
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """What went with an applicant, and never who it was.
+
+    Attributes:
+        scored, rejected, reviews: rows that were deleted.
+        mentions: notes on other applications of which the loan's id was blotted out.
+        lake_rows: rows deleted from the tables of the lake; None while that is still to be done.
+    """
+
+    forgetting_id: int
+    forgotten_at: datetime
+    forgotten_by: str
+    why: str
+    scored: int
+    rejected: int
+    reviews: int
+    mentions: int
+    lake_rows: int | None
+
+    @property
+    def rows(self) -> int:
+        """Rows that were deleted or changed in Postgres."""
+        return self.scored + self.rejected + self.reviews + self.mentions
+
+
+class Forgettings:
+    """What was forgotten, over one connection."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    def forget(
+        self,
+        loan_id: str | None,
+        places: Sequence[Place],
+        by: str,
+        why: str,
+        *,
+        dry_run: bool = False,
+    ) -> Forgetting | None:
+        """Delete a loan's scored rows, whatever has these places, and its reviews, in one
+        transaction with the record of it; returns that, or None when there is nothing of it.
+
+        Args:
+            loan_id: None when only the places are known.
+            dry_run: look what it would be, and leave everything.
+
+        Raises:
+            TablesBusy: the stream's tables were held for more than five seconds.
+        """
+        named = {
+            "loan": loan_id,
+            "sources": [place[0] for place in places],
+            "partitions": [place[1] for place in places],
+            "offsets": [place[2] for place in places],
+            "by": by,
+            "why": why,
+        }
+        try:
+            with (
+                self._connection.transaction() as transaction,
+                self._connection.cursor(row_factory=class_row(Forgetting)) as cursor,
+            ):
+                done = cursor.execute(_FORGET, named).fetchone()
+                assert done is not None  # noqa: S101 (a function of one row)
+                nothing = not done.rows and not self._is_of(done.forgetting_id)
+                if dry_run or nothing:
+                    raise psycopg.Rollback(transaction)
+        except psycopg.errors.LockNotAvailable as error:
+            raise TablesBusy(
+                "a transaction held the stream's offsets for more than 5 s, nothing was forgotten: "
+                "try again"
+            ) from error
+        return None if nothing else done
+
+    def _is_of(self, forgetting_id: int) -> bool:
+        """Whether any offset is forgotten by it, be it of the lake alone."""
+        row = self._connection.execute(
+            "SELECT EXISTS (SELECT FROM forgotten_offsets WHERE forgetting_id = %(id)s)",
+            {"id": forgetting_id},
+        ).fetchone()
+        return bool(row and row[0])
+
+    def offsets(self) -> dict[tuple[int, int], list[int]]:
+        """By source and partition, the offsets of everybody who was forgotten."""
+        rows = self._connection.execute(
+            'SELECT source_id, partition, array_agg("offset") FROM forgotten_offsets GROUP BY 1, 2'
+        )
+        return {(source_id, partition): offsets for source_id, partition, offsets in rows}
+
+    def loan_at(self, place: Place) -> str | None:
+        """The loan that the row of a scored application is of."""
+        row = self._connection.execute(
+            "SELECT loan_id FROM scored_applications WHERE source_id = %(source)s"
+            ' AND partition = %(partition)s AND "offset" = %(offset)s',
+            dict(zip(("source", "partition", "offset"), place, strict=True)),
+        ).fetchone()
+        return row[0] if row else None
+
+
+_FORGET: LiteralString = """
+SELECT forgetting_id, forgotten_at, forgotten_by, why, scored, rejected, reviews, mentions,
+    lake_rows
+FROM forget_loan(%(loan)s, %(sources)s::int[], %(partitions)s::int[], %(offsets)s::bigint[],
+    %(by)s, %(why)s)
+"""
