@@ -21,7 +21,7 @@ from rich.markup import escape
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import PROJECT_ROOT
-from tests.benchmarks import archive, drift, latency, memory, metrics, model, throughput
+from tests.benchmarks import archive, drift, latency, memory, metrics, model, policy, throughput
 from tests.benchmarks.lab import OpenLab, drain_settings, open_lab
 from tests.benchmarks.report import Section, bars_table, exit_code
 
@@ -38,6 +38,7 @@ class Name(StrEnum):
     DRIFT = "drift"
     MODEL = "model"
     METRICS = "metrics"
+    POLICY = "policy"
     LATENCY = "latency"
 
 
@@ -48,6 +49,7 @@ _SECTIONS = {
     Name.DRIFT: drift,
     Name.MODEL: model,
     Name.METRICS: metrics,
+    Name.POLICY: policy,
     Name.LATENCY: latency,
 }
 
@@ -76,6 +78,8 @@ def main(
     MODEL: what the PD costs the drain, the memory of training, the time of the benchmark tables.
 
     METRICS: a scrape of /metrics, without history and with ten million scored applications.
+
+    POLICY: scoring by the default policy against comparisons by hand, and a table of 200 rules.
 
     LATENCY: from event to commit at 10, 100 and 1,000 events a second, through Dagster's daemon and
     the sensor, with handovers from run to run; and of the first event after an idle spell.

@@ -11,7 +11,7 @@ from credit_risk_dagster.domain.policy_check import check
 from credit_risk_dagster.domain.policy_diff import differences
 from credit_risk_dagster.domain.policy_explain import explain
 from credit_risk_dagster.pipelines.loans import builtin_loans
-from credit_risk_dagster.settings import DEFAULT_POLICY
+from credit_risk_dagster.settings import DEFAULT_POLICY, PROJECT_ROOT
 from tests.malformed import event
 
 V1, V1_TABLE, V2 = (
@@ -133,6 +133,14 @@ def test_a_rule_that_no_application_of_the_sample_fires(loans: list[bytes]) -> N
     assert line.startswith(
         "line 5: warning: rules.0.when: none of the 10,000 applications of the s"
     )
+
+
+def test_the_policy_that_the_documentation_teaches_is_right(loans: list[bytes]) -> None:
+    page = (PROJECT_ROOT / "docs" / "policy.md").read_text()
+    text = page.split("```yaml\n")[1].split("```")[0]
+    assert found(text, loans) == []
+    (line, *_) = found(text.replace("dti: 35", "dti: 25"))
+    assert f"`{line}`" in " ".join(page.split())
 
 
 def test_what_is_no_yaml_is_refused() -> None:
