@@ -1,0 +1,267 @@
+"""`credit-risk lake` and `rebuild`: the tables on S3, and tables made of them."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from credit_risk_dagster.cli.console import out, print_json, print_warning, progress
+from credit_risk_dagster.cli.options import (
+    Json,
+    PolicyFile,
+    Since,
+    Topic,
+    Until,
+    chosen_policy,
+    day,
+    kafka,
+    lake,
+)
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import WarehouseSettings
+
+if TYPE_CHECKING:
+    from credit_risk_dagster.pipelines.lake_history import RawEvents
+    from resources.lake_tables import LakeTable, Snapshot
+
+app = typer.Typer()
+lake_app = typer.Typer(
+    help="The tables on S3: raw_events has each record as it came, decisions what was decided.",
+    no_args_is_help=True,
+)
+app.add_typer(lake_app, name="lake")
+
+At = Annotated[
+    str | None,
+    typer.Option(
+        metavar="VERSION|TIME",
+        help="Read the table as it was: a version, as `lake history` lists them, or a time (UTC), "
+        "as 2026-11-28 or 2026-11-28T19:00.",
+    ),
+]
+
+
+def moment(at: str | None) -> int | datetime | None:
+    """A version or a time of `--at`. Raises PlatformError for another text."""
+    from datetime import UTC
+
+    if at is None or at.isdecimal():
+        return at if at is None else int(at)
+    try:
+        found = datetime.fromisoformat(at)
+    except ValueError as error:
+        raise PlatformError(
+            f"--at {at} is neither a version, as 12, nor a time, as 2026-11-28T19:00"
+        ) from error
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _raw_events(topic: str | None, at: str | None) -> "RawEvents":
+    from credit_risk_dagster.pipelines.lake_history import RawEvents
+
+    return RawEvents(lake(), kafka(None, topic).topic, moment(at))
+
+
+@app.command()
+def rebuild(
+    into: Annotated[str, typer.Option(help="Schema to write; created when it is missing.")],
+    since: Since = None,
+    until: Until = None,
+    at: At = None,
+    topic: Topic = None,
+    policy: PolicyFile = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Who gives the PD: active (the default; none, where the live schema is lost), "
+            "none, or a model's id."
+        ),
+    ] = None,
+) -> None:
+    """Score the lake's raw events again, without the broker, into another schema.
+
+    It needs nothing but the table: Postgres may be lost, and the schema can take the lost one's
+    place once CREDIT_RISK_SCHEMA names it. Partitions and offsets stay what they were. Days may be
+    rebuilt in any order and side by side; what is there already is left alone.
+    """
+    import logging
+    import uuid
+
+    from credit_risk_dagster.pipelines.lake_rebuild import rebuild as rebuild_schema
+    from credit_risk_dagster.pipelines.modelling import chosen_model
+    from resources.postgres.connection import NotMigrated, Warehouse
+
+    settings = WarehouseSettings()
+    try:
+        scorer = chosen_model(Warehouse(settings), model or "active")
+    except NotMigrated:
+        if model not in (None, "none"):
+            raise
+        scorer = None
+    report = rebuild_schema(
+        settings,
+        _raw_events(topic, at),
+        chosen_policy(policy),
+        into=into,
+        run_id=f"rebuild-{uuid.uuid4()}",
+        model=scorer,
+        since=day(since),
+        until=day(until),
+        log=logging.getLogger(__name__),
+    )
+    out.print(
+        f"schema {report.schema}: {report.scored:,} scored, {report.rejected:,} rejected, "
+        f"{report.known:,} were there, {report.gaps:,} gaps by {report.policy} from version "
+        f"{report.version}, {report.speed:,.0f} events a second"
+    )
+
+
+@lake_app.command("query")
+def query(
+    sql: Annotated[str, typer.Argument(help="One SELECT, over raw_events and decisions.")],
+    at: At = None,
+    topic: Topic = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most rows that are printed.")] = 1_000,
+    json_: Json = False,
+) -> None:
+    """Ask the tables in SQL (DataFusion's, near to Postgres').
+
+    Conditions on day and source leave whole files unread. Bytes are printed as text.
+
+    Examples: SELECT day, count(*) FROM raw_events GROUP BY day ORDER BY day;
+    SELECT risk_tier, count(*), sum(loan_amnt) FROM decisions GROUP BY risk_tier
+    """
+    from credit_risk_dagster.pipelines.lake_history import ask
+
+    columns, rows, more = ask(lake(), kafka(None, topic).topic, sql, moment(at), limit)
+    if json_:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        table = Table(*columns)
+        for row in rows:
+            table.add_row(*("" if value is None else str(value) for value in row))
+        out.print(table)
+    if more:
+        print_warning(f"there are more than {limit:,} rows: --limit has {limit}")
+
+
+@lake_app.command("ls")
+def ls(
+    since: Since = None,
+    until: Until = None,
+    at: At = None,
+    topic: Topic = None,
+    files: Annotated[bool, typer.Option("--files", help="Each file, not each day.")] = False,
+    json_: Json = False,
+) -> None:
+    """List what the tables have: files, rows and bytes of each day of each source."""
+    from itertools import groupby
+
+    found: list[dict[str, Any]] = []
+    for name, table, snapshot in _tables(topic, at):
+        listed = snapshot.files(since=day(since), until=day(until))
+        if files:
+            found += [
+                {
+                    "table": name,
+                    "day": file.day,
+                    "source": file.source,
+                    "rows": file.rows,
+                    "bytes": file.bytes,
+                    "added_at": file.added_at,
+                    "key": table.key(file.path),
+                }
+                for file in listed
+            ]
+            continue
+        for (at_day, source), of_it in groupby(listed, key=lambda file: (file.day, file.source)):
+            day_files = list(of_it)
+            found.append(
+                {
+                    "table": name,
+                    "day": at_day,
+                    "source": source,
+                    "rows": sum(file.rows for file in day_files),
+                    "bytes": sum(file.bytes for file in day_files),
+                    "files": len(day_files),
+                }
+            )
+    _print(found, json_)
+
+
+@lake_app.command("history")
+def history(
+    topic: Topic = None,
+    limit: Annotated[int, typer.Option(min=1, help="Newest commits of each table.")] = 20,
+    json_: Json = False,
+) -> None:
+    """List the tables' commits: the versions that `--at` reads."""
+    from datetime import UTC
+
+    _print(
+        [
+            {
+                "table": name,
+                "version": commit.get("version"),
+                "at": datetime.fromtimestamp(commit.get("timestamp", 0) / 1000, UTC),
+                "operation": commit.get("operation", ""),
+                "said": " ".join(
+                    f"{key}={value}" for key, value in commit.items() if key not in _OF_DELTA
+                ),
+            }
+            for name, table, _ in _tables(topic, None)
+            for commit in table.history(limit)
+        ],
+        json_,
+    )
+
+
+_OF_DELTA = {
+    *("version", "timestamp", "operation", "operationParameters", "operationMetrics"),
+    *("clientVersion", "engineInfo", "readVersion", "isolationLevel", "isBlindAppend"),
+}
+
+
+@lake_app.command("get")
+def get(
+    directory: Annotated[Path, typer.Argument(help="Where to; keys become paths below it.")],
+    at: At = None,
+    topic: Topic = None,
+) -> None:
+    """Copy the tables into a folder, each file compared with its checksum.
+
+    They are Delta tables there, too, for DuckDB, Polars or Spark without the bucket.
+    """
+    from credit_risk_dagster.pipelines.lake_history import copied
+
+    for name, table, snapshot in _tables(topic, at):
+        done = 0
+        with progress(name, None) as show:
+            for _ in copied(table, snapshot, directory):
+                done += 1
+                show(done)
+        out.print(f"{name}: {done:,} files in {directory / table.root}")
+
+
+def _tables(topic: str | None, at: str | None) -> "list[tuple[str, LakeTable, Snapshot]]":
+    from credit_risk_dagster.pipelines.lake_history import there
+
+    return there(lake(), kafka(None, topic).topic, moment(at))
+
+
+def _print(rows: list[dict[str, Any]], json_: bool) -> None:
+    if json_:
+        print_json(rows)
+        return
+    table = Table(*(rows[0] if rows else ()))
+    for row in rows:
+        table.add_row(*map(_cell, row.values()))
+    out.print(table if rows else "nothing")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,177 @@
+"""Reading the lake's raw events: as of a version or a time, a day of a source at a time."""
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
+from itertools import groupby
+from pathlib import Path
+from shutil import copyfileobj
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from credit_risk_dagster.domain.lake_rows import RAW_EVENTS, SourceKey
+from credit_risk_dagster.errors import PlatformError
+from resources.lake import Lake
+from resources.lake_tables import LakeTable, Snapshot
+
+_LOG_ENTRY = re.compile(r"(\d{20})\.")
+_SCORED = ("partition", "offset", "timestamp", "key", "value")
+Day = tuple[date, SourceKey, Iterator[pa.RecordBatch]]
+
+
+class TableMissing(PlatformError):
+    """Nothing was written to the table yet."""
+
+
+class QueryRefused(PlatformError):
+    """A query that the tables cannot answer."""
+
+
+def tables(lake: Lake, topic: str) -> dict[str, LakeTable]:
+    """A topic's tables by their names in SQL."""
+    return {"raw_events": LakeTable(lake, f"raw_events/{topic}", RAW_EVENTS)}
+
+
+def there(
+    lake: Lake, topic: str, at: int | datetime | None = None
+) -> list[tuple[str, LakeTable, Snapshot]]:
+    """Name, table and what it was at a version or time, of each that there is.
+
+    Raises:
+        TableMissing: none is there.
+        LakeUnavailable, LakeRefused.
+    """
+    opened = [(name, table, table.open(at)) for name, table in tables(lake, topic).items()]
+    found = [(name, table, snapshot) for name, table, snapshot in opened if snapshot]
+    if not found:
+        raise _missing(opened[0][1])
+    return found
+
+
+def _missing(table: LakeTable) -> TableMissing:
+    return TableMissing(f"{table.uri} is no table yet: the first run that archives makes it")
+
+
+def ask(
+    lake: Lake, topic: str, sql: str, at: int | datetime | None = None, limit: int = 1_000
+) -> tuple[list[str], list[tuple[Any, ...]], bool]:
+    """Answer one SELECT in DataFusion's SQL.
+
+    Args:
+        sql: names the tables as `tables` does; those that it does not name are not opened.
+        at: version or time of the tables.
+        limit: most rows.
+
+    Returns:
+        The columns' names, the rows (bytes as text), and whether there are more.
+
+    Raises:
+        QueryRefused: it is no query, or asks for what is not there.
+        TableMissing, LakeUnavailable, LakeRefused.
+    """
+    from deltalake import QueryBuilder
+    from deltalake.exceptions import DeltaError
+
+    builder = QueryBuilder()
+    known = tables(lake, topic)
+    for name, table in known.items():
+        if re.search(rf"\b{name}\b", sql, re.IGNORECASE):
+            snapshot = table.open(at)
+            if snapshot is None:
+                raise _missing(table)
+            builder.register(name, snapshot.table)
+    sql = sql.strip().rstrip(";")
+    try:
+        # In brackets there can be nothing but a query, so that no statement writes a file. It is
+        # asked without them: they cost it its order.
+        builder.execute(f"EXPLAIN SELECT * FROM (\n{sql}\n) AS asked")  # noqa: S608
+        answer = pa.RecordBatchReader.from_stream(builder.execute(sql))
+        rows: list[tuple[Any, ...]] = []
+        for batch in answer:
+            columns = [map(_text, column.to_pylist()) for column in batch.columns]
+            rows += zip(*columns, strict=True)
+            if len(rows) > limit:
+                break
+    except (DeltaError, OSError, pa.ArrowException) as error:
+        said = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(error)).split())[:400]
+        raise QueryRefused(
+            f"the query is not possible: {said} (one SELECT, over {', '.join(known)})"
+        ) from error
+    return answer.schema.names, rows[:limit], len(rows) > limit
+
+
+def _text(value: Any) -> Any:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+
+
+def copied(table: LakeTable, snapshot: Snapshot, directory: Path) -> Iterator[Path]:
+    """Copy a table into a folder as it is at a version: any reader of Delta tables opens it there.
+
+    Yields each file when it is there; data files are compared with their checksums.
+
+    Raises:
+        ObjectMissing, LakeUnavailable, LakeRefused, LakeDamaged.
+    """
+    log = f"{table.root}/_delta_log/"
+    for file in snapshot.files():
+        with table.fetched(file) as content:
+            yield _written(directory / table.key(file.path), content)
+    for key in table.lake.sizes(log):
+        number = _LOG_ENTRY.match(key.removeprefix(log))
+        if number and int(number[1]) <= snapshot.version:
+            with TemporaryFile() as content:
+                table.lake.get(key, content)
+                content.seek(0)
+                yield _written(directory / key, content)
+
+
+def _written(path: Path, content: BinaryIO) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    with partial.open("wb") as file:
+        copyfileobj(content, file)
+    return partial.replace(path)
+
+
+class RawEvents:
+    """The raw events of a topic as they were at a version of their table.
+
+    Args:
+        lake, topic: whose.
+        at: version or time; without, as they are now.
+
+    Raises:
+        TableMissing, LakeUnavailable, LakeRefused.
+    """
+
+    def __init__(self, lake: Lake, topic: str, at: int | datetime | None = None) -> None:
+        self.topic = topic
+        self._table = tables(lake, topic)["raw_events"]
+        snapshot = self._table.open(at)
+        if snapshot is None:
+            raise _missing(self._table)
+        self._snapshot = snapshot
+
+    @property
+    def version(self) -> int:
+        return self._snapshot.version
+
+    def sources(self) -> list[SourceKey]:
+        """Every source of which there is an event."""
+        return self._snapshot.sources()
+
+    def progress(self, source: SourceKey, partitions: Sequence[int]) -> dict[int, int]:
+        """The next offset of each partition that the table has of a source."""
+        return self._snapshot.progress(source, partitions)
+
+    def days(self, since: date | None = None, until: date | None = None) -> Iterator[Day]:
+        """Each day of each source with what was recorded then, by partition and offset.
+
+        Raises:
+            ObjectMissing, LakeUnavailable, LakeRefused, LakeDamaged.
+        """
+        files = self._snapshot.files(since=since, until=until)
+        for (day, source), found in groupby(files, key=lambda file: (file.day, file.source)):
+            yield day, SourceKey.parse(source), self._table.read(list(found), _SCORED)
