@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from assets_src.common import one_line_failures, table
+from assets_src.common import one_line_failures
 from credit_risk_dagster.pipelines.retention import drop_old_periods
 from credit_risk_dagster.settings import Settings
 from resources.dagster_storage import DagsterStorage
@@ -36,10 +36,8 @@ def drop_periods(
         report = drop_old_periods(warehouse, days, log=context.log)
     context.add_output_metadata(
         {
-            "dropped": table(
-                {"period": str(period), "rows": rows} for period, rows in report.dropped.items()
-            ),
-            "kept": table({"period": str(p), "why": why} for p, why in report.kept.items()),
+            "dropped": {str(period): rows for period, rows in report.dropped.items()},
+            "kept": {str(period): why for period, why in report.kept.items()},
             "rows dropped": sum(report.dropped.values()),
         }
     )

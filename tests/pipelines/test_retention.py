@@ -109,6 +109,24 @@ def test_old_runs_are_deleted(warehouse_settings: WarehouseSettings) -> None:
         assert all(instance.all_logs(run_id) == [] for run_id in before)
 
 
+def test_the_job_says_what_went_and_what_stays(pipeline: Pipeline) -> None:
+    job = defs.resolve_job_def("apply_retention")
+    settings = Settings(warehouse=pipeline.warehouse._settings, retention=RetentionSettings(days=0))
+
+    def told() -> dict[str, Any]:
+        with dg.DagsterInstance.ephemeral() as instance:
+            run = job.execute_in_process(instance=instance, resources=resources(lambda: settings))
+            (output,) = (
+                event.step_output_data
+                for event in run.events_for_node("drop_periods")
+                if event.is_successful_output
+            )
+            return {name: value.value for name, value in output.metadata.items()}
+
+    told()  # of a fresh database
+    assert told() == {"dropped": {}, "kept": {}, "rows dropped": 0}
+
+
 def test_reviews_have_a_retention_of_their_own(pipeline: Pipeline) -> None:
     pipeline.send_and_drain([good_event(1)])
     for _ in range(2):
