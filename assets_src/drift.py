@@ -59,20 +59,20 @@ REJECT_SHARE = dg.AssetCheckSpec(
     "reject_share",
     asset=REPORT,
     description=(
-        "The share of events that cannot be scored is not above its control limit (three standard "
-        "errors from the baseline's). If it fails, applications are not decided: `credit-risk "
-        "rejected ls` tells the reasons, `rejected show` an event; tell the producer, and "
-        "`rejected redrive` after the fix."
+        "The share of events that cannot be scored is not above its control limit (what the days "
+        "before and chance explain, but for one week in 20). If it fails, applications are not "
+        "decided: `credit-risk rejected ls` tells the reasons, `rejected show` an event; tell the "
+        "producer, and `rejected redrive` after the fix."
     ),
 )
 WATCHLIST_SHARE = dg.AssetCheckSpec(
     "watchlist_share",
     asset=REPORT,
     description=(
-        "The Watchlist's share is within its control limits (three standard errors from the "
-        "baseline's). If it fails, compare the drifted features: a rise with drift in DTI, "
-        "utilization, delinquencies or inquiries is the population; without it, ask whether the "
-        "policy was changed. Tell the underwriters how many cases to expect."
+        "The Watchlist's share is within its control limits (what the days before and chance "
+        "explain, but for one week in 20). If it fails, compare the drifted features: a rise with "
+        "drift in DTI, utilization, delinquencies or inquiries is the population; without it, ask "
+        "whether the policy was changed. Tell the underwriters how many cases to expect."
     ),
 )
 

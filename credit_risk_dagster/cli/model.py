@@ -14,6 +14,8 @@ from credit_risk_dagster.cli.options import SkipBad, told
 from credit_risk_dagster.settings import DrainSettings, ModelSettings, WarehouseSettings
 
 if TYPE_CHECKING:
+    from credit_risk_dagster.domain.fairness import Segment
+    from credit_risk_dagster.domain.intervals import Interval
     from credit_risk_dagster.domain.model.benchmark import Benchmark
     from credit_risk_dagster.pipelines.loan_files import LoanFile
     from credit_risk_dagster.pipelines.modelling import Modelling
@@ -121,6 +123,64 @@ def _state(model: "StoredModel") -> str:
     if model.retired_at:
         return "retired"
     return "" if model.can_score else "challenger"
+
+
+@app.command()
+def fairness(
+    sample: Annotated[
+        str, typer.Option(help="builtin (10,000 real loans), or a LendingClub CSV.")
+    ] = "builtin",
+    outcome: OutcomeName = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="A column of the loans to compare by, too, as a protected class."),
+    ] = None,
+    skip_bad: SkipBad = False,
+    json_: Json = False,
+) -> None:
+    """Compare whom the policy flags, and misses, by home, state, grade, age of credit and
+    application type. Needs no server."""
+    from credit_risk_dagster.domain.model.outcome import load_outcome
+    from credit_risk_dagster.domain.policy import load_policy
+    from credit_risk_dagster.pipelines import fairness as fair
+    from credit_risk_dagster.pipelines import modelling
+    from credit_risk_dagster.pipelines.loans import builtin_loans
+
+    loans = (
+        builtin_loans()
+        if sample == modelling.BUILTIN
+        else modelling.sample_file(sample, skip_bad=skip_bad)
+    )
+    found = fair.fairness(
+        loans,
+        load_policy(DrainSettings().policy_file),
+        load_outcome(outcome or ModelSettings().outcome),
+        ("application_type", *(column or ())),
+    )
+    if json_:
+        _print_json([asdict(segment) for segment in found])
+        return
+    rows = [_fairness_row(segment) for segment in found if segment.verdict != "too_few_rows"]
+    out.print(
+        _table("Not flagged, against the segment with most; 95 % intervals", rows)
+        if rows
+        else "no attribute has two segments of 100 loans"
+    )
+
+
+def _fairness_row(segment: "Segment") -> dict[str, Any]:
+    def interval(of: "Interval", digits: int = 3) -> str:
+        return f"{of.value:.{digits}f} ({of.low:.{digits}f} to {of.high:.{digits}f})"
+
+    return {
+        "segment": f"{segment.attribute}: {segment.value}",
+        "n": segment.rows,
+        "impact ratio": interval(segment.ratio),
+        "verdict": segment.verdict,
+        "rate, SD": f"{segment.difference:+.2f}",
+        "recall": interval(segment.recall, 2),
+        "false positive": interval(segment.false_positive),
+    }
 
 
 @app.command()

@@ -11,7 +11,7 @@ import msgspec
 import psycopg
 import pyarrow as pa
 
-from credit_risk_dagster.domain.drift.baseline import COLUMNS, Baseline, freeze
+from credit_risk_dagster.domain.drift.baseline import COLUMNS, Baseline, freeze, with_score
 from credit_risk_dagster.domain.drift.comparison import Drift, Thresholds, Window, compare_window
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import Policy
@@ -107,13 +107,12 @@ def freeze_csv(csv: LoanFile, policy: Policy) -> Baseline:
     parts, rejected = [], 0
     while chunk := [encode(loan) for loan in islice(loans, _CSV_CHUNK)]:
         assessment = assess(decode(chunk), policy)
-        parts.append(assessment.scored.select([*COLUMNS, "risk_tier"]))
+        scored = with_score(pa.Table.from_batches([assessment.scored]))
+        parts.append(scored.select([*COLUMNS, "risk_tier"]))
         rejected += len(assessment.rejected_at)
     if not sum(map(len, parts)):
         raise TooFewApplications(f"{csv.name}: none of its loans can be scored")
-    return freeze(
-        pa.Table.from_batches(parts), rejected=rejected, origin=f"the loans of {csv.name}"
-    )
+    return freeze(pa.concat_tables(parts), rejected=rejected, origin=f"the loans of {csv.name}")
 
 
 def activate_baseline(warehouse: Warehouse, baseline_id: int) -> StoredBaseline:

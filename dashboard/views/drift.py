@@ -126,7 +126,7 @@ def _key_figures(report: pd.Series, features: pd.DataFrame) -> None:
                 report["watchlist_lower_limit"],
                 report["watchlist_upper_limit"],
             ),
-            help="Control limits from the baseline: three standard errors",
+            help="Control limits: what the days before and chance explain, but for one week in 20",
         )
         figure(
             "Reject share",

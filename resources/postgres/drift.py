@@ -120,7 +120,8 @@ class DriftLedger:
             else:
                 features[r.feature] = Current(found, int(found[-2]))
         tiers = counts["tier"]
-        return Window(int(tiers.sum()), self._rejected(period), tiers, features)
+        days = self._connection.execute(_DAYS, vars(period)).fetchall()
+        return Window(int(tiers.sum()), self._rejected(period), tiers, features, days)
 
     def _centres(
         self, period: Period, features: Sequence[str]
@@ -277,6 +278,22 @@ FROM (SELECT * FROM {window}) AS application
     CROSS JOIN LATERAL (VALUES {cells}) AS counted (feature, cell)
 GROUP BY feature, cell
 """)
+
+# Whole days, by UTC: the first one that is there may be a part of one.
+_DAYS: LiteralString = """
+WITH days AS (
+    SELECT date_trunc('day', minute, 'UTC') AS day,
+        sum(applications) FILTER (WHERE risk_tier <> 'Rejected') AS scored,
+        sum(applications) FILTER (WHERE risk_tier = 'Watchlist') AS watchlist,
+        sum(applications) FILTER (WHERE risk_tier = 'Rejected') AS rejected
+    FROM risk_by_minute
+    WHERE source_id = %(source_id)s AND minute < date_trunc('day', %(start)s, 'UTC')
+        AND minute >= date_trunc('day', %(start)s, 'UTC') - interval '60 days'
+    GROUP BY day
+)
+SELECT coalesce(scored, 0)::bigint, coalesce(watchlist, 0)::bigint, coalesce(rejected, 0)::bigint
+FROM days ORDER BY day OFFSET 1
+"""
 
 _SAMPLE = sql.SQL('SELECT {columns}, risk_tier FROM {window} AND "offset" %% %(step)s = 0').format(
     columns=_COLUMNS, window=_WINDOW

@@ -107,3 +107,14 @@ def test_a_model_file_that_is_none(run: Run, tmp_path: Path) -> None:
     file.write_text("{}")
     message = one_line(run("score", "-", "--model", file))
     assert message.startswith(f"model {file} cannot be read")
+
+
+def test_fairness_of_the_built_in_loans(run: Run) -> None:
+    result = run("model", "fairness", "--json", "--column", "emp_length")
+    found = json.loads(result.out)
+    named = {(s["attribute"], s["value"]): s for s in found}
+    assert 0.9 < named["application_type", "Joint App"]["ratio"]["value"] < 1
+    assert named["home_ownership", "RENT"]["rows"] > 3_000
+    assert ("emp_length", "10+ years") in named
+    assert {s["attribute"] for s in found} > {"addr_state", "grade", "age of credit"}
+    assert "1,438" in run("model", "fairness").out

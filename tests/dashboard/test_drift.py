@@ -90,7 +90,7 @@ def test_a_shift_is_shown_over_time_and_in_detail(commit: Commit, report: Report
     assert "120 applications" in words(page)
     assert "“loan_applications, first 100”" in words(page).replace("\\", "")
     assert "2 reports" in words(page)
-    assert figures(page)["Significant drift"] == "1 of 13"
+    assert figures(page)["Significant drift"] == "1 of 15"
     assert len(page.get("vega_lite_chart")) == 3
     assert page.selectbox(key="feature").value == "dti"  # the worst one
     assert table(page)["Verdict"] == "Significant"
@@ -129,7 +129,7 @@ def test_too_few_rows_are_no_verdict(commit: Commit, report: Report) -> None:
     page = open_view("drift")
     assert not page.exception
     assert "Too few rows" in words(page)
-    assert figures(page)["Significant drift"] == "0 of 13"
+    assert figures(page)["Significant drift"] == "0 of 15"
 
 
 def test_an_older_baseline_can_be_chosen(

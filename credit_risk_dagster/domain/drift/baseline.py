@@ -50,10 +50,16 @@ _NUMBERS = (
     *("loan_amnt", "annual_inc", "dti", "int_rate", "revol_util", "delinq_2yrs"),
     *("inq_last_6mths", "credit_history_years", "emp_length_yrs"),
 )
+_CATEGORIES = ("purpose", "grade", "addr_state", "home_ownership")
+# Numbers of few values: Kolmogorov-Smirnov, which knows no ties, hardly ever sees them move.
+COUNTED: Final = frozenset(("delinq_2yrs", "inq_last_6mths"))
+# The score: there only while a model is active, and of another kind with another model.
+SCORE: Final = "pd"
 FEATURES: Final = (
     *(Feature(name, "number", name) for name in _NUMBERS),
-    *(Feature(name, "category", name) for name in ("purpose", "grade", "addr_state")),
+    *(Feature(name, "category", name) for name in _CATEGORIES),
     Feature("term", "category", "term_months"),
+    Feature(SCORE, "number", SCORE),
 )
 COLUMNS: Final = tuple(feature.column for feature in FEATURES)
 
@@ -155,6 +161,13 @@ def freeze(rows: pa.Table, *, rejected: int, origin: str) -> Baseline:
         tiers=np.array([tiers.get(tier, 0) for tier in TIERS], np.int64),
         references=tuple(freeze_feature(feature, rows[feature.column]) for feature in FEATURES),
     )
+
+
+def with_score(rows: pa.Table) -> pa.Table:
+    """Scored rows with a column for the score, empty when no model was active."""
+    if SCORE in rows.schema.names:
+        return rows
+    return rows.append_column(SCORE, pa.nulls(len(rows), pa.float64()))
 
 
 def freeze_feature(feature: Feature, column: pa.ChunkedArray | pa.Array) -> Reference:

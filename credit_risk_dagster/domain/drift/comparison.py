@@ -1,12 +1,14 @@
 """How far a window of applications is from a baseline: every feature, the tiers, the rejects."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 
 from credit_risk_dagster.domain.drift.baseline import (
+    COUNTED,
+    SCORE,
     Baseline,
     Counts,
     Current,
@@ -19,6 +21,7 @@ from credit_risk_dagster.domain.drift.baseline import (
 from credit_risk_dagster.domain.drift.statistics import (
     chi_square,
     control_limits,
+    counts_of_values,
     kolmogorov_smirnov,
     psi,
     psi_by_chance,
@@ -54,7 +57,7 @@ class FeatureDrift:
 
     Attributes:
         psi, psi_floor, psi_limit: see `psi` and `psi_by_chance`.
-        ks, ks_p: of numbers; chi2, chi2_p: of categories.
+        ks, ks_p: of numbers; chi2, chi2_p: of categories, and of numbers that are counts.
         shares: of the window's rows by bin, in the order of `Reference.shares`.
     """
 
@@ -77,17 +80,31 @@ class FeatureDrift:
     shares: Floats
 
 
-def compare(reference: Reference, current: Current, thresholds: Thresholds) -> FeatureDrift:
-    """Compare a window's counts of a feature with the baseline's."""
+def compare(
+    reference: Reference, current: Current, thresholds: Thresholds, comparisons: int = 1
+) -> FeatureDrift:
+    """Compare a window's counts of a feature with the baseline's.
+
+    Args:
+        comparisons: that the report makes; see `psi_by_chance`.
+    """
     counts = current.counts
     ks = chi2 = None
     if reference.kind == "number":
-        ks = kolmogorov_smirnov(reference.support_counts, counts)
+        if reference.feature in COUNTED:
+            chi2 = chi_square(*counts_of_values(reference.support_counts, counts))
+        else:
+            ks = kolmogorov_smirnov(reference.support_counts, counts)
         counts = np.append(bins(reference.edges, reference.support, counts), current.missing)
     else:
         chi2 = chi_square(reference.counts, counts)
     rows = int(counts.sum())
-    value, chance = psi(reference.counts, counts), psi_by_chance(reference.counts, counts)
+    value = psi(reference.counts, counts)
+    chance = psi_by_chance(reference.counts, counts, comparisons)
+    # Without a model on either side there is no score to compare.
+    unknown = reference.feature == SCORE and (
+        reference.missing == reference.rows or current.missing == rows
+    )
     return FeatureDrift(
         feature=reference.feature,
         kind=reference.kind,
@@ -104,7 +121,7 @@ def compare(reference: Reference, current: Current, thresholds: Thresholds) -> F
         reference_median=reference.median,
         missing_share=current.missing / rows if rows else None,
         reference_missing_share=reference.missing / reference.rows if reference.rows else None,
-        verdict=judge(value, chance[1] if chance else 0.0, rows, thresholds),
+        verdict=judge(None if unknown else value, chance[1] if chance else 0.0, rows, thresholds),
         shares=shares(counts),
     )
 
@@ -117,12 +134,14 @@ class Window:
         rows, rejected: scored applications, and events that could not be scored.
         tiers: rows by position in `TIERS`.
         features: by name of the feature.
+        days: of the whole days before it, in order, scored, watchlist and rejected.
     """
 
     rows: int
     rejected: int
     tiers: Counts
     features: Mapping[str, Current]
+    days: Sequence[tuple[int, int, int]] = ()
 
 
 @dataclass(frozen=True)
@@ -132,7 +151,7 @@ class Drift:
     Attributes:
         tier_psi, tier_psi_floor: of the tiers' distribution.
         tier_shares: by position in `TIERS`.
-        watchlist: share of the window; its 95 % interval; its control limits from the baseline.
+        watchlist: share of the window; its 95 % interval; its control limits.
         reject: share of the events that could not be scored, and its control limits.
         features: in the order of `FEATURES`.
     """
@@ -157,7 +176,8 @@ class Drift:
 
 def compare_window(baseline: Baseline, window: Window, thresholds: Thresholds) -> Drift:
     """Compare a window with a baseline."""
-    chance = psi_by_chance(baseline.tiers, window.tiers)
+    comparisons = len(baseline.references) + 1  # and the tiers
+    chance = psi_by_chance(baseline.tiers, window.tiers, comparisons)
     tier_psi = psi(baseline.tiers, window.tiers)
     watchlist, baseline_watchlist = int(window.tiers[-1]), int(baseline.tiers[-1])
     events = window.rows + window.rejected
@@ -168,11 +188,21 @@ def compare_window(baseline: Baseline, window: Window, thresholds: Thresholds) -
         tier_shares=shares(window.tiers),
         watchlist_share=watchlist / window.rows if window.rows else None,
         watchlist_interval=wilson_interval(watchlist, window.rows),
-        watchlist_limits=control_limits(baseline_watchlist, baseline.rows, window.rows),
+        watchlist_limits=control_limits(
+            baseline_watchlist,
+            baseline.rows,
+            window.rows,
+            [(watchlist, scored) for scored, watchlist, _ in window.days],
+        ),
         reject_share=window.rejected / events if events else None,
-        reject_limits=control_limits(baseline.rejected, baseline.rows + baseline.rejected, events),
+        reject_limits=control_limits(
+            baseline.rejected,
+            baseline.rows + baseline.rejected,
+            events,
+            [(rejected, scored + rejected) for scored, _, rejected in window.days],
+        ),
         features=tuple(
-            compare(reference, window.features[reference.feature], thresholds)
+            compare(reference, window.features[reference.feature], thresholds, comparisons)
             for reference in baseline.references
         ),
     )

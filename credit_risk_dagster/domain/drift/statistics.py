@@ -4,35 +4,52 @@ scipy is imported where a distribution is needed.
 """
 
 import math
+from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 
 from credit_risk_dagster.domain.drift.baseline import Counts
 
-# A PSI is no drift that more than one window in so many has by chance.
-CHANCE: Final = 0.001
-CONTROL_SIGMAS: Final = 3.0
+# A report is no drift of which, every half hour, chance makes more than one in 20 weeks.
+CHANCE: Final = 0.05 / 336
+# Share that a bin counts as which is empty in the baseline: not a part of a row, or its weight
+# would grow with the baseline.
+EMPTY_SHARE: Final = 1e-4
+_FEWEST = 5  # expected rows of a chi-square's cell
+# Of a share's control limits: weeks with a false alarm, and how many independent looks it is to
+# look at a window that slides on, by simulation.
+_A_WEEK, _SLIDING = 0.05, 8
+_RANGE: Final = 2 / math.sqrt(math.pi)  # mean range of two normal values, d2
+FEWEST_DAYS: Final = 10
+ORDINARY_SPREAD: Final = 0.10
 
 
 def psi(reference: Counts, current: Counts) -> float | None:
     """Population Stability Index of counts by bin: the sum of (q - p) ln(q / p) over the bins'
     shares p and q (Siddiqi, Credit Risk Scorecards, 2006; Jeffreys' divergence).
 
-    An empty bin counts as half a row, so that its logarithm exists and a bin that is empty by
-    chance weighs as little as it should; bins that are empty on both sides are left out. None when
-    one side has no rows.
+    A bin that is empty in the reference counts as `EMPTY_SHARE`, so that 3 % that are newly missing
+    weigh the same against 5,000 rows and 100,000; one that is empty now as half a row, if that is
+    more, so that it weighs as little as it should by chance. Bins that are empty on both sides are
+    left out. None when one side has no rows.
     """
     if not reference.sum() or not current.sum():
         return None
     used = (reference + current) > 0
-    p = np.maximum(reference[used], 0.5) / reference.sum()
-    q = np.maximum(current[used], 0.5) / current.sum()
+    p = np.maximum(reference[used] / reference.sum(), EMPTY_SHARE)
+    q = np.maximum(current[used] / current.sum(), max(EMPTY_SHARE, 0.5 / current.sum()))
     return float(((q - p) * np.log(q / p)).sum())
 
 
-def psi_by_chance(reference: Counts, current: Counts) -> tuple[float, float] | None:
+def psi_by_chance(
+    reference: Counts, current: Counts, comparisons: int = 1
+) -> tuple[float, float] | None:
     """What PSI is without any drift: its expectation, and what it exceeds once in 1 / `CHANCE`.
+
+    Args:
+        comparisons: that a report makes; each may be wrong that much less often (Bonferroni).
 
     With B bins and samples of m and n rows, PSI / (1/m + 1/n) has a chi-square distribution with
     B - 1 degrees of freedom (Yurdakul, Statistical Properties of the Population Stability Index,
@@ -47,7 +64,7 @@ def psi_by_chance(reference: Counts, current: Counts) -> tuple[float, float] | N
     from scipy.special import chdtri
 
     scale = 1 / m + 1 / n
-    return float(freedom * scale), float(chdtri(freedom, CHANCE) * scale)
+    return float(freedom * scale), float(chdtri(freedom, CHANCE / comparisons) * scale)
 
 
 def kolmogorov_smirnov(reference: Counts, current: Counts) -> tuple[float, float] | None:
@@ -84,18 +101,58 @@ def chi_square(reference: Counts, current: Counts) -> tuple[float, float] | None
     return statistic, float(chdtrc(freedom, statistic)) if freedom else 1.0
 
 
-def control_limits(successes: int, baseline_rows: int, rows: int) -> tuple[float, float] | None:
-    """Between which a window's share stays when nothing changed: the baseline's share and
-    `CONTROL_SIGMAS` standard errors of the difference of the two, as of a p-chart (Montgomery,
-    Statistical Quality Control) whose centre is itself estimated.
+def counts_of_values(reference: Counts, current: Counts) -> tuple[Counts, Counts]:
+    """Cells of a grid (below, at, between and above values in turn) as a chi-square of counts wants
+    them: a cell for each value, and the largest ones together until the window expects some."""
+    size = max((len(reference) - 1) // 2, 1)
+    value = ((np.arange(len(reference)) - 1) // 2).clip(0, size - 1)
+    m, n = reference.sum(), current.sum()
+    before, now = (
+        np.bincount(value, counts, minlength=size).astype(np.int64)
+        for counts in (reference, current)
+    )
+    expected = (before + now) * (min(m, n) / max(m + n, 1))
+    from_above = expected[::-1].cumsum()[::-1]
+    last = max(int((from_above >= _FEWEST).sum()) - 1, 0)
+    return tuple(np.append(c[:last], c[last:].sum()) for c in (before, now))  # type: ignore[return-value]
+
+
+def control_limits(
+    successes: int, baseline_rows: int, rows: int, days: Sequence[tuple[int, int]] = ()
+) -> tuple[float, float] | None:
+    """Between which a window's share stays when nothing changed, but for one week in 20.
+
+    As of a Laney p' chart (D. Laney, Quality Engineering 14, 2002): days differ by more than
+    chance, and their moving range says by how much. The centre is their share. Before there are
+    `FEWEST_DAYS`, the centre is the baseline's share, and its days and the window's are taken to
+    differ by `ORDINARY_SPREAD` of it.
 
     The errors are those of a share with z^2 more trials, half of them successes (Agresti and Coull,
-    1998), so that a baseline without a single one has limits too. None without rows.
+    1998), so that a share of zero has limits too. None without rows.
+
+    Args:
+        successes, baseline_rows: of the baseline.
+        rows: of the window.
+        days: successes and rows of the days before the window, in order.
     """
+    days = [day for day in days if day[1]]
+    known = len(days) >= FEWEST_DAYS
+    if known:
+        successes, baseline_rows = (sum(day[i] for day in days) for i in (0, 1))
     if not baseline_rows or not rows:
         return None
-    z = CONTROL_SIGMAS
+    a_day = baseline_rows / len(days) if known else rows
+    looks = 7 * max(1.0, a_day / rows) * _SLIDING
+    z = NormalDist().inv_cdf(1 - _A_WEEK / looks / 2)
     share = successes / baseline_rows
     spread = (successes + z * z / 2) / (baseline_rows + z * z)
-    half = z * math.sqrt(spread * (1 - spread) * (1 / baseline_rows + 1 / rows))
+    chance = spread * (1 - spread)
+    if known:
+        shares = np.array([part / whole for part, whole in days])
+        of_days = np.mean([chance / whole for _, whole in days])
+        between = max((np.abs(np.diff(shares)).mean() / _RANGE) ** 2 - of_days, 0.0)
+        between *= 1 + 1 / len(days)
+    else:
+        between = 2 * (ORDINARY_SPREAD * share) ** 2
+    half = z * math.sqrt(chance * (1 / baseline_rows + 1 / rows) + between)
     return max(0.0, share - half), min(1.0, share + half)

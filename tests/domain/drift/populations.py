@@ -5,8 +5,14 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from credit_risk_dagster.domain.drift.baseline import COLUMNS, FEATURES, Baseline, count
+from credit_risk_dagster.domain.drift.baseline import (
+    COLUMNS,
+    FEATURES,
+    Baseline,
+    count,
+)
 from credit_risk_dagster.domain.drift.comparison import Window
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import TIERS, load_policy
@@ -20,7 +26,8 @@ def score(loans: Sequence[Mapping[str, Any]]) -> pa.Table:
     """The scored rows of loans."""
     encode = msgspec.json.Encoder().encode
     assessment = assess(decode([encode(loan) for loan in loans]), load_policy(DEFAULT_POLICY))
-    return pa.Table.from_batches([assessment.scored])
+    scored = pa.Table.from_batches([assessment.scored])
+    return scored.append_column("pd", pc.divide(scored["int_rate"], 1_000.0))
 
 
 def rows(length: int, **columns: Any) -> pa.Table:
