@@ -60,8 +60,31 @@ def refit(
         other: a score to compare the AUC with.
         inverse_penalty: of the logistic regression.
     """
-    random = np.random.default_rng([seed, REPLICATES])  # no other draw of this seed's
-    matrix, signs = matrix_of(columns, frame), signs_of(columns)
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # as training is: small matrices, and the stream is beside them
+        return _refit(
+            matrix_of(columns, frame),
+            signs_of(columns),
+            bad,
+            by_rules,
+            other,
+            inverse_penalty,
+            np.random.default_rng([seed, REPLICATES]),  # no other draw of this seed's
+            replicates,
+        )
+
+
+def _refit(
+    matrix: Floats,
+    signs: list[int],
+    bad: Flags,
+    by_rules: Flags,
+    other: Floats,
+    inverse_penalty: float,
+    random: np.random.Generator,
+    replicates: int,
+) -> Refitted:
     start = fit_signed(matrix, bad, signs, inverse_penalty)
     score = np.empty(len(bad))
     recalls, aucs = [], []

@@ -173,8 +173,11 @@ def _fit_logistic(
     frame: "pd.DataFrame", bad: Flags, features: Sequence[Feature], seed: int
 ) -> Additive:
     """A logistic regression that no number contradicts; see `additive.fit_logistic`."""
+    from threadpoolctl import threadpool_limits
+
     inner = folds(bad, _INNER_FOLDS, seed)
-    return fit_logistic(frame, bad, features, inner, _INVERSE_PENALTIES)
+    with threadpool_limits(1):
+        return fit_logistic(frame, bad, features, inner, _INVERSE_PENALTIES)
 
 
 def _fit_boosting(frame: "pd.DataFrame", bad: Flags, features: Sequence[Feature], seed: int) -> Any:
