@@ -19,7 +19,7 @@ from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from resources.postgres.connection import WarehouseUnavailable
 from resources.postgres.models import ModelMissing, ModelStore
-from tests.domain.model.samples import OUTCOME, builtin_sample
+from tests.domain.model.samples import OUTCOME, streamed_sample
 from tests.pipelines.models import CHALLENGERS, KINDS, loans
 from tests.pipelines.test_rebuild import run as rebuild
 from tests.pipelines.test_rebuild import tables
@@ -93,7 +93,7 @@ def test_the_scored_table_is_the_sample_that_its_events_are(pipeline: Pipeline) 
     policy = load_policy(DEFAULT_POLICY)
     sample = modelling.load_sample("scored", OUTCOME, policy, pipeline.warehouse, 100_000)
     builtin = modelling.load_sample("builtin", OUTCOME, policy, None, 100_000)
-    assert sample.content_hash == builtin.content_hash == builtin_sample().content_hash
+    assert sample.content_hash == builtin.content_hash == streamed_sample().content_hash
     assert sample.by_month() == builtin.by_month()
     newest = modelling.load_sample("scored", OUTCOME, policy, pipeline.warehouse, 6_000)
     assert len(newest) == 6_000
@@ -127,7 +127,7 @@ def test_the_stream_has_the_pd_of_the_active_model(
     assert all(len(row["pd_reasons"]) <= 4 for row in rows)
     assert sum(bool(row["pd_reasons"]) for row in rows) > 100
     ids = {row["loan_id"]: row["pd"] for row in rows}
-    sample = builtin_sample()
+    sample = streamed_sample()
     frame = design(sample.rows, select_features(CLASSIC_FEATURES))
     pds = pd_of(activatable.trained[0].estimator, frame)
     expected = dict(zip(sample.rows["loan_id"].to_pylist(), pds, strict=True))

@@ -12,7 +12,7 @@ from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.features import FEATURES
 from credit_risk_dagster.domain.model.outcome import load_outcome
 from credit_risk_dagster.domain.model.sample import COLUMNS, Sample, make_sample
-from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.domain.policy import Policy, load_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY
@@ -20,14 +20,24 @@ from credit_risk_dagster.settings import DEFAULT_POLICY
 OUTCOME = load_outcome("early_delinquency")
 
 
+def rows_by(policy: Policy) -> pa.Table:
+    """The built-in loans as the stream scores them by a policy."""
+    values: list[bytes | None] = [msgspec.json.encode(row) for row in builtin_loans()]
+    return pa.Table.from_batches([assess(decode(values), policy).scored])
+
+
 @lru_cache
 def builtin_rows() -> pa.Table:
     """The built-in loans that all figures here were measured on: by their first borrowers, without
     those whose DTI is above 100."""
-    values: list[bytes | None] = [msgspec.json.encode(row) for row in builtin_loans()]
-    policy = load_policy(DEFAULT_POLICY.with_name("lendingclub-v1.yaml"))
-    rows = pa.Table.from_batches([assess(decode(values), policy).scored])
+    rows = rows_by(load_policy(DEFAULT_POLICY.with_name("lendingclub-v1.yaml")))
     return rows.filter(pc.less_equal(rows["dti"], 100))
+
+
+@lru_cache
+def streamed_sample() -> Sample:
+    """The built-in loans as the default policy's stream has them."""
+    return make_sample("streamed", OUTCOME, rows_by(load_policy(DEFAULT_POLICY)))
 
 
 @lru_cache
