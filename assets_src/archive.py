@@ -105,7 +105,7 @@ def _metadata(report: ArchiveReport) -> dict[str, Any]:
         "bytes": report.bytes,
         "compression ratio": round(report.value_bytes / max(report.bytes, 1), 1),
         "events lost": sum(lost for _, lost in report.lost),
-        "partitions left to another run": str(report.busy or "none"),
+        "left to another run": report.busy,
         "seconds": round(report.seconds, 1),
         "throughput (events/s)": round(report.rows / max(report.seconds, 1e-9)),
     }

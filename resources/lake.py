@@ -20,6 +20,7 @@ from credit_risk_dagster.settings import LakeSettings
 _CHUNK = 2**20
 _REFUSED = {
     "NoSuchBucket": "create it, correct S3_BUCKET, or set S3_CREATE_BUCKET=true",
+    "404": "NoSuchBucket: create it, correct S3_BUCKET, or set S3_CREATE_BUCKET=true",
     "AccessDenied": "the credentials lack the right for it",
     "403": "the credentials are wrong or lack the right for it",
     "InvalidAccessKeyId": "correct AWS_ACCESS_KEY_ID",

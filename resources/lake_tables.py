@@ -31,7 +31,7 @@ _CONFIGURATION = {
     "delta.checkpointInterval": "50",
     "delta.logRetentionDuration": "interval 30 days",
 }
-_NAME = re.compile(r"[0-9a-f]{8}-([0-9a-f]{64})\.parquet$")
+_NAME = re.compile(r"-([0-9a-f]{64})\.parquet$")
 _REFUSALS = ("NoSuchBucket", "AccessDenied", "403 Forbidden", "401 Unauthorized", "InvalidAccess")
 _BATCH_ROWS = 50_000
 
@@ -193,10 +193,17 @@ class LakeTable:
         assert created  # noqa: S101 (it is, or that was an error)
         return created
 
-    def upload(self, staged: StagedFile, source: SourceKey) -> tuple[DataFile, str]:
-        """Store a file that is no part of the table yet; returns it and its statistics."""
+    def upload(
+        self, staged: StagedFile, source: SourceKey, name: str | None = None
+    ) -> tuple[DataFile, str]:
+        """Store a file that is no part of the table yet; returns it and its statistics.
+
+        Args:
+            name: of the file, below its day and before its checksum; without, one of its own.
+        """
         _, sha256 = Lake.measure(staged.file)
-        path = f"day={staged.day.isoformat()}/{uuid.uuid4().hex[:8]}-{sha256}.parquet"
+        name = name or uuid.uuid4().hex[:8]
+        path = f"day={staged.day.isoformat()}/{name}-{sha256}.parquet"
         stored = self.lake.put(self.key(path), staged.file, CONTENT_TYPE)
         now = datetime.now(UTC)
         file = DataFile(

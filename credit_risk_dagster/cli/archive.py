@@ -99,7 +99,7 @@ def run() -> None:
     )
     out.print(
         f"{report.rows:,} events in {len(report.objects):,} objects, {report.bytes:,} bytes"
-        + "".join(f"; partition {p} is archived by another run" for p in report.busy)
+        + ("; another run archives" if report.busy else "")
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from credit_risk_dagster.domain.record_time import NO_TIME
 
@@ -33,7 +34,42 @@ RAW_EVENTS = pa.schema(
 )
 """timestamp is None where the number that the record has, timestamp_ms, can be no time."""
 
-_TYPES = pa.array(["CreateTime", "LogAppendTime", None])
+_TEXTS = pa.list_(pa.string())
+_AMOUNTS = (
+    *("loan_amnt", "annual_inc", "dti", "int_rate", "revol_util", "delinq_2yrs", "inq_last_6mths"),
+    *("credit_history_years", "emp_length_yrs", "term_months"),
+)
+DECISIONS = pa.schema(
+    [
+        pa.field("partition", pa.int32(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("decided_at", _TIME, nullable=False),
+        pa.field("recorded_at", _TIME),
+        *(
+            pa.field(name, pa.string())
+            for name in (
+                *("outcome", "reject_reason", "loan_id", "policy", "policy_hash", "model", "arm"),
+                "risk_tier",
+            )
+        ),
+        pa.field("early_warning", pa.bool_()),
+        pa.field("reasons", _TEXTS),
+        *(pa.field(name, pa.string()) for name in ("dti_band", "util_band", "rate_band")),
+        pa.field("pd", pa.float64()),
+        pa.field("pd_reasons", _TEXTS),
+        pa.field("event_time", _TIME),
+        pa.field("issue_d", pa.date32()),
+        *(pa.field(name, pa.float64()) for name in _AMOUNTS),
+        *(
+            pa.field(name, pa.string())
+            for name in ("purpose", "grade", "addr_state", "home_ownership", "loan_status")
+        ),
+    ]
+)
+"""A row for each event that was decided: scored, or rejected for a reason."""
+
+SEPARATOR = "\x1f"  # between the texts of a list, where it is one text
+_TYPES = ["CreateTime", "LogAppendTime", None]
 
 
 @dataclass(frozen=True)
@@ -77,7 +113,7 @@ def raw_rows(
         pa.array(offsets),
         pa.array(timestamps * 1000, mask=timestamps == NO_TIME).cast(_TIME),
         pa.array(written),
-        _TYPES.take(pa.array(clocks)),
+        pa.array(_TYPES).take(pa.array(clocks)),
         pa.array(keys, pa.binary()),
         pa.array(values, pa.binary()),
         _headers(headers) if any(headers) else pa.nulls(len(offsets), RAW_EVENTS.types[-1]),
@@ -113,3 +149,29 @@ def days_of(rows: pa.RecordBatch, column: str, today: date) -> npt.NDArray[Any]:
     micros = rows[column].cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
     days = micros.view("datetime64[us]").astype("datetime64[D]")
     return np.where(days <= now + 1, days, now)
+
+
+def written_type(column: pa.Field) -> pa.DataType:
+    """How a column of `DECISIONS` is written where there are only numbers and texts."""
+    if pa.types.is_timestamp(column.type):
+        return pa.int64()
+    return pa.string() if pa.types.is_list(column.type) else column.type
+
+
+def decision_rows(written: pa.RecordBatch) -> pa.RecordBatch:
+    """Rows of `DECISIONS` of those that are written so."""
+    columns = [
+        _split(written[f.name]) if pa.types.is_list(f.type) else written[f.name].cast(f.type)
+        for f in DECISIONS
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=DECISIONS)
+
+
+def _split(texts: pa.Array) -> pa.Array:
+    """Lists of texts; of an empty text an empty list."""
+    full = pc.fill_null(pc.greater(pc.binary_length(texts), 0), False)
+    lists = pc.split_pattern(texts.filter(full), SEPARATOR)
+    lengths = np.zeros(len(texts), np.int32)
+    lengths[full.to_numpy(zero_copy_only=False)] = pc.list_value_length(lists).to_numpy()
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    return pa.ListArray.from_arrays(offsets, lists.flatten(), type=_TEXTS, mask=texts.is_null())

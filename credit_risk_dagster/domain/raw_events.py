@@ -1,7 +1,7 @@
-"""The archive's format: which events make an object, its key and its Parquet columns.
+"""The format of the raw events' table: which events make a file, and how it is called.
 
-An object holds a range of one partition's offsets. Everything about it follows from the events
-themselves and never from how they arrived, so that a second try makes the same object.
+A file holds a range of one partition's offsets. Everything about it follows from the events
+themselves and never from how they arrived, so that a second try makes the same file.
 """
 
 import hashlib
@@ -16,21 +16,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from credit_risk_dagster.domain.record_time import NO_TIME
+from credit_risk_dagster.domain.lake_rows import RAW_EVENTS, SourceKey, days_of, from_raw_rows
 
 PREFIX = "raw_events"
 CONTENT_TYPE = "application/vnd.apache.parquet"
 
-COLUMNS = pa.schema(
-    [
-        pa.field("partition", pa.int32(), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("timestamp", pa.timestamp("ms", "UTC")),
-        pa.field("key", pa.binary()),
-        pa.field("value", pa.binary()),
-    ]
+COLUMNS = RAW_EVENTS
+_KEY = re.compile(
+    PREFIX + r"/([^/]+)/(?:dt|day)=(\d{4}-\d\d-\d\d)/(?:[0-9a-f]{8}/)?p(\d+)/(\d+)-(\d+)"
+    r"(?:-([0-9a-f]{64}))?\.parquet"
 )
-_KEY = re.compile(PREFIX + r"/([^/]+)/dt=(\d{4}-\d\d-\d\d)/p(\d+)/(\d+)-(\d+)\.parquet")
 
 
 @dataclass(frozen=True)
@@ -58,24 +53,15 @@ class Span:
     flush: bool
 
 
-def other_folder(cluster_id: str, topic: str, epoch: int) -> str:
-    """The folder of a source whose topic's own folder has the objects of another source.
-
-    A topic that was recreated, or one of another cluster, has the same offsets on the same days.
-    No topic can have such a name.
-    """
-    source = hashlib.sha256(f"{cluster_id}\0{topic}\0{epoch}".encode()).hexdigest()
-    return f"{topic}@{source[:8]}"
+def root(topic: str) -> str:
+    """Prefix of the keys of a topic's table, without the slash."""
+    return f"{PREFIX}/{topic}"
 
 
-def prefix(folder: str) -> str:
-    """Where the keys of a folder begin."""
-    return f"{PREFIX}/{folder}/"
-
-
-def object_key(folder: str, day: date, partition: int, first: int, following: int) -> str:
-    """Key of the object with offsets first <= offset < following."""
-    return f"{prefix(folder)}dt={day.isoformat()}/p{partition}/{first}-{following - 1}.parquet"
+def file_name(source: SourceKey, partition: int, first: int, following: int) -> str:
+    """How a file of the table is called below its day, before its checksum."""
+    short = hashlib.sha256(str(source).encode()).hexdigest()[:8]
+    return f"{short}/p{partition}/{first}-{following - 1}"
 
 
 @dataclass(frozen=True)
@@ -87,51 +73,27 @@ class Coordinates:
     partition: int
     first: int
     following: int
+    sha256: str | None
 
 
 def parse_key(key: str) -> Coordinates | None:
-    """The reverse of `object_key`; None for a key of something else."""
+    """What a key says, also one of the layout before; None for a key of something else."""
     found = _KEY.fullmatch(key)
     if found is None:
         return None
-    folder, day, partition, first, last = found.groups()
-    return Coordinates(folder, date.fromisoformat(day), int(partition), int(first), int(last) + 1)
+    folder, day, partition, first, last, sha256 = found.groups()
+    ends = int(first), int(last) + 1
+    return Coordinates(folder, date.fromisoformat(day), int(partition), *ends, sha256)
 
 
 def day_prefix(key: str) -> str:
     """Where the keys of the same folder and day begin."""
-    return key[: key.index("/", key.index("/dt=") + 1) + 1]
-
-
-def to_arrow(
-    partition: int,
-    offsets: npt.NDArray[np.int64],
-    timestamps: npt.NDArray[np.int64],
-    keys: list[bytes | None],
-    values: list[bytes | None],
-) -> pa.RecordBatch:
-    """The columns of records; timestamps are milliseconds, `NO_TIME` without."""
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.array(np.full(len(offsets), partition, np.int32)),
-            pa.array(offsets),
-            pa.array(timestamps, mask=timestamps == NO_TIME).cast(COLUMNS.types[2]),
-            pa.array(keys, pa.binary()),
-            pa.array(values, pa.binary()),
-        ],
-        schema=COLUMNS,
-    )
+    return "/".join(key.split("/")[:3]) + "/"
 
 
 def from_arrow(batch: pa.RecordBatch) -> dict[str, Any]:
-    """The reverse of `to_arrow`: offsets, timestamps, keys and values."""
-    timestamps = batch["timestamp"].cast(pa.int64()).fill_null(NO_TIME)
-    return {
-        "offsets": batch["offset"].to_numpy(),
-        "timestamps": timestamps.to_numpy(),
-        "keys": batch["key"].to_pylist(),
-        "values": batch["value"].to_pylist(),
-    }
+    """What the drain makes of the same records: offsets, timestamps, keys and values."""
+    return {name: it for name, it in from_raw_rows(batch).items() if name != "partitions"}
 
 
 class Cutter:
@@ -143,39 +105,35 @@ class Cutter:
 
     Args:
         limits: bounds of objects and row groups.
-        day: everything belongs to one object of this day, whatever the limits.
+        today: the day of an event whose time is none, or lies beyond tomorrow.
     """
 
-    def __init__(self, limits: Limits, day: date | None = None) -> None:
+    def __init__(self, limits: Limits, today: date) -> None:
         self._limits = limits
-        self._fixed = day is not None
+        self._today = today
         self._day: np.datetime64 | None = None
-        self._given = day
         self._events = self._group_bytes = 0
         self._full = False
 
     def close_object(self) -> None:
         """The object is big enough; the next event begins another one."""
-        self._full = not self._fixed
+        self._full = True
 
     def spans(self, batch: pa.RecordBatch) -> Iterator[Span]:
         """Cut a batch. `close_object` may be called between two of its spans."""
-        timestamps = batch["timestamp"].cast(pa.int64()).fill_null(0).to_numpy()
-        days = timestamps.view("datetime64[ms]").astype("datetime64[D]")
+        days = days_of(batch, "timestamp", self._today)
         ends = np.cumsum(_sizes(batch))
         position = 0
         while position < len(batch):
             opens: date | None = None
-            later = not self._fixed and self._day is not None and days[position] > self._day
+            later = self._day is not None and days[position] > self._day
             if self._day is None or self._full or later:
                 self._day, self._events, self._group_bytes = days[position], 0, 0
                 self._full = False
-                opens = self._given or self._day.astype(object)
-            stop = len(batch)
-            if not self._fixed:
-                following = np.flatnonzero(days[position:] > self._day)
-                stop = position + int(following[0]) if len(following) else stop
-                stop = min(stop, position + self._limits.events - self._events)
+                opens = self._day.astype(object)
+            following = np.flatnonzero(days[position:] > self._day)
+            stop = position + int(following[0]) if len(following) else len(batch)
+            stop = min(stop, position + self._limits.events - self._events)
             # The row group ends with the event that fills it.
             before = ends[position - 1] if position else 0
             room = self._limits.row_group_bytes - self._group_bytes

@@ -1,10 +1,9 @@
-"""The archive: every committed event, as the broker gave it, copied to S3.
+"""The archive: every committed event, as the broker gave it, in the lake's table of raw events.
 
-The run reads the ranges that are committed and not archived back from the broker, writes each
-object to a temporary file, records what it is about to store, stores it, and records that it is
-stored. A run that dies anywhere leaves at most one recorded plan for each partition, and the next
-run finishes exactly that object: the end of the backlog has moved by then, and a range cut anew
-would leave the first one's object behind.
+Progress is the table's: what it has of a partition was committed together with how far that goes.
+The run asks it, reads what is committed beyond that back from the broker, uploads files, and
+commits them with the new progress. What Postgres knows of the files is a mirror for who reads
+Postgres alone: it is compared with the table at each run, and the table is right.
 """
 
 import gc
@@ -12,45 +11,48 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import date
-from functools import cached_property
+from datetime import UTC, date, datetime
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from kafka.errors import OffsetOutOfRangeError
 
+from credit_risk_dagster.domain.lake_rows import SourceKey, raw_rows
 from credit_risk_dagster.domain.raw_events import (
     COLUMNS,
-    CONTENT_TYPE,
     Cutter,
     Limits,
-    object_key,
-    other_folder,
-    prefix,
-    to_arrow,
+    file_name,
+    parse_key,
+    root,
 )
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.archive_migration import adopt_objects
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.settings import ArchiveSettings, DrainSettings
 from resources.kafka.broker import Broker
 from resources.kafka.reader import Fetch, OffsetRange, Reader
 from resources.lake import Lake
-from resources.postgres.archive import ArchiveLedger, PlannedObject
+from resources.lake_tables import DataFile, LakeMoved, LakeTable, Snapshot, application
+from resources.parquet_files import COMPRESSION_LEVEL, StagedFile
+from resources.postgres.archive import ArchivedRange, ArchiveLedger
 from resources.postgres.connection import Warehouse
 from resources.postgres.sources import Source, Sources
 
-# Measured over real loans (tests/benchmarks/archive.py): level 3 packs 10.7 to 1 at 350 MB/s; 6 and
-# 9 gain a fifth and take five times as long. Row groups of 1, 8 and 32 MiB differ by a hundredth,
-# so they are small, for the memory's sake.
-COMPRESSION_LEVEL = 3
 _READ = DrainSettings.model_construct(
     max_batch_events=10_000, max_batch_bytes=2**20, poll_interval_ms=20
 )
 _GROUPS_A_COLLECTION = 4
 # Everything that is read here is already on the broker; silence for so long is a failure.
 _PATIENCE_SECONDS = 30.0
+_FILES_A_COMMIT = 16
+_TRIES = 5
+
+
+class LakeAhead(PlatformError):
+    """The table has a later epoch of the topic than Postgres knows."""
 
 
 class EventsUnreadable(PlatformError):
@@ -63,37 +65,35 @@ class ArchiveReport:
 
     Attributes:
         source: None before anything of the topic was committed.
-        objects: what was stored, or found stored by a run that died.
+        objects: what was stored.
         lost: offset ranges with committed events that the broker no longer had, and how many.
-        busy: partitions that another run archives.
+        busy: another run archives.
         value_bytes: bytes of the values in the objects.
     """
 
     source: Source | None = None
-    objects: list[PlannedObject] = field(default_factory=list)
+    objects: list[ArchivedRange] = field(default_factory=list)
     lost: list[tuple[OffsetRange, int]] = field(default_factory=list)
-    busy: list[int] = field(default_factory=list)
+    busy: bool = False
     value_bytes: int = 0
     seconds: float = 0.0
 
     @property
     def rows(self) -> int:
-        return sum(plan.rows for plan in self.objects)
+        return sum(stored.rows for stored in self.objects)
 
     @property
     def bytes(self) -> int:
-        return sum(plan.bytes for plan in self.objects)
+        return sum(stored.bytes or 0 for stored in self.objects)
 
 
 @dataclass(frozen=True)
 class _Draft:
-    """An object in a temporary file; without rows there is none."""
+    """A file that is about to be stored; without rows there is none."""
 
     range: OffsetRange
-    dt: date | None
-    rows: int
-    value_bytes: int
-    file: BinaryIO | None
+    staged: StagedFile | None
+    value_bytes: int = 0
 
 
 def archive(
@@ -115,147 +115,170 @@ def archive(
 
     Raises:
         BrokerUnavailable, TopicMissing, TopicReplaced, WarehouseUnavailable, NotMigrated,
-        LakeUnavailable, LakeRefused: as their names say. What was confirmed stays archived.
+        LakeUnavailable, LakeRefused, LakeAhead: as their names say. What was committed stays.
         EventsUnreadable: the broker delivers nothing of a range that it says to have.
     """
     report = ArchiveReport()
     started = time.monotonic()
     with (
         tuned_interpreter(),
-        broker.reader(_READ) as reader,
+        broker.reader(_READ, whole=True) as reader,
         warehouse.session(f"archive {run_id}") as connection,
     ):
         report.source = Sources(connection).find(broker.inspect())
         if report.source is not None:
             ledger = ArchiveLedger(connection)
-            run = _Run(broker, reader, ledger, lake, settings, report.source, report, log)
-            for backlog in ledger.backlog(report.source.source_id):
-                if len(backlog) and not ledger.try_lock(report.source.source_id, backlog.partition):
-                    report.busy.append(backlog.partition)
-                elif len(backlog):
-                    run.archive_partition(backlog.partition)
+            table = LakeTable(lake, root(report.source.topic), COLUMNS)
+            run = _Run(broker, reader, ledger, table, settings, report.source, report, log)
+            report.busy = not ledger.try_lock()
+            if not report.busy:
+                adopt_objects(table, report.source.topic, log)
+                run.key = _recognized(report.source, Sources(connection).all(), table.create())
+                run.archive()
     report.seconds = time.monotonic() - started
     return report
 
 
+def _recognized(source: Source, known: list[Source], snapshot: Snapshot) -> SourceKey:
+    """What the table calls the source: a Postgres that was lost or restored counts epochs anew.
+
+    Raises:
+        LakeAhead: it has a later one, of which nobody can say whether it is this topic.
+    """
+    same = [key for key in snapshot.sources() if key.cluster_id == source.cluster_id]
+    newest = max(same, key=lambda key: key.epoch, default=source.key)
+    if newest.epoch <= source.epoch or newest in [other.key for other in known]:
+        return source.key
+    if newest.topic_id and newest.topic_id == source.topic_id:
+        return newest
+    raise LakeAhead(
+        f"the lake has epoch {newest.epoch} of topic {source.topic} on cluster {source.cluster_id},"
+        f" and Postgres knows none after {source.epoch}: it was restored to before a new epoch. "
+        "`credit-risk topic new-epoch` until they agree, or restore a later backup"
+    )
+
+
 @dataclass
 class _Run:
-    """A run that archives the partitions whose lock it holds."""
+    """A run that archives a source."""
 
     broker: Broker
     reader: Reader
     ledger: ArchiveLedger
-    lake: Lake
+    table: LakeTable
     settings: ArchiveSettings
     source: Source
     report: ArchiveReport
     log: logging.Logger
+    key: SourceKey = field(init=False)
+    added: list[tuple[DataFile, str]] = field(default_factory=list)
+    covered: list[ArchivedRange] = field(default_factory=list)
+    moved: dict[str, tuple[int | None, int]] = field(default_factory=dict)
 
-    def archive_partition(self, partition: int) -> None:
-        # Read anew: another run may have had the lock, and moved on, a moment ago.
-        plan = self.ledger.plan(self.source.source_id, partition)
-        if plan is not None:
-            self._finish(plan)
-        (backlog,) = (
-            b for b in self.ledger.backlog(self.source.source_id) if b.partition == partition
-        )
+    def archive(self) -> None:
+        for attempt in range(_TRIES):
+            try:
+                return self._archive()
+            except LakeMoved as moved:
+                self.log.warning("another run archived first (%s); going on from there", moved)
+                self.added, self.covered, self.moved = [], [], {}
+                if attempt == _TRIES - 1:
+                    self.report.busy = True
+        return None
+
+    def _archive(self) -> None:
+        snapshot = self.table.create()
+        committed = self.ledger.committed(self.source.source_id)
+        progress = snapshot.progress(self.key, [part.partition for part in committed])
+        ranges = ranges_of(snapshot, self.table, self.key)
+        self.ledger.mirror(self.source.source_id, ranges, progress)
+        for part in committed:
+            known = progress.get(part.partition)
+            first = part.first if known is None else known
+            if first < part.next:  # it is beyond where Postgres was restored to an earlier time
+                self._archive_partition(replace(part, first=first), known)
+        self._commit()
+
+    def _archive_partition(self, backlog: OffsetRange, known: int | None) -> None:
         limits = Limits(
             self.settings.max_object_events,
             self.settings.max_object_bytes,
             min(Limits.row_group_bytes, self.settings.max_object_bytes // 4),
         )
         while len(backlog):
-            backlog = self._skip_lost(backlog)
+            gone, backlog = self._lost(backlog)
+            if len(gone):
+                self._store(_Draft(gone, None), known)
+                known = known if self.moved else gone.next
             position = backlog.first
-            for draft in _drafts(self.reader, backlog, limits, Cutter(limits)):
-                self._store(draft)
+            cutter = Cutter(limits, datetime.now(UTC).date())
+            for draft in _drafts(self.reader, backlog, limits, cutter):
+                self._store(draft, known)
+                known = known if self.moved else draft.range.next
                 position = draft.range.next
             backlog = replace(backlog, first=position)
 
-    def _skip_lost(self, backlog: OffsetRange) -> OffsetRange:
-        """The part of a backlog that the broker still has; what it has not is recorded as lost."""
+    def _lost(self, backlog: OffsetRange) -> tuple[OffsetRange, OffsetRange]:
+        """The part of a backlog that the broker no longer has, and the part that it has."""
         topic = self.broker.inspect({backlog.partition: backlog.next})
         beginning = topic.offsets[backlog.partition][0]
-        if beginning <= backlog.first:
-            return backlog
-        gone = replace(backlog, next=min(beginning, backlog.next))
-        self._record_absent(gone)
-        return replace(backlog, first=gone.next)
+        middle = min(max(beginning, backlog.first), backlog.next)
+        return replace(backlog, next=middle), replace(backlog, first=middle)
 
-    def _record_absent(self, gone: OffsetRange) -> None:
-        if lost := self.ledger.record_absent(self.source.source_id, gone):
-            self.report.lost.append((gone, lost))
-            self.log.warning(
-                "partition %d: %d committed events of offsets %d to %d are lost to the archive",
-                *(gone.partition, lost, gone.first, gone.next - 1),
-            )
+    def _store(self, draft: _Draft, known: int | None) -> None:
+        """Upload a file, to be committed with others.
 
-    def _store(self, draft: _Draft) -> None:
-        if draft.file is None or draft.dt is None:
-            self._record_absent(draft.range)
-            return
-        covered = draft.range
-        key = object_key(self._folder, draft.dt, covered.partition, covered.first, covered.next)
-        size, sha256 = Lake.measure(draft.file)
-        plan = PlannedObject(
-            partition=covered.partition,
-            first_offset=covered.first,
-            next_offset=covered.next,
-            rows=draft.rows,
-            dt=draft.dt,
-            key=key,
-            bytes=size,
-            sha256=sha256,
-        )
-        self.ledger.record_plan(self.source.source_id, plan)
-        self.lake.put(key, draft.file, CONTENT_TYPE, labels(self.source, draft.rows))
-        self.report.value_bytes += draft.value_bytes
-        self._confirm(plan)
+        Args:
+            known: the partition's progress, as the table has it.
+        """
+        at = draft.range
+        stored = ArchivedRange(at.partition, at.first, at.next, 0, None, None, None, None)
+        if draft.staged is not None:
+            name = file_name(self.key, at.partition, at.first, at.next)
+            file, statistics = self.table.upload(draft.staged, self.key, name)
+            self.added.append((file, statistics))
+            self.report.value_bytes += draft.value_bytes
+            stored = range_of(self.table, file)
+        self.covered.append(stored)
+        self.moved[application(self.key, at.partition)] = (known, at.next)
+        if len(self.added) >= _FILES_A_COMMIT:
+            self._commit()
 
-    @cached_property
-    def _folder(self) -> str:
-        """The topic's own folder, unless another source is or was archived there."""
-        source = self.source
-        known = self.ledger.folder(source.source_id)
-        return known or self.ledger.choose_folder(
-            source.source_id,
-            source.topic if self.lake.is_empty(prefix(source.topic)) else None,
-            other_folder(source.cluster_id, source.topic, source.epoch),
-        )
+    def _commit(self) -> None:
+        if self.moved:
+            self.table.commit(self.added, self.moved, said={"run": self.report_name})
+            for stored in self.covered:
+                lost = self.ledger.confirm(self.source.source_id, stored)
+                if stored.key:
+                    self.report.objects.append(stored)
+                    self.log.info("stored %s: %d events", stored.key, stored.rows)
+                if lost:
+                    self.report.lost.append((stored.range, lost))
+                    self.log.warning(
+                        "partition %d: %d committed events of offsets %d to %d are lost to it",
+                        *(stored.partition, lost, stored.first_offset, stored.next_offset - 1),
+                    )
+        self.added, self.covered, self.moved = [], [], {}
 
-    def _confirm(self, plan: PlannedObject) -> None:
-        lost = self.ledger.confirm(self.source.source_id, plan)
-        self.report.objects.append(plan)
-        if lost:
-            self.report.lost.append((plan.range, lost))
-        self.log.info("stored %s: %d events, %d bytes", plan.key, plan.rows, plan.bytes)
-
-    def _finish(self, plan: PlannedObject) -> None:
-        """Finish the object of a run that died: it may be stored already, or not."""
-        stored = self.lake.find(plan.key)
-        if stored and (stored.bytes, stored.sha256) == (plan.bytes, plan.sha256):
-            self.log.info("an earlier run stored %s and died before it could say so", plan.key)
-            self._confirm(plan)
-            return
-        self.log.info("finishing %s for an earlier run", plan.key)
-        remaining = self._skip_lost(plan.range)
-        if remaining != plan.range:
-            return  # its beginning is gone and recorded so; the rest is cut anew
-        whole = Limits(plan.next_offset - plan.first_offset, 2**62)
-        for draft in _drafts(self.reader, plan.range, whole, Cutter(whole, plan.dt)):
-            self._store(draft)
+    @property
+    def report_name(self) -> str:
+        return f"archive of {self.source.topic}"
 
 
-def labels(source: Source, rows: int) -> dict[str, str]:
-    """What an object says of itself, so that the bucket alone is enough for a rebuild."""
-    topic_id = {"topic-id": source.topic_id} if source.topic_id else {}
-    return {
-        "cluster-id": source.cluster_id,
-        "topic": source.topic,
-        "epoch": str(source.epoch),
-        "rows": str(rows),
-        **topic_id,
-    }
+def ranges_of(snapshot: Snapshot, table: LakeTable, source: SourceKey) -> list[ArchivedRange]:
+    """What the files of a source hold, by partition and offset."""
+    found = [range_of(table, file) for file in snapshot.files(source)]
+    return sorted(found, key=lambda stored: (stored.partition, stored.first_offset))
+
+
+def range_of(table: LakeTable, file: DataFile) -> ArchivedRange:
+    """The range of offsets that a file of the raw events' table holds, which its name says."""
+    at = parse_key(table.key(file.path))
+    assert at is not None  # noqa: S101 (only `archive` and `adopt_objects` name such files)
+    return ArchivedRange(
+        *(at.partition, at.first, at.following, file.rows, file.day),
+        *(table.key(file.path), file.bytes, file.sha256),
+    )
 
 
 def _drafts(
@@ -269,9 +292,7 @@ def _drafts(
     with _Writers() as writers:
         for fetch in _read(reader, wanted):
             end = fetch.ranges[0].next
-            batch = to_arrow(
-                wanted.partition, fetch.offsets, fetch.timestamps, fetch.keys, fetch.values
-            )
+            batch = _rows(fetch)
             for span in cutter.spans(batch):
                 if span.opens:
                     start = int(fetch.offsets[span.start])
@@ -288,7 +309,16 @@ def _drafts(
         if writers.current is not None:
             yield writers.finish(OffsetRange(wanted.partition, first, end))
         elif end > first:
-            yield _Draft(OffsetRange(wanted.partition, first, end), None, 0, 0, None)
+            yield _Draft(OffsetRange(wanted.partition, first, end), None)
+
+
+def _rows(fetch: Fetch) -> pa.RecordBatch:
+    rest = fetch.rest
+    assert rest is not None  # noqa: S101 (the reader was asked for it)
+    return raw_rows(
+        *(fetch.partitions, fetch.offsets, fetch.timestamps, fetch.keys, fetch.values),
+        *(rest.written, rest.clocks, rest.headers),
+    )
 
 
 def _read(reader: Reader, wanted: OffsetRange) -> Iterator[Fetch]:
@@ -316,9 +346,9 @@ class _Writer:
     def __init__(self, day: date) -> None:
         import pyarrow.parquet as pq
 
-        self.day = day
         self.file: Any = TemporaryFile(prefix="credit-risk-archive-")  # noqa: SIM115
-        self.rows = self.value_bytes = self._groups = 0
+        self.staged = StagedFile(day, self.file)
+        self.value_bytes = self._groups = 0
         self._group: list[pa.RecordBatch] = []
         self._parquet = pq.ParquetWriter(
             self.file,
@@ -331,7 +361,7 @@ class _Writer:
         )
 
     def add(self, rows: pa.RecordBatch, *, flush: bool) -> None:
-        self.rows += len(rows)
+        self.staged.count(rows)
         self.value_bytes += pc.sum(pc.binary_length(rows["value"])).as_py() or 0
         self._group.append(rows)
         if flush:
@@ -381,4 +411,4 @@ class _Writers:
             self._finished.close()
         self._finished = writer.file
         writer.finish()
-        return _Draft(covered, writer.day, writer.rows, writer.value_bytes, writer.file)
+        return _Draft(covered, writer.staged, writer.value_bytes)

@@ -137,7 +137,7 @@ def _verify(lake: Lake, recorded: ArchivedObject) -> str:
             found = lake.get(recorded.key or "", file)
         except ObjectMissing:
             return "is not on S3"
-    if found.sha256 != recorded.sha256:
+    if found.sha256 != (recorded.sha256 or found.labels.get("sha256")):
         return f"has SHA-256 {found.sha256}, {recorded.sha256} was stored"
     return ""
 
@@ -151,7 +151,7 @@ def fetched(lake: Lake, recorded: ArchivedObject) -> Iterator[BinaryIO]:
     """
     with TemporaryFile() as file:
         found = lake.get(recorded.key or "", file)
-        if found.sha256 != recorded.sha256:
+        if found.sha256 != (recorded.sha256 or found.labels.get("sha256")):
             raise ArchiveDamaged(
                 f"{lake.location}: {recorded.key} has SHA-256 {found.sha256}, {recorded.sha256} "
                 "was stored: restore it from a version or a replica of the bucket"

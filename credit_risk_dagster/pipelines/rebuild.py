@@ -23,14 +23,16 @@ import pyarrow.compute as pc
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy
-from credit_risk_dagster.domain.raw_events import PREFIX, Coordinates, from_arrow, parse_key
+from credit_risk_dagster.domain.raw_events import COLUMNS, PREFIX, from_arrow, root
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.pipelines.archive_check import ArchiveDamaged, fetched
+from credit_risk_dagster.pipelines.archive import ranges_of
+from credit_risk_dagster.pipelines.archive_check import fetched
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.settings import WarehouseSettings
 from resources.kafka.reader import Fetch, OffsetRange
 from resources.lake import Lake
+from resources.lake_tables import LakeTable
 from resources.postgres.archive import ArchivedObject, ArchiveLedger
 from resources.postgres.connection import Warehouse
 from resources.postgres.forgetting import Forgettings
@@ -43,6 +45,7 @@ from resources.postgres.segments import roll_up_segments
 from resources.postgres.sources import Source, Sources
 
 _BATCHES_A_COLLECTION = 4
+_READ = ["partition", "offset", "timestamp", "key", "value"]
 _BATCH_EVENTS = 50_000  # a row group has fewer, unless its events are tiny
 
 
@@ -104,8 +107,8 @@ def rebuild(
     Args:
         settings, lake, policy: whose archive to read, where its objects are, by which rules.
         into: schema, in the same database.
-        from_bucket: find the objects by listing the bucket, because the schema is lost. The new one
-            then also gets the archive's progress, and can take the lost one's place.
+        from_bucket: ask the tables of the bucket what they have, because the schema is lost. The
+            new one can take its place.
         run_id: recorded in the schema's ledger.
         model: gives the PD; it is copied into the schema.
         since, until: days of the archive, both inclusive; without, all there is.
@@ -141,8 +144,6 @@ def rebuild(
                 log.info("rebuilding %s, partition %d", listing.sources[source_id].topic, partition)
                 run.forgotten = listing.forgotten.get((source_id, partition), [])
                 run.partition(lake, source_id, chosen)
-                if from_bucket:
-                    ArchiveLedger(writing).adopt(source_id, listing.folders[source_id], chosen)
         roll_up_segments(writing)  # the job does that for the live schema alone
     report.seconds = time.monotonic() - started
     return report
@@ -162,13 +163,11 @@ class Listing:
     Attributes:
         sources: by source id.
         objects: by source, partition and offset, without holes within a partition.
-        folders: source id to its folder in the bucket; only where the bucket was listed.
         forgotten: by source id and partition, the offsets of forgotten applicants.
     """
 
     sources: Mapping[int, Source]
     objects: list[ArchivedObject]
-    folders: Mapping[int, str] = field(default_factory=dict)
     forgotten: Mapping[tuple[int, int], list[int]] = field(default_factory=dict)
 
     def by_partition(self) -> Iterator[tuple[tuple[int, int], list[ArchivedObject]]]:
@@ -178,62 +177,32 @@ class Listing:
 
 
 def list_bucket(lake: Lake) -> Listing:
-    """What the bucket itself says of the archive: keys, sizes, and each object's labels.
+    """What the tables of raw events themselves say that they have.
 
-    Sources are numbered anew, in the order of their folders.
+    Sources are numbered anew, by topic and key.
 
     Raises:
-        ArchiveDamaged: an object does not say what it is, or two have the same offsets.
         LakeUnavailable, LakeRefused.
     """
-    found: dict[str, list[tuple[Coordinates, str]]] = {}
-    for key in lake.sizes(f"{PREFIX}/"):
-        if at := parse_key(key):
-            found.setdefault(at.folder, []).append((at, key))
     sources: dict[int, Source] = {}
     objects: list[ArchivedObject] = []
-    for source_id, (folder, entries) in enumerate(sorted(found.items()), 1):
-        entries.sort(key=lambda entry: (entry[0].partition, entry[0].first))
-        before: Coordinates | None = None
-        for at, key in entries:
-            recorded, source = _ask(lake, source_id, at, key)
-            if sources.setdefault(source_id, source) != source:
-                raise ArchiveDamaged(
-                    f"{lake.location}: folder {folder} has objects of several sources, first {key}:"
-                    " move those of one of them away"
-                )
-            if before and before.partition == at.partition:
-                if before.following > at.first:
-                    raise ArchiveDamaged(
-                        f"{lake.location}: {key} begins before the object before it ends, at "
-                        f"offset {before.following}: remove the wrong one"
-                    )
-                if before.following < at.first:  # nothing of it was left when it was archived
-                    objects.append(_absent(source_id, at.partition, before.following, at.first))
-            objects.append(recorded)
-            before = at
-    return Listing(sources, objects, dict(enumerate(sorted(found), 1)))
-
-
-def _ask(lake: Lake, source_id: int, at: Coordinates, key: str) -> tuple[ArchivedObject, Source]:
-    stored = lake.find(key)
-    try:
-        said = stored.labels if stored else {}
-        source = Source(
-            source_id, said["cluster-id"], said["topic"], said.get("topic-id"), int(said["epoch"])
-        )
-        rows = int(said["rows"])
-    except (KeyError, ValueError) as error:
-        raise ArchiveDamaged(
-            f"{lake.location}: {key} does not say which source its events are from (metadata "
-            f"{error}): rebuild without --from-bucket, or remove it"
-        ) from error
-    assert stored  # noqa: S101 (without it, there were no labels)
-    recorded = ArchivedObject(
-        *(source_id, at.partition, at.first, at.following, rows, 0, at.day),
-        *(key, stored.bytes, stored.sha256, None, None),
-    )
-    return recorded, source
+    for topic in sorted(
+        {key.split("/")[1] for key in lake.sizes(f"{PREFIX}/") if "/_delta_" in key}
+    ):
+        table = LakeTable(lake, root(topic), COLUMNS)
+        snapshot = table.create()
+        for key in snapshot.sources():
+            source_id = len(sources) + 1
+            sources[source_id] = Source(source_id, key.cluster_id, topic, key.topic_id, key.epoch)
+            position: dict[int, int] = {}
+            for held in ranges_of(snapshot, table, key):
+                before = position.get(held.partition, held.first_offset)
+                if before < held.first_offset:  # nothing of it was left when it was archived
+                    objects.append(_absent(source_id, held.partition, before, held.first_offset))
+                objects.append(ArchivedObject(source_id=source_id, lost=0, archived_at=None,
+                                              verified_at=None, **vars(held)))  # fmt: skip
+                position[held.partition] = held.next_offset
+    return Listing(sources, objects)
 
 
 def _absent(source_id: int, partition: int, first: int, following: int) -> ArchivedObject:
@@ -361,4 +330,4 @@ def _batches(lake: Lake, recorded: ArchivedObject) -> Iterator[pa.RecordBatch]:
     import pyarrow.parquet as pq
 
     with fetched(lake, recorded) as file, pq.ParquetFile(file) as parquet:
-        yield from parquet.iter_batches(_BATCH_EVENTS)
+        yield from parquet.iter_batches(_BATCH_EVENTS, columns=_READ)

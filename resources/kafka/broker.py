@@ -53,8 +53,12 @@ class Broker:
             yield Watch(self.topic, consumer, identity, self._settings.timeout_ms)
 
     @contextmanager
-    def reader(self, limits: DrainSettings) -> Iterator[Reader]:
-        """Open a reader; it is bound to the topic that it first sees."""
+    def reader(self, limits: DrainSettings, *, whole: bool = False) -> Iterator[Reader]:
+        """Open a reader; it is bound to the topic that it first sees.
+
+        Args:
+            whole: records come with all that they have.
+        """
         with (
             self.errors(),
             self.identity() as identity,
@@ -63,7 +67,7 @@ class Broker:
                 max_partition_fetch_bytes=min(limits.max_batch_bytes, _PARTITION_FETCH_BYTES),
             ) as consumer,
         ):
-            yield Reader(self.topic, consumer, identity, limits, self.inspect)
+            yield Reader(self.topic, consumer, identity, limits, self.inspect, whole=whole)
 
     @contextmanager
     def errors(self) -> Iterator[None]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import LogTruncationError
 
-from credit_risk_dagster.domain.record_time import CLOCKS, UNKNOWN_CLOCK, record_times
+from credit_risk_dagster.domain.record_time import CLOCKS, NO_TIME, UNKNOWN_CLOCK, record_times
 from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.client import ConsumerRecord, poll
 from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, diverged
@@ -46,6 +46,7 @@ class Fetch:
         value_bytes: size of the values together.
         ends: partition to where it ended when that was fetched, as far as the broker told.
         seconds: processor time of receiving, which leaves out the waiting for events.
+        rest: what else the records have, where that was asked for.
     """
 
     ranges: list[OffsetRange] = field(default_factory=list)
@@ -57,7 +58,32 @@ class Fetch:
     values: list[bytes | None] = field(default_factory=list)
     value_bytes: int = 0
     ends: Mapping[int, int] = field(default_factory=dict)
+    rest: "Rest | None" = None
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What records have that is not scored: their time as it was written, whose clock that is (0
+    the producer's, 1 the broker's, 2 unknown), and their headers."""
+
+    written: npt.NDArray[np.int64]
+    clocks: npt.NDArray[np.int64]
+    headers: list[Any]
+
+    @classmethod
+    def of(cls, records: list[ConsumerRecord]) -> "Rest":
+        """Of columns of records, partition after partition."""
+        written = [at for r in records for at in r.timestamp]
+        try:
+            times = np.array(written, np.int64)
+        except (OverflowError, TypeError):  # a sum beyond 64 bits; none in the oldest format
+            times = np.array(
+                [at if at and abs(at) < 2**63 else NO_TIME for at in written], np.int64
+            )
+        clocks = [t if t in CLOCKS else len(CLOCKS) for r in records for t in r.timestamp_type]
+        headers = [headers or None for r in records for headers in r.headers]
+        return cls(times, np.array(clocks, np.int64), headers)
 
 
 class Reader:
@@ -74,7 +100,10 @@ class Reader:
         identity: Identity,
         limits: DrainSettings,
         inspect: Callable[[Mapping[int, int]], TopicState],
+        *,
+        whole: bool = False,
     ) -> None:
+        self._whole = whole
         self._topic = topic
         self._consumer = consumer
         self._identity = identity
@@ -222,6 +251,7 @@ class Reader:
             keys=[key for _, _, r in parts for key in r.key],
             values=[value for _, _, r in parts for value in r.value],
             value_bytes=sum(max(n, 0) for _, _, r in parts for n in r.serialized_value_size),
+            rest=Rest.of([r for _, _, r in parts]) if self._whole else None,
         )
 
     def _stop_at_bound(self, tp: TopicPartition, position: int) -> None:

@@ -1,10 +1,10 @@
-"""Progress of the archive, in Postgres: what is on S3, and the upload in progress.
+"""What the table of raw events has, as a mirror in Postgres, for who reads Postgres alone.
 
 All SQL that writes the archive's tables is here.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, LiteralString
 
@@ -14,22 +14,18 @@ from psycopg.rows import class_row, dict_row
 from resources.kafka.reader import OffsetRange
 
 
-class ArchiveMoved(Exception):
-    """The archive of the partition is no longer where the range starts."""
-
-
 @dataclass(frozen=True)
-class PlannedObject:
-    """An object that is about to be stored, or was when its run died."""
+class ArchivedRange:
+    """A range that the raw events' table has, in which file; a range without events has none."""
 
     partition: int
     first_offset: int
     next_offset: int
     rows: int
-    dt: date
-    key: str
-    bytes: int
-    sha256: str
+    dt: date | None
+    key: str | None
+    bytes: int | None
+    sha256: str | None
 
     @property
     def range(self) -> OffsetRange:
@@ -67,122 +63,65 @@ class ArchiveLedger:
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
 
-    def try_lock(self, source_id: int, partition: int) -> bool:
-        """Take a partition's archive for this connection, unless another one has it."""
+    def try_lock(self) -> bool:
+        """Be the only run that archives, for as long as the connection lives. It saves work, and
+        nothing depends on it."""
         row = self._connection.execute(
-            "SELECT pg_try_advisory_lock(hashtextextended(format('%%s.archive.%%s.%%s',"
-            " current_schema(), %(source_id)s::int, %(partition)s::int), 0))",
-            {"source_id": source_id, "partition": partition},
+            "SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '.archive', 0))"
         ).fetchone()
         return bool(row and row[0])
 
-    def folder(self, source_id: int) -> str | None:
-        """Where the source's objects go; None before it was first archived."""
-        row = self._connection.execute(
-            "SELECT archive_folder FROM sources WHERE source_id = %(source_id)s",
+    def committed(self, source_id: int) -> list[OffsetRange]:
+        """What is committed, by partition."""
+        rows = self._connection.execute(
+            "SELECT partition, first_offset, next_offset FROM stream_offsets"
+            " WHERE source_id = %(source_id)s ORDER BY partition",
             {"source_id": source_id},
-        ).fetchone()
-        return row[0] if row else None
-
-    def choose_folder(self, source_id: int, wanted: str | None, otherwise: str) -> str:
-        """Give the source a folder of its own, once: `wanted`, unless another source has it."""
-        self._connection.execute(
-            "UPDATE sources SET archive_folder = CASE WHEN EXISTS"
-            " (SELECT FROM sources WHERE archive_folder = %(wanted)s)"
-            " THEN %(otherwise)s ELSE coalesce(%(wanted)s, %(otherwise)s) END"
-            " WHERE source_id = %(source_id)s AND archive_folder IS NULL",
-            {"source_id": source_id, "wanted": wanted, "otherwise": otherwise},
         )
-        folder = self.folder(source_id)
-        assert folder is not None  # noqa: S101 (it is set by now, if not by this connection)
-        return folder
+        return [OffsetRange(*row) for row in rows]
 
     def backlog(self, source_id: int) -> list[OffsetRange]:
         """What is committed and not archived, by partition; ranges may be empty."""
         rows = self._connection.execute(_BACKLOG, {"source_id": source_id})
         return [OffsetRange(*row) for row in rows]
 
-    def plan(self, source_id: int, partition: int) -> PlannedObject | None:
-        """The upload in progress of a partition."""
-        with self._connection.cursor(row_factory=class_row(PlannedObject)) as cursor:
-            return cursor.execute(
-                "SELECT partition, first_offset, next_offset, rows, dt, key, bytes, sha256"
-                " FROM archive_plans WHERE source_id = %(source_id)s AND partition = %(partition)s",
-                {"source_id": source_id, "partition": partition},
-            ).fetchone()
+    def mirror(
+        self, source_id: int, held: Sequence[ArchivedRange], progress: Mapping[int, int]
+    ) -> None:
+        """Make this be what the table has, as far as it is committed here.
 
-    def record_plan(self, source_id: int, plan: PlannedObject) -> None:
-        """Say what is about to be stored, so that whoever comes next finishes the same object."""
-        self._connection.execute(
-            "INSERT INTO archive_plans AS p (source_id, partition, first_offset, next_offset, rows,"
-            " dt, key, bytes, sha256) VALUES (%(source_id)s, %(partition)s, %(first_offset)s,"
-            " %(next_offset)s, %(rows)s, %(dt)s, %(key)s, %(bytes)s, %(sha256)s)"
-            " ON CONFLICT (source_id, partition) DO UPDATE SET rows = excluded.rows,"
-            " bytes = excluded.bytes, sha256 = excluded.sha256"
-            " WHERE p.key = excluded.key",
-            {"source_id": source_id, **vars(plan)},
-        )
-
-    def confirm(self, source_id: int, plan: PlannedObject) -> int:
-        """Record that the planned object is stored; returns how many events were lost to it.
-
-        Raises:
-            ArchiveMoved: something else is archived in its place.
+        Args:
+            held: ranges with rows, by partition and offset.
+            progress: the table's, by partition; up to there, what is between is without events.
         """
-        with self._connection.transaction():
-            lost = self._insert(
-                source_id, plan.range, plan.rows, plan.dt, plan.key, plan.bytes, plan.sha256
+        wanted = {
+            (it.partition, it.first_offset, it.next_offset, it.key): it
+            for part in self.committed(source_id)
+            for it in _without_holes(part, held, progress.get(part.partition, part.first))
+        }
+        rows = self._connection.execute(
+            "SELECT partition, first_offset, next_offset, key FROM archive_objects"
+            " WHERE source_id = %(source_id)s",
+            {"source_id": source_id},
+        )
+        here = set(rows.fetchall())
+        with self._connection.transaction(), self._connection.cursor() as cursor:
+            cursor.executemany(
+                "DELETE FROM archive_objects WHERE source_id = %(source_id)s"
+                " AND partition = %(partition)s AND first_offset = %(first)s",
+                [{"source_id": source_id, "partition": p, "first": first}
+                 for p, first, *_ in here - set(wanted)],
+            )  # fmt: skip
+            cursor.executemany(
+                _INSERT,
+                [_parameters(source_id, it) for at, it in wanted.items() if at not in here],
             )
-            self._drop_plan(source_id, plan.partition)
-        return lost
 
-    def record_absent(self, source_id: int, missing: OffsetRange) -> int:
-        """Record a range of which the broker has no event; returns how many are thereby lost.
-
-        Offsets that the drain already recorded as gaps are none.
-
-        Raises:
-            ArchiveMoved: something else is archived in its place.
-        """
-        with self._connection.transaction():
-            lost = self._insert(source_id, missing, 0, None, None, None, None)
-            self._drop_plan(source_id, missing.partition)
-        return lost
-
-    def _insert(
-        self,
-        source_id: int,
-        covered: OffsetRange,
-        rows: int,
-        dt: date | None,
-        key: str | None,
-        size: int | None,
-        sha256: str | None,
-    ) -> int:
-        inserted = self._connection.execute(
-            _INSERT,
-            {
-                "source_id": source_id,
-                "partition": covered.partition,
-                "first": covered.first,
-                "next": covered.next,
-                "rows": rows,
-                "dt": dt,
-                "key": key,
-                "bytes": size,
-                "sha256": sha256,
-            },
-        ).fetchone()
-        if inserted is None:
-            raise ArchiveMoved(f"partition {covered.partition} is not archived to {covered.first}")
-        return int(inserted[0])
-
-    def _drop_plan(self, source_id: int, partition: int) -> None:
-        self._connection.execute(
-            "DELETE FROM archive_plans WHERE source_id = %(source_id)s AND partition ="
-            " %(partition)s",
-            {"source_id": source_id, "partition": partition},
-        )
+    def confirm(self, source_id: int, stored: ArchivedRange) -> int:
+        """Mirror a range that was just committed to the table; returns how many events are lost to
+        it. Where this is not in step with the table, the next `mirror` is."""
+        row = self._connection.execute(_INSERT, _parameters(source_id, stored)).fetchone()
+        return int(row[0]) if row else 0
 
     def objects(
         self,
@@ -204,21 +143,6 @@ class ArchiveLedger:
                 _OBJECTS,
                 {"source_id": source_id, "since": since, "until": until, "recent": recent},
             ).fetchall()
-
-    def adopt(self, source_id: int, folder: str, objects: Sequence[ArchivedObject]) -> None:
-        """Record objects of a source that another warehouse archived; archiving goes on there."""
-        with self._connection.transaction(), self._connection.cursor() as cursor:
-            cursor.execute(
-                "UPDATE sources SET archive_folder = %(folder)s WHERE source_id = %(source_id)s",
-                {"folder": folder, "source_id": source_id},
-            )
-            cursor.executemany(
-                "INSERT INTO archive_objects (source_id, partition, first_offset, next_offset,"
-                " rows, lost, dt, key, bytes, sha256) VALUES (%(source_id)s, %(partition)s,"
-                " %(first_offset)s, %(next_offset)s, %(rows)s, %(lost)s, %(dt)s, %(key)s,"
-                " %(bytes)s, %(sha256)s) ON CONFLICT DO NOTHING",
-                [vars(found) for found in objects],
-            )
 
     def account(self, source_id: int) -> list[dict[str, Any]]:
         """By partition, what is committed against what is archived.
@@ -245,6 +169,40 @@ class ArchiveLedger:
         )
 
 
+def _without_holes(
+    part: OffsetRange, held: Sequence[ArchivedRange], until: int
+) -> Iterator[ArchivedRange]:
+    """Ranges of a partition that follow each other from its first offset on, up to what is
+    committed."""
+    position = part.first
+    until = min(until, part.next)
+    for it in held:
+        if it.partition != part.partition or it.next_offset <= position:
+            continue
+        if it.next_offset > until:
+            break
+        if it.first_offset > position:
+            yield _nothing(part.partition, position, it.first_offset)
+        yield replace(it, first_offset=position) if it.first_offset < position else it
+        position = it.next_offset
+    else:
+        if position < until:
+            yield _nothing(part.partition, position, until)
+
+
+def _nothing(partition: int, first: int, following: int) -> ArchivedRange:
+    return ArchivedRange(partition, first, following, 0, None, None, None, None)
+
+
+def _parameters(source_id: int, it: ArchivedRange) -> dict[str, Any]:
+    return {
+        **vars(it),
+        "source_id": source_id,
+        "first": it.first_offset,
+        "next": it.next_offset,
+    }
+
+
 _BACKLOG: LiteralString = """
 SELECT o.partition, coalesce(max(a.next_offset), o.first_offset), o.next_offset
 FROM stream_offsets o LEFT JOIN archive_objects a USING (source_id, partition)
@@ -256,20 +214,17 @@ _INSERT: LiteralString = """
 INSERT INTO archive_objects
     (source_id, partition, first_offset, next_offset, rows, dt, key, bytes, sha256, lost)
 SELECT source_id, partition, %(first)s, %(next)s, %(rows)s,
-    %(dt)s::date, %(key)s::text, %(bytes)s::bigint, %(sha256)s::text,
-    %(next)s - %(first)s - %(rows)s - (
+    %(dt)s::date, %(key)s::text, %(bytes)s::bigint,
+    CASE WHEN %(key)s::text IS NOT NULL THEN coalesce(%(sha256)s::text, '') END,
+    greatest(%(next)s - %(first)s - %(rows)s - (
         SELECT coalesce(sum(
             least(g.next_offset, %(next)s) - greatest(g.first_offset, %(first)s)), 0)
         FROM offset_gaps g WHERE g.source_id = o.source_id AND g.partition = o.partition
         AND g.first_offset < %(next)s AND g.next_offset > %(first)s
-    )
+    ), 0)
 FROM stream_offsets o
 WHERE source_id = %(source_id)s AND partition = %(partition)s AND next_offset >= %(next)s
-    AND %(first)s = coalesce(
-        (SELECT max(a.next_offset) FROM archive_objects a
-            WHERE a.source_id = o.source_id AND a.partition = o.partition),
-        o.first_offset)
-RETURNING lost
+ON CONFLICT DO NOTHING RETURNING lost
 """
 
 _OBJECTS: LiteralString = """

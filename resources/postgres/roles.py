@@ -22,7 +22,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "alembic_version": _READ,
         "application_reviews": _READ,
         "application_segments": _READ,
-        "archive_objects": "SELECT, INSERT, UPDATE (verified_at)",
+        "archive_objects": "SELECT, INSERT, UPDATE (verified_at), DELETE",  # a mirror
         "archive_plans": "SELECT, INSERT, UPDATE (rows, bytes, sha256), DELETE",
         "batches": _RECORD,
         "dropped_rows": _READ,

@@ -6,6 +6,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
+from credit_risk_dagster.domain.lake_rows import SourceKey
 from credit_risk_dagster.errors import PlatformError
 from resources.kafka.errors import TopicReplaced
 from resources.kafka.watch import TopicState
@@ -25,6 +26,11 @@ class Source:
     topic: str
     topic_id: str | None
     epoch: int
+
+    @property
+    def key(self) -> SourceKey:
+        """What the lake calls it."""
+        return SourceKey(self.cluster_id, self.topic_id, self.epoch)
 
 
 class Sources:

@@ -296,13 +296,18 @@ def archive() -> Measured:
 
 
 def bare_archive() -> Measured:
-    """Poll, write Parquet, put_object: nothing is recorded, nothing checked. The archive's format
-    and object size; all of an object is in memory."""
+    """Poll, write Parquet, put_object: nothing is recorded, nothing checked. The archive's
+    object size; all of an object is in memory."""
     import pyarrow.parquet as pq
 
-    from credit_risk_dagster.domain.raw_events import COLUMNS
-    from credit_risk_dagster.pipelines.archive import COMPRESSION_LEVEL
+    from resources.parquet_files import COMPRESSION_LEVEL
 
+    numbers = {
+        "partition": pa.int32(),
+        "offset": pa.int64(),
+        "timestamp": pa.timestamp("ms", "UTC"),
+    }
+    schema = pa.schema([*numbers.items(), ("key", pa.binary()), ("value", pa.binary())])
     settings, lake = KafkaSettings(), Lake(LakeSettings())
     size = events = 0
     started = time.time()
@@ -315,7 +320,7 @@ def bare_archive() -> Measured:
             while position < end:
                 file = io.BytesIO()
                 with pq.ParquetWriter(
-                    file, COLUMNS, compression="zstd", compression_level=COMPRESSION_LEVEL
+                    file, schema, compression="zstd", compression_level=COMPRESSION_LEVEL
                 ) as writer:
                     while position < end and position - first < ArchiveSettings().max_object_events:
                         for records in consumer.poll(timeout_ms=1000, max_records=10_000).values():
@@ -326,7 +331,7 @@ def bare_archive() -> Measured:
                                 "key": [record.key for record in records],
                                 "value": [record.value for record in records],
                             }
-                            writer.write_table(pa.table(columns, schema=COLUMNS))
+                            writer.write_table(pa.table(columns, schema=schema))
                             position = records[-1].offset + 1
                 lake._client.put_object(
                     Bucket=LakeSettings().bucket,

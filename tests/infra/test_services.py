@@ -106,7 +106,7 @@ def test_only_a_run_that_died_is_retried(composed: Composed) -> None:
     )
     wait_for(wrong, dg.DagsterRunStatus.FAILURE)
 
-    # A run that is killed in the middle of an upload.
+    # A run that is killed while it waits for S3.
     wait_for(client.submit_job_execution("archive_raw_events"), dg.DagsterRunStatus.SUCCESS)
     composed.send(200)
     composed.wait_for_commits(composed.sent)
@@ -115,9 +115,12 @@ def test_only_a_run_that_died_is_retried(composed: Composed) -> None:
     try:
         killed = client.submit_job_execution("archive_raw_events")
         wait_until(
-            lambda: composed.pipeline.query("SELECT FROM archive_plans"),
+            lambda: composed.pipeline.query(
+                "SELECT FROM pg_stat_activity WHERE application_name LIKE %(name)s",
+                name=f"%archive {killed}%",
+            ),
             PATIENCE_SECONDS,
-            "an upload begins",
+            "the run asks S3",
         )
         composed.run_process(killed).kill()
         wait_until(

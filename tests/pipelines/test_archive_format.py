@@ -1,5 +1,6 @@
 """What makes an object follows from the events, not from how they arrived."""
 
+from dataclasses import replace
 from datetime import date
 from itertools import pairwise
 
@@ -8,17 +9,20 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from credit_risk_dagster.domain.lake_rows import SourceKey, raw_rows
 from credit_risk_dagster.domain.raw_events import (
+    Coordinates,
     Cutter,
     Limits,
     day_prefix,
+    file_name,
     from_arrow,
-    object_key,
-    other_folder,
-    to_arrow,
+    parse_key,
+    root,
 )
 
 DAY = 86_400_000
+TODAY = date(1970, 2, 1)
 LIMITS = Limits(events=7, bytes=10_000, row_group_bytes=200)
 
 events = st.lists(
@@ -28,20 +32,17 @@ events = st.lists(
 
 
 def batch_of(rows: list[tuple[int, bytes | None, bytes | None]]) -> pa.RecordBatch:
-    return to_arrow(
-        3,
-        np.arange(len(rows)),
-        np.array([row[0] for row in rows], np.int64),
-        [row[1] for row in rows],
-        [row[2] for row in rows],
+    moments = np.array([row[0] for row in rows], np.int64)
+    return raw_rows(
+        *(np.full(len(rows), 3, np.int32), np.arange(len(rows)), moments),
+        *([row[1] for row in rows], [row[2] for row in rows], moments),
+        *(np.zeros(len(rows), np.int64), [None] * len(rows)),
     )
 
 
-def cut(
-    batch: pa.RecordBatch, edges: list[int], day: date | None = None
-) -> list[tuple[date, list[list[int]]]]:
+def cut(batch: pa.RecordBatch, edges: list[int]) -> list[tuple[date, list[list[int]]]]:
     """Objects, as their day and the offsets of each row group, when the rows come in pieces."""
-    cutter = Cutter(LIMITS, day)
+    cutter = Cutter(LIMITS, TODAY)
     objects: list[tuple[date, list[list[int]]]] = []
     edges = [0, *sorted(edge % (len(batch) + 1) for edge in edges), len(batch)]
     for start, stop in pairwise(edges):
@@ -64,20 +65,12 @@ def test_objects_and_row_groups_do_not_depend_on_the_pieces(
     whole = cut(batch, [])
     assert cut(batch, edges) == whole
     assert [at for _, groups in whole for group in groups for at in group] == [*range(len(rows))]
-    days = (np.maximum([row[0] for row in rows], 0) // DAY).tolist()
+    days = [row[0] // DAY if row[0] != -1 else (TODAY - date(1970, 1, 1)).days for row in rows]
     for day, groups in whole:
         offsets = [at for group in groups for at in group]
         assert 0 < len(offsets) <= LIMITS.events
         assert days[offsets[0]] == (day - date(1970, 1, 1)).days
         assert max(days[at] for at in offsets) == days[offsets[0]]
-
-
-@given(events)
-def test_a_planned_object_is_one_object(
-    rows: list[tuple[int, bytes | None, bytes | None]],
-) -> None:
-    found = cut(batch_of(rows), [], date(2020, 2, 2))
-    assert [day for day, _ in found] == ([date(2020, 2, 2)] if rows else [])
 
 
 @given(events)
@@ -89,8 +82,16 @@ def test_the_columns_keep_every_byte(rows: list[tuple[int, bytes | None, bytes |
 
 
 def test_keys_tell_partitions_ranges_and_sources_apart() -> None:
-    key = object_key("loans", date(2026, 1, 2), 3, 10, 20)
-    assert key == "raw_events/loans/dt=2026-01-02/p3/10-19.parquet"
-    assert day_prefix(key) == "raw_events/loans/dt=2026-01-02/"
-    others = {other_folder("cluster", "loans", 0), other_folder("cluster", "loans", 1)}
-    assert len({*others, other_folder("other", "loans", 0)}) == 3
+    source = SourceKey("cluster.of-ours", None, 0)
+    assert SourceKey.parse(str(source)) == source
+    sha256 = 64 * "a"
+    key = f"{root('loans')}/day=2026-01-02/{file_name(source, 3, 10, 20)}-{sha256}.parquet"
+    found = Coordinates("loans", date(2026, 1, 2), 3, 10, 20, sha256)
+    assert parse_key(key) == found
+    before = "raw_events/loans/dt=2026-01-02/p3/10-19.parquet"
+    assert parse_key(before) == replace(found, sha256=None)
+    assert parse_key("raw_events/loans/_delta_log/00000000000000000000.json") is None
+    assert day_prefix(key) == "raw_events/loans/day=2026-01-02/"
+    others = [SourceKey("cluster", None, 0), SourceKey("cluster", None, 1)]
+    others.append(SourceKey("cluster", "id", 0))
+    assert len({file_name(other, 3, 10, 20) for other in others}) == 3

@@ -12,8 +12,6 @@ import msgspec
 import pytest
 
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.pipelines.archive import labels
-from credit_risk_dagster.pipelines.archive_check import ArchiveDamaged
 from credit_risk_dagster.pipelines.loans import builtin_loans, endless
 from credit_risk_dagster.pipelines.rebuild import RebuildRefused, RebuildReport, rebuild
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
@@ -213,24 +211,16 @@ def test_a_lost_warehouse_is_rebuilt_from_the_bucket_and_goes_on(
     assert len(pipeline.stored()["scored_applications"]) == 2_010
 
 
-def test_a_bucket_that_contradicts_itself_is_refused(
+def test_objects_that_are_not_the_tables_are_not_looked_at(
     pipeline: Pipeline, warehouse_settings: WarehouseSettings
 ) -> None:
+    """A writer that died left them, or the vacuum did not come yet."""
     pipeline.send_and_drain([good_event(i) for i in range(10)])
     pipeline.archive()
     (archived,) = pipeline.objects()
-    assert archived.key
-    folder = archived.key.rpartition("/")[0]
-    pipeline.lake.put(f"{folder}/10-12.parquet", b"who knows", "text/plain")
-    with pytest.raises(ArchiveDamaged, match=r"10-12.parquet does not say which source"):
-        run(pipeline, warehouse_settings, from_bucket=True)
-    said = labels(pipeline.source(), 3)
-    pipeline.lake._client.delete_object(
-        Bucket=pipeline.lake._settings.bucket, Key=f"{folder}/10-12.parquet"
-    )
-    pipeline.lake.put(f"{folder}/8-10.parquet", b"overlapping", "text/plain", said)
-    with pytest.raises(ArchiveDamaged, match=r"8-10.parquet begins before the object before it"):
-        run(pipeline, warehouse_settings, from_bucket=True)
+    folder = (archived.key or "").rpartition("/")[0]
+    pipeline.lake.put(f"{folder}/8-10-{64 * '0'}.parquet", b"overlapping", "text/plain")
+    assert run(pipeline, warehouse_settings, from_bucket=True).scored == 10
 
 
 def test_the_live_schema_is_refused(

@@ -1,12 +1,14 @@
 """A topic, tables and a bucket, and what a run does between them, in this process."""
 
 import io
+import json
 import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow.parquet as pq
 from kafka import KafkaProducer
@@ -164,13 +166,29 @@ class Pipeline:
         return check_archive(self.warehouse, self.lake, self.source())
 
     def rows(self) -> list[dict[str, Any]]:
-        """Everything that is on S3, whatever Postgres says of it."""
+        """Everything that the table's log says it has, whatever Postgres says of it."""
         found = []
-        for key in sorted(self.lake.sizes("raw_events/")):
+        for key in self.files():
             content = io.BytesIO()
             self.lake.get(key, content)
             found += pq.read_table(content).to_pylist()
         return found
+
+    def files(self, root: str | None = None) -> list[str]:
+        """Keys of a table's files, by its log as it is written, without the library."""
+        root = root or f"raw_events/{self.kafka.topic}"
+        there: set[str] = set()
+        for key in sorted(self.lake.sizes(f"{root}/_delta_log/")):
+            if not key.endswith(".json"):
+                continue
+            content = io.BytesIO()
+            self.lake.get(key, content)
+            for action in map(json.loads, content.getvalue().splitlines()):
+                if "add" in action:
+                    there.add(f"{root}/{unquote(action['add']['path'])}")
+                if "remove" in action:
+                    there.discard(f"{root}/{unquote(action['remove']['path'])}")
+        return sorted(there)
 
     def offsets(self) -> list[tuple[int, int]]:
         return sorted((row["partition"], row["offset"]) for row in self.rows())
