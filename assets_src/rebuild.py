@@ -10,6 +10,7 @@ from pydantic import Field
 from assets_src.common import CODE_VERSION, OWNERS, one_line_failures
 from assets_src.source_code import linked
 from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.pipelines.lake_history import RawEvents
 from credit_risk_dagster.pipelines.modelling import chosen_model
 from credit_risk_dagster.pipelines.rebuild import rebuild
 from credit_risk_dagster.settings import Settings
@@ -28,6 +29,7 @@ class RebuildConfig(dg.Config):
     policy_file: str = Field(
         default="", description="credit policy (YAML); default CREDIT_RISK_POLICY_FILE"
     )
+    at: int | None = Field(default=None, description="version of the table; default the newest")
     model: str = Field(
         default="active", description="who gives the PD: active, none, or a model's id"
     )
@@ -36,8 +38,8 @@ class RebuildConfig(dg.Config):
 @dg.asset(
     group_name="lake",
     deps=["raw_event_archive"],
-    description="Archived events, scored again without the broker into a schema of their own. "
-    "Partitioned by day of the archive; a backfill of several days is a run for each, in any order "
+    description="Raw events, scored again without the broker into a schema of their own. "
+    "Partitioned by day of the table; a backfill of several days is a run for each, in any order "
     "and side by side.",
     kinds={"postgres", "python"},
     owners=OWNERS,
@@ -58,7 +60,7 @@ def rebuilt_applications(
     with one_line_failures():
         report = rebuild(
             settings.warehouse,
-            lake,
+            RawEvents(lake, settings.kafka.topic, config.at),
             load_policy(Path(config.policy_file)) if config.policy_file else settings.policy,
             into=config.into,
             run_id=context.run.run_id,
@@ -72,7 +74,7 @@ def rebuilt_applications(
             "schema": report.schema,
             "policy": report.policy,
             "model": report.model or "none",
-            "objects": report.objects,
+            "version": report.version,
             "scored": report.scored,
             "rejected": report.rejected,
             "gaps": report.gaps,

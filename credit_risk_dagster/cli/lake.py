@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 lake_app = typer.Typer(
-    help="The tables on S3: raw_events has each record as it came, decisions what was decided.",
+    help="The tables on S3: raw_events has each record as it came.",
     no_args_is_help=True,
 )
 app.add_typer(lake_app, name="lake")
@@ -89,8 +89,8 @@ def rebuild(
     import logging
     import uuid
 
-    from credit_risk_dagster.pipelines.lake_rebuild import rebuild as rebuild_schema
     from credit_risk_dagster.pipelines.modelling import chosen_model
+    from credit_risk_dagster.pipelines.rebuild import rebuild as rebuild_schema
     from resources.postgres.connection import NotMigrated, Warehouse
 
     settings = WarehouseSettings()
@@ -120,7 +120,7 @@ def rebuild(
 
 @lake_app.command("query")
 def query(
-    sql: Annotated[str, typer.Argument(help="One SELECT, over raw_events and decisions.")],
+    sql: Annotated[str, typer.Argument(help="One SELECT, over raw_events.")],
     at: At = None,
     topic: Topic = None,
     limit: Annotated[int, typer.Option(min=1, help="Most rows that are printed.")] = 1_000,
@@ -130,8 +130,7 @@ def query(
 
     Conditions on day and source leave whole files unread. Bytes are printed as text.
 
-    Examples: SELECT day, count(*) FROM raw_events GROUP BY day ORDER BY day;
-    SELECT risk_tier, count(*), sum(loan_amnt) FROM decisions GROUP BY risk_tier
+    Example: SELECT day, count(*) FROM raw_events GROUP BY day ORDER BY day
     """
     from credit_risk_dagster.pipelines.lake_history import ask
 

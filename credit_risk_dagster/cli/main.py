@@ -15,6 +15,7 @@ from credit_risk_dagster.cli import (
     database,
     demo,
     forget,
+    lake,
     lost,
     model,
     policy,
@@ -35,7 +36,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (demo, stream, database, archive, forget, api):
+for group in (demo, stream, database, archive, forget, lake, api):
     app.add_typer(group.app)
 for name, group in (
     ("topic", topic),

@@ -9,14 +9,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from credit_risk_dagster.domain.lake_rows import RAW_EVENTS, SourceKey, days_of, from_raw_rows
+from credit_risk_dagster.domain.lake_rows import RAW_EVENTS, SourceKey, days_of
 
 PREFIX = "raw_events"
 CONTENT_TYPE = "application/vnd.apache.parquet"
@@ -89,11 +88,6 @@ def parse_key(key: str) -> Coordinates | None:
 def day_prefix(key: str) -> str:
     """Where the keys of the same folder and day begin."""
     return "/".join(key.split("/")[:3]) + "/"
-
-
-def from_arrow(batch: pa.RecordBatch) -> dict[str, Any]:
-    """What the drain makes of the same records: offsets, timestamps, keys and values."""
-    return {name: it for name, it in from_raw_rows(batch).items() if name != "partitions"}
 
 
 class Cutter:

@@ -1,25 +1,16 @@
 """Whether the archive is complete, and its objects are what was stored."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from tempfile import TemporaryFile
-from typing import Any, BinaryIO
+from typing import Any
 
-from credit_risk_dagster.domain.raw_events import (
-    day_prefix,
-)
-from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.domain.raw_events import day_prefix
 from resources.lake import Lake, ObjectMissing
 from resources.postgres.abandoned import AbandonedOffsets, Unarchivable
 from resources.postgres.archive import ArchivedObject, ArchiveLedger
 from resources.postgres.connection import Warehouse
 from resources.postgres.sources import Source
-
-
-class ArchiveDamaged(PlatformError):
-    """An object is not what was stored."""
 
 
 @dataclass(frozen=True)
@@ -140,21 +131,3 @@ def _verify(lake: Lake, recorded: ArchivedObject) -> str:
     if found.sha256 != (recorded.sha256 or found.labels.get("sha256")):
         return f"has SHA-256 {found.sha256}, {recorded.sha256} was stored"
     return ""
-
-
-@contextmanager
-def fetched(lake: Lake, recorded: ArchivedObject) -> Iterator[BinaryIO]:
-    """A temporary file with an object's content, compared with its recorded checksum.
-
-    Raises:
-        ObjectMissing, LakeUnavailable, LakeRefused, ArchiveDamaged.
-    """
-    with TemporaryFile() as file:
-        found = lake.get(recorded.key or "", file)
-        if found.sha256 != (recorded.sha256 or found.labels.get("sha256")):
-            raise ArchiveDamaged(
-                f"{lake.location}: {recorded.key} has SHA-256 {found.sha256}, {recorded.sha256} "
-                "was stored: restore it from a version or a replica of the bucket"
-            )
-        file.seek(0)
-        yield file

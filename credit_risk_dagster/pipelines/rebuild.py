@@ -9,11 +9,12 @@ import gc
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import date
-from itertools import groupby
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -21,20 +22,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.lake_rows import SourceKey, from_raw_rows
 from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy
-from credit_risk_dagster.domain.raw_events import COLUMNS, PREFIX, from_arrow, root
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.pipelines.archive import ranges_of
-from credit_risk_dagster.pipelines.archive_check import fetched
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
+from credit_risk_dagster.pipelines.lake_history import RawEvents
 from credit_risk_dagster.settings import WarehouseSettings
 from resources.kafka.reader import Fetch, OffsetRange
-from resources.lake import Lake
-from resources.lake_tables import LakeTable
-from resources.postgres.archive import ArchivedObject, ArchiveLedger
-from resources.postgres.connection import Warehouse
+from resources.postgres.connection import NotMigrated, Warehouse
 from resources.postgres.forgetting import Forgettings
 from resources.postgres.ledger import Committed, OffsetsMoved, StageSeconds
 from resources.postgres.migrate import migrate
@@ -45,8 +42,6 @@ from resources.postgres.segments import roll_up_segments
 from resources.postgres.sources import Source, Sources
 
 _BATCHES_A_COLLECTION = 4
-_READ = ["partition", "offset", "timestamp", "key", "value"]
-_BATCH_EVENTS = 50_000  # a row group has fewer, unless its events are tiny
 
 
 class RebuildRefused(PlatformError):
@@ -59,7 +54,7 @@ class RebuildReport:
 
     Attributes:
         schema, policy, model: into which schema, by which policy and model.
-        objects: read from the archive.
+        version: of the table that was read.
         known: events that the schema had already.
         gaps: offsets of the schema's partitions that it has no event of: it is not in the archive,
             or of a day that is not rebuilt.
@@ -67,8 +62,8 @@ class RebuildReport:
 
     schema: str
     policy: str
-    model: str | None = None
-    objects: int = 0
+    model: str | None
+    version: int
     known: int = 0
     gaps: int = 0
     seconds: float = 0.0
@@ -91,41 +86,41 @@ class RebuildReport:
 
 def rebuild(
     settings: WarehouseSettings,
-    lake: Lake,
+    raw: RawEvents,
     policy: Policy,
     *,
     into: str,
-    from_bucket: bool = False,
     run_id: str,
     model: PdModel | None = None,
     since: date | None = None,
     until: date | None = None,
     log: logging.Logger,
 ) -> RebuildReport:
-    """Score the archived events of a period into a schema, which is created when it is missing.
+    """Score the raw events of some days into a schema, which is created when it is missing.
+
+    After all days it has the table's progress, and a drain can go on from there.
 
     Args:
-        settings, lake, policy: whose archive to read, where its objects are, by which rules.
+        settings: the database; the schema that they name may be lost.
+        raw: the events, as of a version of their table.
+        policy: by which rules.
         into: schema, in the same database.
-        from_bucket: ask the tables of the bucket what they have, because the schema is lost. The
-            new one can take its place.
         run_id: recorded in the schema's ledger.
         model: gives the PD; it is copied into the schema.
-        since, until: days of the archive, both inclusive; without, all there is.
+        since, until: days, both inclusive; without, all there are.
 
     Raises:
         RebuildRefused: the schema is the live one, or another run writes the same days.
         ModelMismatch, SourceMismatch: the schema has another model or source of the same id.
-        WarehouseUnavailable, NotMigrated, LakeUnavailable, LakeRefused, ObjectMissing,
-        ArchiveDamaged: as their names say. What was committed until then stays.
+        WarehouseUnavailable, LakeUnavailable, LakeRefused, ObjectMissing, LakeDamaged: as their
+            names say. What was committed until then stays.
     """
     if into == settings.db_schema:
         raise RebuildRefused(f"schema {into} is the live one: name another one to rebuild into")
     target = settings.model_copy(update={"db_schema": into, "dashboard_database_url": None})
-    report = RebuildReport(into, policy.version, model.version if model else None)
+    report = RebuildReport(into, policy.version, model.version if model else None, raw.version)
     started = time.monotonic()
     migrate(target)
-    listing = list_bucket(lake) if from_bucket else _recorded(Warehouse(settings))
     store = Warehouse(target)
     with (
         tuned_interpreter(),
@@ -133,97 +128,44 @@ def rebuild(
         store.session(f"rebuild {run_id}") as writing,
         ThreadPoolExecutor(1, "commit") as writer,
     ):
+        live, forgotten = _live(settings)
+        adopted = _adopt(Sources(writing), raw, live)
         if model:
             ModelStore(writing).adopt(settings.db_schema, model)
         policy_id = register_policy(writing, policy)
         ledgers = RebuiltLedger(reading), RebuiltLedger(writing)
-        run = _Rebuild(*ledgers, policy, policy_id, model, run_id, report, writer)
-        for (source_id, partition), ranges in listing.by_partition():
-            if chosen := _within(ranges, since, until):
-                Sources(writing).adopt(listing.sources[source_id])
-                log.info("rebuilding %s, partition %d", listing.sources[source_id].topic, partition)
-                run.forgotten = listing.forgotten.get((source_id, partition), [])
-                run.partition(lake, source_id, chosen)
+        run = _Rebuild(*ledgers, policy, policy_id, model, run_id, report, writer, forgotten)
+        run.days(raw, since, until, adopted, log)
+        if since is None and until is None:
+            run.reach(raw, adopted)
+        report.gaps = sum(p.gaps for at in adopted.values() for p in run.ledger.progress(at))
         roll_up_segments(writing)  # the job does that for the live schema alone
     report.seconds = time.monotonic() - started
     return report
 
 
-def _recorded(warehouse: Warehouse) -> "Listing":
-    with warehouse.session("rebuild") as connection:
-        sources = {source.source_id: source for source in Sources(connection).all()}
-        forgotten = Forgettings(connection).offsets()
-        return Listing(sources, ArchiveLedger(connection).objects(), forgotten=forgotten)
+def _live(
+    settings: WarehouseSettings,
+) -> tuple[list[Source], Mapping[tuple[int, int], list[int]]]:
+    """The live schema's sources, and by source id and partition the offsets of applicants that it
+    forgot; nothing where it is lost."""
+    with suppress(NotMigrated), Warehouse(settings).session("rebuild") as connection:
+        return Sources(connection).all(), Forgettings(connection).offsets()
+    return [], {}
 
 
-@dataclass(frozen=True)
-class Listing:
-    """What is in the archive.
-
-    Attributes:
-        sources: by source id.
-        objects: by source, partition and offset, without holes within a partition.
-        forgotten: by source id and partition, the offsets of forgotten applicants.
-    """
-
-    sources: Mapping[int, Source]
-    objects: list[ArchivedObject]
-    forgotten: Mapping[tuple[int, int], list[int]] = field(default_factory=dict)
-
-    def by_partition(self) -> Iterator[tuple[tuple[int, int], list[ArchivedObject]]]:
-        """(source id, partition) and its objects."""
-        for key, found in groupby(self.objects, key=lambda o: (o.source_id, o.partition)):
-            yield key, list(found)
-
-
-def list_bucket(lake: Lake) -> Listing:
-    """What the tables of raw events themselves say that they have.
-
-    Sources are numbered anew, by topic and key.
-
-    Raises:
-        LakeUnavailable, LakeRefused.
-    """
-    sources: dict[int, Source] = {}
-    objects: list[ArchivedObject] = []
-    for topic in sorted(
-        {key.split("/")[1] for key in lake.sizes(f"{PREFIX}/") if "/_delta_" in key}
-    ):
-        table = LakeTable(lake, root(topic), COLUMNS)
-        snapshot = table.create()
-        for key in snapshot.sources():
-            source_id = len(sources) + 1
-            sources[source_id] = Source(source_id, key.cluster_id, topic, key.topic_id, key.epoch)
-            position: dict[int, int] = {}
-            for held in ranges_of(snapshot, table, key):
-                before = position.get(held.partition, held.first_offset)
-                if before < held.first_offset:  # nothing of it was left when it was archived
-                    objects.append(_absent(source_id, held.partition, before, held.first_offset))
-                objects.append(ArchivedObject(source_id=source_id, lost=0, archived_at=None,
-                                              verified_at=None, **vars(held)))  # fmt: skip
-                position[held.partition] = held.next_offset
-    return Listing(sources, objects)
-
-
-def _absent(source_id: int, partition: int, first: int, following: int) -> ArchivedObject:
-    return ArchivedObject(
-        source_id, partition, first, following, 0, 0, None, None, None, None, None, None
-    )
-
-
-def _within(
-    ranges: list[ArchivedObject], since: date | None, until: date | None
-) -> list[ArchivedObject]:
-    """The ranges of the period's days; of all days, those without one, too."""
-    if since is None and until is None:
-        return ranges
-    return [
-        recorded
-        for recorded in ranges
-        if recorded.dt is not None
-        and (since is None or recorded.dt >= since)
-        and (until is None or recorded.dt <= until)
-    ]
+def _adopt(sources: Sources, raw: RawEvents, live: list[Source]) -> dict[SourceKey, int]:
+    """The table's sources in the schema: under the ids that the live one has."""
+    known = {(s.cluster_id, s.topic, s.epoch): s for s in live}
+    adopted: dict[SourceKey, int] = {}
+    free = count(max((s.source_id for s in live), default=0) + 1)
+    for key in raw.sources():
+        new = Source(0, key.cluster_id, raw.topic, key.topic_id, key.epoch)
+        source = known.get((key.cluster_id, raw.topic, key.epoch))
+        source = source or replace(new, source_id=next(free))
+        sources.adopt(source)
+        adopted[key] = source.source_id
+    return adopted
 
 
 @dataclass
@@ -238,34 +180,34 @@ class _Rebuild:
     run_id: str
     report: RebuildReport
     writer: ThreadPoolExecutor
-    forgotten: Sequence[int] = ()  # offsets of the partition that is rebuilt
+    forgotten: Mapping[tuple[int, int], list[int]]
     in_flight: Future[Committed] | None = None
     batches: int = 0
 
-    def partition(self, lake: Lake, source_id: int, ranges: list[ArchivedObject]) -> None:
-        """Write ranges of one partition.
+    def days(
+        self,
+        raw: RawEvents,
+        since: date | None,
+        until: date | None,
+        adopted: Mapping[SourceKey, int],
+        log: logging.Logger,
+    ) -> None:
+        """Write what the schema has not yet of some days.
 
         Raises:
             RebuildRefused: another run writes the same days.
         """
         try:
-            for recorded in ranges:
-                if recorded.key is not None:
-                    self.report.objects += 1
-                    for records in _batches(lake, recorded):
-                        self.batch(source_id, records)
-                self.settle()
-                whole = OffsetRange(recorded.partition, recorded.first_offset, recorded.next_offset)
-                self.ledger.cover(source_id, whole)
+            for day, source, batches in raw.days(since, until):
+                log.info("rebuilding %s of source %s", day, source)
+                for batch in batches:
+                    self.batch(adopted[source], batch)
+            self.settle()
         except OffsetsMoved as moved:
             raise RebuildRefused(
                 f"schema {self.report.schema} is written by another run ({moved}): start this one "
                 "again when that has ended"
             ) from moved
-        (found,) = (
-            p for p in self.ledger.progress(source_id) if p.partition == ranges[0].partition
-        )
-        self.report.gaps += found.gaps
 
     def batch(self, source_id: int, records: pa.RecordBatch) -> None:
         """Score and write those of a source's records that the schema has not yet."""
@@ -298,6 +240,13 @@ class _Rebuild:
             self.report.tiers.update(stored.tier_counts())
             self.report.reasons.update(stored.reason_counts())
 
+    def reach(self, raw: RawEvents, adopted: Mapping[SourceKey, int]) -> None:
+        """Give the partitions the progress that the table has."""
+        for key, source_id in adopted.items():
+            known = [p.partition for p in self.ledger.progress(source_id)]
+            for partition, following in raw.progress(key, known).items():
+                self.ledger.cover(source_id, OffsetRange(partition, following, following))
+
     def _new(self, source_id: int, records: pa.RecordBatch) -> npt.NDArray[np.intp]:
         """Positions of the records that the schema has not yet, by partition and offset."""
         partitions, offsets = (records[name].to_numpy() for name in ("partition", "offset"))
@@ -306,28 +255,21 @@ class _Rebuild:
         for partition in np.unique(partitions).tolist():
             of_it = partitions == partition
             new[of_it] = self.reading.absent(source_id, partition, offsets[of_it])
-            new[of_it] &= ~np.isin(offsets[of_it], self.forgotten)
+            gone = self.forgotten.get((source_id, partition), [])
+            new[of_it] &= ~np.isin(offsets[of_it], gone)
         return order[new[order]]
 
 
 def fetch_of(records: pa.RecordBatch) -> Fetch:
-    """Records (some, by partition and offset) as the drain would have fetched them, but each range
-    is one without holes."""
-    partitions, offsets = (records[name].to_numpy() for name in ("partition", "offset"))
+    """Raw events (some, by partition and offset) as the drain would have fetched them, but each
+    range is one without holes."""
+    columns = from_raw_rows(records)
+    partitions, offsets = columns["partitions"], columns["offsets"]
     ends = (np.diff(offsets) != 1) | (np.diff(partitions) != 0)
     first, last = np.append(True, ends), np.append(ends, True)
     runs = zip(partitions[first], offsets[first], offsets[last] + 1, strict=True)
     return Fetch(
         ranges=[OffsetRange(int(p), int(f), int(n)) for p, f, n in runs],
-        partitions=partitions,
         value_bytes=pc.sum(pc.binary_length(records["value"])).as_py() or 0,
-        **from_arrow(records),
+        **columns,
     )
-
-
-def _batches(lake: Lake, recorded: ArchivedObject) -> Iterator[pa.RecordBatch]:
-    """An object's records."""
-    import pyarrow.parquet as pq
-
-    with fetched(lake, recorded) as file, pq.ParquetFile(file) as parquet:
-        yield from parquet.iter_batches(_BATCH_EVENTS, columns=_READ)

@@ -25,7 +25,7 @@ from credit_risk_dagster.domain.policy_lab import Comparison, outcome_codes, tal
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.pipelines.lake_history import RawEvents
-from credit_risk_dagster.pipelines.lake_rebuild import fetch_of
+from credit_risk_dagster.pipelines.rebuild import fetch_of
 
 _REJECTED, _UNKNOWN = -1, -2
 

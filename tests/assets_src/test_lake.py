@@ -132,11 +132,13 @@ def test_the_command_line(pipeline: Pipeline, environment: dict[str, str], tmp_p
     )
     verified = credit_risk(environment, "archive", "verify")
     assert (verified.returncode, verified.stdout[:6]) == (0, "1 of 1")
-    got = credit_risk(environment, "archive", "get", str(tmp_path))
+    got = credit_risk(environment, "lake", "get", str(tmp_path))
     assert got.returncode == 0, got.stderr
     assert (tmp_path / archived.key).stat().st_size == archived.bytes
-    rebuilt = credit_risk(environment, "rebuild", "--from-archive", "--into", "again")
-    assert "schema again: 5 scored, 1 rejected, 0 gaps" in rebuilt.stdout, rebuilt.stderr
+    rebuilt = credit_risk(environment, "rebuild", "--into", "again")
+    assert "schema again: 5 scored, 1 rejected, 0 were there, 0 gaps" in rebuilt.stdout, (
+        rebuilt.stderr
+    )
     assert "invalid_json" in credit_risk(environment, "rejected", "ls").stdout
     assert credit_risk(environment, "rejected", "show", "3", "5").stdout == "junk"
     redriven = credit_risk(environment, "rejected", "redrive")
@@ -145,25 +147,25 @@ def test_the_command_line(pipeline: Pipeline, environment: dict[str, str], tmp_p
     broken = credit_risk(environment, "archive", "verify")
     assert broken.returncode == 1
     assert f"{archived.sha256} was stored" in broken.stderr
-    refused = credit_risk(environment, "archive", "get", str(tmp_path))
+    refused = credit_risk(environment, "lake", "get", str(tmp_path))
     assert refused.returncode == 1
     assert "restore it from a version or a replica" in refused.stderr
 
 
-def test_duckdb_reads_the_archive_as_its_page_says(
+def test_duckdb_reads_the_copy_as_its_page_says(
     pipeline: Pipeline, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    """The query of docs/archive.md, over the files that `archive get` wrote."""
+    """The query of docs/lake.md, over what `lake get` wrote."""
     import duckdb
 
     pipeline.send_and_drain([good_event(i) for i in range(5)] + [b"junk", b"\xff\x00", None])
     pipeline.archive()
-    assert credit_risk(environment, "archive", "get", str(tmp_path)).returncode == 0
-    document = (PROJECT_ROOT / "docs" / "archive.md").read_text()
+    assert credit_risk(environment, "lake", "get", str(tmp_path)).returncode == 0
+    document = (PROJECT_ROOT / "docs" / "lake.md").read_text()
     query = document.split("```sql\n-- DuckDB")[1].split("\n", 1)[1].split("```")[0]
-    assert "lake/raw_events/loan_applications*/" in query
+    assert "copy/raw_events/loan_applications/" in query
     query = query.replace(
-        "lake/raw_events/loan_applications*/", f"{tmp_path}/raw_events/{pipeline.kafka.topic}*/"
+        "copy/raw_events/loan_applications/", f"{tmp_path}/raw_events/{pipeline.kafka.topic}/"
     )
     rows = duckdb.sql(query).fetchall()
     (archived,) = pipeline.objects()

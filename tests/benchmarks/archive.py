@@ -50,13 +50,12 @@ def measure(open_lab: OpenLab, size: Size, say: Callable[[str], None]) -> Sectio
     say("archive: comparing compressions")
     compressions = list(_compressions(size.compressed))
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES}
-    with open_lab() as lab, S3() as s3:
-        lab.variables |= s3.variables()
+    with open_lab() as lab:
         say(f"archive: producing {size.events:,} events")
         kafka = lab.topic(list(_small_loans()), size.events)
         for number in range(1, size.rounds + 1):
-            lab.variables["S3_BUCKET"] = f"round-{number}"  # the table knows what it has
-            with lab.database() as url:
+            with lab.database() as url, S3() as s3:  # a new one: the table knows what it has
+                lab.variables |= s3.variables()
                 for name, options in (
                     ("drain", {"session_seconds": 1500, "idle_seconds": 1}),
                     ("bare_archive", {}),

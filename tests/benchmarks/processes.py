@@ -30,6 +30,7 @@ from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.pipelines.drain import drain as run_drain
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
+from credit_risk_dagster.pipelines.lake_history import RawEvents
 from credit_risk_dagster.settings import (
     ArchiveSettings,
     DrainSettings,
@@ -362,7 +363,7 @@ def rebuild() -> Measured:
     with patch.object(Lake, "get", timed_get):
         report = rebuild(
             settings,
-            Lake(LakeSettings()),
+            RawEvents(Lake(LakeSettings()), KafkaSettings().topic),
             load_policy(DrainSettings().policy_file),
             into=target.db_schema,
             run_id="benchmark",

@@ -68,5 +68,5 @@ def test_a_dump_and_the_broker_or_the_archive_bring_everything_back(
     assert again.account().problems == []
 
     # Broker and database are lost: everything that was archived is in the bucket.
-    rebuild(again, restored, from_bucket=True)
+    rebuild(again, restored)
     assert tables(restored, "rebuilt") == everything

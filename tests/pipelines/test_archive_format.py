@@ -9,14 +9,13 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from credit_risk_dagster.domain.lake_rows import SourceKey, raw_rows
+from credit_risk_dagster.domain.lake_rows import SourceKey, from_raw_rows, raw_rows
 from credit_risk_dagster.domain.raw_events import (
     Coordinates,
     Cutter,
     Limits,
     day_prefix,
     file_name,
-    from_arrow,
     parse_key,
     root,
 )
@@ -75,7 +74,7 @@ def test_objects_and_row_groups_do_not_depend_on_the_pieces(
 
 @given(events)
 def test_the_columns_keep_every_byte(rows: list[tuple[int, bytes | None, bytes | None]]) -> None:
-    found = from_arrow(batch_of(rows))
+    found = from_raw_rows(batch_of(rows))
     assert found["offsets"].tolist() == [*range(len(rows))]
     assert found["timestamps"].tolist() == [row[0] for row in rows]
     assert (found["keys"], found["values"]) == ([r[1] for r in rows], [r[2] for r in rows])

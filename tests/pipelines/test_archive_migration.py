@@ -11,7 +11,10 @@ import pytest
 
 from credit_risk_dagster.domain.lake_rows import RAW_EVENTS
 from credit_risk_dagster.pipelines import archive_migration
+from credit_risk_dagster.settings import WarehouseSettings
 from resources.lake_tables import LakeTable
+from tests.pipelines.test_rebuild import run as rebuild
+from tests.pipelines.test_rebuild import tables
 from tests.platform.pipeline import Pipeline, good_event
 
 COLUMNS = pa.schema(
@@ -51,7 +54,9 @@ def drained(pipeline: Pipeline, count: int = 100) -> None:
     pipeline.drain()
 
 
-def test_objects_are_adopted_as_they_are(pipeline: Pipeline) -> None:
+def test_objects_are_adopted_as_they_are(
+    pipeline: Pipeline, warehouse_settings: WarehouseSettings
+) -> None:
     drained(pipeline)
     there = {
         put(pipeline, 0, range(60)),
@@ -67,6 +72,9 @@ def test_objects_are_adopted_as_they_are(pipeline: Pipeline) -> None:
     assert snapshot
     rows = snapshot.table.to_pyarrow_table(columns=["offset", "epoch", "headers"])
     assert rows.num_rows == 200
+    assert rebuild(pipeline, warehouse_settings).scored == 200
+    live, again = (tables(warehouse_settings, schema) for schema in ("credit_risk", "rebuilt"))
+    assert again["offsets"] == live["offsets"]
 
 
 def test_what_a_restored_backup_doubled_is_adopted_once(pipeline: Pipeline) -> None:

@@ -12,6 +12,7 @@ import pytest
 from assets_src.forget import forget_applicant
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines.forget import ForgetRefused, forget
+from credit_risk_dagster.pipelines.lake_history import RawEvents
 from credit_risk_dagster.pipelines.rebuild import rebuild
 from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY, Settings
@@ -161,7 +162,7 @@ def test_a_rebuild_brings_nobody_back(stored: Pipeline) -> None:
 
     def rebuilt() -> list[tuple[int, int]]:
         rebuild(
-            *(settings, stored.lake, load_policy(DEFAULT_POLICY)),
+            *(settings, RawEvents(stored.lake, stored.kafka.topic), load_policy(DEFAULT_POLICY)),
             into="again",
             run_id="again",
             log=logging.getLogger("test"),

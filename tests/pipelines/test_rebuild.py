@@ -3,7 +3,7 @@
 import logging
 import subprocess
 import sys
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.domain.policy import Policy, load_policy
+from credit_risk_dagster.pipelines.lake_history import RawEvents, TableMissing
 from credit_risk_dagster.pipelines.loans import builtin_loans, endless
 from credit_risk_dagster.pipelines.rebuild import RebuildRefused, RebuildReport, rebuild
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
-from resources.lake import Lake
+from resources.lake import LakeRefused
 from resources.postgres.connection import Warehouse, fetch_all
+from resources.postgres.rebuilt import RebuiltLedger
 from resources.postgres.reconciliation import reconcile
 from tests.platform.pipeline import Pipeline, good_event
 
@@ -30,14 +32,16 @@ DIFFERS = {"scored_at", "rejected_at", "batch_id", "policy_id"}
 def run(
     pipeline: Pipeline,
     settings: WarehouseSettings,
-    policy: Path = DEFAULT_POLICY,
+    policy: Policy | Path = DEFAULT_POLICY,
+    into: str = "rebuilt",
+    at: int | None = None,
     **period: Any,
 ) -> RebuildReport:
     return rebuild(
         settings,
-        pipeline.lake,
-        load_policy(policy),
-        into="rebuilt",
+        RawEvents(pipeline.lake, pipeline.kafka.topic, at),
+        load_policy(policy) if isinstance(policy, Path) else policy,
+        into=into,
         run_id="rebuild",
         log=logging.getLogger("test"),
         **period,
@@ -76,6 +80,12 @@ def _comparable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: row[name] for name in row if name not in DIFFERS} for row in rows]
 
 
+def days_ago(*count: int) -> list[datetime]:
+    """Noons, UTC."""
+    today = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
+    return [today - timedelta(days=days) for days in count]
+
+
 def test_a_rebuild_equals_the_live_tables_row_by_row(
     pipeline: Pipeline, warehouse_settings: WarehouseSettings
 ) -> None:
@@ -87,7 +97,7 @@ def test_a_rebuild_equals_the_live_tables_row_by_row(
     report = pipeline.drain()
     assert report.scored + report.rejected == count
     assert report.rejected >= count // 40
-    pipeline.archive(max_object_events=2_500)
+    pipeline.archive()
     rebuilt = run(pipeline, warehouse_settings)
     assert (rebuilt.scored, rebuilt.rejected) == (report.scored, report.rejected)
     assert (rebuilt.tiers, rebuilt.reasons) == (report.tiers, report.reasons)
@@ -100,20 +110,22 @@ def test_a_rebuild_equals_the_live_tables_row_by_row(
 def test_an_interrupted_rebuild_goes_on(
     pipeline: Pipeline, warehouse_settings: WarehouseSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline.send_and_drain([good_event(i) for i in range(1_000)])
-    pipeline.archive(max_object_events=300)
-    get, calls = Lake.get, iter(range(10))
+    for _ in range(3):
+        pipeline.send_and_drain([good_event(i) for i in range(300)])
+        pipeline.archive()
+    commit, calls = RebuiltLedger.commit, iter(range(10))
 
     def die(*args: Any) -> Any:
         if next(calls) == 2:
             raise KeyboardInterrupt
-        return get(*args)
+        return commit(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Lake, "get", die)
+        patch.setattr(RebuiltLedger, "commit", die)
         with pytest.raises(KeyboardInterrupt):
             run(pipeline, warehouse_settings)
-    assert run(pipeline, warehouse_settings).scored in (400, 700)
+    again = run(pipeline, warehouse_settings)
+    assert (again.scored, again.known) == (300, 600)
     assert tables(warehouse_settings, "rebuilt") == tables(warehouse_settings, "credit_risk")
 
 
@@ -137,18 +149,12 @@ def test_another_policy_scores_otherwise(
 def test_days_are_rebuilt_in_any_order(
     pipeline: Pipeline, warehouse_settings: WarehouseSettings
 ) -> None:
-    pipeline.send_and_drain([good_event(i) for i in range(5)])
+    noons = days_ago(3, 2, 1)
+    days = [noon.date() for noon in noons]
+    for noon in noons:
+        pipeline.send([good_event(i) for i in range(5)], at=noon)
+    pipeline.drain()
     pipeline.archive()
-    for days_ago, first in ((2, 0), (1, 5)):
-        pipeline.query(
-            "UPDATE archive_objects SET dt = %(dt)s WHERE first_offset = %(first)s RETURNING 1",
-            dt=datetime.now(UTC).date() - timedelta(days=days_ago),
-            first=first,
-        )
-        pipeline.send_and_drain([good_event(i) for i in range(5)])
-        pipeline.archive()
-    days = [o.dt or date.min for o in pipeline.objects()]
-    assert days == sorted(set(days))
     assert run(pipeline, warehouse_settings, since=days[2]).scored == 5
     first = run(pipeline, warehouse_settings, until=days[0])
     assert (first.scored, first.gaps) == (5, 5)  # the day between
@@ -163,21 +169,18 @@ def test_days_are_rebuilt_in_any_order(
 def test_days_are_rebuilt_side_by_side(
     pipeline: Pipeline, warehouse_settings: WarehouseSettings, environment: dict[str, str]
 ) -> None:
-    for partition in range(4):
-        pipeline.send([good_event(i) for i in range(900)], partition)
+    noons = days_ago(3, 2, 1)
+    days = [noon.date() for noon in noons]
+    for noon in noons:
+        for partition in range(4):
+            pipeline.send([good_event(i) for i in range(300)], partition, at=noon)
     pipeline.drain()
-    pipeline.archive(max_object_events=300)
-    days = [date(2026, 11, day) for day in (1, 2, 3)]
-    for day, first in zip(days, (0, 300, 600), strict=True):
-        pipeline.query(
-            "UPDATE archive_objects SET dt = %(day)s WHERE first_offset = %(first)s RETURNING 1",
-            day=day,
-            first=first,
-        )
-    command = [Path(sys.executable).with_name("credit-risk"), "rebuild", "--from-archive"]
+    pipeline.archive()
+    program = "from credit_risk_dagster.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "rebuild", "--into", "rebuilt"]
     running = [
         subprocess.Popen(
-            [*command, "--into", "rebuilt", f"--since={day}", f"--until={day}"],
+            [*command, f"--since={day}", f"--until={day}"],
             env=environment,
             stdout=subprocess.PIPE,
             text=True,
@@ -185,33 +188,52 @@ def test_days_are_rebuilt_side_by_side(
         for day in reversed(days)
     ]
     assert all("1,200 scored" in rebuilt.communicate()[0] for rebuilt in running)
+    assert run(pipeline, warehouse_settings).known == 3_600
     assert tables(warehouse_settings, "rebuilt") == tables(warehouse_settings, "credit_risk")
 
 
-def test_a_lost_warehouse_is_rebuilt_from_the_bucket_and_goes_on(
+def test_a_version_of_the_table_is_what_was_there_then(
+    pipeline: Pipeline, warehouse_settings: WarehouseSettings
+) -> None:
+    pipeline.send_and_drain([good_event(i) for i in range(5)])
+    pipeline.archive()
+    then = RawEvents(pipeline.lake, pipeline.kafka.topic).version
+    pipeline.send_and_drain([good_event(i) for i in range(5)])
+    pipeline.archive()
+    assert run(pipeline, warehouse_settings, at=then).scored == 5
+    assert run(pipeline, warehouse_settings).scored == 5
+    with pytest.raises(LakeRefused, match="version"):
+        run(pipeline, warehouse_settings, at=99)
+
+
+def test_a_lost_warehouse_is_rebuilt_from_the_table_and_goes_on(
     pipeline: Pipeline, warehouse_settings: WarehouseSettings
 ) -> None:
     values: list[bytes | None] = [good_event(i) for i in range(500)]
     for partition in range(4):
         pipeline.send_and_drain([*values, *JUNK], partition)
-    pipeline.archive(max_object_events=200)
-    pipeline.lake.put("raw_events/notes.txt", b"not the archive's", "text/plain")
+    pipeline.archive()
     lost = tables(warehouse_settings, "credit_risk")
     with pipeline.warehouse.connect() as connection:
         connection.execute("DROP SCHEMA credit_risk CASCADE")
-    assert run(pipeline, warehouse_settings, from_bucket=True).scored == 2_000
+    assert run(pipeline, warehouse_settings).scored == 2_000
     assert tables(warehouse_settings, "rebuilt") == lost
-    # The drain and the archive go on where the lost schema's ended, in the same folder.
+    # The drain goes on where the lost schema's ended, and the archive where the table does.
     pipeline.warehouse = Warehouse(warehouse_settings.model_copy(update={"db_schema": "rebuilt"}))
     pipeline.send_and_drain([good_event(i) for i in range(10)])
-    assert pipeline.archive().rows == 10
-    assert {(o.key or "").split("/")[1] for o in pipeline.objects()} == {pipeline.kafka.topic}
-    assert pipeline.account().problems == []
+    pipeline.archive()
     assert pipeline.unreconciled() == 0
     assert len(pipeline.stored()["scored_applications"]) == 2_010
+    rows = RawEvents(pipeline.lake, pipeline.kafka.topic).days()
+    assert sum(len(batch) for _, _, batches in rows for batch in batches) == 2_042
 
 
-def test_objects_that_are_not_the_tables_are_not_looked_at(
+def test_a_table_that_is_not_there_is_named(pipeline: Pipeline) -> None:
+    with pytest.raises(TableMissing, match=r"s3://.*/raw_events/\S+ is no table yet"):
+        RawEvents(pipeline.lake, pipeline.kafka.topic)
+
+
+def test_files_that_are_not_the_tables_are_not_looked_at(
     pipeline: Pipeline, warehouse_settings: WarehouseSettings
 ) -> None:
     """A writer that died left them, or the vacuum did not come yet."""
@@ -220,16 +242,18 @@ def test_objects_that_are_not_the_tables_are_not_looked_at(
     (archived,) = pipeline.objects()
     folder = (archived.key or "").rpartition("/")[0]
     pipeline.lake.put(f"{folder}/8-10-{64 * '0'}.parquet", b"overlapping", "text/plain")
-    assert run(pipeline, warehouse_settings, from_bucket=True).scored == 10
+    assert run(pipeline, warehouse_settings).scored == 10
 
 
 def test_the_live_schema_is_refused(
     pipeline: Pipeline, warehouse_settings: WarehouseSettings
 ) -> None:
+    pipeline.send_and_drain([good_event(1)])
+    pipeline.archive()
     with pytest.raises(RebuildRefused, match="schema credit_risk is the live one"):
         rebuild(
             warehouse_settings,
-            pipeline.lake,
+            RawEvents(pipeline.lake, pipeline.kafka.topic),
             load_policy(DEFAULT_POLICY),
             into="credit_risk",
             run_id="rebuild",

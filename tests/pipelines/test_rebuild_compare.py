@@ -14,10 +14,11 @@ from credit_risk_dagster.domain.policy import TIERS, Policy, load_policy
 from credit_risk_dagster.pipelines.lake_history import RawEvents
 from credit_risk_dagster.pipelines.rebuild_compare import HistoryComparison, compare_history
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
-from tests.pipelines.test_lake_rebuild import archive, run
+from tests.pipelines.test_rebuild import days_ago, run
 from tests.platform.pipeline import Pipeline, good_event
 
-DAYS = [date(2026, 11, day) for day in (1, 2, 3)]
+NOONS = days_ago(3, 2, 1)
+DAYS = [noon.date() for noon in NOONS]
 
 
 class Stored:
@@ -45,8 +46,10 @@ class Stored:
 def history(pipeline: Pipeline) -> Pipeline:
     """Three days with 27 applications and three that cannot be scored; every tenth has no decision
     in the lake."""
-    pipeline.send_and_drain([b"junk" if i % 10 == 4 else good_event(i) for i in range(30)])
-    archive(pipeline, lambda rows: np.array(DAYS, "datetime64[D]")[rows["offset"].to_numpy() // 10])
+    for noon in NOONS:
+        pipeline.send([b"junk" if i == 4 else good_event(i) for i in range(10)], at=noon)
+    pipeline.drain()
+    pipeline.archive()
     return pipeline
 
 

@@ -6,6 +6,7 @@ import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
@@ -47,13 +48,15 @@ def send(
     values: Sequence[bytes | None],
     partition: int = 0,
     key: bytes = b"key",
+    at: datetime | None = None,
     **options: Any,
 ) -> None:
-    """Append values to a partition, and wait until the broker has them."""
+    """Append values to a partition, of this time or now, and wait until the broker has them."""
+    at_ms = round(at.timestamp() * 1000) if at else None
     producer = KafkaProducer(**settings.client_options(), **{"linger_ms": 5, **options})
     try:
         for value in values:
-            producer.send(settings.topic, value=value, key=key, partition=partition)
+            producer.send(settings.topic, value, key, partition=partition, timestamp_ms=at_ms)
         producer.flush()
     finally:
         producer.close()
