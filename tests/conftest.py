@@ -96,6 +96,11 @@ def pytest_unconfigure() -> None:
                 process.kill()
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """The workers must agree on a test's name, and a zip file has its time in it."""
+    return argname if isinstance(val, bytes) else None
+
+
 FAILED = pytest.StashKey[bool]()
 # Whose tests need servers, and whose a platform: in the order in which those are taken.
 _PLATFORMS = ("live", "platform", "composed", "slot")

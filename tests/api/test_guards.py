@@ -91,6 +91,7 @@ def test_beyond_loopback_it_does_not_start_without_keys(host: str) -> None:
         (f"a:{'0' * 64},app:{new_key()[0]}", "entry 2 is not client:hash"),
         (f"app:{'0' * 64},app:{'1' * 64}", "a client has two keys"),
     ],
+    ids=["no hash", "a key for its hash", "two keys"],
 )
 def test_wrong_keys_are_refused_and_not_repeated(keys: str, why: str) -> None:
     with pytest.raises(SettingInvalid, match=why) as refused:

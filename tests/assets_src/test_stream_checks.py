@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 import msgspec
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -210,7 +211,9 @@ def test_baselines_are_frozen_listed_and_activated(
         old, new = baselines.all()
         assert (old.active, new.active) == (True, False)
         assert new.rows + new.rejected == 400
-        same = freeze(score(LOANS[:400]), rejected=new.rejected, origin="the stream")
+        table = score(LOANS[:400]).drop_columns("pd")  # no model is active
+        table = table.append_column("pd", pa.nulls(len(table), pa.float64()))
+        same = freeze(table, rejected=new.rejected, origin="the stream")
         assert new.content_hash == same.content_hash
         assert (new.source_id, old.source_id) == (None, pipeline.source().source_id)
     assert "2018" in credit_risk("baseline", "activate", "2").stdout

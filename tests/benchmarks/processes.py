@@ -310,6 +310,7 @@ def bare_archive() -> Measured:
     }
     schema = pa.schema([*numbers.items(), ("key", pa.binary()), ("value", pa.binary())])
     settings, lake = KafkaSettings(), Lake(LakeSettings())
+    lake.check_access()  # the bucket is there
     size = events = 0
     started = time.time()
     with _consumer() as consumer:

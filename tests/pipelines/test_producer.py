@@ -115,8 +115,7 @@ def test_the_platform_scores_the_builtin_loans(loans: list[Row]) -> None:
     encode = msgspec.json.Encoder().encode
     policy = load_policy(DEFAULT_POLICY)
     assessed = assess(decode([encode(loan) for loan in loans]), policy)
-    assert set(assessed.reason_counts()) == {"missing_required:dti"}
-    assert sum(assessed.reason_counts().values()) < 100
+    assert not assessed.reason_counts()
     # All three tiers are there in earnest, or a demonstration would show nothing.
     assert all(share > 300 for share in assessed.tier_counts().values())
 

@@ -266,10 +266,13 @@ class Platform:
 
     @contextmanager
     def streaming(self, rate: float, events: int | None = None) -> Iterator["Future[Produced]"]:
-        """Stream loans in the background, until the end of the block or of so many events."""
+        """Stream loans in the background, until the end of the block or of so many events; one in
+        fifty lacks what it would have to be decided on."""
         stop = threading.Event()
+        incomplete = {"dti": None, "dti_joint": None}
         loans = (
-            {**row, "id": str(number)} for number, row in enumerate(endless(_loans()), self.sent)
+            {**row, "id": str(number), **(incomplete if number % 50 == 7 else {})}
+            for number, row in enumerate(endless(_loans()), self.sent)
         )
         with ThreadPoolExecutor(1, "send") as thread:
             self._sending = thread.submit(
