@@ -200,7 +200,12 @@ def _subjects_table(subjects: pd.DataFrame) -> None:
     if rules is not None:
         for label, field in _AT_SHARE.items():
             figures.loc[label, SUBJECTS[RULES]] = _AT_SHARE_FORMATS[field](rules[field])
-    st.table(figures)
+    tables.table(
+        figures.rename_axis("Figure").reset_index(),
+        {"Figure": st.column_config.TextColumn(pinned=True), **{name: name for name in figures}},
+        "The figures of the rules and of each model, side by side",
+        height="content",
+    )
 
 
 _AT_SHARE = {"Recall": "recall", "Precision": "precision", "Lift": "lift"}

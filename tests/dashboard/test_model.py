@@ -47,7 +47,9 @@ def stored(
 
 
 def table(page: AppTest) -> dict[str, dict[str, str]]:
-    return {str(name): column.to_dict() for name, column in page.table[0].value.items()}
+    (shown,) = (frame.value for frame in page.dataframe if "Figure" in frame.value)
+    figures = shown.set_index("Figure")
+    return {str(name): column.to_dict() for name, column in figures.items()}
 
 
 def test_without_a_benchmark_the_page_says_how_to_make_one(
@@ -78,7 +80,7 @@ def test_a_benchmark_is_shown_with_its_verdict_and_its_curves(
     assert columns["Rules"]["Recall"] == f"{100 * compared.rules['recall']:.1f} %"
     assert columns["Logistic regression"]["Recall"] == f"{100 * compared.model['recall']:.1f} %"
     assert columns["Rules"]["Brier score"] == "–"
-    flagged = page.dataframe[0].value
+    flagged = page.dataframe[1].value
     assert flagged["flagged by"].tolist() == [
         *("Both", "The rules alone", "The model alone", "Neither")
     ]
@@ -89,7 +91,7 @@ def test_the_history_tells_which_model_is_active(
     warehouse: psycopg.Connection[Any], stored: Stored
 ) -> None:
     def states() -> dict[str, str]:
-        models = page.dataframe[1].value
+        models = page.dataframe[2].value
         return dict(zip(models["kind"], models["state"], strict=True))
 
     page = open_view("model")
