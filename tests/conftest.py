@@ -111,7 +111,7 @@ _SERVERS = {"postgres", "broker", "s3", "own_servers", *_PLATFORMS}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test by what it uses, and let those that share a platform follow each other.
 
-    One process runs all the tests that share what takes long to make. What works for seconds comes
+    One process runs all the tests that share the trained models. What works for seconds comes
     first, so that no process waits for it at the end.
     """
     for item in items:
@@ -122,9 +122,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if uses & set(_PLATFORMS):
             item.add_marker(pytest.mark.platform)
-            # Two: one looks at a platform, the other breaks and replaces it.
-            item.add_marker(pytest.mark.xdist_group("live" if "live" in uses else "platform"))
-        elif "trained" in uses:
+        if "trained" in uses:
             item.add_marker(pytest.mark.xdist_group("trained"))
 
     def turn(item: pytest.Item) -> tuple[int, bool, bool]:
