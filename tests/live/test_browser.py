@@ -125,6 +125,7 @@ def test_from_the_list_to_the_application_and_back_as_reviewed(live: Platform, d
 
 
 def test_the_export_has_what_the_page_counts(live: Platform, desk: Visit) -> None:
+    live.wait_until_idle()  # nothing comes between the page and the export
     desk.open(f"{live.services.dashboard_url}/watchlist?sort=Largest+amount", "Watchlist")
     count = desk.page.get_by_text(re.compile(r"^[\d,]+ applications?$")).inner_text()
     with desk.page.expect_download() as download:
