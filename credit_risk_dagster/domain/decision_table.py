@@ -4,6 +4,7 @@ docs/policy.md teaches the language.
 """
 
 import json
+from abc import abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 from functools import cached_property
@@ -60,9 +61,9 @@ class Policy(NamedDocument):
     """A policy of either form."""
 
     @property
+    @abstractmethod
     def table(self) -> "DecisionTable":
         """The policy as a decision table."""
-        raise NotImplementedError
 
     @property
     def program(self) -> Program:
