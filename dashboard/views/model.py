@@ -202,7 +202,7 @@ def _subjects_table(subjects: pd.DataFrame) -> None:
             figures.loc[label, SUBJECTS[RULES]] = _AT_SHARE_FORMATS[field](rules[field])
     tables.table(
         figures.rename_axis("Figure").reset_index(),
-        {"Figure": st.column_config.TextColumn(pinned=True), **{name: name for name in figures}},
+        {"Figure": st.column_config.TextColumn(pinned=True)} | {str(n): n for n in figures},
         "The figures of the rules and of each model, side by side",
         height="content",
     )
