@@ -70,7 +70,7 @@ def raw_event_archive(
                 run_id=context.run.run_id,
                 log=context.log,
             )
-            if report.objects or report.lost:
+            if report.objects or report.lost or report.decisions.rows:
                 yield dg.MaterializeResult(asset_key=ARCHIVE, metadata=_metadata(report))
             account = (
                 check_archive(warehouse, lake, report.source, recent=True)
@@ -105,6 +105,8 @@ def _metadata(report: ArchiveReport) -> dict[str, Any]:
         "bytes": report.bytes,
         "compression ratio": round(report.value_bytes / max(report.bytes, 1), 1),
         "events lost": sum(lost for _, lost in report.lost),
+        "decisions": report.decisions.rows,
+        "decisions gone before": report.decisions.gone,
         "left to another run": report.busy,
         "seconds": round(report.seconds, 1),
         "throughput (events/s)": round(report.rows / max(report.seconds, 1e-9)),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 lake_app = typer.Typer(
-    help="The tables on S3: raw_events has each record as it came.",
+    help="The tables on S3: raw_events has each record as it came, decisions what became of it.",
     no_args_is_help=True,
 )
 app.add_typer(lake_app, name="lake")
@@ -120,7 +120,7 @@ def rebuild(
 
 @lake_app.command("query")
 def query(
-    sql: Annotated[str, typer.Argument(help="One SELECT, over raw_events.")],
+    sql: Annotated[str, typer.Argument(help="One SELECT, over raw_events and decisions.")],
     at: At = None,
     topic: Topic = None,
     limit: Annotated[int, typer.Option(min=1, help="Most rows that are printed.")] = 1_000,

@@ -38,6 +38,7 @@ _TEXTS = pa.list_(pa.string())
 _AMOUNTS = (
     *("loan_amnt", "annual_inc", "dti", "int_rate", "revol_util", "delinq_2yrs", "inq_last_6mths"),
     *("credit_history_years", "emp_length_yrs", "term_months"),
+    *("annual_inc_primary", "dti_primary", "annual_inc_joint", "dti_joint"),
 )
 DECISIONS = pa.schema(
     [
@@ -49,7 +50,7 @@ DECISIONS = pa.schema(
             pa.field(name, pa.string())
             for name in (
                 *("outcome", "reject_reason", "loan_id", "policy", "policy_hash", "model", "arm"),
-                "risk_tier",
+                *("risk_tier", "recommendation"),
             )
         ),
         pa.field("early_warning", pa.bool_()),
@@ -62,11 +63,15 @@ DECISIONS = pa.schema(
         *(pa.field(name, pa.float64()) for name in _AMOUNTS),
         *(
             pa.field(name, pa.string())
-            for name in ("purpose", "grade", "addr_state", "home_ownership", "loan_status")
+            for name in (
+                *("purpose", "grade", "addr_state", "home_ownership", "loan_status"),
+                *("application_type", "figures"),
+            )
         ),
     ]
 )
-"""A row for each event that was decided: scored, or rejected for a reason."""
+"""A row for each event that was decided, scored or rejected for a reason; and one more for one that
+was rejected and scored after all. The greatest decided_at of an offset counts."""
 
 SEPARATOR = "\x1f"  # between the texts of a list, where it is one text
 _TYPES = ["CreateTime", "LogAppendTime", None]
@@ -152,17 +157,16 @@ def days_of(rows: pa.RecordBatch, column: str, today: date) -> npt.NDArray[Any]:
 
 
 def written_type(column: pa.Field) -> pa.DataType:
-    """How a column of `DECISIONS` is written where there are only numbers and texts."""
-    if pa.types.is_timestamp(column.type):
-        return pa.int64()
+    """How a column of `DECISIONS` is written where there are no lists."""
     return pa.string() if pa.types.is_list(column.type) else column.type
 
 
 def decision_rows(written: pa.RecordBatch) -> pa.RecordBatch:
-    """Rows of `DECISIONS` of those that are written so."""
+    """Rows of `DECISIONS` of those that are written so, by partition, offset and time."""
+    order = [(name, "ascending") for name in ("partition", "offset", "decided_at")]
+    written = written.take(pc.sort_indices(written, order))
     columns = [
-        _split(written[f.name]) if pa.types.is_list(f.type) else written[f.name].cast(f.type)
-        for f in DECISIONS
+        _split(written[f.name]) if pa.types.is_list(f.type) else written[f.name] for f in DECISIONS
     ]
     return pa.RecordBatch.from_arrays(columns, schema=DECISIONS)
 

@@ -10,6 +10,7 @@ import gc
 import logging
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from tempfile import TemporaryFile
@@ -20,17 +21,12 @@ import pyarrow.compute as pc
 from kafka.errors import OffsetOutOfRangeError
 
 from credit_risk_dagster.domain.lake_rows import SourceKey, raw_rows
-from credit_risk_dagster.domain.raw_events import (
-    COLUMNS,
-    Cutter,
-    Limits,
-    file_name,
-    parse_key,
-    root,
-)
+from credit_risk_dagster.domain.raw_events import COLUMNS, Cutter, Limits, file_name, parse_key
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.archive_decisions import DecisionsReport, archive_decisions
 from credit_risk_dagster.pipelines.archive_migration import adopt_objects
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
+from credit_risk_dagster.pipelines.lake_history import tables
 from credit_risk_dagster.settings import ArchiveSettings, DrainSettings
 from resources.kafka.broker import Broker
 from resources.kafka.reader import Fetch, OffsetRange, Reader
@@ -68,6 +64,7 @@ class ArchiveReport:
         objects: what was stored.
         lost: offset ranges with committed events that the broker no longer had, and how many.
         busy: another run archives.
+        decisions: what was added to their table.
         value_bytes: bytes of the values in the objects.
     """
 
@@ -75,6 +72,7 @@ class ArchiveReport:
     objects: list[ArchivedRange] = field(default_factory=list)
     lost: list[tuple[OffsetRange, int]] = field(default_factory=list)
     busy: bool = False
+    decisions: DecisionsReport = field(default_factory=DecisionsReport)
     value_bytes: int = 0
     seconds: float = 0.0
 
@@ -128,13 +126,21 @@ def archive(
         report.source = Sources(connection).find(broker.inspect())
         if report.source is not None:
             ledger = ArchiveLedger(connection)
-            table = LakeTable(lake, root(report.source.topic), COLUMNS)
+            table = tables(lake, report.source.topic)["raw_events"]
             run = _Run(broker, reader, ledger, table, settings, report.source, report, log)
             report.busy = not ledger.try_lock()
             if not report.busy:
                 adopt_objects(table, report.source.topic, log)
-                run.key = _recognized(report.source, Sources(connection).all(), table.create())
-                run.archive()
+                known = Sources(connection).all()
+                run.key = _recognized(report.source, known, table.create())
+                named = _named(lake, known, report.source, run.key)
+                # Beside each other: one waits for the broker and Python, the other for Postgres.
+                with ThreadPoolExecutor(1, "decisions") as beside:
+                    decisions = beside.submit(
+                        archive_decisions, warehouse, named, run_id=run_id, log=log
+                    )
+                    run.archive()
+                report.decisions = decisions.result()
     report.seconds = time.monotonic() - started
     return report
 
@@ -156,6 +162,21 @@ def _recognized(source: Source, known: list[Source], snapshot: Snapshot) -> Sour
         f" and Postgres knows none after {source.epoch}: it was restored to before a new epoch. "
         "`credit-risk topic new-epoch` until they agree, or restore a later backup"
     )
+
+
+def _named(
+    lake: Lake, known: list[Source], current: Source, key: SourceKey
+) -> list[tuple[LakeTable, SourceKey, int]]:
+    """The decisions' table of each source, and what it calls it. Those of the sources before are
+    in Postgres alone, whatever became of their topic."""
+    return [
+        (
+            tables(lake, source.topic)["decisions"],
+            key if source == current else source.key,
+            source.source_id,
+        )
+        for source in known
+    ]
 
 
 @dataclass

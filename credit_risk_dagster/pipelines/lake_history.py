@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from credit_risk_dagster.domain.lake_rows import RAW_EVENTS, SourceKey
+from credit_risk_dagster.domain.lake_rows import DECISIONS, RAW_EVENTS, SourceKey
 from credit_risk_dagster.domain.raw_events import root
 from credit_risk_dagster.errors import PlatformError
 from resources.lake import Lake
@@ -32,7 +32,10 @@ class QueryRefused(PlatformError):
 
 def tables(lake: Lake, topic: str) -> dict[str, LakeTable]:
     """A topic's tables by their names in SQL."""
-    return {"raw_events": LakeTable(lake, root(topic), RAW_EVENTS)}
+    return {
+        "raw_events": LakeTable(lake, root(topic), RAW_EVENTS),
+        "decisions": LakeTable(lake, f"decisions/{topic}", DECISIONS),
+    }
 
 
 def there(

@@ -38,8 +38,8 @@ def coordinates(per_partition: dict[int, int]) -> list[tuple[int, int]]:
 
 
 def assert_complete(pipeline: Pipeline, per_partition: dict[int, int]) -> None:
-    """Every offset is on S3 once, nothing else is, and the books say so."""
-    assert pipeline.offsets() == coordinates(per_partition)
+    """Every offset is on S3 once in each table, nothing else is, and the books say so."""
+    assert pipeline.offsets() == pipeline.offsets("decisions") == coordinates(per_partition)
     recorded = {o.key: o.bytes for o in pipeline.objects() if o.key}
     there = pipeline.lake.sizes("")
     assert {key: there[key] for key in pipeline.files()} == recorded

@@ -168,18 +168,18 @@ class Pipeline:
     def account(self) -> Account:
         return check_archive(self.warehouse, self.lake, self.source())
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Everything that the table's log says it has, whatever Postgres says of it."""
+    def rows(self, table: str = "raw_events") -> list[dict[str, Any]]:
+        """Everything that a table's log says it has, whatever Postgres says of it."""
         found = []
-        for key in self.files():
+        for key in self.files(table):
             content = io.BytesIO()
             self.lake.get(key, content)
             found += pq.read_table(content).to_pylist()
         return found
 
-    def files(self, root: str | None = None) -> list[str]:
+    def files(self, table: str = "raw_events") -> list[str]:
         """Keys of a table's files, by its log as it is written, without the library."""
-        root = root or f"raw_events/{self.kafka.topic}"
+        root = f"{table}/{self.kafka.topic}"
         there: set[str] = set()
         for key in sorted(self.lake.sizes(f"{root}/_delta_log/")):
             if not key.endswith(".json"):
@@ -193,8 +193,8 @@ class Pipeline:
                     there.discard(f"{root}/{unquote(action['remove']['path'])}")
         return sorted(there)
 
-    def offsets(self) -> list[tuple[int, int]]:
-        return sorted((row["partition"], row["offset"]) for row in self.rows())
+    def offsets(self, table: str = "raw_events") -> list[tuple[int, int]]:
+        return sorted((row["partition"], row["offset"]) for row in self.rows(table))
 
     def send_and_drain(self, values: Sequence[bytes | None], partition: int = 0) -> None:
         self.send(values, partition)

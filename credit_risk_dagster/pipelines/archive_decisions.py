@@ -1,0 +1,127 @@
+"""The lake's decisions: what became of each event, out of Postgres, by the run that archives.
+
+Progress is the table's, as that of the raw events: for the first decision of each event an offset,
+for those that were re-driven a time. What Postgres decides again after a backup was restored is in
+the table already, as it was decided then.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from credit_risk_dagster.domain.lake_rows import DECISIONS, SourceKey, days_of
+from resources.kafka.reader import OffsetRange
+from resources.lake_tables import LakeMoved, LakeTable, application
+from resources.parquet_files import DayFiles
+from resources.postgres.archive import ArchiveLedger
+from resources.postgres.connection import Warehouse
+from resources.postgres.decisions import Decisions
+
+_OFFSETS_AT_ONCE = 25_000
+_BYTES_A_COMMIT = 64 * 2**20
+_DAYS_A_COMMIT = 100  # each has an open file
+_TRIES = 5
+
+
+@dataclass
+class DecisionsReport:
+    """How many decisions a run added, and how many had left Postgres before: dropped with their
+    time partition, or forgotten with their applicant."""
+
+    rows: int = 0
+    gone: int = 0
+
+
+def archive_decisions(
+    warehouse: Warehouse,
+    sources: Sequence[tuple[LakeTable, SourceKey, int]],
+    *,
+    run_id: str,
+    log: logging.Logger,
+) -> DecisionsReport:
+    """Add the decisions that the tables do not have yet.
+
+    Args:
+        sources: table, what it calls a source, and the source's id in Postgres.
+
+    Raises:
+        WarehouseUnavailable, NotMigrated, LakeUnavailable, LakeRefused. What was committed stays.
+        LakeMoved: another run does the same.
+    """
+    report = DecisionsReport()
+    with warehouse.session(f"archive {run_id}") as connection:
+        for table, key, source_id in sources:
+            parts = ArchiveLedger(connection).committed(source_id)
+            copy = _Copy(table, key, Decisions(connection, source_id), report, log)
+            for attempt in range(_TRIES):
+                try:
+                    copy.run(parts)
+                    break
+                except LakeMoved as moved:
+                    if attempt == _TRIES - 1:
+                        raise
+                    log.warning("another run archived first (%s); going on from there", moved)
+    return report
+
+
+@dataclass
+class _Copy:
+    """Copies the decisions of a source."""
+
+    table: LakeTable
+    key: SourceKey
+    decisions: Decisions
+    report: DecisionsReport
+    log: logging.Logger
+    moved: dict[str, tuple[int | None, int]] = field(default_factory=dict)
+
+    def run(self, parts: list[OffsetRange]) -> None:
+        self.moved = {}
+        snapshot = self.table.create()
+        progress = snapshot.progress(self.key, [part.partition for part in parts])
+        with DayFiles(DECISIONS) as files:
+            for part in parts:
+                self._partition(part, progress.get(part.partition), files)
+            self._redriven(snapshot.transaction(f"{self.key}/redriven"), files)
+            self._commit(files)
+
+    def _partition(self, part: OffsetRange, known: int | None, files: DayFiles) -> None:
+        start = position = part.first if known is None else known
+        rows = 0
+        while position < part.next:
+            following = min(position + _OFFSETS_AT_ONCE, part.next)
+            found = self.decisions.first(OffsetRange(part.partition, position, following))
+            files.add(found, days_of(found, "decided_at", datetime.now(UTC).date()))
+            rows += len(found)
+            position = following
+            self.moved[application(self.key, part.partition)] = (known, position)
+            if files.bytes > _BYTES_A_COMMIT or files.days > _DAYS_A_COMMIT:
+                self._commit(files)
+                known = position
+        covered = OffsetRange(part.partition, start, max(start, position))
+        gone = len(covered) - self.decisions.holes(covered) - rows if len(covered) else 0
+        if gone:
+            self.report.gone += gone
+            self.log.warning(
+                "partition %d: %d decisions of offsets %d to %d had left Postgres before they were "
+                "archived: their time partition was dropped, or their applicant forgotten",
+                *(part.partition, gone, start, position - 1),
+            )
+
+    def _redriven(self, known: int | None, files: DayFiles) -> None:
+        """The second decision of events that were rejected first."""
+        until = known
+        while batch := self.decisions.redriven(until):
+            found, until = batch
+            files.add(found, days_of(found, "decided_at", datetime.now(UTC).date()))
+            self.moved[f"{self.key}/redriven"] = (known, until)
+
+    def _commit(self, files: DayFiles) -> None:
+        if self.moved:
+            rows = files.rows
+            added = [self.table.upload(staged, self.key) for staged in files.finish()]
+            self.table.commit(added, self.moved, said={"run": "archive of decisions"})
+            self.report.rows += rows
+            self.log.info("stored %d decisions in %d files", rows, len(added))
+        self.moved = {}
