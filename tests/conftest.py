@@ -4,10 +4,12 @@ Isolation is by content, not by servers: each test has databases, a topic and a 
 A test that breaks a server starts one for itself: `with Broker() as broker: ...`.
 """
 
+import io
 import logging
 import os
 import shutil
 import signal
+import sys
 import uuid
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -24,6 +26,7 @@ import pytest
 from kafka import KafkaAdminClient
 from pydantic import SecretStr
 
+from credit_risk_dagster.cli.main import main
 from credit_risk_dagster.domain.features import CLASSIC_FEATURES, select_features
 from credit_risk_dagster.domain.model.training import kinds
 from credit_risk_dagster.domain.policy import load_policy
@@ -54,6 +57,7 @@ from resources.postgres.connection import Warehouse
 from resources.postgres.migrate import migrate
 from tests.domain.drift.populations import score
 from tests.domain.model.samples import builtin_sample, truthful_sample
+from tests.platform.commands import Result, Run
 from tests.platform.pipeline import Pipeline
 from tests.platform.running import Platform, open_platform
 from tests.platform.slot import Slot
@@ -153,6 +157,24 @@ def _servers_are_seen(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `credit-risk` in this process, as its entry point does."""
+
+    def run(*arguments: object, stdin: bytes = b"") -> Result:
+        monkeypatch.setattr(sys, "argv", ["credit-risk", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        code = ended.value.code
+        assert code is None or isinstance(code, int)
+        captured = capsys.readouterr()
+        return Result(code or 0, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
 def own_servers() -> None:
     """Of a test that starts servers for itself."""
 
@@ -180,6 +202,8 @@ def _no_developer_settings() -> Iterator[None]:
                 patch.delenv(name)
         for settings in _SETTINGS:
             patch.setitem(settings.model_config, "env_file", None)
+        # What was cut short on purpose stays so; asking again for two seconds shows no more.
+        patch.setattr("resources.kafka.watch._SUSPICION_SECONDS", 0.4)
         yield
 
 

@@ -14,9 +14,7 @@ from credit_risk_dagster.settings import GROUPS, KafkaSettings, LakeSettings, Wa
 from infra.embedded.servers import HOST, free_port
 from resources.lake import Lake, LakeRefused
 from resources.postgres.connection import Warehouse
-from tests.cli.test_main import Run, one_line, run
-
-__all__ = ["run"]
+from tests.platform.commands import Run, one_line
 
 SECRET = "s3cret"
 VALUES = (

@@ -5,10 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.cli.test_main import Run, error, run
+from tests.platform.commands import Run, error
 from tests.platform.pipeline import Pipeline, good_event
-
-__all__ = ["run"]
 
 
 @pytest.mark.usefixtures("servers")

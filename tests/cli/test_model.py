@@ -8,11 +8,9 @@ import pytest
 
 from credit_risk_dagster.pipelines import modelling
 from credit_risk_dagster.pipelines.modelling import Modelling
-from tests.cli.test_main import Run, one_line, run
 from tests.pipelines.models import KINDS, loans
+from tests.platform.commands import Run, one_line
 from tests.platform.pipeline import Pipeline
-
-__all__ = ["run"]
 
 
 @pytest.fixture

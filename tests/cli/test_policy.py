@@ -4,10 +4,8 @@ import json
 from pathlib import Path
 
 from credit_risk_dagster.settings import DEFAULT_POLICY
-from tests.cli.test_main import Run, one_line, run
 from tests.malformed import event
-
-__all__ = ["run"]
+from tests.platform.commands import Run, one_line
 
 V1 = DEFAULT_POLICY.with_name("lendingclub-v1.yaml")
 

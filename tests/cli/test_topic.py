@@ -1,5 +1,6 @@
 """`credit-risk topic`: what cannot be undone is refused, or asks first."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -7,11 +8,10 @@ from kafka import KafkaAdminClient
 
 from resources.postgres.lanes import lock_partitions
 from resources.postgres.sources import Sources
-from tests.cli.test_main import Run, error, one_line, run
+from tests.platform.commands import Run, error, one_line
 from tests.platform.pipeline import Pipeline, good_event
 from tests.platform.waiting import wait_until
 
-__all__ = ["run"]
 pytestmark = pytest.mark.usefixtures("servers")
 ABANDON = ("--abandon", "--by", "Ada", "--why", "gone")
 GIVEN_UP = "SELECT source_id, partition, first_offset, next_offset, why FROM abandoned_offsets"
@@ -204,3 +204,33 @@ def test_a_tail_that_an_older_source_left_is_told_until_it_is_given_up(
     assert run(*asked).out.endswith("given up by Ada\n")
     assert pipeline.account().problems == []
     assert run(*asked).out == "nothing waits to be given up\n"
+
+
+def test_topic_reset_asks_before_it_deletes(pipeline: Pipeline, run: Run) -> None:
+    pipeline.send([good_event(1)])
+    for answer in (b"n\n", b"\n", b""):
+        refused = run("topic", "reset", stdin=answer)
+        assert refused.code == 1
+        assert f"Delete topic {pipeline.kafka.topic} on" in refused.out
+        assert "Aborted" in refused.err
+    assert pipeline.broker.inspect().end(0) == 1
+    agreed = run("topic", "reset", stdin=b"y\n")
+    assert agreed.code == 0
+    assert pipeline.broker.inspect().end(0) == 0
+
+
+def test_topic_reset_starts_over(pipeline: Pipeline, run: Run) -> None:
+    pipeline.send([good_event(i) for i in range(3)])
+    pipeline.drain()
+    topic, cluster_id = pipeline.kafka.topic, pipeline.broker.inspect().cluster_id
+    done = run("topic", "reset", "--yes")  # on stderr is what was archived
+    assert (done.code, done.out) == (
+        0,
+        f"topic {topic} is empty, with 4 partitions\ntopic {topic} on cluster {cluster_id}: "
+        "epoch 1\n",
+    )
+    pipeline.send([good_event(i) for i in range(2)])
+    pipeline.drain()
+    found = json.loads(run("status", "--json").out)
+    assert (found["epoch"], found["partitions"][0]["scored"]) == (1, 2)
+    assert len(pipeline.stored()["scored_applications"]) == 5  # what was scored stays

@@ -21,9 +21,7 @@ from credit_risk_dagster.pipelines.loan_files import LoanFile, csv_loans
 from credit_risk_dagster.pipelines.loans import LoansUnavailable, Row
 from credit_risk_dagster.settings import KafkaSettings
 from resources.kafka.broker import Broker as Topic
-from tests.cli.test_main import CREDIT_RISK, Run, one_line, run
-
-__all__ = ["run"]
+from tests.platform.commands import CREDIT_RISK, Run, one_line
 
 FILES = Path(__file__).parent / "files"
 ACCEPTED = FILES / "accepted.csv"

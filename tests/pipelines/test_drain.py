@@ -233,7 +233,11 @@ def test_compare_and_set_alone_is_enough(
     assert FIRST in caplog.text  # or this was no race
 
 
-def test_a_waiting_run_takes_over_when_the_session_ends(pipeline: Pipeline) -> None:
+def test_a_waiting_run_takes_over_when_the_session_ends(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # For so long the second one goes on: it has no successor.
+    monkeypatch.setattr("credit_risk_dagster.pipelines.drain.HANDOVER_SECONDS", 1.0)
     stop = threading.Event()
 
     def keep_sending() -> None:

@@ -21,10 +21,9 @@ from resources.postgres.connection import Warehouse
 from resources.postgres.forgetting import Forgetting
 from resources.postgres.metrics import MetricsLedger
 from resources.postgres.reconciliation import Reconciliation
-from tests.cli.test_main import Run, one_line, run
+from tests.platform.commands import Run, one_line
 from tests.platform.pipeline import Pipeline, good_event
 
-__all__ = ["run"]
 LOAN = 127000001
 
 

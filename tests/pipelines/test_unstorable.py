@@ -26,42 +26,37 @@ from resources.postgres.unstorable import BatchRefused
 from tests.platform.pipeline import Pipeline, good_event, send_at
 
 NOW_MS = time.time_ns() // 10**6
-ABSURD = {
-    "none": 0,
-    "one": 1,
-    "seconds": NOW_MS // 1000,
-    "microseconds": NOW_MS * 1000,
-    "nanoseconds": NOW_MS * 10**6,
-    "year 10000": 253402300800000,
-    "year 9999": 253402300799999,
-    "year 3000": 32503680000000,
-    "greatest": 2**63 - 1,
-}
+ABSURD = [
+    0,
+    1,
+    NOW_MS // 1000,  # seconds
+    NOW_MS * 1000,  # microseconds
+    NOW_MS * 10**6,  # nanoseconds
+    253402300800000,  # the year 10000
+    253402300799999,  # 9999
+    32503680000000,  # 3000
+    2**63 - 1,
+]
 
 
-@pytest.mark.parametrize("milliseconds", ABSURD.values(), ids=ABSURD.keys())
-def test_an_absurd_timestamp_stops_nothing(pipeline: Pipeline, milliseconds: int) -> None:
-    send_at(
-        pipeline.kafka,
-        [
-            (good_event(1), None),
-            (good_event(2), milliseconds),
-            (b"junk", milliseconds),
-            (good_event(3), None),
-        ],
-    )
+def test_absurd_timestamps_stop_nothing(pipeline: Pipeline) -> None:
+    records = [(good_event(1), None)]
+    for milliseconds in ABSURD:
+        records += [(good_event(2), milliseconds), (b"junk", milliseconds)]
+    send_at(pipeline.kafka, [*records, (good_event(3), None)])
     report = pipeline.drain()
-    assert (report.scored, report.rejected) == (3, 1)
-    assert sum(report.latency_buckets) == 2  # it is no latency
+    assert (report.scored, report.rejected) == (2 + len(ABSURD), len(ABSURD))
+    assert sum(report.latency_buckets) == 2  # those are no latency
     assert report.latency(99) < 60
-    rows = pipeline.query(
-        'SELECT recorded_at FROM scored_applications ORDER BY "offset"'
-    ) + pipeline.query("SELECT recorded_at FROM rejected_events")
-    assert [row["recorded_at"].year == 1970 for row in rows] == [False, True, False, True]
+    scored = pipeline.query('SELECT recorded_at AS at FROM scored_applications ORDER BY "offset"')
+    rejected = pipeline.query("SELECT recorded_at AS at FROM rejected_events")
+    assert [row["at"].year == 1970 for row in scored] == [False, *[True] * len(ABSURD), False]
+    assert {row["at"].year for row in rejected} == {1970}
     assert pipeline.unreconciled() == 0
-    # The archive keeps the record, and says that it has no time.
-    assert pipeline.archive().rows == 4
-    assert [row["timestamp"] is None for row in pipeline.rows()] == [False, True, True, False]
+    # The archive keeps the records, and says that they have no time.
+    assert pipeline.archive().rows == len(records) + 1
+    times = [row["timestamp"] is None for row in pipeline.rows()]
+    assert times == [False, *[True] * 2 * len(ABSURD), False]
     assert pipeline.account().problems == []
 
 

@@ -1,0 +1,226 @@
+"""`credit-risk demo` and `up`: the embedded servers, as processes of their own."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import termios
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psycopg
+import pytest
+from pydantic import SecretStr
+
+from credit_risk_dagster.settings import (
+    KafkaSettings,
+    WarehouseSettings,
+)
+from infra.embedded.servers import Postgres
+from resources.kafka.broker import Broker as Topic
+from resources.kafka.errors import TopicMissing
+from resources.postgres.connection import Warehouse, fetch_all
+from resources.postgres.reconciliation import reconcile
+from tests.platform.commands import CREDIT_RISK, Run, error, one_line
+from tests.platform.processes import processes_of
+from tests.platform.waiting import wait_until
+
+
+@pytest.fixture
+def state() -> Iterator[Path]:
+    """A state directory with what shells and terminals take for something else.
+
+    Not in tmp_path: every start of pytest takes that away from other users, and root's Postgres
+    runs as one.
+    """
+    with TemporaryDirectory(prefix="it's [a] ") as folder:
+        yield Path(folder) / "state"
+
+
+class Program:
+    """`credit-risk` as a process, with a pipe or a terminal for its output."""
+
+    def __init__(self, *arguments: object, cwd: Path, terminal: bool = False) -> None:
+        self._written = b""
+        self._ours, theirs = pty.openpty() if terminal else os.pipe()
+        self.process = subprocess.Popen(
+            [*CREDIT_RISK, *map(str, arguments)],
+            cwd=cwd,
+            stdin=theirs if terminal else subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0) if terminal else None,
+        )
+        os.close(theirs)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with suppress(OSError):  # the end of a terminal
+            while data := os.read(self._ours, 65_536):
+                self._written += data
+
+    @property
+    def output(self) -> str:
+        """What it wrote until now, to stdout and stderr."""
+        return self._written.decode(errors="replace").replace("\r\n", "\n")
+
+    def type(self, text: str) -> None:
+        """Type on the terminal."""
+        os.write(self._ours, text.encode())
+
+    def wait_for(self, pattern: str) -> None:
+        """Wait until the output matches."""
+
+        def found() -> bool:
+            ended = self.process.poll() is not None
+            matches = re.search(pattern, self.output) is not None
+            assert matches or not ended, self.output
+            return matches
+
+        wait_until(found, 120, f"output that matches {pattern!r}")
+
+    def end(self, *numbers: signal.Signals) -> int:
+        """Send signals, if any, and wait for the end; the exit code."""
+        for number in numbers:
+            self.process.send_signal(number)
+        code = self.process.wait(300)
+        self._reader.join()
+        os.close(self._ours)
+        return code
+
+
+@contextmanager
+def program(state: Path, *arguments: object, terminal: bool = False) -> Iterator[Program]:
+    """`credit-risk ... --state-dir` of the state; nothing of it is left, even when a test fails."""
+    started = Program(*arguments, "--state-dir", state, cwd=state.parent, terminal=terminal)
+    try:
+        yield started
+    finally:
+        if started.process.poll() is None:
+            started.end(signal.SIGTERM)
+        left = processes_of(state)
+        for process in left:
+            process.kill()
+    assert left == []
+    assert "Traceback" not in started.output
+
+
+@pytest.mark.usefixtures("own_servers")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])  # the demo gets SIGTERM
+def test_up_serves_one_at_a_time_until_a_signal(number: signal.Signals, state: Path) -> None:
+    with program(state, "up") as up:
+        up.wait_for("Ctrl-C here stops")
+        exports = "\n".join(line for line in up.output.splitlines() if line.startswith("export "))
+        # As a shell understands them.
+        shell = subprocess.run(
+            ["sh", "-c", f"{exports}\nenv"], capture_output=True, text=True, check=True, env={}
+        )
+        variables = dict(line.split("=", 1) for line in shell.stdout.splitlines() if "=" in line)
+        assert Path(variables["DAGSTER_HOME"]) == state / "dagster_home"
+        with psycopg.connect(variables["DATABASE_URL"]) as connection:
+            assert connection.info.dbname == "credit_risk"
+        settings = KafkaSettings(bootstrap_servers=variables["KAFKA_BOOTSTRAP_SERVERS"])
+        with pytest.raises(TopicMissing, match="topic loan_applications does not exist"):
+            Topic(settings).inspect()
+        second = Program("up", "--state-dir", state, cwd=state.parent)
+        assert second.end() == 1
+        assert second.output == (
+            f"error: the embedded stack in {state} is in use by process {up.process.pid}: stop "
+            "that one first\n"
+        )
+        assert up.end(number) == 0
+    assert up.output.endswith("\nStopping\n")
+
+
+def committed_by_source(state: Path) -> list[tuple[int, int]]:
+    """Offsets committed, and rows stored, of each source that the stopped demo left, by age."""
+    with Postgres(state / "postgres") as postgres:
+        settings = WarehouseSettings(DATABASE_URL=SecretStr(postgres.uri("credit_risk")))
+        with Warehouse(settings).session() as connection:
+            sources = fetch_all(connection, "SELECT source_id FROM sources ORDER BY created_at")
+            counted = [reconcile(connection, source["source_id"]) for source in sources]
+    return [
+        (
+            sum(p["next_offset"] - p["first_offset"] for p in partitions),
+            sum(p["scored"] + p["rejected"] + p["gaps"] for p in partitions),
+        )
+        for partitions in counted
+    ]
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.timeout(1200)
+def test_demo_streams_sums_up_and_continues(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDIT_RISK_LANES", "2")
+    summary_file = tmp_path / "summary.json"
+    with program(
+        state, "demo", "--events", 300, "--rate", 200, "--exit", "--json", summary_file
+    ) as demo:
+        assert demo.end() == 0, demo.output
+    summary = json.loads(summary_file.read_bytes())
+    assert (summary["sent"], summary["gaps"], summary["reconciled"]) == (300, 0, True)
+    assert summary["scored"] + summary["rejected"] == 300
+    assert sum(summary["tiers"].values()) == summary["scored"]
+    assert sum(summary["reject_reasons"].values()) == summary["rejected"]
+    assert sum(p["next_offset"] for p in summary["partitions"]) == 300
+    assert 0 < summary["events_per_second"] <= 205
+    assert 0 < summary["latency_p50_ms"] <= summary["latency_p95_ms"]
+    for text in ("Dagster    http", "Dashboard  http", "every offset accounted for", "Watchlist"):
+        assert text in demo.output
+    assert str(state) in demo.output
+
+    # Again on the same database, and on a terminal, where it serves on until it is stopped.
+    with program(state, "demo", "--events", 20, "--rate", 20, terminal=True) as demo:
+        demo.wait_for("Streaming on")
+        demo.wait_for("sent 3[0-9]")
+        assert demo.end(signal.SIGTERM) == 0
+    assert demo.output.endswith("\nStopping\n")
+    first, second = committed_by_source(state)
+    assert first == (300, 300)
+    assert second[0] == second[1] > 0
+    with (
+        Postgres(state / "postgres") as postgres,
+        psycopg.connect(postgres.uri("credit_risk")) as connection,
+    ):
+        lanes = connection.execute(
+            "SELECT DISTINCT lane, unnest(partitions) % 2 FROM credit_risk.batches"
+        ).fetchall()
+        assert sorted(lanes) == [(0, 0), (1, 1)]
+
+
+@pytest.mark.usefixtures("alone")
+def test_impatience_leaves_nothing_behind(state: Path) -> None:
+    with program(state, "demo", terminal=True) as demo:
+        demo.wait_for("starting Dagster")
+        demo.type("\x03\x03")  # Ctrl-C
+        assert demo.end(signal.SIGTERM) != 0
+
+
+@pytest.mark.parametrize("file", ["none/summary.json", "."])
+def test_demo_says_at_once_that_it_cannot_write_the_summary(
+    file: str, state: Path, tmp_path: Path, run: Run
+) -> None:
+    path = tmp_path / file
+    assert run("demo", "--json", path, "--state-dir", state) == error(f"cannot write {path}")
+    assert not state.exists()
+
+
+@pytest.mark.parametrize("name", ["none.csv", "other.csv"])
+def test_demo_says_at_once_that_a_csv_is_not_there(
+    name: str, state: Path, tmp_path: Path, run: Run
+) -> None:
+    (tmp_path / "other.csv").write_text("a,b\n")
+    line = one_line(run("demo", "--csv", tmp_path / name, "--state-dir", state))
+    assert line.startswith(f"{tmp_path / name}: ")
+    assert not state.exists()
