@@ -57,6 +57,7 @@ from resources.postgres.connection import Warehouse
 from resources.postgres.migrate import migrate
 from tests.domain.drift.populations import score
 from tests.domain.model.samples import builtin_sample, truthful_sample
+from tests.live.prometheus import start_prometheus
 from tests.platform.commands import Result, Run
 from tests.platform.pipeline import Pipeline
 from tests.platform.running import Platform, open_platform
@@ -391,6 +392,8 @@ def platform(slot: Slot) -> Platform:
 def live(slot: Slot) -> Platform:
     """The same with a life to look at: a test that uses it only reads, or adds rows of its own."""
     platform = slot.take(open_platform)
+    if prometheus := shutil.which("prometheus"):
+        start_prometheus(prometheus, platform)  # its panels need scrapes of a while
     platform.live()
     return platform
 

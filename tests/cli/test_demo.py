@@ -159,36 +159,28 @@ def committed_by_source(state: Path) -> list[tuple[int, int]]:
 
 @pytest.mark.usefixtures("alone")
 @pytest.mark.timeout(1200)
-def test_demo_streams_sums_up_and_continues(
+def test_demo_sums_up_and_streams_on_until_it_is_stopped(
     state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CREDIT_RISK_LANES", "2")
     summary_file = tmp_path / "summary.json"
-    with program(
-        state, "demo", "--events", 300, "--rate", 200, "--exit", "--json", summary_file
-    ) as demo:
-        assert demo.end() == 0, demo.output
+    arguments = ("demo", "--events", 300, "--rate", 100, "--json", summary_file)
+    with program(state, *arguments, terminal=True) as demo:
+        demo.wait_for("Streaming on")
+        demo.wait_for("sent 3[1-9][0-9]")
+        assert demo.end(signal.SIGTERM) == 0, demo.output
+    assert demo.output.endswith("\nStopping\n")
     summary = json.loads(summary_file.read_bytes())
     assert (summary["sent"], summary["gaps"], summary["reconciled"]) == (300, 0, True)
     assert summary["scored"] + summary["rejected"] == 300
     assert sum(summary["tiers"].values()) == summary["scored"]
     assert sum(summary["reject_reasons"].values()) == summary["rejected"]
     assert sum(p["next_offset"] for p in summary["partitions"]) == 300
-    assert 0 < summary["events_per_second"] <= 205
+    assert 0 < summary["events_per_second"] <= 105
     assert 0 < summary["latency_p50_ms"] <= summary["latency_p95_ms"]
     for text in ("Dagster    http", "Dashboard  http", "every offset accounted for", "Watchlist"):
         assert text in demo.output
     assert str(state) in demo.output
-
-    # Again on the same database, and on a terminal, where it serves on until it is stopped.
-    with program(state, "demo", "--events", 20, "--rate", 20, terminal=True) as demo:
-        demo.wait_for("Streaming on")
-        demo.wait_for("sent 3[0-9]")
-        assert demo.end(signal.SIGTERM) == 0
-    assert demo.output.endswith("\nStopping\n")
-    first, second = committed_by_source(state)
-    assert first == (300, 300)
-    assert second[0] == second[1] > 0
     with (
         Postgres(state / "postgres") as postgres,
         psycopg.connect(postgres.uri("credit_risk")) as connection,
@@ -198,13 +190,13 @@ def test_demo_streams_sums_up_and_continues(
         ).fetchall()
         assert sorted(lanes) == [(0, 0), (1, 1)]
 
-
-@pytest.mark.usefixtures("alone")
-def test_impatience_leaves_nothing_behind(state: Path) -> None:
+    # Again on the same state, by somebody who is impatient.
     with program(state, "demo", terminal=True) as demo:
         demo.wait_for("starting Dagster")
         demo.type("\x03\x03")  # Ctrl-C
         assert demo.end(signal.SIGTERM) != 0
+    (counted,) = committed_by_source(state)
+    assert counted[0] == counted[1] >= 300
 
 
 @pytest.mark.parametrize("file", ["none/summary.json", "."])

@@ -16,25 +16,43 @@ from tests.platform.waiting import wait_until
 pytestmark = pytest.mark.timeout(1200)
 
 # `KILLS=10 pytest tests/faults/test_kill.py` is the longer proof.
-KILLS = int(os.environ.get("KILLS", 4))
-EVENTS = 2_000 * KILLS
+KILLS = int(os.environ.get("KILLS", 2))
 TAKEOVER_SECONDS = 15.0
 
 
-def test_a_killed_run_loses_and_doubles_nothing(platform: Platform) -> None:
-    moments = random.Random(EVENTS)
-    sent, killed = platform.sent, dict[str, float]()
+def test_whatever_is_killed_nothing_is_lost_or_doubled(platform: Platform) -> None:
+    moments = random.Random(KILLS)
+    before, killed = platform.runs(), dict[str, float]()
+
+    def kill_next(in_a_transaction: bool) -> None:
+        run_id = next_run(platform, before | killed)
+        time.sleep(moments.uniform(0, 1))
+        process = platform.run_process(run_id)
+        if in_a_transaction:
+            stop_in_a_transaction(platform, run_id, process)
+        killed[run_id] = time.time()
+        process.kill()
+
     with platform.streaming(rate=200):
         for number in range(KILLS):
-            run_id = next_run(platform, killed)
-            time.sleep(moments.uniform(0, 1))
-            process = platform.run_process(run_id)
-            if number % 2:
-                stop_in_a_transaction(platform, run_id, process)
-            killed[run_id] = time.time()
-            process.kill()
-        next_run(platform, killed)
-    platform.send(max(0, EVENTS - (platform.sent - sent)))
+            kill_next(in_a_transaction=number % 2 == 1)
+
+        # Without its code server the run goes on, and `dagster dev` starts another server.
+        run_id = next_run(platform, before | killed)
+        platform.service("code-server").kill()
+        platform.wait_for_commits(platform.committed() + 100)
+        kill_next(in_a_transaction=False)
+        assert run_id in killed
+
+        # Without its daemon `dagster dev` ends, until a supervisor starts it; the run goes on.
+        run_id = next_run(platform, before | killed)
+        dagster_dev = psutil.Process(platform.dagster.pid)
+        platform.service("dagster._daemon").kill()
+        dagster_dev.wait(PATIENCE_SECONDS)
+        platform.wait_for_commits(platform.committed() + 100)
+        assert platform.working_run() == run_id
+        platform.start_dagster()
+        next_run(platform, before | killed | {run_id: 0.0})
     platform.wait_for_everything()
 
     # From each kill to the first batch of the run after it.
@@ -46,7 +64,8 @@ def test_a_killed_run_loses_and_doubles_nothing(platform: Platform) -> None:
         f"taken over after {', '.join(f'{seconds:.1f}' for seconds in takeovers)} s;"
         f" median {statistics.median(takeovers):.1f} s, slowness {platform.slowness():.1f}"
     )
-    assert max(takeovers) < TAKEOVER_SECONDS * platform.slowness()
+    # The code server that follows a killed one has to start, too.
+    assert max(takeovers[:KILLS]) < TAKEOVER_SECONDS * platform.slowness()
 
 
 def next_run(platform: Platform, before: Container[str]) -> str:
@@ -78,24 +97,3 @@ def stop_in_a_transaction(platform: Platform, run_id: str, process: psutil.Proce
         return bool(open_transactions)
 
     wait_until(stopped_inside, PATIENCE_SECONDS, "a transaction of the run", every=0.005)
-
-
-def test_killed_services_lose_nothing(platform: Platform) -> None:
-    with platform.streaming(rate=100):
-        first = next_run(platform, platform.runs())  # one that has only just begun
-
-        # Without its code server the run goes on, and `dagster dev` starts another server.
-        platform.service("code-server").kill()
-        platform.wait_for_commits(platform.committed() + 100)
-        assert platform.working_run() == first
-        second = next_run(platform, {first})
-
-        # Without its daemon `dagster dev` ends, until a supervisor starts it; the run goes on.
-        dagster_dev = psutil.Process(platform.dagster.pid)
-        platform.service("dagster._daemon").kill()
-        dagster_dev.wait(PATIENCE_SECONDS)
-        platform.wait_for_commits(platform.committed() + 100)
-        assert platform.working_run() == second
-        platform.start_dagster()
-        next_run(platform, {first, second})
-    platform.wait_for_everything()

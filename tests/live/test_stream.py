@@ -2,18 +2,17 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from itertools import pairwise
 from typing import Any, LiteralString
 
 import dagster as dg
 import pytest
 
-from assets_src.scoring import LANE_TAG, RECONCILIATION, score_applications
+from assets_src.scoring import LANE_TAG, RECONCILIATION
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.settings import DEFAULT_POLICY
-from tests.platform.running import PATIENCE_SECONDS, Platform
+from tests.platform.running import PATIENCE_SECONDS, Platform, RunTimes
 from tests.platform.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(1200)
@@ -70,8 +69,6 @@ def test_events_become_rows_and_materializations(platform: Platform) -> None:
     check_metadata(platform, runs)
     scored = platform.materializations("scored_applications", runs)
     assert checks_passed(platform, runs) == [True] * len(scored)
-    with stopped_sensor(platform):
-        launch_by_hand(platform)
 
 
 def check_metadata(platform: Platform, runs: Collection[str]) -> None:
@@ -121,80 +118,20 @@ def check_metadata(platform: Platform, runs: Collection[str]) -> None:
     assert reasons == {row["reason"]: row["n"] for row in counted}
 
 
-@contextmanager
-def stopped_sensor(platform: Platform) -> Iterator[None]:
-    """The sensor, switched off as in Dagster's UI."""
-    state = platform.graphql(
-        "query ($s: SensorSelector!) { sensorOrError(sensorSelector: $s) { ... on Sensor {"
-        " sensorState { id } } } }",
-        s=platform.sensor,
-    )
-    platform.graphql(
-        "mutation ($id: String!) { stopSensor(id: $id) { __typename } }",
-        id=state["sensorOrError"]["sensorState"]["id"],
-    )
+def test_sessions_hand_over_without_a_gap(live: Platform) -> None:
+    def times() -> list[RunTimes]:
+        return [run for run_id, run in live.run_times().items() if run_id not in live.before_life]
 
-    def quiet() -> bool:
-        """No tick is under way, and of those that were due none came."""
-        ticks = platform.ticks()
-        under_way = any(tick["status"] == "STARTED" for tick in ticks)
-        return not under_way and time.time() - ticks[0]["timestamp"] > QUIET_SECONDS
-
-    wait_until(quiet, PATIENCE_SECONDS, "the sensor is quiet", every=0.5)
-    try:
-        yield
-    finally:
-        platform.graphql(
-            "mutation ($s: SensorSelector!) { startSensor(sensorSelector: $s) { __typename } }",
-            s=platform.sensor,
-        )
-
-
-def launch_by_hand(platform: Platform) -> None:
-    """The job, from the Launchpad: with bounds it processes those offsets, without all of them."""
-    committed = platform.committed()
-    platform.send(200)
-
-    def succeeds(**config: object) -> bool:
-        run_config = {"ops": {"score_stream": {"config": config}}} if config else {}
-        run_id = platform.client().submit_job_execution(
-            score_applications.name, run_config=run_config
-        )
-        platform.wait_until_idle()
-        run = platform.instance.get_run_by_id(run_id)
-        return run is not None and run.status is dg.DagsterRunStatus.SUCCESS
-
-    (partition,) = platform.query(
-        "SELECT next_offset AS next FROM stream_offsets WHERE partition = 3"
-    )
-    first = partition["next"]
-    bounds = [{"partition": 3, "first_offset": first, "until_offset": first + 10}]
-    assert succeeds(bounds=bounds)
-    assert platform.committed() == committed + 10
-    assert succeeds()
-    platform.check_exactly_once()
-
-
-def test_sessions_hand_over_without_a_gap(platform: Platform) -> None:
-    before, most_unfinished = platform.runs(), 0
-
-    def three_runs() -> bool:
-        nonlocal most_unfinished
-        most_unfinished = max(most_unfinished, len(platform.unfinished()))
-        return len(platform.run_times().keys() - before.keys()) >= 3
-
-    with platform.streaming(rate=100):
-        wait_until(three_runs, 2 * PATIENCE_SECONDS, "two sessions are handed over", every=0.2)
-    assert most_unfinished == 2  # the run and its successor
-    platform.wait_for_everything()
-
-    times = [run for run_id, run in platform.run_times().items() if run_id not in before]
-    pauses = [after.first_commit - before.last_commit for before, after in pairwise(times)]
+    wait_until(lambda: len(times()) >= 4, PATIENCE_SECONDS, "three handovers", every=0.5)
+    live.rest()
+    live.wait_for_everything()
+    first, *successors = live.runs(live.before_life).values()
+    assert "new event" in first.tags["credit_risk/why"]
+    pauses = [after.first_commit - before.last_commit for before, after in pairwise(times())]
     print(
         f"pauses at handovers: {', '.join(f'{pause:.2f}' for pause in pauses)} s;"
-        f" slowness {platform.slowness():.1f}"
+        f" slowness {live.slowness():.1f}"
     )
     # Requesting and starting a run takes five seconds at least; a successor that waits, none.
-    assert max(pauses) < 2 * platform.slowness()
-    successors = [run.tags["credit_risk/why"] for run in list(platform.runs(before).values())[1:]]
-    assert all(why.startswith("successor of run") for why in successors)
+    assert max(pauses) < 2 * live.slowness()
+    assert all(run.tags["credit_risk/why"].startswith("successor of run") for run in successors)

@@ -111,6 +111,7 @@ class Platform:
     Attributes:
         environment: the variables of a client: another process, or `monkeypatch.setenv`.
         sent: loans that were sent, whose ids are the numbers below.
+        before_life: the drain runs that were there when `live` began.
     """
 
     hook: Webhook
@@ -133,6 +134,7 @@ class Platform:
         self.query = self.pipeline.query
         self.log = stack.logs / "dagster.log"
         self.sent = 0
+        self.before_life: Collection[str] = ()
         self._sending: Future[Produced] | None = None
         self._exit = ExitStack()
         self._life = ExitStack()
@@ -177,6 +179,7 @@ class Platform:
         """Let a stream flow until `rest`, and everything that is shown have something to show."""
         if self._living:
             return
+        self.before_life = self.runs()
         with ExitStack() as started:
             started.enter_context(self.streaming(RATE))
             started.enter_context(self._malformed())
