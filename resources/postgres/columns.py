@@ -5,6 +5,7 @@ reads them as they are: a million rows of ten columns take about a second.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, LiteralString
 
 import numpy as np
@@ -72,13 +73,18 @@ def copy_batch(
 ) -> None:
     """COPY a record batch; its column names are the table's."""
     encoder = pgpq.ArrowToPostgresBinaryEncoder(batch.schema)
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(
-        sql.Identifier(table), sql.SQL(", ").join(map(sql.Identifier, batch.schema.names))
-    )
+    statement = _copy_into(table, tuple(batch.schema.names))
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         copy.write(encoder.write_header())
         copy.write(encoder.write_batch(batch))
         copy.write(encoder.finish())
+
+
+@cache
+def _copy_into(table: LiteralString, columns: tuple[str, ...]) -> bytes:
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)")
+    return statement.format(sql.Identifier(table), names).as_bytes()
 
 
 def constant(value: int, length: int, kind: pa.DataType) -> pa.Array:

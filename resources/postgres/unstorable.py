@@ -6,6 +6,7 @@ and not the lane that stops.
 """
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -19,6 +20,8 @@ from resources.postgres.columns import copy_batch
 
 _log = logging.getLogger(__name__)
 _LOGGED = 10
+# Of "COPY scored_applications, line 7, column dti", in whichever language.
+_LINE = re.compile(r"^COPY [^,]+, [^\d,]*(\d+)", re.MULTILINE)
 
 # What a row can be at fault for: by Postgres (class 22, class 23, 54000, a trigger's RAISE), or
 # before it is sent.
@@ -53,7 +56,10 @@ def refused_rows(
     rows: Callable[[slice], pa.RecordBatch],
 ) -> dict[int, Refusal]:
     """Which of the rows the table refuses, by position; those beside it, it takes in one
-    transaction. Found by bisection; nothing is written.
+    transaction. Nothing is written.
+
+    Postgres names the row that it stumbles over, so each costs one statement, or two where those
+    before it are many.
 
     Args:
         rows: makes some of the `count` rows.
@@ -62,24 +68,45 @@ def refused_rows(
         BatchRefused: the table refuses for a reason that is no row's.
     """
     found: dict[int, Refusal] = {}
-
-    def attempt(first: int, end: int) -> None:
-        try:
-            with connection.transaction():  # a savepoint: the rows before stay
-                copy_batch(connection, table, rows(slice(first, end)))
-        except REFUSALS as error:
-            refusal = refusal_of(error)
-            if end - first == 1:
-                found[first] = refusal
-                return
-            middle = (first + end) // 2
-            attempt(first, middle)
-            attempt(middle, end)
-
-    if count:
-        with connection.transaction(force_rollback=True):
-            attempt(0, count)
+    at, size = 0, count
+    part = _parts(rows, count)
+    with connection.transaction(force_rollback=True):
+        connection.execute("SAVEPOINT taken")
+        while at < count:
+            size = min(size, count - at)
+            try:
+                copy_batch(connection, table, part(at, size))
+            except REFUSALS as error:
+                refusal = refusal_of(error)
+                connection.execute("ROLLBACK TO SAVEPOINT taken")
+                if before := _taken_before(error, size):
+                    size = before
+                    continue
+                found[at] = refusal
+                at, size = at + 1, max(size // 2, 1)
+            else:
+                connection.execute("RELEASE SAVEPOINT taken; SAVEPOINT taken")
+                at, size = at + size, 2 * size
     return found
+
+
+def _parts(
+    rows: Callable[[slice], pa.RecordBatch], count: int
+) -> Callable[[int, int], pa.RecordBatch]:
+    """What gives so many rows from a position on; all of them are made once, where they can be."""
+    try:
+        whole = rows(slice(0, count))
+    except REFUSALS:
+        return lambda at, size: rows(slice(at, at + size))
+    return whole.slice
+
+
+def _taken_before(error: Exception, size: int) -> int:
+    """How many of the rows of a COPY were taken before the one that was refused; half of them,
+    where nobody says."""
+    context = error.diag.context if isinstance(error, psycopg.Error) else None
+    line = _LINE.search(context or "")
+    return min(int(line[1]), size) - 1 if line else size // 2
 
 
 def refusal_of(error: Exception) -> Refusal:

@@ -18,6 +18,7 @@ from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from resources.kafka.reader import Fetch, OffsetRange
+from resources.postgres import ledger, unstorable
 from resources.postgres.ledger import Ledger, StageSeconds
 from resources.postgres.policies import register_policy
 from resources.postgres.rejected import RejectedEvents
@@ -118,6 +119,32 @@ def test_every_record_of_a_batch_may_be_refused(pipeline: Pipeline) -> None:
     pipeline.send([good_event(i) for i in range(30)])
     report = pipeline.drain()
     assert (report.scored, report.reasons) == (0, {"unstorable:constraint": 30})
+    assert pipeline.unreconciled() == 0
+
+
+@pytest.mark.parametrize("every", [1, 2, 50])
+def test_a_refused_record_costs_a_statement_or_two(
+    pipeline: Pipeline, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Postgres names the row, so nobody looks for it; and rows are made once for all."""
+    refuse(pipeline, CHECK.format("scored_applications", "divides", f"loan_id::int % {every} <> 0"))
+    copied: list[int] = []
+    copy, make = unstorable.copy_batch, ledger.scored_rows
+
+    def copy_and_count(connection: Any, table: Any, rows: Any) -> None:
+        copied.append(len(rows))
+        copy(connection, table, rows)
+
+    made: list[Any] = []
+    monkeypatch.setattr(unstorable, "copy_batch", copy_and_count)
+    monkeypatch.setattr(ledger, "scored_rows", lambda *of: made.append(of) or make(*of))
+    pipeline.send([good_event(i) for i in range(500)])
+    report = pipeline.drain()
+    assert report.reasons == {"unstorable:constraint": 500 // every}
+    assert report.scored == 500 - 500 // every
+    assert len(copied) <= 4 * 500 // every + 20
+    assert sum(copied) <= 6 * 500
+    assert len(made) <= 3  # for the batch, to look, and for what is left
     assert pipeline.unreconciled() == 0
 
 
@@ -313,19 +340,19 @@ def test_nothing_that_an_event_can_hold_stops_a_lane(
     """Decoded, scored and committed into a real Postgres: each offset ends in one place, and, as
     the tables are made, none of them is unstorable."""
     connection, source, policy, policy_id = opened
-    ledger = Ledger(connection)
+    books = Ledger(connection)
     events: list[bytes | None] = [
         json.dumps(json.loads(good_event(i)) | change).encode() for i, change in enumerate(changes)
     ]
     values = [good_event(99), *events, *raw, good_event(100)]
-    first = ledger.start_partitions(source.source_id, {0: 0})[0]
+    first = books.start_partitions(source.source_id, {0: 0})[0]
     fetch = fetch_of(values, first, (keys * 2)[: len(values)])
     assessment = assess(decode(fetch.values, fetch.keys), policy)
-    committed = ledger.commit(
+    committed = books.commit(
         *(source.source_id, policy_id, "run", 0, fetch, assessment, StageSeconds(0, 0, 0, None))
     )
     stored = committed.assessment
     assert len(stored.scored_at) + len(stored.rejected_at) == len(values)
     assert not {REASONS[code] for code in stored.reasons} & {*UNSTORABLE}
-    (progress,) = ledger.progress(source.source_id)
+    (progress,) = books.progress(source.source_id)
     assert progress.next_offset == first + len(values)
