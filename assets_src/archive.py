@@ -24,7 +24,7 @@ from resources.lake import Lake
 from resources.postgres.connection import Warehouse
 from resources.postgres.sources import Sources
 
-_CRON = ArchiveSettings().cron
+_CRON = ArchiveSettings.at_load().cron
 
 ARCHIVE = dg.AssetKey("raw_event_archive")
 ARCHIVE_COMPLETE = dg.AssetCheckSpec(

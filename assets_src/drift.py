@@ -24,13 +24,12 @@ from credit_risk_dagster.pipelines.drift import (
     freeze_baseline,
     report_drift,
 )
-from credit_risk_dagster.pipelines.loan_files import csv_loans
 from credit_risk_dagster.settings import DriftSettings, Settings
 from resources.lake import Lake
 from resources.postgres.baselines import StoredBaseline
 from resources.postgres.connection import Warehouse
 
-_CRON = DriftSettings().cron
+_CRON = DriftSettings.at_load().cron
 
 BASELINE = dg.AssetKey("drift_baseline")
 REPORT = dg.AssetKey("drift_report")
@@ -84,6 +83,9 @@ class BaselineConfig(dg.Config):
         default=None, ge=100, le=100_000, description="first applications of the stream"
     )
     csv: str = Field(default="", description="a LendingClub CSV on the run's machine instead")
+    skip_bad: bool = Field(
+        default=False, description="leave out the CSV's damaged rows, and count them"
+    )
     name: str = Field(default="", max_length=100, description="for people")
     activate: bool = Field(default=True, description="compare with it from now on")
 
@@ -104,14 +106,14 @@ def drift_baseline(
     warehouse: dg.ResourceParam[Warehouse],
 ) -> dg.MaterializeResult:
     """Freeze a baseline."""
+    csv = Path(config.csv) if config.csv else None
     with one_line_failures():
         stored, new = freeze_baseline(
             warehouse,
-            settings.drift,
+            settings.drift.with_csv(csv, skip_bad=config.skip_bad),
             settings.kafka.topic,
             settings.policy,
-            rows=config.rows,
-            csv=csv_loans(Path(config.csv)) if config.csv else None,
+            rows=None if csv else config.rows,
             name=config.name or None,
             activate=config.activate,
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from credit_risk_dagster.domain.model.sample import Sample
     from credit_risk_dagster.pipelines.modelling import Modelling, Stored
 
-_DEFAULTS = ModelSettings()
+_DEFAULTS = ModelSettings.at_load()
 
 ENOUGH_OUTCOMES = dg.AssetCheckSpec(
     "enough_outcomes",
@@ -69,6 +69,10 @@ class ModelConfig(dg.Config):
         description=f"{' or '.join(PURPOSES)}: a model for decisions may not know the lender's own "
         "rate or grade",
         pattern=f"^({'|'.join(PURPOSES)})$",
+    )
+    skip_bad: bool = Field(
+        default=_DEFAULTS.skip_bad,
+        description="leave out the damaged rows of the sample's CSV, and count them",
     )
     seed: int = Field(default=_DEFAULTS.seed, ge=0, lt=2**31, description="of folds and draws")
 
@@ -133,10 +137,10 @@ def model_loans(
         purpose = cast(Purpose, config.purpose)
         features = select_features(config.features, purpose)
         policy, outcome = settings.policy, load_outcome(config.outcome)
+        max_rows = settings.model.max_rows
+        source = modelling.sample_source(config.sample, skip_bad=config.skip_bad)
         try:
-            sample = modelling.load_sample(
-                config.sample, outcome, policy, warehouse, settings.model.max_rows
-            )
+            sample = modelling.load_sample(source, outcome, policy, warehouse, max_rows)
         except SampleTooSmall as error:
             yield _warning(ENOUGH_OUTCOMES, str(error))
             yield check_result(NO_LEAKAGE, True, "not looked at: there are too few outcomes")
@@ -144,7 +148,10 @@ def model_loans(
             return
         said = f"{sample.bads:,} bad of {len(sample):,} loans by {sample.outcome}"
         yield check_result(ENOUGH_OUTCOMES, True, said)
-        yield dg.MaterializeResult(asset_key="training_sample", metadata=_sample_metadata(sample))
+        damaged = {} if isinstance(source, str) else {"damaged rows left out": source.damaged}
+        yield dg.MaterializeResult(
+            asset_key="training_sample", metadata=_sample_metadata(sample) | damaged
+        )
         try:
             aucs = modelling.check_features(sample, features)
         except modelling.LeakingFeature as error:

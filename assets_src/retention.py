@@ -28,11 +28,11 @@ def drop_periods(
     warehouse: dg.ResourceParam[Warehouse],
 ) -> None:
     """Do nothing unless CREDIT_RISK_RETENTION_DAYS is set."""
-    days = settings.retention.days
-    if days is None:
-        context.log.info("CREDIT_RISK_RETENTION_DAYS is not set: every row stays")
-        return
     with one_line_failures():
+        days = settings.retention.days
+        if days is None:
+            context.log.info("CREDIT_RISK_RETENTION_DAYS is not set: every row stays")
+            return
         report = drop_old_periods(warehouse, days, log=context.log)
     context.add_output_metadata(
         {
@@ -50,12 +50,13 @@ def delete_reviews(
     warehouse: dg.ResourceParam[Warehouse],
 ) -> int:
     """Delete reviews with their notes; returns how many."""
-    days = settings.retention.review_days
-    if days is None:
-        context.log.info("CREDIT_RISK_RETENTION_REVIEW_DAYS is not set: every review stays")
-        return 0
-    with one_line_failures(), warehouse.session("retention") as connection:
-        deleted = RetentionLedger(connection).delete_reviews(days)
+    with one_line_failures():
+        days = settings.retention.review_days
+        if days is None:
+            context.log.info("CREDIT_RISK_RETENTION_REVIEW_DAYS is not set: every review stays")
+            return 0
+        with warehouse.session("retention") as connection:
+            deleted = RetentionLedger(connection).delete_reviews(days)
     context.log.info("deleted %d reviews that were older than %d days", deleted, days)
     context.add_output_metadata({"reviews deleted": deleted, "kept for (days)": days})
     return deleted
@@ -65,7 +66,8 @@ def delete_reviews(
 def prune_runs(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> int:
     """Delete runs with their events, as Dagster's UI does, and observations that belong to none;
     returns how many runs."""
-    days = settings.retention.run_days
+    with one_line_failures():
+        days = settings.retention.run_days
     if days == 0:
         context.log.info("CREDIT_RISK_RETENTION_RUN_DAYS is 0: every run stays")
         return 0

@@ -31,8 +31,8 @@ def backlog_is_scored(
     warehouse: dg.ResourceParam[Warehouse],
 ) -> dg.AssetCheckResult:
     """Fail when events wait and nothing was scored for too long."""
-    limit = settings.stream.silent_minutes
     try:
+        limit = settings.stream.silent_minutes
         found = measure_backlog(broker, warehouse)
     except PlatformError as error:
         return dg.AssetCheckResult(passed=False, description=str(error))
@@ -111,7 +111,7 @@ check_stream = dg.define_asset_job(
 check_stream_schedule = dg.ScheduleDefinition(
     name="check_stream_schedule",
     job=check_stream,
-    cron_schedule=StreamSettings().cron,
+    cron_schedule=StreamSettings.at_load().cron,
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Checks the stream (CREDIT_RISK_STREAM_CRON).",
 )

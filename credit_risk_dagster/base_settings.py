@@ -2,8 +2,11 @@
 
 import os
 import re
+import ssl
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Self, cast
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -47,6 +50,15 @@ class GroupOfSettings(BaseSettings):
         except ValidationError as error:
             lines = [self._told(problem) for problem in error.errors()]
             raise SettingInvalid("\n".join(lines)) from None  # its own text may have a secret
+
+    @classmethod
+    def at_load(cls) -> Self:
+        """For what code is loaded with: the defaults where the environment is wrong, so that it
+        loads, and what runs says which setting it is."""
+        try:
+            return cls()
+        except SettingInvalid:
+            return cast(Self, cls.model_construct())
 
     @field_validator("*", mode="before")
     @classmethod
@@ -96,6 +108,17 @@ def clipped(value: str) -> str:
     return repr(value if len(value) <= _SHOWN else f"{value[:_SHOWN]}...")
 
 
+def wrong(groups: Iterable[type[GroupOfSettings]]) -> list[str]:
+    """What is wrong with the groups, a line each."""
+    lines = []
+    for group in groups:
+        try:
+            group()
+        except SettingInvalid as error:
+            lines += str(error).splitlines()
+    return lines
+
+
 def misspelt(groups: tuple[type[GroupOfSettings], ...]) -> list[str]:
     """What to say of variables that are none of the groups', and nearly one of them."""
     known = {group.variable(name) for group in groups for name in group.model_fields}
@@ -107,6 +130,39 @@ def misspelt(groups: tuple[type[GroupOfSettings], ...]) -> list[str]:
             for near in get_close_matches(name.removeprefix(prefix), rest, 1, 0.8):
                 lines.append(f"{name} is no setting, {prefix}{near} is one: correct its name")
     return lines
+
+
+def check_certificates(
+    variables: str, cafile: Path | None, certfile: Path | None, keyfile: Path | None
+) -> None:
+    """See that TLS can be spoken with these files (PEM), or with those of the system.
+
+    Args:
+        variables: the beginning that the variables of the three have in common.
+
+    Raises:
+        ValueError: it cannot; the message names the variable.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if cafile:
+            context.load_verify_locations(cafile)
+    except OSError as error:
+        raise ValueError(
+            f"{variables}CAFILE: {cafile} has no certificate of an authority in PEM ({error})"
+        ) from error
+    if keyfile and not certfile:
+        raise ValueError(
+            f"{variables}KEYFILE is set, and {variables}CERTFILE, whose key it is, not"
+        )
+    try:
+        if certfile:
+            context.load_cert_chain(certfile, keyfile, password=str)  # none: do not ask for one
+    except OSError as error:
+        raise ValueError(
+            f"{variables}CERTFILE: {certfile} and its key ({keyfile or 'in the same file'}) are no "
+            f"pair in PEM, without a password ({error})"
+        ) from error
 
 
 # --- kinds of values ----------------------------------------------------------------------------

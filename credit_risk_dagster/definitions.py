@@ -17,8 +17,8 @@ from assets_src import (
     stream_checks,
 )
 from credit_risk_dagster import logs
-from credit_risk_dagster.base_settings import misspelt
-from credit_risk_dagster.settings import GROUPS
+from credit_risk_dagster.base_settings import misspelt, wrong
+from credit_risk_dagster.settings import GROUPS, ApiSettings, DashboardSettings
 from resources.configurable import resources
 from sensors import alerts, observation, offsets, population
 
@@ -26,6 +26,9 @@ from sensors import alerts, observation, offsets, population
 logs.configure(in_dagster=True)
 for line in misspelt(GROUPS):
     logging.getLogger(__name__).warning(line)
+# The code loads all the same: the runs and ticks that need a wrong one fail with its line.
+for line in wrong(group for group in GROUPS if group not in (ApiSettings, DashboardSettings)):
+    logging.getLogger(__name__).error(line)
 
 _SUBJECTS = (
     *(scoring, stream_checks, archive, rebuild, redrive, retention, forget, drift, model, segments),

@@ -26,7 +26,7 @@ def configure(settings: LogSettings | None = None, *, in_dagster: bool = False) 
         settings: level and format; read from the environment by default.
         in_dagster: leave other loggers alone, which Dagster has set up in its own processes.
     """
-    settings = settings or LogSettings()
+    settings = settings or (LogSettings.at_load() if in_dagster else LogSettings())
     handler = _Handler(sys.stderr)
     handler.setFormatter(_formatter(settings))
     for name in PACKAGES:

@@ -18,6 +18,7 @@ from credit_risk_dagster.base_settings import (
     GroupOfSettings,
     SecretUrl,
     Url,
+    check_certificates,
     clipped,
 )
 from credit_risk_dagster.domain.features import CLASSIC_FEATURES, Purpose
@@ -70,7 +71,7 @@ class KafkaSettings(GroupOfSettings):
         return value
 
     @model_validator(mode="after")
-    def _sasl_is_complete(self) -> "KafkaSettings":
+    def _client_may_sign_in(self) -> "KafkaSettings":
         if self.security_protocol.startswith("SASL") and not (
             self.sasl_mechanism and self.sasl_username and self.sasl_password
         ):
@@ -78,6 +79,8 @@ class KafkaSettings(GroupOfSettings):
                 f"KAFKA_SECURITY_PROTOCOL={self.security_protocol} needs KAFKA_SASL_MECHANISM, "
                 "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD"
             )
+        if self.security_protocol.endswith("SSL"):
+            check_certificates("KAFKA_SSL_", self.ssl_cafile, self.ssl_certfile, self.ssl_keyfile)
         return self
 
     def client_options(self) -> dict[str, Any]:
@@ -97,9 +100,9 @@ class KafkaSettings(GroupOfSettings):
             }
         if self.security_protocol.endswith("SSL"):
             options |= {
-                "ssl_cafile": _text(self.ssl_cafile),
-                "ssl_certfile": _text(self.ssl_certfile),
-                "ssl_keyfile": _text(self.ssl_keyfile),
+                "ssl_cafile": self.ssl_cafile and str(self.ssl_cafile),
+                "ssl_certfile": self.ssl_certfile and str(self.ssl_certfile),
+                "ssl_keyfile": self.ssl_keyfile and str(self.ssl_keyfile),
                 "ssl_check_hostname": self.ssl_check_hostname,
             }
         return options
@@ -228,6 +231,14 @@ class DriftSettings(GroupOfSettings):
     baseline_csv: Path | None = Field(
         None, description="LendingClub CSV whose loans make the baseline instead"
     )
+    baseline_skip_bad: bool = Field(
+        False, description="leave out the damaged rows of that CSV, and count them"
+    )
+
+    def with_csv(self, csv: Path | None, *, skip_bad: bool) -> "DriftSettings":
+        """The same with a baseline of that CSV, if one is given, and without its damaged rows."""
+        given = {"baseline_csv": csv, "baseline_skip_bad": skip_bad}
+        return self.model_copy(update={name: value for name, value in given.items() if value})
 
     @model_validator(mode="after")
     def _thresholds_ascend(self) -> "DriftSettings":
@@ -256,6 +267,9 @@ class ModelSettings(GroupOfSettings):
     )
     purpose: Purpose = Field(
         "benchmark", description="benchmark, or decision: without the lender's own rate and grade"
+    )
+    skip_bad: bool = Field(
+        False, description="leave out the damaged rows of a sample's CSV, and count them"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of folds and draws")
     max_rows: int = Field(1_000_000, ge=1_000, description="most rows of a sample, the newest")
@@ -482,7 +496,3 @@ def is_loopback(host: str) -> bool:
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

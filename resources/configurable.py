@@ -6,13 +6,26 @@ process that uses them, and never appear in Dagster's run config or UI.
 """
 
 from collections.abc import Callable
+from typing import Any, NoReturn
 
 import dagster as dg
 
+from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import Settings
 from resources.kafka.broker import Broker
 from resources.lake import Lake
 from resources.postgres.connection import Warehouse
+
+
+class _Unusable:
+    """A client whose settings are wrong. Who uses it is told, in the one line: of a resource that
+    cannot be made, Dagster tells a traceback."""
+
+    def __init__(self, error: PlatformError) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(name) if name.startswith("__") else self._error
 
 
 def resources(settings: Callable[[], Settings] = Settings) -> dict[str, dg.ResourceDefinition]:
@@ -23,7 +36,13 @@ def resources(settings: Callable[[], Settings] = Settings) -> dict[str, dg.Resou
     """
 
     def made(make: Callable[[Settings], object], description: str) -> dg.ResourceDefinition:
-        return dg.ResourceDefinition(lambda _: make(settings()), description=description)
+        def made_or_told(_: object) -> Any:
+            try:
+                return make(settings())
+            except PlatformError as error:
+                return _Unusable(error)
+
+        return dg.ResourceDefinition(made_or_told, description=description)
 
     return {
         "settings": made(lambda it: it, "Configuration and credit policy: docs/configuration.md."),

@@ -3,13 +3,15 @@ told to a webhook, when one is configured. What it does not take is told later, 
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import wraps
 from typing import Any
 
 import dagster as dg
 import msgspec
 
+from credit_risk_dagster.base_settings import SettingInvalid
 from credit_risk_dagster.settings import Settings
 from resources.dagster_internals import (
     CheckStatus,
@@ -25,6 +27,24 @@ LOOK_BACK_SECONDS = 600.0
 RUNS_A_TICK = 5
 _NOBODY = "CREDIT_RISK_ALERT_WEBHOOK_URL is not set, so nobody is told"
 
+_Tick = Callable[[dg.SensorEvaluationContext, Settings], dg.SensorResult | dg.SkipReason]
+
+
+def _when_set(tick: _Tick) -> _Tick:
+    """The tick, or what is wrong with the settings of alerts."""
+
+    @wraps(tick)
+    def evaluate(
+        context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
+    ) -> dg.SensorResult | dg.SkipReason:
+        try:
+            _ = settings.alert
+        except SettingInvalid as error:
+            return dg.SkipReason(str(error))
+        return tick(context, settings)
+
+    return evaluate
+
 
 @dg.sensor(
     name="run_failures",
@@ -33,6 +53,7 @@ _NOBODY = "CREDIT_RISK_ALERT_WEBHOOK_URL is not set, so nobody is told"
     description="Posts each failed run to CREDIT_RISK_ALERT_WEBHOOK_URL, in order. When the "
     "webhook does not take one, this tick fails and the next one tries again; nothing else waits.",
 )
+@_when_set
 def run_failures(
     context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
 ) -> dg.SensorResult:
@@ -90,6 +111,7 @@ def run_failure(
     description="Posts sensors and schedules that begin to fail to CREDIT_RISK_ALERT_WEBHOOK_URL; "
     "also `run_failures`, when the webhook did not take an alert.",
 )
+@_when_set
 def failing_sensors(
     context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
 ) -> dg.SensorResult:
@@ -178,6 +200,7 @@ def tick_failure(name: str, ticks: list[InstigatorTick]) -> dict[str, Any]:
     description="Posts asset checks that begin or cease to fail to CREDIT_RISK_ALERT_WEBHOOK_URL, "
     "with what to do about it.",
 )
+@_when_set
 def check_outcomes(
     context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]
 ) -> dg.SensorResult:

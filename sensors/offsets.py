@@ -188,9 +188,10 @@ def loan_applications_offsets(
 ) -> dg.SensorResult | dg.SkipReason:
     """One tick: a run request for each lane that needs a run, or the reason why none does."""
     try:
+        drain = settings.drain
         with broker.watch() as watch, warehouse.session() as connection:
             stream = stream_state(watch, connection)
-            plans = _plan_lanes(context.instance, stream, connection, settings.drain)
+            plans = _plan_lanes(context.instance, stream, connection, drain)
     except TopicReplaced as error:
         return _report_replaced(context, error)
     except PlatformError as error:
@@ -200,10 +201,10 @@ def loan_applications_offsets(
             run_config={"ops": {"score_stream": {"config": {"lane": lane}}}},
             tags={
                 LANE_TAG: str(lane),
-                LANES_TAG: str(settings.drain.lanes),
+                LANES_TAG: str(drain.lanes),
                 "credit_risk/why": plan.why,
                 # Run monitoring ends a run that hangs; a healthy one is far below this.
-                "dagster/max_runtime": str(round(3 * settings.drain.session_seconds + 300)),
+                "dagster/max_runtime": str(round(3 * drain.session_seconds + 300)),
             },
         )
         for lane, plan in plans.items()

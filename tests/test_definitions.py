@@ -1,6 +1,8 @@
 """What Dagster knows of the platform."""
 
+import importlib
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -9,11 +11,24 @@ from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
+import pytest
 import yaml
 
+import credit_risk_dagster
 from assets_src.common import kept_fresh
+from credit_risk_dagster.base_settings import GroupOfSettings, wrong
 from credit_risk_dagster.definitions import defs
-from credit_risk_dagster.settings import PROJECT_ROOT
+from credit_risk_dagster.settings import (
+    GROUPS,
+    PROJECT_ROOT,
+    ApiSettings,
+    DashboardSettings,
+    Settings,
+)
+from resources.configurable import resources
+from sensors.alerts import check_outcomes, failing_sensors, run_failures
+from sensors.offsets import loan_applications_offsets
+from tests.cli.test_fuzz import FIELDS, VALUES
 
 SNAPSHOT = Path(__file__).with_name("asset_graph.json")
 HEAVY = ("sklearn", "evidently", "streamlit", "boto3", "dagster_aws", "alembic", "altair")
@@ -108,6 +123,122 @@ def test_dagster_dev_finds_the_workspace() -> None:
     project = tomllib.loads((PROJECT_ROOT / "dg.toml").read_text())["project"]
     assert project["code_location_target_module"] == location["python_module"]["module_name"]
     assert project["code_location_name"] == location["python_module"]["location_name"]
+
+
+# --- wrong settings -------------------------------------------------------------------------------
+
+
+def loaded(patch: pytest.MonkeyPatch) -> dg.Definitions:
+    """The code location as a process of Dagster loads it, which begins with none of it."""
+    for name in [*sys.modules]:
+        if name.split(".")[0] in ("assets_src", "sensors"):
+            patch.delitem(sys.modules, name)
+    patch.delitem(sys.modules, "credit_risk_dagster.definitions")
+    patch.setattr(credit_risk_dagster, "definitions", None)
+    found = importlib.import_module("credit_risk_dagster.definitions").defs
+    assert isinstance(found, dg.Definitions)
+    return found
+
+
+def a_wrong_value(group: type[GroupOfSettings], name: str) -> str | None:
+    """One that the group refuses; None where everything may be meant."""
+    with pytest.MonkeyPatch.context() as patch:
+        for value in filter(None, VALUES):
+            patch.setenv(group.variable(name), value)
+            if wrong([group]):
+                return value
+    return None
+
+
+def test_wrong_settings_stop_no_loading(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With every setting wrong that can be: what runs says it, and the log, a line each."""
+    values = {group.variable(name): a_wrong_value(group, name) for group, name in FIELDS}
+    refused = {variable: value for variable, value in values.items() if value}
+    assert len(refused) > 40
+    for variable, value in refused.items():
+        monkeypatch.setenv(variable, value)
+    with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
+        found = loaded(patch)
+    for kind in ("jobs", "sensors", "schedules"):
+        assert [it.name for it in getattr(found, kind)] == [it.name for it in getattr(defs, kind)]
+    told = [r.getMessage() for r in caplog.records if r.name == "credit_risk_dagster.definitions"]
+    others = {g.variable(n) for g, n in FIELDS if g in (ApiSettings, DashboardSettings)}
+    unsaid = {*refused} - others - {line.split(":")[0] for line in told}
+    assert unsaid == {"S3_KMS_KEY_ID"}  # which needs one that is wrong itself
+    assert not any("\n" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("variable", "job"),
+    [
+        ("CREDIT_RISK_SCHEMA", "prepare_partitions"),
+        ("CREDIT_RISK_SCHEMA", "roll_up_segments"),
+        ("KAFKA_TOPIC", "archive_raw_events"),
+        ("CREDIT_RISK_ARCHIVE_CRON", "archive_raw_events"),
+        ("CREDIT_RISK_DRIFT_CRON", "report_drift"),
+        ("CREDIT_RISK_MODEL_SEED", "benchmark_models"),
+        ("CREDIT_RISK_RETENTION_DAYS", "apply_retention"),
+        ("CREDIT_RISK_LANES", "score_applications"),
+        ("S3_SERVER_SIDE_ENCRYPTION", "rebuild_from_archive"),
+    ],
+)
+def test_a_run_says_which_setting_is_wrong(
+    variable: str, job: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads the run's page; of a resource, Dagster would tell a traceback."""
+    monkeypatch.setenv(variable, "not that!")
+    result = defs.resolve_job_def(job).execute_in_process(
+        instance=instance,
+        partition_key="2026-01-01" if job == "rebuild_from_archive" else None,
+        raise_on_error=False,
+    )
+    told = [
+        event.step_failure_data.user_failure_data.description
+        for event in result.all_events
+        if event.is_step_failure and event.step_failure_data.user_failure_data
+    ]
+    failed = [event for event in result.all_events if event.is_step_failure]
+    assert told == wrong(GROUPS) * len(failed) != []
+
+
+@pytest.mark.parametrize("variable", ["CREDIT_RISK_STREAM_CRON", "KAFKA_TOPIC"])
+def test_a_check_says_which_setting_is_wrong(
+    variable: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "not that!")
+    result = defs.resolve_job_def("check_stream").execute_in_process(instance=instance)
+    checks = result.get_asset_check_evaluations()
+    assert [(check.passed, check.description) for check in checks] == [
+        (False, line) for line in wrong(GROUPS) * 2
+    ]
+
+
+@pytest.mark.parametrize(
+    ("group", "sensor"),
+    [
+        *((group, loan_applications_offsets) for group in GROUPS[:1]),
+        *((group, loan_applications_offsets) for group in GROUPS if "Drain" in group.__name__),
+        *((g, s) for g in GROUPS[-2:-1] for s in (run_failures, failing_sensors, check_outcomes)),
+    ],
+)
+def test_a_tick_says_which_setting_is_wrong(
+    group: type[GroupOfSettings],
+    sensor: dg.SensorDefinition,
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = 0
+    for name in group.model_fields:
+        if value := a_wrong_value(group, name):
+            with monkeypatch.context() as patch:
+                patch.setenv(group.variable(name), value)
+                with dg.build_sensor_context(instance, resources=resources(Settings)) as context:
+                    tick = sensor.evaluate_tick(context)
+                assert [tick.skip_message] == wrong([group])
+                said += 1
+    assert said > 2
 
 
 if __name__ == "__main__":

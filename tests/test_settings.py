@@ -23,6 +23,7 @@ from credit_risk_dagster.settings import (
     StreamSettings,
     WarehouseSettings,
 )
+from tests.interop.certificates import Certificates
 
 EXAMPLE = PROJECT_ROOT / ".env.example"
 GROUPS = (
@@ -95,8 +96,7 @@ def test_sasl_without_a_password_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
 def test_security_settings_reach_the_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cafile = tmp_path / "ca.pem"
-    cafile.touch()
+    cafile = Certificates(tmp_path).ca
     for name, value in {
         "KAFKA_BOOTSTRAP_SERVERS": "one:9093,two:9093",
         "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
@@ -112,6 +112,26 @@ def test_security_settings_reach_the_client(
     assert options["sasl_plain_password"] == "secret"
     assert options["ssl_cafile"] == str(cafile)
     assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"cafile": "client_key"}, "KAFKA_SSL_CAFILE: .*client.key has no certificate of an auth"),
+        ({"certfile": "client"}, "KAFKA_SSL_CERTFILE: .*client.pem and its key .in the same file"),
+        ({"certfile": "client", "keyfile": "server"}, "server.pem. are no pair in PEM.*mismatch"),
+        ({"certfile": "client_key", "keyfile": "client_key"}, "KAFKA_SSL_CERTFILE: .* are no pair"),
+        ({"certfile": "client", "keyfile": "encrypted"}, "CERTFILE.*without a password"),
+        ({"keyfile": "client_key"}, "KAFKA_SSL_KEYFILE is set, and KAFKA_SSL_CERTFILE, whose key"),
+    ],
+)
+def test_certificates_that_cannot_be_used(files: dict[str, str], said: str, tmp_path: Path) -> None:
+    known = Certificates(tmp_path)
+    chosen = {f"ssl_{name}": getattr(known, of) for name, of in files.items()}
+    KafkaSettings(**chosen)  # without TLS nobody reads them
+    with pytest.raises(SettingInvalid, match=said) as refused:
+        KafkaSettings(**chosen, security_protocol="SSL")
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

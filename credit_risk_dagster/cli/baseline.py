@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from credit_risk_dagster.cli.console import out
-from credit_risk_dagster.cli.options import SkipBad, told
+from credit_risk_dagster.cli.options import SkipBad
 
 app = typer.Typer(help="The populations that drift is measured from.", no_args_is_help=True)
 
@@ -38,7 +38,6 @@ def freeze(
     """Freeze the first scored applications, or the loans of a CSV."""
     from credit_risk_dagster.domain.policy import load_policy
     from credit_risk_dagster.pipelines.drift import freeze_baseline
-    from credit_risk_dagster.pipelines.loan_files import csv_loans
     from credit_risk_dagster.settings import (
         DrainSettings,
         DriftSettings,
@@ -47,22 +46,19 @@ def freeze(
     )
     from resources.postgres.connection import Warehouse
 
-    loans = csv_loans(csv, skip_bad=skip_bad) if csv else None
     stored, new = freeze_baseline(
         Warehouse(WarehouseSettings()),
-        DriftSettings(),
+        DriftSettings().with_csv(csv, skip_bad=skip_bad),
         KafkaSettings().topic,
         load_policy(DrainSettings().policy_file),
-        rows=rows,
-        csv=loans,
+        rows=None if csv else rows,
         name=name,
         activate=activate,
     )
     out.print(
         f"baseline {stored.baseline_id}{'' if new else ', which has exactly these counts'}: "
         f"{stored.rows:,} applications, {stored.origin}"
-        + ("; reports compare with it from now on" if stored.active else "")
-        + told(loans),
+        + ("; reports compare with it from now on" if stored.active else ""),
         soft_wrap=True,
     )
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from credit_risk_dagster.domain.fairness import Segment
     from credit_risk_dagster.domain.intervals import Interval
     from credit_risk_dagster.domain.model.benchmark import Benchmark
-    from credit_risk_dagster.pipelines.loan_files import LoanFile
     from credit_risk_dagster.pipelines.modelling import Modelling
     from resources.postgres.connection import Warehouse
     from resources.postgres.models import StoredModel
@@ -237,9 +236,7 @@ def _model(
     settings = ModelSettings(**{name: value for name, value in given.items() if value is not None})
     chosen = select_features(settings.feature_names, settings.purpose)
     policy = load_policy(DrainSettings().policy_file)
-    source: str | LoanFile = settings.sample
-    if source not in (modelling.SCORED, modelling.BUILTIN):
-        source = modelling.sample_file(settings.sample, skip_bad=skip_bad)
+    source = modelling.sample_source(settings.sample, skip_bad=skip_bad or settings.skip_bad)
     loans = modelling.load_sample(
         source, load_outcome(settings.outcome), policy, _warehouse(), settings.max_rows
     )

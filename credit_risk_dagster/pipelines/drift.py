@@ -44,18 +44,16 @@ def freeze_baseline(
     policy: Policy,
     *,
     rows: int | None = None,
-    csv: LoanFile | None = None,
     name: str | None = None,
     activate: bool = True,
 ) -> tuple[StoredBaseline, bool]:
     """Freeze the first scored applications of the topic, or the loans of a CSV.
 
     Args:
+        settings: a LendingClub CSV, the whole of which is taken, or how many applications.
         topic: whose newest source is meant.
         policy: decides the loans of a CSV.
-        rows: so many applications of the stream.
-        csv: a LendingClub CSV, the whole of which is taken instead. Without either, the settings
-            say what to freeze.
+        rows: so many applications of the stream, whatever the settings say.
         name: for people; a default says where the rows came from.
         activate: compare with it from now on.
 
@@ -66,8 +64,9 @@ def freeze_baseline(
         TooFewApplications, NothingScored, WarehouseUnavailable, NotMigrated.
         LoansUnavailable: the CSV cannot be read.
     """
-    if rows is None:
-        csv = csv or (csv_loans(settings.baseline_csv) if settings.baseline_csv else None)
+    csv = None
+    if rows is None and settings.baseline_csv:
+        csv = csv_loans(settings.baseline_csv, skip_bad=settings.baseline_skip_bad)
     with warehouse.session("baseline") as connection:
         ledger = DriftLedger(connection)
         if csv:
@@ -112,7 +111,8 @@ def freeze_csv(csv: LoanFile, policy: Policy) -> Baseline:
         rejected += len(assessment.rejected_at)
     if not sum(map(len, parts)):
         raise TooFewApplications(f"{csv.name}: none of its loans can be scored")
-    return freeze(pa.concat_tables(parts), rejected=rejected, origin=f"the loans of {csv.name}")
+    origin = "; ".join(filter(None, (f"the loans of {csv.name}", csv.left_out())))
+    return freeze(pa.concat_tables(parts), rejected=rejected, origin=origin)
 
 
 def activate_baseline(warehouse: Warehouse, baseline_id: int) -> StoredBaseline:

@@ -180,7 +180,7 @@ class LoanFile:
             number, self._line = self._line, 0
             raise Unreadable(
                 f"line {number} {problem}, in {_shown(line)}: correct it, or leave out such rows "
-                "with --skip-bad"
+                "with --skip-bad (in Dagster: skip_bad)"
             )
         self.damaged += 1
         self.first_damaged = self.first_damaged or self._line

@@ -108,8 +108,7 @@ def load_sample(
     """The loans with an outcome.
 
     Args:
-        source: `SCORED`, the newest rows of scored_applications; `BUILTIN`, the 10,000 built-in
-            loans; or a LendingClub CSV, or the path of one.
+        source: see `sample_source`.
         outcome: what is bad and what is good.
         policy: cleans with its scoring; the sample does not depend on its thresholds.
         warehouse: for `SCORED`.
@@ -130,8 +129,22 @@ def load_sample(
 
     if source == BUILTIN:
         return make_sample(source, outcome, _cleaned(builtin_loans(), policy, max_rows))
-    file = sample_file(source) if isinstance(source, str) else source
-    return make_sample(file.name, outcome, _cleaned(file, policy, max_rows))
+    if isinstance(source, str):
+        source = sample_file(source)
+    return make_sample(source.name, outcome, _cleaned(source, policy, max_rows))
+
+
+def sample_source(name: str, *, skip_bad: bool) -> "str | LoanFile":
+    """Where a sample's loans are: `SCORED`, the newest rows of scored_applications; `BUILTIN`, the
+    10,000 built-in loans; or the LendingClub CSV of that path.
+
+    Args:
+        skip_bad: leave out its damaged rows.
+
+    Raises:
+        SampleUnavailable, LoansUnavailable: as `load_sample`.
+    """
+    return name if name in (SCORED, BUILTIN) else sample_file(name, skip_bad=skip_bad)
 
 
 def sample_file(source: str, *, skip_bad: bool = False) -> "LoanFile":

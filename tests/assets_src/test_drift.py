@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -20,6 +21,7 @@ from credit_risk_dagster.pipelines.drift import report_drift
 from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY, DriftSettings
 from resources.postgres.drift import DriftLedger
+from tests.assets_src.test_scoring import failure
 from tests.domain.drift.populations import window_of
 from tests.platform.pipeline import Pipeline, good_event
 
@@ -134,6 +136,30 @@ def test_reports_from_the_first_application_to_a_drift(
 
     again = run_job(instance, "report_drift")
     assert metadata(again, "drift_report")["report"].value == report["report_id"]
+
+
+@pytest.mark.parametrize("by", ["launch", "settings"])
+def test_damaged_rows_of_a_baselines_file(
+    by: str, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused in the file's line; left out and counted when that is asked for."""
+    header = "id,loan_amnt,annual_inc,dti,int_rate,earliest_cr_line,issue_d"
+    rows = [f"{i},5000,50000,{10 + i % 5},{5 + i % 7},Jan-2000,Jan-2018" for i in range(120)]
+    file = tmp_path / "loans.csv"
+    file.write_text("\n".join([header, *rows[:3], "3,5000", *rows[3:]]))
+    asked: dict[str, Any] = {"csv": str(file)} if by == "launch" else {}
+    monkeypatch.setenv("CREDIT_RISK_DRIFT_BASELINE_CSV", "" if by == "launch" else str(file))
+    refused = failure(run_job(instance, "freeze_baseline", asked))
+    assert refused.startswith(f"{file}: line 5 has 2 fields, the header has 7")
+    if by == "settings":
+        monkeypatch.setenv("CREDIT_RISK_DRIFT_BASELINE_SKIP_BAD", "true")
+    else:
+        asked["skip_bad"] = True
+    found = metadata(run_job(instance, "freeze_baseline", asked), "drift_baseline")
+    assert found["dagster/row_count"].value == 120
+    assert found["origin"].value == (
+        "the loans of loans.csv; 1 damaged row was left out, the first in line 5"
+    )
 
 
 def test_an_unread_window_is_asked_for_by_rows_or_hours(

@@ -1,5 +1,6 @@
 """The models in Dagster: the benchmark's job, activation, and what starts them."""
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -119,6 +120,29 @@ def test_a_leaking_feature_stops_everything(
     passed, description = checks(result)["no_leakage"]
     assert not passed
     assert "revol_util (1.000) separates good from bad" in description
+
+
+def test_damaged_rows_of_a_sample(
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    tmp_path: Path,
+) -> None:
+    """Refused in the file's line; left out and counted when that is asked for."""
+    header = "id,loan_amnt,annual_inc,dti,int_rate,earliest_cr_line,issue_d,loan_status"
+    rows = [
+        f"{number},5000,50000,{10 + number % 5},{5 + number % 7},Jan-2000,Jan-2018,"
+        + ("Charged Off" if number % 3 == 0 else "Fully Paid")
+        for number in range(90)
+    ]
+    file = tmp_path / "loans.csv"
+    file.write_text("\n".join([header, *rows[:3], "3,5000,50000", *rows[3:], "4,5000"]))
+    asked = {"sample": str(file), "features": ["dti", "grade"]}  # no grade: nothing is trained
+    assert f"{file}: line 5 has 3 fields, the header has 8" in failure(
+        run_job(instance, settings, **asked)
+    )
+    found = materialized(run_job(instance, settings, **asked, skip_bad=True))["training_sample"]
+    assert found["damaged rows left out"].value == 2
+    assert found["dagster/row_count"].value == 90
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ def test_a_setting_is_taken_or_named(
         try:
             group()
         except SettingInvalid as error:
+            group.at_load()  # as code is loaded with
             (line,) = str(error).splitlines()
             assert variable in line
             assert not secret or SECRET not in line

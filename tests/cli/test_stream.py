@@ -90,7 +90,7 @@ def test_produce_says_what_is_wrong_with_a_csv(
     assert ends(kafka_settings) == 0
     assert run("produce", "--csv", broken, "--rate", 0) == error(
         f"{broken}: line 5 has 3 fields, the header has 6, in '4,too,few': correct it, or leave "
-        "out such rows with --skip-bad (events sent before it: 3)"
+        "out such rows with --skip-bad (in Dagster: skip_bad) (events sent before it: 3)"
     )
     assert ends(kafka_settings) == 3  # what was before it is sent
 

@@ -310,7 +310,7 @@ def test_a_damaged_row(name: str, line: int, what: str, left: int) -> None:
     path = FILES / f"{name}.csv"
     message = refused(path)
     assert message.startswith(f"line {line} {what}")
-    assert message.endswith("correct it, or leave out such rows with --skip-bad")
+    assert message.endswith("or leave out such rows with --skip-bad (in Dagster: skip_bad)")
     loans = csv_loans(path, skip_bad=True)
     assert len(list(loans)) == left
     assert loans.left_out() == f"1 damaged row was left out, the first in line {line}"
@@ -445,7 +445,8 @@ def test_produce_tells_how_many_were_sent(kafka_settings: KafkaSettings, run: Ru
     path = FILES / "unclosed_quote.csv"
     assert one_line(run("produce", "--csv", path, "--rate", 0)) == (
         f"{path}: line 3 opens a quote that it does not close, in '9100009,2500, 60 months,...': "
-        "correct it, or leave out such rows with --skip-bad (events sent before it: 1)"
+        "correct it, or leave out such rows with --skip-bad (in Dagster: skip_bad) "
+        "(events sent before it: 1)"
     )
     assert sent(kafka_settings) == 1
     done = run("produce", "--csv", path, "--rate", 0, "--skip-bad")

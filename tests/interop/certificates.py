@@ -19,6 +19,8 @@ class Certificates:
         ca, other_ca: the authority that signed the server and the client, and another.
         server: the server's key and certificate in one file, as Kafka takes it.
         client, client_key: of a client, for mutual TLS.
+        other_client: of the same client, signed by the other authority.
+        encrypted: the client's key under a password.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,6 +38,13 @@ class Certificates:
         client = ec.generate_private_key(ec.SECP256R1())
         self.client.write_bytes(_pem(_certificate("client", client, ca, key)))
         self.client_key.write_bytes(_key(client))
+        self.other_client = folder / "other-client.pem"
+        stranger = _certificate(
+            "client", client, _certificate("other ca", other, None, other), other
+        )
+        self.encrypted = folder / "encrypted.key"
+        self.encrypted.write_bytes(_key(client, serialization.BestAvailableEncryption(b"hush")))
+        self.other_client.write_bytes(_pem(stranger))
 
 
 def _certificate(
@@ -65,9 +74,9 @@ def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _key(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
+def _key(
+    key: ec.EllipticCurvePrivateKey,
+    how: serialization.KeySerializationEncryption = serialization.NoEncryption(),  # noqa: B008
+) -> bytes:
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return key.private_bytes(pem, pkcs8, how)
