@@ -11,6 +11,8 @@ from resources.postgres.migrations import SCHEMA_VERSION, SCRIPTS
 from resources.postgres.readers import grant_readers_again
 from resources.postgres.roles import grant_roles
 
+_OLDEST = 14  # range_agg, multiranges
+
 _REFUSALS: dict[str | None, str] = {
     psycopg.errors.InsufficientPrivilege.sqlstate: "run it as the role that owns the tables",
     psycopg.errors.LockNotAvailable.sqlstate: "somebody used the tables for more than 10 s (a dump?"
@@ -72,14 +74,19 @@ def migrate(settings: WarehouseSettings, version: str = "head") -> str:
 def _check_database(connection: psycopg.Connection[Any], schema: str, location: str) -> None:
     """Refuse what would fail later, or on some texts only."""
     row = connection.execute(
-        "SELECT current_setting('server_encoding'), current_database(), current_user,"
+        "SELECT current_setting('server_version_num')::int, current_setting('server_version'),"
+        " current_setting('server_encoding'), current_database(), current_user,"
         " oid IS NOT NULL, has_database_privilege(current_database(), 'CREATE'),"
         " has_schema_privilege(oid, 'CREATE') AND has_schema_privilege(oid, 'USAGE')"
         " FROM to_regnamespace(%(schema)s) AS oid",  # a name that needs no quotes, see settings
         {"schema": schema},
     ).fetchone()
     assert row is not None  # noqa: S101
-    encoding, database, role, exists, may_create, may_use = row
+    number, version, encoding, database, role, exists, may_create, may_use = row
+    if number < 10_000 * _OLDEST:
+        raise MigrationRefused(
+            f"Postgres at {location} is version {version}, and this code needs {_OLDEST} or newer"
+        )
     if encoding != "UTF8":
         raise MigrationRefused(
             f"database {database} in Postgres at {location} has the encoding {encoding}, which "

@@ -127,7 +127,8 @@ class Kafka(Server):
                 for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
                 for user, password in USERS.items()
             ]
-            program = ["kafka.tools.StorageTool", "format", "-t", self.cluster_id]
+            # Of 64 ids one begins with a hyphen, which is an option where a value is expected.
+            program = ["kafka.tools.StorageTool", "format", f"--cluster-id={self.cluster_id}"]
             program += ["-c", str(self._properties), *(word for pair in scram for word in pair)]
             formatted = subprocess.run(
                 _java(self.folder, "128m", *program), capture_output=True, text=True

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,13 +13,17 @@ from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, R
 
 from credit_risk_dagster.api.metrics.stream import TopicWatch, stream_metrics
 from credit_risk_dagster.api.question import Question
+from credit_risk_dagster.base_settings import SettingInvalid
+from credit_risk_dagster.pipelines.loans import builtin_loans
+from credit_risk_dagster.pipelines.producer import produce
 from credit_risk_dagster.settings import KafkaSettings
 from infra.embedded.servers import HOST, free_port
 from resources.kafka.broker import Broker
 from resources.kafka.errors import BrokerRefused, BrokerUnavailable, TopicMissing
 from resources.kafka.topics import ensure_topic
+from tests.interop.conftest import COMMITTED, SENT, RecordProperty
 from tests.interop.kafka import USERS, Kafka
-from tests.platform.pipeline import good_event, send
+from tests.platform.pipeline import Pipeline, good_event, send
 
 ALICE = {
     "security_protocol": "SASL_PLAINTEXT",
@@ -75,6 +80,43 @@ def test_certificates(broker: Kafka) -> None:
         Broker(settings(broker, "SSL", **tls, ssl_cafile=known.ca, **mutual)).inspect()
 
 
+def test_a_client_certificate_that_nobody_takes(broker: Kafka, tmp_path: Path) -> None:
+    known = broker.certificates
+    tls = {"security_protocol": "SSL", "ssl_cafile": known.ca, "ssl_keyfile": known.client_key}
+    foreign = {**tls, "ssl_certfile": known.other_client}
+    refused(settings(broker, "SSL", **foreign), "take the client's certificate.*KAFKA_SSL_CERTFILE")
+    for wrong in (
+        {"ssl_certfile": known.client, "ssl_keyfile": known.server},  # of another certificate
+        {"ssl_certfile": known.client_key},
+        {"ssl_certfile": known.client, "ssl_keyfile": None},
+    ):
+        with pytest.raises(SettingInvalid, match=r"KAFKA_SSL_CERTFILE") as told:
+            Broker(settings(broker, "SSL", **{**tls, **wrong})).inspect()
+        assert "\n" not in str(told.value)
+
+
+def test_mutual_tls(broker: Kafka, pipeline: Pipeline, record_property: RecordProperty) -> None:
+    """Sent, scored and created by a client that is known by its certificate alone."""
+    known = broker.certificates
+    mutual = settings(
+        *(broker, "SSL"),
+        security_protocol="SSL",
+        ssl_cafile=known.ca,
+        ssl_certfile=known.client,
+        ssl_keyfile=known.client_key,
+    ).model_copy(update={"topic": pipeline.kafka.topic})
+    rights = (ACLOperation.DESCRIBE, ACLOperation.READ, ACLOperation.WRITE)
+    with granted(broker, mutual.topic, *rights, principal="User:CN=client"):
+        by_client = Pipeline(mutual, pipeline.warehouse)
+        by_client.send([good_event(i) for i in range(100)])
+        produced = produce(mutual, builtin_loans()[:50])
+        report = by_client.drain()
+    record_property(SENT, 100 + produced.acknowledged)
+    record_property(COMMITTED, report.scored + report.rejected)
+    assert report.scored + report.rejected == 150
+    assert by_client.unreconciled() == 0
+
+
 def refused(settings: KafkaSettings, said: str) -> None:
     started = time.monotonic()
     with pytest.raises(
@@ -118,11 +160,13 @@ def test_nobody_there(broker: Kafka) -> None:
 
 
 @contextmanager
-def granted(broker: Kafka, topic: str, *operations: ACLOperation) -> Iterator[None]:
-    """Rights of alice on a topic."""
+def granted(
+    broker: Kafka, topic: str, *operations: ACLOperation, principal: str = "User:alice"
+) -> Iterator[None]:
+    """Rights of alice, or of somebody else, on a topic."""
     acls = [
         ACL(
-            principal="User:alice",
+            principal=principal,
             host="*",
             operation=operation,
             permission_type=ACLPermissionType.ALLOW,

@@ -4,14 +4,19 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 
+import dagster as dg
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import TopicAlreadyExistsError
 
 from credit_risk_dagster.pipelines.drain import DrainReport
-from credit_risk_dagster.settings import KafkaSettings
+from credit_risk_dagster.settings import KafkaSettings, Settings
 from resources.kafka.errors import TopicMissing, TopicReplaced
+from resources.postgres.lost import LostEvents
+from resources.postgres.metrics import MetricsLedger
+from tests.assets_src import test_scoring as scoring
 from tests.conftest import create_topic
 from tests.interop.conftest import COMMITTED, SENT, RecordProperty
 from tests.interop.kafka import Kafka
@@ -103,30 +108,52 @@ def test_records_that_were_deleted_before_they_were_read_are_lost(
     assert pipeline.unreconciled() == 0
 
 
+BY_TIME = {"retention.ms": "1000", "segment.ms": "500"}
+BY_SIZE = {"retention.bytes": str(2**20), "segment.bytes": str(2**20)}
+
+
 @pytest.mark.long
+@pytest.mark.parametrize("limits", [BY_TIME, BY_SIZE], ids=["time", "size"])
 def test_retention_that_is_faster_than_scoring(
-    pipeline: Pipeline, record_property: RecordProperty
+    pipeline: Pipeline,
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    limits: dict[str, str],
+    record_property: RecordProperty,
 ) -> None:
-    settings = pipeline.kafka.model_copy(update={"topic": pipeline.kafka.topic + "_r"})
-    with admin(settings) as client:
-        configs = {"retention.ms": "1000", "segment.ms": "500"}
-        shape = {"num_partitions": 1, "replication_factor": 1, "configs": configs}
-        client.create_topics({settings.topic: shape}, wait_for_metadata=True)
-    short = Pipeline(settings, pipeline.warehouse)
+    """Whole segments go. What was in them is lost, said to be, and acknowledged by name."""
+    kafka = pipeline.kafka.model_copy(update={"topic": pipeline.kafka.topic + "_r"})
+    with admin(kafka) as client:
+        shape = {"num_partitions": 1, "replication_factor": 1, "configs": limits}
+        client.create_topics({kafka.topic: shape}, wait_for_metadata=True)
+    short = Pipeline(kafka, pipeline.warehouse)
     short.send([good_event(i) for i in range(10)])
-    first = short.drain()
-    short.send([good_event(i) for i in range(20)])
-    wait_until(lambda: short.broker.inspect().offsets[0] == (30, 30), 30, "retention")
-    report = short.drain()
-    record_property(SENT, "30, 20 of them removed")
-    record_property(COMMITTED, f"{first.scored}, {report.lost} lost")
-    assert (first.scored, report.scored, report.lost) == (10, 0, 20)
+    assert short.drain().scored == 10
+    padding = b'{"desc": "' + b"x" * 100_000 + b'", ' if limits is BY_SIZE else b"{"
+    short.send([padding + good_event(i)[1:] for i in range(40)])
+    wait_until(lambda: short.broker.inspect().offsets[0][0] > 10, 60, "retention")
+    first, end = short.broker.inspect().offsets[0]
+    settings.kafka = kafka
+    (check,) = scoring.run_job(instance, settings).get_asset_check_evaluations()
+    (batch,) = short.query("SELECT sum(scored) AS scored, sum(lost) AS lost FROM batches")
+    record_property(SENT, f"50, {batch['lost']} of them removed")
+    record_property(COMMITTED, f"{batch['scored']}, {batch['lost']} lost")
+    assert batch["scored"] + batch["lost"] == end == 50
+    assert batch["lost"] >= first - 10 > 0
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert f"; {batch['lost']} events are lost, which the broker removed" in str(check.description)
+    with short.warehouse.session() as connection:
+        totals = MetricsLedger(connection, kafka.topic).read().totals
+        assert totals["lost_unknown"] == batch["lost"]  # which the critical alert looks at
+        LostEvents(connection).acknowledge("ada", "the weekend")
+    (check,) = scoring.run_job(instance, settings).get_asset_check_evaluations()
+    assert check.passed
     assert short.unreconciled() == 0
 
 
-def test_compaction_leaves_gaps(
-    pipeline: Pipeline, broker: Kafka, record_property: RecordProperty
-) -> None:
+def compacted_topic(pipeline: Pipeline, broker: Kafka, *, drain: bool = False) -> Pipeline:
+    """A topic of one partition, of whose 150 events of one key the broker removed some, after they
+    were drained or before."""
     compact = {
         "cleanup.policy": "compact",
         "min.cleanable.dirty.ratio": "0.01",
@@ -138,11 +165,20 @@ def test_compaction_leaves_gaps(
     with admin(settings) as client:
         shape = {"num_partitions": 1, "replication_factor": 1, "configs": compact}
         client.create_topics({settings.topic: shape}, wait_for_metadata=True)
-    compacted = Pipeline(settings, pipeline.warehouse)
+    compacted = replace(pipeline, kafka=settings)
     for _ in range(3):  # one key, three segments
         compacted.send([good_event(i) for i in range(50)])
+        if drain:
+            assert compacted.drain().scored == 50
         time.sleep(1)
     wait_until(lambda: dirs_cleaned(broker, settings.topic), 30, "compaction")
+    return compacted
+
+
+def test_compaction_leaves_gaps(
+    pipeline: Pipeline, broker: Kafka, record_property: RecordProperty
+) -> None:
+    compacted = compacted_topic(pipeline, broker)
     report = compacted.drain()
     record_property(SENT, "150 of one key")
     record_property(COMMITTED, f"{report.scored}, {report.gaps} gaps")
