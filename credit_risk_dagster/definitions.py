@@ -8,6 +8,7 @@ from assets_src import (
     archive,
     drift,
     forget,
+    maintenance,
     model,
     rebuild,
     redrive,
@@ -31,7 +32,8 @@ for line in wrong(group for group in GROUPS if group not in (ApiSettings, Dashbo
     logging.getLogger(__name__).error(line)
 
 _SUBJECTS = (
-    *(scoring, stream_checks, archive, rebuild, redrive, retention, forget, drift, model, segments),
+    *(scoring, stream_checks, archive, maintenance, rebuild, redrive, retention, forget),
+    *(drift, model, segments),
     *(offsets, observation, population, alerts),
 )
 

@@ -9,7 +9,6 @@ there is to exactly once, and nothing outside the table has a say in it.
 import json
 import re
 import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -27,10 +26,8 @@ from resources.parquet_files import CONTENT_TYPE, StagedFile
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-_CONFIGURATION = {
-    "delta.checkpointInterval": "50",
-    "delta.logRetentionDuration": "interval 30 days",
-}
+_CONFIGURATION = {"delta.checkpointInterval": "50"}
+_KEPT = ("delta.logRetentionDuration", "delta.deletedFileRetentionDuration")
 _NAME = re.compile(r"-([0-9a-f]{64})\.parquet$")
 _REFUSALS = ("NoSuchBucket", "AccessDenied", "403 Forbidden", "401 Unauthorized", "InvalidAccess")
 _BATCH_ROWS = 50_000
@@ -46,7 +43,11 @@ class LakeMoved(Exception):
 
 @dataclass(frozen=True)
 class DataFile:
-    """A file of a table: whose rows of which day it has, and when it was added."""
+    """A file of a table: whose rows of which day it has, and when it was added.
+
+    Attributes:
+        partitions, offsets: the smallest and the greatest, None where the log does not say.
+    """
 
     path: str
     bytes: int
@@ -55,6 +56,8 @@ class DataFile:
     source: str
     epoch: int
     added_at: datetime
+    partitions: tuple[int, int] | None = None
+    offsets: tuple[int, int] | None = None
 
     @property
     def sha256(self) -> str | None:
@@ -102,6 +105,7 @@ class Snapshot:
                 *(row["path"], row["size_bytes"], row["num_records"] or 0),
                 *(row["partition.day"], row["partition.source"], row["partition.epoch"]),
                 datetime.fromtimestamp(row["modification_time"] / 1000, UTC),
+                *(_bounds(row, name) for name in ("partition", "offset")),
             )
             for row in listed
         ]
@@ -120,6 +124,18 @@ class Snapshot:
         """Every source that has a row."""
         found = {row["source"] for row in map(dict, self.table.partitions())}
         return sorted(map(SourceKey.parse, found), key=lambda key: (key.cluster_id, key.epoch))
+
+
+def _named(source: SourceKey, staged: StagedFile) -> str:
+    (low, high), (first, last) = (
+        (staged.least[name], staged.greatest[name]) for name in ("partition", "offset")
+    )
+    return f"{source.short}/p{low}{f'-{high}' if high > low else ''}/{first}-{last}"
+
+
+def _bounds(row: Mapping[str, Any], column: str) -> tuple[int, int] | None:
+    low, high = row.get(f"min.{column}"), row.get(f"max.{column}")
+    return None if low is None or high is None else (low, high)
 
 
 def application(source: SourceKey, partition: int) -> str:
@@ -199,10 +215,11 @@ class LakeTable:
         """Store a file that is no part of the table yet; returns it and its statistics.
 
         Args:
-            name: of the file, below its day and before its checksum; without, one of its own.
+            name: of the file, below its day and before its checksum; without, it says of which
+                source, partitions and offsets its rows are.
         """
         _, sha256 = Lake.measure(staged.file)
-        name = name or uuid.uuid4().hex[:8]
+        name = name or _named(source, staged)
         path = f"day={staged.day.isoformat()}/{name}-{sha256}.parquet"
         stored = self.lake.put(self.key(path), staged.file, CONTENT_TYPE)
         now = datetime.now(UTC)
@@ -310,8 +327,11 @@ class LakeTable:
             yield content
 
     def vacuum(self, keep: timedelta, *, dry_run: bool = False) -> list[str]:
-        """Delete what no version of so long ago has: files that were replaced, and those of
-        writers that died before they committed. Returns their paths.
+        """Delete what no version since then has: files that were replaced so long ago, and those
+        that writers left so long ago who died before they committed. Returns their paths.
+
+        A file that is about to be committed is as any that was left: `keep` must be longer than a
+        writer may take, unless no other one is there.
         """
         snapshot = self.open()
         if snapshot is None:
@@ -325,11 +345,19 @@ class LakeTable:
             )
             return deleted
 
-    def checkpoint(self) -> None:
-        """Write the log's state as one file, and forget entries that are older than its retention;
-        commits do so themselves, each fiftieth."""
+    def checkpoint(self, keep: timedelta) -> None:
+        """Write the log's state as one file, and forget entries that are older; commits do so
+        themselves, each fiftieth.
+
+        Args:
+            keep: for how long; the table itself remembers it from then on, also for what was
+                replaced.
+        """
         if snapshot := self.open():
+            wanted = dict.fromkeys(_KEPT, f"interval {round(keep.total_seconds() / 3600)} hours")
             with _errors("writing a checkpoint of", self.uri):
+                if not wanted.items() <= snapshot.table.metadata().configuration.items():
+                    snapshot.table.alter.set_table_properties(wanted)
                 snapshot.table.create_checkpoint()
                 snapshot.table.cleanup_metadata()
 

@@ -55,7 +55,7 @@ class DayFiles:
 
     def __init__(self, columns: pa.Schema) -> None:
         self._columns = columns
-        self._open: dict[date, _Writer] = {}
+        self._open: dict[date, FileWriter] = {}
         self.rows = 0
 
     def __enter__(self) -> "DayFiles":
@@ -90,7 +90,7 @@ class DayFiles:
 
     def _add(self, day: date, rows: pa.RecordBatch) -> None:
         if day not in self._open:
-            self._open[day] = _Writer(day, self._columns)
+            self._open[day] = FileWriter(day, self._columns)
         self._open[day].add(rows)
 
     def finish(self) -> Iterator[StagedFile]:
@@ -103,7 +103,9 @@ class DayFiles:
         self.rows = 0
 
 
-class _Writer:
+class FileWriter:
+    """A day's rows, which come in order, as a file; without a name until it is finished."""
+
     def __init__(self, day: date, columns: pa.Schema) -> None:
         import pyarrow.parquet as pq
 
@@ -121,7 +123,15 @@ class _Writer:
             write_statistics=[f.name for f in columns if pa.types.is_primitive(f.type)],
         )
 
+    def __enter__(self) -> "FileWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._parquet.close()
+        self.staged.file.close()
+
     def add(self, rows: pa.RecordBatch) -> None:
+        """Append rows; each row group is written when it is full."""
         self.staged.count(rows)
         # The group ends with the row that fills it.
         while len(rows):
@@ -134,6 +144,7 @@ class _Writer:
                 self.flush()
 
     def flush(self) -> None:
+        """Write what is pending as a row group."""
         if self._group:
             # Whole, because Parquet's pages would otherwise follow how the rows arrived.
             table = pa.Table.from_batches(self._group, self._columns).combine_chunks()
@@ -143,6 +154,7 @@ class _Writer:
             pa.default_memory_pool().release_unused()
 
     def finish(self) -> StagedFile:
+        """The whole file, which closes with the writer."""
         self.flush()
         self._parquet.close()
         return self.staged

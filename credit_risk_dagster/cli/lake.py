@@ -244,6 +244,23 @@ def get(
         out.print(f"{name}: {done:,} files in {directory / table.root}")
 
 
+@lake_app.command("compact")
+def compact(topic: Topic = None, json_: Json = False) -> None:
+    """Merge each day's small files, and delete what was replaced longer ago than
+    CREDIT_RISK_ARCHIVE_KEEP_DAYS, as the daily job does. Safe at any time, also to interrupt."""
+    import logging
+    from datetime import timedelta
+
+    from credit_risk_dagster.pipelines.lake_maintenance import maintain
+    from credit_risk_dagster.settings import ArchiveSettings
+    from resources.postgres.connection import Warehouse
+
+    keep = timedelta(days=ArchiveSettings().keep_days)
+    log = logging.getLogger(__name__)
+    done = maintain(Warehouse(WarehouseSettings()), lake(), kafka(None, topic).topic, keep, log=log)
+    _print([{"table": table.table, **table.figures} for table in done], json_)
+
+
 def _tables(topic: str | None, at: str | None) -> "list[tuple[str, LakeTable, Snapshot]]":
     from credit_risk_dagster.pipelines.lake_history import there
 
@@ -263,4 +280,6 @@ def _print(rows: list[dict[str, Any]], json_: bool) -> None:
 def _cell(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, float):
+        return f"{value:.1f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

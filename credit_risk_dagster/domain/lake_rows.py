@@ -1,5 +1,6 @@
 """What the tables of the lake hold: their columns, whose rows they are, and of which day."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -87,6 +88,11 @@ class SourceKey:
 
     def __str__(self) -> str:
         return f"{self.cluster_id}.{self.topic_id or '-'}.{self.epoch}"
+
+    @property
+    def short(self) -> str:
+        """As the names of files have it: eight hexadecimal digits."""
+        return hashlib.sha256(str(self).encode()).hexdigest()[:8]
 
     @classmethod
     def parse(cls, text: str) -> "SourceKey":

@@ -4,7 +4,6 @@ A file holds a range of one partition's offsets. Everything about it follows fro
 themselves and never from how they arrived, so that a second try makes the same file.
 """
 
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -59,8 +58,7 @@ def root(topic: str) -> str:
 
 def file_name(source: SourceKey, partition: int, first: int, following: int) -> str:
     """How a file of the table is called below its day, before its checksum."""
-    short = hashlib.sha256(str(source).encode()).hexdigest()[:8]
-    return f"{short}/p{partition}/{first}-{following - 1}"
+    return f"{source.short}/p{partition}/{first}-{following - 1}"
 
 
 @dataclass(frozen=True)

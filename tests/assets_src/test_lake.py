@@ -30,6 +30,8 @@ def test_a_run_archives_and_checks(pipeline: Pipeline, instance: dg.DagsterInsta
     assert check(run_job(instance, "archive_raw_events")) == (
         *("archive_complete", True, "nothing of the topic is committed yet"),
     )
+    nothing = run_job(instance, "maintain_lake")
+    assert (nothing.success, nothing.get_asset_materialization_events()) == (True, [])
     pipeline.send_and_drain([good_event(i) for i in range(20)] + [b"junk"])
     result = run_job(instance, "archive_raw_events")
     assert result.success
@@ -43,6 +45,12 @@ def test_a_run_archives_and_checks(pipeline: Pipeline, instance: dg.DagsterInsta
     again = run_job(instance, "archive_raw_events")
     assert again.success
     assert again.get_asset_materialization_events() == []
+    pipeline.send_and_drain([good_event(i) for i in range(20)])
+    pipeline.archive()
+    (kept_up,) = run_job(instance, "maintain_lake").get_asset_materialization_events()
+    figures = kept_up.materialization.metadata
+    assert figures["raw_events: merged"].value == 2
+    assert figures["raw_events: files"].value == 1
     assert check(run_job(instance, "verify_archive"))[:2] == ("archive_checksums", True)
 
 

@@ -62,3 +62,12 @@ def test_query(run: Run) -> None:
 def test_get(run: Run, tmp_path: Path) -> None:
     assert run("get", str(tmp_path)).startswith("raw_events: 9 files in ")
     assert DeltaTable(tmp_path / "raw_events" / TOPIC).to_pyarrow_table().num_rows == 19
+
+
+@pytest.mark.usefixtures("servers")
+def test_compact(run: Run) -> None:
+    table, *_ = json.loads(run("compact", "--json"))
+    assert (table["table"], table["before"], table["rows"], table["refused"]) == (
+        *("raw_events", 6, 19, 0),
+    )
+    assert "raw_events" in run("compact")

@@ -1,0 +1,174 @@
+"""The upkeep of the lake's tables: few files, the same rows, whoever writes meanwhile."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from credit_risk_dagster.domain.lake_rows import RAW_EVENTS
+from credit_risk_dagster.pipelines.archive_check import verify_archive
+from credit_risk_dagster.pipelines.lake_maintenance import Upkeep, maintain, maintain_table
+from credit_risk_dagster.settings import LakeSettings
+from resources.lake import Lake
+from resources.lake_tables import LakeMoved, LakeTable
+from tests.pipelines.test_archive import assert_complete
+from tests.pipelines.test_rebuild import days_ago
+from tests.platform.pipeline import Pipeline, good_event
+from tests.resources.test_lake_tables import DAY, SOURCE, append, rows
+
+KEEP = timedelta(days=7)
+LOG = logging.getLogger("test")
+
+
+@pytest.fixture
+def table(lake_settings: LakeSettings) -> LakeTable:
+    """Two partitions of a day; among the files of the first one is of the day before."""
+    table = LakeTable(Lake(lake_settings), "raw_events/t", RAW_EVENTS)
+    append(table, rows(0, 0, 4))
+    append(table, rows(0, 4, 3), before=4)
+    append(table, rows(0, 7, 2, -DAY), before=7)
+    append(table, rows(0, 9, 5), before=9)
+    append(table, rows(0, 14, 5), before=14)
+    append(table, rows(1, 0, 2))
+    append(table, rows(1, 2, 2), before=2)
+    return table
+
+
+def content(table: LakeTable, at: int | None = None) -> pa.Table:
+    snapshot = table.open(at)
+    assert snapshot
+    days = {file.day for file in snapshot.files()}
+    return pa.concat_tables(
+        pa.Table.from_batches(table.read(snapshot.files(since=day, until=day)), RAW_EVENTS)
+        for day in sorted(days)
+    )
+
+
+def keep_up(table: LakeTable, keep: timedelta = KEEP, **options: Any) -> Upkeep:
+    return maintain_table("raw_events", table, keep, target=2**20, log=LOG, **options)
+
+
+def test_a_days_files_become_few_and_are_the_same_rows(table: LakeTable) -> None:
+    before, version = content(table), table.open()
+    assert version
+    done = keep_up(table)
+    assert (done.before, done.merged, done.merges, done.refused) == (8, 7, 3, 0)
+    snapshot = table.open()
+    assert snapshot
+    assert content(table).equals(before)
+    assert snapshot.progress(SOURCE, [0, 1]) == {0: 19, 1: 4}
+    assert len(snapshot.files()) == done.files == 4
+    for file in snapshot.files():
+        with table.fetched(file):  # each name has the checksum
+            assert file.sha256
+            assert file.partitions
+            assert file.offsets
+    # Whoever reads an older version still can, and nothing is left to do.
+    assert content(table, version.version).equals(before)
+    again = keep_up(table)
+    assert (again.merged, again.vacuumed, again.files) == (0, 0, 4)
+    assert [entry.get("run") for entry in table.history()].count("compaction") == 3
+
+
+def test_what_was_replaced_goes_when_its_time_is_over(table: LakeTable) -> None:
+    keep_up(table)
+    before = content(table)
+    (day, *_) = [file.path.rpartition("/")[0] for file in table.open().files()]  # type: ignore[union-attr]
+    table.lake.put(table.key(f"{day}/left-behind.parquet"), b"by a killed run", "text/plain")
+    assert keep_up(table).vacuumed == 0
+    assert len(table.vacuum(timedelta(0))) == 7 + 1
+    assert content(table).equals(before)
+
+
+def test_larger_files_are_left_and_many_are_merged_again(
+    table: LakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = "credit_risk_dagster.pipelines.lake_maintenance"
+    assert maintain_table("t", table, KEEP, target=100, log=LOG).merged == 0
+    before = content(table)
+    for first in range(19, 29):
+        append(table, rows(0, first, 1), before=first)
+    monkeypatch.setattr(f"{module}._FILES_A_MERGE", 3)
+    done = keep_up(table)
+    assert done.files == 4
+    assert content(table).num_rows == before.num_rows + 10
+
+
+@pytest.mark.parametrize("step", ["upload", "commit"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_run_that_died_anywhere_leaves_nothing_to_finish(
+    table: LakeTable, monkeypatch: pytest.MonkeyPatch, step: str, moment: str
+) -> None:
+    before, whole = content(table), getattr(LakeTable, step)
+
+    def die(*args: Any, **options: Any) -> None:
+        if moment == "after":
+            whole(*args, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LakeTable, step, die)
+        with pytest.raises(KeyboardInterrupt):
+            keep_up(table)
+    assert content(table).equals(before)
+    assert keep_up(table).files == 4
+    assert content(table).equals(before)
+
+
+def test_of_two_at_once_one_is_refused_and_nothing_is_lost(table: LakeTable) -> None:
+    before = content(table)
+    with ThreadPoolExecutor(2) as pool:
+        done = [run.result() for run in [pool.submit(keep_up, table) for _ in range(2)]]
+    assert sum(run.merges for run in done) >= 3
+    assert content(table).equals(before)
+    assert keep_up(table).files == 4
+
+
+def test_a_commit_of_which_the_answer_was_lost_is_none_that_was_refused(
+    table: LakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, commit = content(table), LakeTable.commit
+
+    def unheard(*args: Any, **options: Any) -> None:
+        commit(*args, **options)
+        raise LakeMoved("tried again")
+
+    monkeypatch.setattr(LakeTable, "commit", unheard)
+    assert keep_up(table).merges == 3
+    assert content(table).equals(before)
+
+
+def test_a_damaged_file_stops_no_other(table: LakeTable) -> None:
+    snapshot = table.open()
+    assert snapshot
+    broken = next(file for file in snapshot.files() if file.partitions == (1, 1))
+    table.lake.put(table.key(broken.path), b"x" * broken.bytes, "text/plain")
+    done = keep_up(table)
+    assert done.merges == 2
+    assert len(done.damaged) == 1
+    assert "were stored: restore it" in done.damaged[0]
+
+
+def test_the_archive_and_its_mirror_go_on(pipeline: Pipeline) -> None:
+    """Two days, one of them in two files with an archive run between."""
+    noons = days_ago(2, 1, 1)
+    for noon in noons:
+        for partition in (0, 1):
+            pipeline.send([good_event(i) for i in range(5)], partition, at=noon)
+        pipeline.drain()
+        pipeline.archive()
+    (done,) = maintain(pipeline.warehouse, pipeline.lake, pipeline.kafka.topic, KEEP, log=LOG)
+    assert (done.before, done.files, done.rows) == (6, 4, 30)
+    assert_complete(pipeline, {0: 15, 1: 15})
+    assert verify_archive(pipeline.warehouse, pipeline.lake).broken == {}
+    with ThreadPoolExecutor(2) as pool:
+        pipeline.send_and_drain([good_event(i) for i in range(5)])
+        archived = pool.submit(pipeline.archive)
+        arguments = pipeline.warehouse, pipeline.lake, pipeline.kafka.topic, KEEP
+        pool.submit(maintain, *arguments, log=LOG).result()
+        archived.result()
+    pipeline.archive()
+    assert_complete(pipeline, {0: 20, 1: 15})
