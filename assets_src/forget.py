@@ -5,6 +5,7 @@ from pydantic import Field
 
 from assets_src.common import one_line_failures
 from credit_risk_dagster.pipelines.forget import forget_at
+from resources.lake import Lake
 from resources.postgres.connection import Warehouse
 
 
@@ -24,11 +25,13 @@ def forget_application(
     context: dg.OpExecutionContext,
     config: ForgetConfig,
     warehouse: dg.ResourceParam[Warehouse],
+    lake: dg.ResourceParam[Lake],
 ) -> None:
     """Forget, and say how many rows went."""
     with one_line_failures():
         forget_at(
             warehouse,
+            lake,
             (config.source_id, config.partition, config.offset),
             by=config.by,
             why=config.why,

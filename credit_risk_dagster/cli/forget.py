@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from credit_risk_dagster.cli.console import out
+from credit_risk_dagster.cli.options import lake
 from credit_risk_dagster.settings import WarehouseSettings
 
 app = typer.Typer()
@@ -22,7 +23,8 @@ def forget(
         bool, typer.Option("--dry-run", help="Say what there is, and leave it.")
     ] = False,
 ) -> None:
-    """Delete what is stored of an applicant: scored rows, rejected bytes, reviews.
+    """Delete what is stored of an applicant: scored rows, rejected bytes, reviews, and the lake's
+    rows, for which the raw events are read once.
 
     Who, when, why and how many rows is kept for ever; whose they were is not. What only counts
     (batches, rollups, reports) stays. Safe to repeat.
@@ -34,6 +36,7 @@ def forget(
 
     done = forget(
         Warehouse(WarehouseSettings()),
+        lake(),
         sys.stdin.read() if loan_id == "-" else loan_id,
         by=by,
         why=why,

@@ -45,3 +45,11 @@ def events_of(
         return any(names(loan_id, part) for part in (keys[at], values[at]) if part)
 
     return [at for at in range(len(values)) if carries(at)]
+
+
+def pattern(loan_id: str) -> str:
+    """A regular expression (RE2, over bytes) that finds something in every value or key that can
+    carry a loan, so that most others need not be decoded: its digits, as a float may have them, or
+    what can be another way to write them (escapes, letters beyond ASCII)."""
+    digits = r"\.?".join(map(re.escape, loan_id.rstrip("0")))
+    return digits + r"|\\|[^\x00-\x7F]"

@@ -9,23 +9,26 @@ Postgres alone: it is compared with the table at each run, and the table is righ
 import gc
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from tempfile import TemporaryFile
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from kafka.errors import OffsetOutOfRangeError
 
 from credit_risk_dagster.domain.lake_rows import SourceKey, raw_rows
-from credit_risk_dagster.domain.raw_events import COLUMNS, Cutter, Limits, file_name, parse_key
+from credit_risk_dagster.domain.raw_events import COLUMNS, Cutter, Limits, file_name
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.archive_decisions import DecisionsReport, archive_decisions
 from credit_risk_dagster.pipelines.archive_migration import adopt_objects
+from credit_risk_dagster.pipelines.archive_mirror import range_of, ranges_of
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
+from credit_risk_dagster.pipelines.lake_forget import finish_forgettings
 from credit_risk_dagster.pipelines.lake_history import tables
 from credit_risk_dagster.settings import ArchiveSettings, DrainSettings
 from resources.kafka.broker import Broker
@@ -35,6 +38,7 @@ from resources.lake_tables import DataFile, LakeMoved, LakeTable, Snapshot, appl
 from resources.parquet_files import COMPRESSION_LEVEL, StagedFile
 from resources.postgres.archive import ArchivedRange, ArchiveLedger
 from resources.postgres.connection import Warehouse
+from resources.postgres.forgetting import Forgettings
 from resources.postgres.sources import Source, Sources
 
 _READ = DrainSettings.model_construct(
@@ -134,6 +138,7 @@ def archive(
                 known = Sources(connection).all()
                 run.key = _recognized(report.source, known, table.create())
                 named = _named(lake, known, report.source, run.key)
+                run.forgotten = Forgettings(connection).offsets()
                 # Beside each other: one waits for the broker and Python, the other for Postgres.
                 with ThreadPoolExecutor(1, "decisions") as beside:
                     decisions = beside.submit(
@@ -141,6 +146,7 @@ def archive(
                     )
                     run.archive()
                 report.decisions = decisions.result()
+                finish_forgettings(connection, lake, log=log)
     report.seconds = time.monotonic() - started
     return report
 
@@ -192,6 +198,7 @@ class _Run:
     report: ArchiveReport
     log: logging.Logger
     key: SourceKey = field(init=False)
+    forgotten: Mapping[tuple[int, int], list[int]] = field(default_factory=dict)
     added: list[tuple[DataFile, str]] = field(default_factory=list)
     covered: list[ArchivedRange] = field(default_factory=list)
     moved: dict[str, tuple[int | None, int]] = field(default_factory=dict)
@@ -233,7 +240,8 @@ class _Run:
                 known = known if self.moved else gone.next
             position = backlog.first
             cutter = Cutter(limits, datetime.now(UTC).date())
-            for draft in _drafts(self.reader, backlog, limits, cutter):
+            forgotten = self.forgotten.get((self.source.source_id, backlog.partition), [])
+            for draft in _drafts(self.reader, backlog, limits, cutter, forgotten):
                 self._store(draft, known)
                 known = known if self.moved else draft.range.next
                 position = draft.range.next
@@ -286,37 +294,24 @@ class _Run:
         return f"archive of {self.source.topic}"
 
 
-def ranges_of(snapshot: Snapshot, table: LakeTable, source: SourceKey) -> list[ArchivedRange]:
-    """What the files of a source hold, by partition and offset."""
-    found = [range_of(table, file) for file in snapshot.files(source)]
-    return sorted(found, key=lambda stored: (stored.partition, stored.first_offset))
-
-
-def range_of(table: LakeTable, file: DataFile) -> ArchivedRange:
-    """The range of offsets that a file of the raw events' table holds, which its name says."""
-    at = parse_key(table.key(file.path))
-    assert at is not None  # noqa: S101 (only `archive` and `adopt_objects` name such files)
-    return ArchivedRange(
-        *(at.partition, at.first, at.following, file.rows, file.day),
-        *(table.key(file.path), file.bytes, file.sha256),
-    )
-
-
 def _drafts(
-    reader: Reader, wanted: OffsetRange, limits: Limits, cutter: Cutter
+    reader: Reader, wanted: OffsetRange, limits: Limits, cutter: Cutter, forgotten: list[int]
 ) -> Iterator[_Draft]:
     """Cut a range into objects, one after the other; each must be used before the next one.
 
-    They end early when the broker's retention overtakes the reading.
+    Those without the forgotten offsets. They end early when the broker's retention overtakes the
+    reading.
     """
     first = end = wanted.first
     with _Writers() as writers:
         for fetch in _read(reader, wanted):
             end = fetch.ranges[0].next
             batch = _rows(fetch)
+            if forgotten:
+                batch = batch.filter(pa.array(~np.isin(batch["offset"], forgotten)))
             for span in cutter.spans(batch):
                 if span.opens:
-                    start = int(fetch.offsets[span.start])
+                    start = batch["offset"][span.start].as_py()
                     if writers.current is not None:
                         yield writers.finish(OffsetRange(wanted.partition, first, start))
                         first = start

@@ -22,7 +22,7 @@ from resources.lake import Lake, Stored
 from resources.lake_tables import DataFile, LakeTable, application
 from resources.parquet_files import StagedFile
 
-_DONE = "objects of the layout before"
+ADOPTED = "objects of the layout before"
 _FILES_A_COMMIT = 500
 _REQUESTS = 16
 
@@ -41,7 +41,7 @@ def adopt_objects(table: LakeTable, topic: str, log: logging.Logger) -> int:
         LakeUnavailable, LakeRefused.
         LakeMoved: another run does the same.
     """
-    if table.create().transaction(_DONE) is not None:
+    if table.create().transaction(ADOPTED) is not None:
         return 0
     adopted = 0
     found = sorted(
@@ -51,7 +51,7 @@ def adopt_objects(table: LakeTable, topic: str, log: logging.Logger) -> int:
     for (source, partition), objects in groupby(found, key=lambda it: (it.source, it.at.partition)):
         adopted += _adopt(table, source, partition, list(objects))
         log.info("adopted the objects of %s, partition %d", source, partition)
-    table.commit([], {_DONE: (None, 1)}, said={"run": _DONE})
+    table.commit([], {ADOPTED: (None, 1)}, said={"run": ADOPTED})
     return adopted
 
 
@@ -88,10 +88,10 @@ def _adopt(table: LakeTable, source: SourceKey, partition: int, objects: list[_O
         position = it.at.following
         adopted += 1
         if len(chunk) == _FILES_A_COMMIT:
-            table.commit(chunk, {name: (known, position)}, said={"run": _DONE})
+            table.commit(chunk, {name: (known, position)}, said={"run": ADOPTED})
             chunk, known = [], position
     if chunk and position is not None:
-        table.commit(chunk, {name: (known, position)}, said={"run": _DONE})
+        table.commit(chunk, {name: (known, position)}, said={"run": ADOPTED})
     return adopted
 
 

@@ -1,24 +1,37 @@
-"""Forgetting an applicant: every row and byte that carries a loan; the record has no name."""
+"""Forgetting an applicant: every row and byte that carries a loan, in Postgres and in the lake; the
+record has no name."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 
 from credit_risk_dagster.domain.loans import events_of, loan_of, names, normal_id
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.lake_forget import LakePlace, finish_forgettings, loan_places
+from resources.lake import Lake, LakeRefused, LakeUnavailable
+from resources.postgres.archive import ArchiveLedger
 from resources.postgres.connection import Warehouse
 from resources.postgres.forgetting import Forgetting, Forgettings, Place
 from resources.postgres.rejected import RejectedEvents
+from resources.postgres.sources import Sources
+
+_PATIENCE_SECONDS = 20
 
 
 class ForgetRefused(PlatformError):
     """What was asked names no loan, or would name it in the record."""
 
 
+class ForgetIncomplete(PlatformError):
+    """Postgres forgot, and the lake could not be asked."""
+
+
 def forget(
     warehouse: Warehouse,
+    lake: Lake,
     loan_id: str,
     *,
     by: str,
@@ -37,10 +50,13 @@ def forget(
         log: what was done, without the id.
 
     Returns:
-        What went, or would; None when nothing of the loan is stored.
+        What went, or would; None when nothing of the loan is stored. Its `lake_rows` are None when
+        another run archives, which then forgets for it.
 
     Raises:
         ForgetRefused: the id is none, or `by` or `why` has it.
+        ForgetIncomplete: Postgres forgot all the same; call again when S3 answers.
+        LakeBusy, LakeDamaged, ObjectMissing: the same.
         RedriveRaced, TablesBusy, WarehouseUnavailable, NotMigrated: as their names say.
     """
     wanted = normal_id(loan_id)
@@ -50,12 +66,12 @@ def forget(
     with warehouse.session("forget") as connection:
         rejected = RejectedEvents(connection)
         rejected.lock_redrive()  # what is looked for here must not move meanwhile
-        places = list(_rejected_of(wanted, rejected))
-        return _forget(connection, wanted, places, by, why, dry_run, log)
+        places = set(_rejected_of(wanted, rejected))
+        return _forget(connection, lake, wanted, places, by, why, dry_run, log)
 
 
 def forget_at(
-    warehouse: Warehouse, place: Place, *, by: str, why: str, log: logging.Logger
+    warehouse: Warehouse, lake: Lake, place: Place, *, by: str, why: str, log: logging.Logger
 ) -> Forgetting | None:
     """Forget the applicant whose application has this place in the stream: who asks for it need
     not name the loan, where what was asked is kept. Otherwise as `forget`.
@@ -70,21 +86,60 @@ def forget_at(
         if loan_id is not None:
             _require_record(by, why, loan_id)
         places = {*there, *(_rejected_of(loan_id, rejected) if loan_id else ())}
-        return _forget(connection, loan_id, sorted(places), by, why, False, log)
+        return _forget(connection, lake, loan_id, places, by, why, False, log)
 
 
 def _forget(
     connection: psycopg.Connection[Any],
+    lake: Lake,
     loan_id: str | None,
-    places: list[Place],
+    places: set[Place],
     by: str,
     why: str,
     dry_run: bool,
     log: logging.Logger,
 ) -> Forgetting | None:
-    done = Forgettings(connection).forget(loan_id, places, by, why, dry_run=dry_run)
+    known = {(source.topic, source.key): source.source_id for source in Sources(connection).all()}
+    failure: PlatformError | None = None
+    found: list[tuple[str, LakePlace]] = []
+    try:
+        topics = {topic for topic, _ in known} if loan_id else set()
+        found = [(topic, at) for topic in topics for at in loan_places(lake, topic, loan_id or "")]
+    except (LakeUnavailable, LakeRefused) as error:
+        failure = error
+    in_lake = {
+        (known[topic, key], partition, at)
+        for topic, (key, partition, at) in found
+        if (topic, key) in known
+    }
+    forgettings = Forgettings(connection)
+    everywhere = sorted(places | in_lake)
+    done = forgettings.forget(loan_id, everywhere, by, why, dry_run=dry_run)
+    if done is None and in_lake:  # Postgres forgot it before
+        done = forgettings.of(min(in_lake))
+    if dry_run:
+        done = done and replace(done, lake_rows=len(found))
+    elif not failure:
+        _forget_in_lake(connection, lake, found, log)
+        done = done and replace(done, lake_rows=forgettings.lake_rows(done.forgetting_id))
     log.info("%s", told(done, dry_run))
+    if failure:
+        raise ForgetIncomplete(
+            f"{told(done, dry_run)}, but the lake was not looked through: {failure}. "
+            "Forget again when it answers"
+        ) from failure
     return done
+
+
+def _forget_in_lake(
+    connection: psycopg.Connection[Any],
+    lake: Lake,
+    found: Collection[tuple[str, LakePlace]],
+    log: logging.Logger,
+) -> None:
+    """Delete from the lake, unless another run archives: that one does it at its end."""
+    if ArchiveLedger(connection).try_lock(_PATIENCE_SECONDS):
+        finish_forgettings(connection, lake, found, log=log)
 
 
 def told(done: Forgetting | None, dry_run: bool = False) -> str:
@@ -98,10 +153,12 @@ def told(done: Forgetting | None, dry_run: bool = False) -> str:
         "mentions in other notes": done.mentions,
     }
     found = ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    rows = f", and {done.lake_rows:,} rows of the lake" if done.lake_rows else ""
     if dry_run:
-        return f"{found} would go"
-    later = "; the archive on S3 still has its events" if done.lake_rows is None else ""
-    return f"{found} are gone, forgetting {done.forgetting_id}{later}"
+        return f"{found} would go{rows}"
+    later = "; the lake's rows go with the next run that archives"
+    told = f"{found} are gone, forgetting {done.forgetting_id}{rows}"
+    return told + later if done.lake_rows is None else told
 
 
 def _require_record(by: str, why: str, loan_id: str | None) -> None:

@@ -4,6 +4,7 @@ All SQL that writes the archive's tables is here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, LiteralString
@@ -63,13 +64,26 @@ class ArchiveLedger:
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
 
-    def try_lock(self) -> bool:
+    def try_lock(self, patience: int = 0) -> bool:
         """Be the only run that archives, for as long as the connection lives. It saves work, and
-        nothing depends on it."""
-        row = self._connection.execute(
-            "SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '.archive', 0))"
-        ).fetchone()
-        return bool(row and row[0])
+        whoever forgets needs it: then no file is about to be added.
+
+        Args:
+            patience: seconds to wait for another one's end.
+        """
+        lock = "hashtextextended(current_schema() || '.archive', 0)"
+        row = self._connection.execute(f"SELECT pg_try_advisory_lock({lock})".encode()).fetchone()
+        if row and row[0]:
+            return True
+        if patience:
+            with (
+                suppress(psycopg.errors.LockNotAvailable),
+                self._connection.transaction(),
+            ):
+                self._connection.execute(f"SET LOCAL lock_timeout = '{patience}s'".encode())
+                self._connection.execute(f"SELECT pg_advisory_lock({lock})".encode())
+                return True
+        return False
 
     def committed(self, source_id: int) -> list[OffsetRange]:
         """What is committed, by partition."""
@@ -101,11 +115,16 @@ class ArchiveLedger:
         }
         rows = self._connection.execute(
             "SELECT partition, first_offset, next_offset, key FROM archive_objects"
-            " WHERE source_id = %(source_id)s",
+            " WHERE source_id = %(source_id)s AND lost = 0",
             {"source_id": source_id},
         )
         here = set(rows.fetchall())
         with self._connection.transaction(), self._connection.cursor() as cursor:
+            # What is lost is counted anew: it may have been forgotten since.
+            cursor.execute(
+                "DELETE FROM archive_objects WHERE source_id = %(source_id)s AND lost > 0",
+                {"source_id": source_id},
+            )
             cursor.executemany(
                 "DELETE FROM archive_objects WHERE source_id = %(source_id)s"
                 " AND partition = %(partition)s AND first_offset = %(first)s",
@@ -221,6 +240,10 @@ SELECT source_id, partition, %(first)s, %(next)s, %(rows)s,
             least(g.next_offset, %(next)s) - greatest(g.first_offset, %(first)s)), 0)
         FROM offset_gaps g WHERE g.source_id = o.source_id AND g.partition = o.partition
         AND g.first_offset < %(next)s AND g.next_offset > %(first)s
+    ) - (
+        SELECT count(*) FROM forgotten_offsets f
+        WHERE f.source_id = o.source_id AND f.partition = o.partition
+        AND f."offset" >= %(first)s AND f."offset" < %(next)s
     ), 0)
 FROM stream_offsets o
 WHERE source_id = %(source_id)s AND partition = %(partition)s AND next_offset >= %(next)s
@@ -255,6 +278,17 @@ WITH chained AS (
     SELECT g.partition, sum(least(g.next_offset, a.until) - g.first_offset) AS gaps
     FROM offset_gaps g JOIN archived a ON a.partition = g.partition AND g.first_offset < a.until
     WHERE g.source_id = %(source_id)s GROUP BY g.partition
+), left_out AS (  -- of what was forgotten; what is not done yet in the lake may still be there
+    SELECT f.partition, count(*) AS forgotten,
+        count(*) FILTER (WHERE EXISTS (SELECT FROM forgettings
+            WHERE forgettings.forgetting_id = f.forgetting_id AND lake_at IS NOT NULL)) AS done
+    FROM forgotten_offsets f
+    JOIN archived a ON a.partition = f.partition AND f."offset" < a.until AND f."offset" >= a.first
+    WHERE f.source_id = %(source_id)s GROUP BY f.partition
+), unseen AS (
+    SELECT partition, offsets - events - archived.lost - coalesce(gaps, 0) AS missing,
+        coalesce(done, 0) AS least, coalesce(forgotten, 0) AS most
+    FROM archived LEFT JOIN gone USING (partition) LEFT JOIN left_out USING (partition)
 )
 SELECT o.partition, o.next_offset - o.first_offset AS committed,
     coalesce(offsets, 0)::bigint AS archived,
@@ -262,8 +296,8 @@ SELECT o.partition, o.next_offset - o.first_offset AS committed,
     coalesce(events, 0)::bigint AS events,
     (coalesce(archived.lost, 0) - coalesce(given_up, 0))::bigint AS lost,
     (coalesce(misplaced, 0) + abs(coalesce(first, o.first_offset) - o.first_offset)
-        + abs(coalesce(offsets - events - archived.lost, 0) - coalesce(gone.gaps, 0))
+        + greatest(coalesce(least - missing, 0), coalesce(missing - most, 0), 0)
     )::bigint AS wrong
-FROM stream_offsets o LEFT JOIN archived USING (partition) LEFT JOIN gone USING (partition)
+FROM stream_offsets o LEFT JOIN archived USING (partition) LEFT JOIN unseen USING (partition)
 WHERE o.source_id = %(source_id)s ORDER BY o.partition
 """

@@ -1,7 +1,7 @@
 """Forgetting an applicant in Postgres, and the record of it. What is deleted, the database does
 itself (`forget_loan`), so that nothing is deleted without the record."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -99,6 +99,57 @@ class Forgettings:
         ).fetchone()
         return bool(row and row[0])
 
+    def pending(self) -> dict[Place, int]:
+        """Places of which the lake may have rows yet, and by which forgetting they are to go."""
+        rows = self._connection.execute(
+            'SELECT source_id, partition, "offset", forgetting_id FROM forgotten_offsets'
+            " JOIN forgettings USING (forgetting_id) WHERE lake_at IS NULL"
+        )
+        return {(source_id, partition, at): which for source_id, partition, at, which in rows}
+
+    def count_lake(self, places: Iterable[Place]) -> None:
+        """Record rows that are about to be deleted from the lake, by their places."""
+        sources, partitions, offsets = tuple(zip(*places, strict=True)) or ((), (), ())
+        self._connection.execute(
+            "UPDATE forgettings f SET lake_rows = greatest(f.lake_rows, n) FROM ("
+            " SELECT forgetting_id, count(*) AS n FROM forgotten_offsets"
+            " JOIN unnest(%(sources)s::int[], %(partitions)s::int[], %(offsets)s::bigint[])"
+            ' AS p (source_id, partition, "offset") USING (source_id, partition, "offset")'
+            " GROUP BY 1) AS gone WHERE f.forgetting_id = gone.forgetting_id",
+            {"sources": list(sources), "partitions": list(partitions), "offsets": list(offsets)},
+        )
+
+    def of(self, place: Place) -> Forgetting | None:
+        """The record of who was forgotten at a place; its `lake_rows` are None until it is done."""
+        with self._connection.cursor(row_factory=class_row(Forgetting)) as cursor:
+            return cursor.execute(
+                "SELECT forgetting_id, forgotten_at, forgotten_by, why, scored, rejected, reviews,"
+                " mentions, CASE WHEN lake_at IS NOT NULL THEN lake_rows END AS lake_rows"
+                " FROM forgettings JOIN forgotten_offsets USING (forgetting_id)"
+                " WHERE source_id = %(source)s AND partition = %(partition)s"
+                ' AND "offset" = %(offset)s',
+                _named(place),
+            ).fetchone()
+
+    def lake_rows(self, forgetting_id: int) -> int | None:
+        """Rows that a forgetting deleted from the lake; None while it is not done."""
+        row = self._connection.execute(
+            "SELECT lake_rows FROM forgettings WHERE forgetting_id = %(id)s"
+            " AND lake_at IS NOT NULL",
+            {"id": forgetting_id},
+        ).fetchone()
+        return row[0] if row else None
+
+    def close_lake(self, forgettings: Iterable[int]) -> None:
+        """Record that the lake has no byte of what these forgot."""
+        self._connection.execute(
+            "UPDATE forgettings SET lake_at = clock_timestamp(),"
+            " lake_rows = coalesce(lake_rows, 0)"
+            " WHERE forgetting_id = ANY(%(ids)s) OR lake_at IS NULL AND NOT EXISTS ("
+            "SELECT FROM forgotten_offsets o WHERE o.forgetting_id = forgettings.forgetting_id)",
+            {"ids": list(forgettings)},
+        )
+
     def offsets(self) -> dict[tuple[int, int], list[int]]:
         """By source and partition, the offsets of everybody who was forgotten."""
         rows = self._connection.execute(
@@ -111,9 +162,13 @@ class Forgettings:
         row = self._connection.execute(
             "SELECT loan_id FROM scored_applications WHERE source_id = %(source)s"
             ' AND partition = %(partition)s AND "offset" = %(offset)s',
-            dict(zip(("source", "partition", "offset"), place, strict=True)),
+            _named(place),
         ).fetchone()
         return row[0] if row else None
+
+
+def _named(place: Place) -> dict[str, int]:
+    return dict(zip(("source", "partition", "offset"), place, strict=True))
 
 
 _FORGET: LiteralString = """

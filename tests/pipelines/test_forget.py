@@ -25,11 +25,12 @@ from tests.platform.commands import Run, one_line
 from tests.platform.pipeline import Pipeline, good_event
 
 LOAN = 127000001
+LOG = logging.getLogger("test")
 
 
 def asked(pipeline: Pipeline, loan_id: str = str(LOAN), **options: Any) -> Forgetting | None:
-    named = {"by": "Ada", "why": "request 31", "log": logging.getLogger("test")}
-    return forget(pipeline.warehouse, loan_id, **named, **options)
+    named = {"by": "Ada", "why": "request 31", "log": LOG}
+    return forget(pipeline.warehouse, pipeline.lake, loan_id, **named, **options)
 
 
 def everything(pipeline: Pipeline) -> str:
@@ -164,7 +165,7 @@ def test_a_rebuild_brings_nobody_back(stored: Pipeline) -> None:
             *(settings, RawEvents(stored.lake, stored.kafka.topic), load_policy(DEFAULT_POLICY)),
             into="again",
             run_id="again",
-            log=logging.getLogger("test"),
+            log=LOG,
         )
         found = replace(stored, warehouse=Warehouse(target))
         assert found.unreconciled() == 0
@@ -173,7 +174,7 @@ def test_a_rebuild_brings_nobody_back(stored: Pipeline) -> None:
     left = [(0, 1), (0, 6), (0, 7), (0, 8), (0, 10)]
     assert rebuilt() == left
     there = Warehouse(target)
-    assert forget(there, "5", by="Ada", why="request 32", log=logging.getLogger("test"))
+    assert forget(there, stored.lake, "5", by="Ada", why="request 32", log=LOG)
     assert rebuilt() == [place for place in left if place != (0, 8)]
 
 
@@ -189,7 +190,7 @@ def test_a_rebuild_brings_nobody_back(stored: Pipeline) -> None:
 )
 def test_what_cannot_be_asked(stored: Pipeline, loan_id: str, by: str, why: str, says: str) -> None:
     with pytest.raises(ForgetRefused, match=says):
-        forget(stored.warehouse, loan_id, by=by, why=why, log=logging.getLogger("test"))
+        forget(stored.warehouse, stored.lake, loan_id, by=by, why=why, log=LOG)
     assert stored.query("SELECT FROM forgettings") == []
 
 
@@ -207,7 +208,9 @@ def test_the_command(stored: Pipeline, run: Run) -> None:
 
 
 def test_the_job_is_not_told_the_loan(stored: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
-    given = resources(lambda: Settings(warehouse=stored.warehouse._settings))
+    given = resources(
+        lambda: Settings(warehouse=stored.warehouse._settings, lake=stored.lake._settings)
+    )
 
     def launch(offset: int) -> None:
         asked = {"source_id": 1, "partition": 0, "offset": offset, "by": "Ada", "why": "request 31"}
