@@ -116,9 +116,8 @@ def test_many_redrives_are_read_in_parts(
 
 def test_rows_that_left_before_are_told_once(pipeline: Pipeline) -> None:
     pipeline.send_and_drain([good_event(i) for i in range(10)])
-    assert forget(
-        pipeline.warehouse, "4", by="Ada", why="request 31", log=logging.getLogger("test")
-    )
+    log = logging.getLogger("test")
+    assert forget(pipeline.warehouse, pipeline.lake, "4", by="Ada", why="request 31", log=log)
     pipeline.query('DELETE FROM scored_applications WHERE "offset" < 3 RETURNING 1')
     report = pipeline.archive().decisions
     assert (report.rows, report.gone) == (6, 4)

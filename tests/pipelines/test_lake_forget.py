@@ -43,6 +43,7 @@ def keep_up(pipeline: Pipeline) -> None:
 def assert_forgotten(pipeline: Pipeline, left: list[tuple[int, int]] = OTHERS) -> None:
     assert str(LOAN) not in everything_stored(pipeline)
     assert pipeline.offsets() == left
+    assert pipeline.offsets("decisions") == left
     assert pipeline.account().problems == []
     assert verify_archive(pipeline.warehouse, pipeline.lake).broken == {}
     assert pipeline.query("SELECT FROM forgettings WHERE lake_at IS NULL") == []
@@ -52,7 +53,7 @@ def assert_forgotten(pipeline: Pipeline, left: list[tuple[int, int]] = OTHERS) -
 @pytest.fixture
 def archived(pipeline: Pipeline) -> Pipeline:
     """Three files of one partition: two scored events of the loan, and a rejected one, which only
-    its bytes and its key say."""
+    its bytes say; each with its decision."""
     pipeline.send_and_drain([good_event(5), good_event(LOAN)])
     pipeline.archive()
     pipeline.send_and_drain([b"junk", b'{"id": 127000001, "loan_am', good_event(6)])
@@ -69,7 +70,7 @@ def test_no_object_has_the_applicant(archived: Pipeline) -> None:
     assert len(archived.offsets()) == 7
     done = asked(archived)
     assert done
-    assert (done.scored, done.rejected, done.lake_rows) == (2, 1, 3)
+    assert (done.scored, done.rejected, done.lake_rows) == (2, 1, 6)
     assert_forgotten(archived)
     assert asked(archived) is None
     archived.send_and_drain([good_event(8)])
@@ -82,7 +83,7 @@ def test_merged_files_and_what_they_replaced_are_looked_into(archived: Pipeline)
     assert len(archived.files()) == 1
     done = asked(archived)
     assert done
-    assert done.lake_rows == 3
+    assert done.lake_rows == 6
     assert_forgotten(archived)
     keep_up(archived)
     assert_forgotten(archived)
@@ -94,7 +95,7 @@ def test_who_is_in_the_lake_alone_is_found(archived: Pipeline) -> None:
     archived.query("DELETE FROM rejected_events RETURNING 1")
     done = asked(archived)
     assert done
-    assert (done.scored, done.rejected, done.lake_rows) == (0, 0, 3)
+    assert (done.scored, done.rejected, done.lake_rows) == (0, 0, 6)
     assert str(LOAN) not in everything_stored(archived)
     assert archived.account().problems == []
 
@@ -157,7 +158,7 @@ def test_one_that_died_anywhere_is_gone_on_with(
             assert archived.query("SELECT lake_at FROM forgettings") == [{"lake_at": None}]
     archived.archive()
     assert_forgotten(archived)
-    assert archived.query("SELECT lake_rows FROM forgettings") == [{"lake_rows": 3}]
+    assert archived.query("SELECT lake_rows FROM forgettings") == [{"lake_rows": 6}]
 
 
 def test_while_another_run_archives_that_one_does_it(
@@ -173,7 +174,7 @@ def test_while_another_run_archives_that_one_does_it(
         assert archived.account().problems == []
     archived.archive()
     assert_forgotten(archived)
-    assert archived.query("SELECT lake_rows FROM forgettings") == [{"lake_rows": 3}]
+    assert archived.query("SELECT lake_rows FROM forgettings") == [{"lake_rows": 6}]
 
 
 def test_without_the_lake_postgres_forgets_and_says_what_is_left(

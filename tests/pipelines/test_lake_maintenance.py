@@ -160,15 +160,17 @@ def test_the_archive_and_its_mirror_go_on(pipeline: Pipeline) -> None:
             pipeline.send([good_event(i) for i in range(5)], partition, at=noon)
         pipeline.drain()
         pipeline.archive()
-    (done,) = maintain(pipeline.warehouse, pipeline.lake, pipeline.kafka.topic, KEEP, log=LOG)
+    (done, decisions) = maintain(
+        pipeline.warehouse, pipeline.lake, pipeline.kafka.topic, KEEP, log=LOG
+    )
     assert (done.before, done.files, done.rows) == (6, 4, 30)
+    assert (decisions.before, decisions.files, decisions.rows) == (3, 1, 30)
     assert_complete(pipeline, {0: 15, 1: 15})
     assert verify_archive(pipeline.warehouse, pipeline.lake).broken == {}
     with ThreadPoolExecutor(2) as pool:
         pipeline.send_and_drain([good_event(i) for i in range(5)])
         archived = pool.submit(pipeline.archive)
-        arguments = pipeline.warehouse, pipeline.lake, pipeline.kafka.topic, KEEP
-        pool.submit(maintain, *arguments, log=LOG).result()
+        pool.submit(maintain, *platform, log=LOG).result()
         archived.result()
     pipeline.archive()
     assert_complete(pipeline, {0: 20, 1: 15})
