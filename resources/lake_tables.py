@@ -10,7 +10,7 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from tempfile import TemporaryFile
@@ -331,12 +331,15 @@ class LakeTable:
         that writers left so long ago who died before they committed. Returns their paths.
 
         A file that is about to be committed is as any that was left: `keep` must be longer than a
-        writer may take, unless no other one is there.
+        writer may take, unless no other one is there. Where another one does the same, this one
+        leaves it to that.
         """
+        from deltalake.exceptions import CommitFailedError
+
         snapshot = self.open()
         if snapshot is None:
             return []
-        with _errors("vacuuming", self.uri):
+        with _errors("vacuuming", self.uri), suppress(CommitFailedError):
             deleted: list[str] = snapshot.table.vacuum(
                 retention_hours=round(keep.total_seconds() / 3600),
                 dry_run=dry_run,
@@ -344,6 +347,7 @@ class LakeTable:
                 full=True,
             )
             return deleted
+        return []
 
     def checkpoint(self, keep: timedelta) -> None:
         """Write the log's state as one file, and forget entries that are older; commits do so
@@ -353,11 +357,14 @@ class LakeTable:
             keep: for how long; the table itself remembers it from then on, also for what was
                 replaced.
         """
+        from deltalake.exceptions import CommitFailedError
+
         if snapshot := self.open():
             wanted = dict.fromkeys(_KEPT, f"interval {round(keep.total_seconds() / 3600)} hours")
             with _errors("writing a checkpoint of", self.uri):
                 if not wanted.items() <= snapshot.table.metadata().configuration.items():
-                    snapshot.table.alter.set_table_properties(wanted)
+                    with suppress(CommitFailedError):  # another one does it, or the next run
+                        snapshot.table.alter.set_table_properties(wanted)
                 snapshot.table.create_checkpoint()
                 snapshot.table.cleanup_metadata()
 

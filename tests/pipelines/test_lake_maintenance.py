@@ -160,9 +160,8 @@ def test_the_archive_and_its_mirror_go_on(pipeline: Pipeline) -> None:
             pipeline.send([good_event(i) for i in range(5)], partition, at=noon)
         pipeline.drain()
         pipeline.archive()
-    (done, decisions) = maintain(
-        pipeline.warehouse, pipeline.lake, pipeline.kafka.topic, KEEP, log=LOG
-    )
+    platform = pipeline.warehouse, pipeline.lake, pipeline.kafka.topic, KEEP
+    done, decisions = maintain(*platform, log=LOG)
     assert (done.before, done.files, done.rows) == (6, 4, 30)
     assert (decisions.before, decisions.files, decisions.rows) == (3, 1, 30)
     assert_complete(pipeline, {0: 15, 1: 15})
