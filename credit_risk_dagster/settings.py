@@ -190,15 +190,8 @@ class ArchiveSettings(GroupOfSettings):
     cron: Cron = Field("*/5 * * * *", description="when a run archives (cron, UTC)")
     max_object_events: int = Field(250_000, ge=1, description="most events in one object")
     max_object_bytes: int = Field(64 * 2**20, ge=2**20, description="most bytes of one object")
-    maintenance_cron: Cron = Field(
-        "37 2 * * *", description="when a run makes the tables' small files few (cron, UTC)"
-    )
-    keep_days: int = Field(
-        7,
-        ge=1,
-        le=3_650,
-        description="days that older versions of the tables can be read, with replaced files",
-    )
+    maintenance_cron: Cron = Field("37 2 * * *", description="when files become few (cron, UTC)")
+    keep_days: int = Field(7, ge=1, le=3_650, description="days that older versions are readable")
 
 
 class RetentionSettings(GroupOfSettings):
