@@ -13,7 +13,7 @@ from credit_risk_dagster.settings import ArchiveSettings, Settings
 from resources.lake import Lake
 from resources.postgres.connection import Warehouse
 
-_CRON = ArchiveSettings().maintenance_cron
+_CRON = ArchiveSettings.at_load().maintenance_cron
 
 
 @dg.asset(
