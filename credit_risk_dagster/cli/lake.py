@@ -23,6 +23,7 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 
 if TYPE_CHECKING:
+    from credit_risk_dagster.domain.pd import PdModel
     from credit_risk_dagster.pipelines.lake_history import RawEvents
     from resources.lake_tables import LakeTable, Snapshot
 
@@ -66,7 +67,13 @@ def _raw_events(topic: str | None, at: str | None) -> "RawEvents":
 
 @app.command()
 def rebuild(
-    into: Annotated[str, typer.Option(help="Schema to write; created when it is missing.")],
+    into: Annotated[
+        str | None, typer.Option(help="Schema to write; created when it is missing.")
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(help="Write nothing: compare this policy with the decisions of then."),
+    ] = None,
     since: Since = None,
     until: Until = None,
     at: At = None,
@@ -79,6 +86,7 @@ def rebuild(
             "none, or a model's id."
         ),
     ] = None,
+    json_: Json = False,
 ) -> None:
     """Score the lake's raw events again, without the broker, into another schema.
 
@@ -89,24 +97,22 @@ def rebuild(
     import logging
     import uuid
 
-    from credit_risk_dagster.pipelines.modelling import chosen_model
     from credit_risk_dagster.pipelines.rebuild import rebuild as rebuild_schema
-    from resources.postgres.connection import NotMigrated, Warehouse
 
+    if (into is None) == (compare is None):
+        raise PlatformError("give either --into, a schema to write, or --compare, a policy")
+    if compare is not None:
+        _compare(_raw_events(topic, at), compare, since, until, json_)
+        return
+    assert into is not None  # noqa: S101 (one of the two is given)
     settings = WarehouseSettings()
-    try:
-        scorer = chosen_model(Warehouse(settings), model or "active")
-    except NotMigrated:
-        if model not in (None, "none"):
-            raise
-        scorer = None
     report = rebuild_schema(
         settings,
         _raw_events(topic, at),
         chosen_policy(policy),
         into=into,
         run_id=f"rebuild-{uuid.uuid4()}",
-        model=scorer,
+        model=_scorer(settings, model),
         since=day(since),
         until=day(until),
         log=logging.getLogger(__name__),
@@ -116,6 +122,42 @@ def rebuild(
         f"{report.known:,} were there, {report.gaps:,} gaps by {report.policy} from version "
         f"{report.version}, {report.speed:,.0f} events a second"
     )
+
+
+def _scorer(settings: WarehouseSettings, model: str | None) -> "PdModel | None":
+    """Who gives the PD; nobody, where the live schema is lost and none was named."""
+    from credit_risk_dagster.pipelines.modelling import chosen_model
+    from resources.postgres.connection import NotMigrated, Warehouse
+
+    try:
+        return chosen_model(Warehouse(settings), model or "active")
+    except NotMigrated:
+        if model not in (None, "none"):
+            raise
+        return None
+
+
+def _compare(raw: "RawEvents", policy: Path, since: Since, until: Until, json_: bool) -> None:
+    import logging
+
+    from credit_risk_dagster.domain.model.outcome import load_outcome
+    from credit_risk_dagster.pipelines.rebuild_compare import compare_history
+    from credit_risk_dagster.settings import ModelSettings
+
+    found = compare_history(
+        raw,
+        chosen_policy(policy),
+        load_outcome(ModelSettings().outcome),
+        since=day(since),
+        until=day(until),
+        log=logging.getLogger(__name__),
+    ).told()
+    if json_:
+        print_json(found)
+        return
+    moves = found.pop("moves")
+    _print([move for move in moves if move["applications"]], False)
+    _print([{"figure": name, "value": value} for name, value in found.items()], False)
 
 
 @lake_app.command("query")

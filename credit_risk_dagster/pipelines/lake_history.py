@@ -15,7 +15,7 @@ from credit_risk_dagster.domain.lake_rows import DECISIONS, RAW_EVENTS, SourceKe
 from credit_risk_dagster.domain.raw_events import root
 from credit_risk_dagster.errors import PlatformError
 from resources.lake import Lake
-from resources.lake_tables import LakeTable, Snapshot
+from resources.lake_tables import DataFile, LakeTable, Snapshot
 
 _LOG_ENTRY = re.compile(r"(\d{20})\.")
 _SCORED = ("partition", "offset", "timestamp", "key", "value")
@@ -152,7 +152,9 @@ class RawEvents:
 
     def __init__(self, lake: Lake, topic: str, at: int | datetime | None = None) -> None:
         self.topic = topic
-        self._table = tables(lake, topic)["raw_events"]
+        self._table, self._decisions = (
+            tables(lake, topic)[name] for name in ("raw_events", "decisions")
+        )
         snapshot = self._table.open(at)
         if snapshot is None:
             raise _missing(self._table)
@@ -179,3 +181,25 @@ class RawEvents:
         files = self._snapshot.files(since=since, until=until)
         for (day, source), found in groupby(files, key=lambda file: (file.day, file.source)):
             yield day, SourceKey.parse(source), self._table.read(list(found), _SCORED)
+
+    def decisions(self, source: SourceKey, day: date) -> pa.Table:
+        """Partition, offset, time and tier of what was decided of a source's events of a day, by
+        time; whenever that was, as the table `decisions` has it now.
+
+        Raises:
+            ObjectMissing, LakeUnavailable, LakeRefused, LakeDamaged.
+        """
+        wanted = self._snapshot.files(source, since=day, until=day)
+        snapshot = self._decisions.open()
+        files = snapshot.files(source) if snapshot else []
+        found = [file for file in files if any(_meet(file, raw) for raw in wanted)]
+        names = ("partition", "offset", "decided_at", "risk_tier")
+        columns = pa.schema([field for field in DECISIONS if field.name in names])
+        rows = pa.Table.from_batches(self._decisions.read(found, names), columns)
+        return rows.sort_by("decided_at")
+
+
+def _meet(one: DataFile, other: DataFile) -> bool:
+    """Whether two files may have rows at the same offset."""
+    pairs = ((one.partitions, other.partitions), (one.offsets, other.offsets))
+    return all(a is None or b is None or (a[0] <= b[1] and b[0] <= a[1]) for a, b in pairs)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 
 from credit_risk_dagster.domain.decision import Codes
 from credit_risk_dagster.domain.events import decode
-from credit_risk_dagster.domain.lake_rows import SourceKey
 from credit_risk_dagster.domain.model.outcome import Outcome
 from credit_risk_dagster.domain.policy import TIERS, Policy
 from credit_risk_dagster.domain.policy_lab import Comparison, outcome_codes, tally
@@ -28,14 +27,6 @@ from credit_risk_dagster.pipelines.lake_history import RawEvents
 from credit_risk_dagster.pipelines.rebuild import fetch_of
 
 _REJECTED, _UNKNOWN = -1, -2
-
-
-class Decisions(Protocol):
-    """Where what was decided then can be read."""
-
-    def of(self, source: SourceKey, day: date) -> Iterator[pa.RecordBatch]:
-        """`partition`, `offset` and `risk_tier` (none where it was rejected) of the events that a
-        source has of a day, in any order, and the last decision last."""
 
 
 @dataclass
@@ -99,7 +90,6 @@ class HistoryComparison:
 
 def compare_history(
     raw: RawEvents,
-    decisions: Decisions,
     policy: Policy,
     outcome: Outcome,
     *,
@@ -118,7 +108,7 @@ def compare_history(
     with tuned_interpreter():
         for day, source, batches in raw.days(since, until):
             log.info("comparing %s of source %s", day, source)
-            then = _Then(decisions.of(source, day))
+            then = _Then(iter(raw.decisions(source, day).to_batches()))
             found.days.add(day)
             for batch in batches:
                 _compare(found, batch, then, policy, outcome)
