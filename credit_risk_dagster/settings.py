@@ -192,6 +192,7 @@ class ArchiveSettings(GroupOfSettings):
     max_object_bytes: int = Field(64 * 2**20, ge=2**20, description="most bytes of one object")
     maintenance_cron: Cron = Field("37 2 * * *", description="when files become few (cron, UTC)")
     keep_days: int = Field(7, ge=1, le=3_650, description="days that older versions are readable")
+    verify_bytes_per_day: int = Field(10 * 2**30, ge=0, description="most bytes verified in a day")
 
 
 class RetentionSettings(GroupOfSettings):
@@ -204,9 +205,7 @@ class RetentionSettings(GroupOfSettings):
         ge=0,
         description="days after its end that a time partition stays in Postgres; empty keeps all",
     )
-    review_days: int | None = Field(
-        None, ge=1, description="days that reviews and their notes are kept; empty keeps all"
-    )
+    review_days: int | None = Field(None, ge=1, description="days reviews stay; empty keeps all")
     run_days: int = Field(
         30, ge=0, description="days that Dagster remembers a finished run; 0 keeps all"
     )

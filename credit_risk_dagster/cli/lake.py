@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from credit_risk_dagster.cli.console import out, print_json, print_warning, progress
+from credit_risk_dagster.cli.console import (
+    out,
+    print_error,
+    print_json,
+    print_warning,
+    progress,
+)
 from credit_risk_dagster.cli.options import (
     Json,
     PolicyFile,
@@ -301,6 +307,31 @@ def compact(topic: Topic = None, json_: Json = False) -> None:
     log = logging.getLogger(__name__)
     done = maintain(Warehouse(WarehouseSettings()), lake(), kafka(None, topic).topic, keep, log=log)
     _print([{"table": table.table, **table.figures} for table in done], json_)
+
+
+@lake_app.command("verify")
+def verify(topic: Topic = None, since: Since = None, until: Until = None) -> None:
+    """Read the tables' files back and compare their checksums; exits with 1 if one differs.
+
+    All of them, whatever a day's verification may read: --since and --until ask for some days.
+    """
+    from credit_risk_dagster.pipelines.archive_check import verify_lake
+    from resources.postgres.connection import Warehouse
+
+    done = verify_lake(
+        Warehouse(WarehouseSettings()),
+        lake(),
+        kafka(None, topic).topic,
+        since=day(since),
+        until=day(until),
+    )
+    for wrong in done.broken:
+        print_error(wrong)
+    out.print(
+        f"{done.files - len(done.broken):,} of {done.files:,} files are what was stored "
+        f"({done.bytes:,} bytes)"
+    )
+    raise typer.Exit(1 if done.broken else 0)
 
 
 def _tables(topic: str | None, at: str | None) -> "list[tuple[str, LakeTable, Snapshot]]":

@@ -10,7 +10,6 @@ import gc
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from tempfile import TemporaryFile
@@ -70,6 +69,7 @@ class ArchiveReport:
         busy: another run archives.
         decisions: what was added to their table.
         value_bytes: bytes of the values in the objects.
+        seconds: for the raw events.
     """
 
     source: Source | None = None
@@ -122,32 +122,37 @@ def archive(
     """
     report = ArchiveReport()
     started = time.monotonic()
-    with (
-        tuned_interpreter(),
-        broker.reader(_READ, whole=True) as reader,
-        warehouse.session(f"archive {run_id}") as connection,
-    ):
-        report.source = Sources(connection).find(broker.inspect())
-        if report.source is not None:
-            ledger = ArchiveLedger(connection)
-            table = tables(lake, report.source.topic)["raw_events"]
-            run = _Run(broker, reader, ledger, table, settings, report.source, report, log)
-            report.busy = not ledger.try_lock()
-            if not report.busy:
-                adopt_objects(table, report.source.topic, log)
-                known = Sources(connection).all()
-                run.key = _recognized(report.source, known, table.create())
-                named = _named(lake, known, report.source, run.key)
-                run.forgotten = Forgettings(connection).offsets()
-                # Beside each other: one waits for the broker and Python, the other for Postgres.
-                with ThreadPoolExecutor(1, "decisions") as beside:
-                    decisions = beside.submit(
-                        archive_decisions, warehouse, named, run_id=run_id, log=log
-                    )
-                    run.archive()
-                report.decisions = decisions.result()
-                finish_forgettings(connection, lake, log=log)
-    report.seconds = time.monotonic() - started
+    topic = broker.inspect()
+    with tuned_interpreter(), warehouse.session(f"archive {run_id}") as connection:
+        report.source = Sources(connection).find(topic)
+        if report.source is None:
+            return report
+        ledger = ArchiveLedger(connection)
+        table = tables(lake, report.source.topic)["raw_events"]
+        report.busy = not ledger.try_lock()
+        if report.busy:
+            return report
+        adopt_objects(table, report.source.topic, log)
+        known = Sources(connection).all()
+        key = _recognized(report.source, known, table.create())
+        failed: PlatformError | None = None
+        try:
+            with broker.reader(_READ, whole=True) as reader:
+                run = _Run(
+                    *(broker, reader, ledger, table, settings, report.source, key),
+                    *(report, log, Forgettings(connection).offsets()),
+                )
+                run.run()
+        except PlatformError as error:  # the decisions do without the broker
+            failed = error
+        report.seconds = time.monotonic() - started
+        gc.collect()
+        pa.default_memory_pool().release_unused()
+        named = _named(lake, known, report.source, key)
+        report.decisions = archive_decisions(warehouse, named, run_id=run_id, log=log)
+        finish_forgettings(connection, lake, log=log)
+        if failed:
+            raise failed
     return report
 
 
@@ -195,15 +200,16 @@ class _Run:
     table: LakeTable
     settings: ArchiveSettings
     source: Source
+    key: SourceKey
     report: ArchiveReport
     log: logging.Logger
-    key: SourceKey = field(init=False)
-    forgotten: Mapping[tuple[int, int], list[int]] = field(default_factory=dict)
+    forgotten: Mapping[tuple[int, int], list[int]]
     added: list[tuple[DataFile, str]] = field(default_factory=list)
     covered: list[ArchivedRange] = field(default_factory=list)
     moved: dict[str, tuple[int | None, int]] = field(default_factory=dict)
+    progress: dict[int, int] = field(default_factory=dict)
 
-    def archive(self) -> None:
+    def run(self) -> None:
         for attempt in range(_TRIES):
             try:
                 return self._archive()
@@ -217,11 +223,12 @@ class _Run:
     def _archive(self) -> None:
         snapshot = self.table.create()
         committed = self.ledger.committed(self.source.source_id)
-        progress = snapshot.progress(self.key, [part.partition for part in committed])
+        self.progress = snapshot.progress(self.key, [part.partition for part in committed])
         ranges = ranges_of(snapshot, self.table, self.key)
-        self.ledger.mirror(self.source.source_id, ranges, progress)
+        self.ledger.mirror(self.source.source_id, ranges, self.progress)
+        self._mirror_progress()
         for part in committed:
-            known = progress.get(part.partition)
+            known = self.progress.get(part.partition)
             first = part.first if known is None else known
             if first < part.next:  # it is beyond where Postgres was restored to an earlier time
                 self._archive_partition(replace(part, first=first), known)
@@ -277,6 +284,7 @@ class _Run:
         if self.moved:
             self.table.commit(self.added, self.moved, said={"run": self.report_name})
             for stored in self.covered:
+                self.progress[stored.partition] = stored.next_offset
                 lost = self.ledger.confirm(self.source.source_id, stored)
                 if stored.key:
                     self.report.objects.append(stored)
@@ -287,7 +295,11 @@ class _Run:
                         "partition %d: %d committed events of offsets %d to %d are lost to it",
                         *(stored.partition, lost, stored.first_offset, stored.next_offset - 1),
                     )
+            self._mirror_progress()
         self.added, self.covered, self.moved = [], [], {}
+
+    def _mirror_progress(self) -> None:
+        self.ledger.mirror_progress(self.source.source_id, "raw_events", self.progress)
 
     @property
     def report_name(self) -> str:

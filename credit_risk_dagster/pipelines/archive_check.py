@@ -1,16 +1,18 @@
-"""Whether the archive is complete, and its objects are what was stored."""
+"""Whether the lake is complete, and its files are what was stored. What a check finds is told, and
+changes nothing that others go by."""
 
 from dataclasses import dataclass, field
-from datetime import date
-from tempfile import TemporaryFile
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from credit_risk_dagster.domain.raw_events import day_prefix
+from credit_risk_dagster.pipelines.lake_history import tables
 from resources.lake import Lake, ObjectMissing
+from resources.lake_tables import DataFile, LakeDamaged, LakeTable
 from resources.postgres.abandoned import AbandonedOffsets, Unarchivable
-from resources.postgres.archive import ArchivedObject, ArchiveLedger
+from resources.postgres.archive import ArchiveLedger
 from resources.postgres.connection import Warehouse
 from resources.postgres.sources import Source
+from resources.postgres.verified import Verifications
 
 
 @dataclass(frozen=True)
@@ -18,10 +20,11 @@ class Account:
     """Whether the archive is complete.
 
     Attributes:
-        partitions: by partition, offsets committed, archived and pending; events archived and
-            lost; and wrong: those in holes, overlaps, or in neither.
-        missing: keys that are recorded and not on S3.
-        resized: keys whose object has another size than recorded.
+        partitions: by partition, offsets committed, archived, pending, and undecided (without a
+            decision in the lake yet); events archived and lost; and wrong: those in holes,
+            overlaps, or in neither.
+        missing: keys that a table lists and that are not on S3.
+        resized: keys whose object has another size than the table says.
         stranded: what other sources have that no archive will ever get, and nobody gave up.
     """
 
@@ -40,7 +43,7 @@ class Account:
                     f"partition {p['partition']}: {p['archived']:,} archived + {p['pending']:,} "
                     f"pending offsets are not the {p['committed']:,} committed, or "
                     f"{p['wrong']:,} events are in holes or overlaps: compare "
-                    "`credit-risk archive ls` with `credit-risk status`"
+                    "`credit-risk lake ls` with `credit-risk status`"
                 )
             if p["lost"]:
                 found.append(
@@ -53,7 +56,7 @@ class Account:
         for keys, what in ((self.missing, "not on S3"), (self.resized, "of another size there")):
             if keys:
                 found.append(
-                    f"{len(keys):,} recorded objects are {what}, first {keys[0]}: restore them "
+                    f"{len(keys):,} files of the lake are {what}, first {keys[0]}: restore them "
                     "from a version or a replica of the bucket"
                 )
         return found
@@ -62,72 +65,98 @@ class Account:
 def check_archive(
     warehouse: Warehouse, lake: Lake, source: Source, *, recent: bool = False
 ) -> Account:
-    """Compare the archive with what is committed, and the recorded objects with S3's.
+    """Compare the lake with what is committed, and what its tables list with what S3 lists.
 
     Args:
-        recent: look only for the objects that were archived within a day.
+        recent: look only for the files that were added within a day.
 
     Raises:
         WarehouseUnavailable, NotMigrated, LakeUnavailable, LakeRefused.
     """
     with warehouse.session() as connection:
-        ledger = ArchiveLedger(connection)
-        partitions = ledger.account(source.source_id)
+        partitions = ArchiveLedger(connection).account(source.source_id)
         waiting = AbandonedOffsets(connection).waiting()
-        objects = [o for o in ledger.objects(source.source_id, recent=recent) if o.key]
-    sizes: dict[str, int] = {}
-    for days_objects in sorted({day_prefix(o.key) for o in objects if o.key}):
-        sizes |= lake.sizes(days_objects)
-    missing = [o.key for o in objects if o.key and o.key not in sizes]
-    resized = [o.key for o in objects if o.key and o.key in sizes and sizes[o.key] != o.bytes]
+    missing, resized = [], []
+    since = datetime.now(UTC) - timedelta(days=1) if recent else datetime.min.replace(tzinfo=UTC)
+    for table, files in _files(lake, source.topic):
+        wanted = [file for file in files if file.added_at >= since]
+        folders = {f"/{file.path.split('/')[0]}/" for file in wanted} if recent else {"/"}
+        sizes: dict[str, int] = {}
+        for folder in sorted(folders):
+            sizes |= lake.sizes(f"{table.root}{folder}")
+        for file in wanted:
+            key = table.key(file.path)
+            if key not in sizes:
+                missing.append(key)
+            elif sizes[key] != file.bytes:
+                resized.append(key)
     stranded = [tail for tail in waiting if tail.source_id != source.source_id]
     return Account(partitions, missing, resized, stranded)
 
 
+def _files(
+    lake: Lake, topic: str, since: date | None = None, until: date | None = None
+) -> list[tuple[LakeTable, list[DataFile]]]:
+    """The tables of a topic that there are, and their files."""
+    opened = [(table, table.open()) for table in tables(lake, topic).values()]
+    return [(table, at.files(since=since, until=until)) for table, at in opened if at]
+
+
 @dataclass
 class Verification:
-    """The outcome of reading objects back: key to what is wrong with it."""
+    """The outcome of reading files back; what is wrong with some of them, a line each.
 
-    objects: int = 0
+    Attributes:
+        files, bytes: of those that were read.
+        left: files whose turn did not come.
+    """
+
+    files: int = 0
     bytes: int = 0
-    broken: dict[str, str] = field(default_factory=dict)
+    left: int = 0
+    broken: list[str] = field(default_factory=list)
 
 
-def verify_archive(
+def verify_lake(
     warehouse: Warehouse,
     lake: Lake,
+    topic: str,
     *,
-    source_id: int | None = None,
+    bytes_a_day: int | None = None,
     since: date | None = None,
     until: date | None = None,
 ) -> Verification:
-    """Read objects back and compare size and SHA-256 with the recorded ones.
+    """Read files of both tables back and compare size and SHA-256 with what was stored: first those
+    that never were, or were found wrong, then the longest ago.
+
+    Args:
+        bytes_a_day: what verifications may read since midnight (UTC), but one file at least;
+            without, there is no limit.
+        since, until: days, both inclusive; without, all there are.
 
     Raises:
         WarehouseUnavailable, NotMigrated, LakeUnavailable, LakeRefused.
     """
     done = Verification()
     with warehouse.session() as connection:
-        ledger = ArchiveLedger(connection)
-        for recorded in ledger.objects(source_id, since=since, until=until):
-            if recorded.key is None:
-                continue
-            wrong = _verify(lake, recorded)
-            done.objects += 1
-            done.bytes += recorded.bytes or 0
-            if wrong:
-                done.broken[recorded.key] = wrong
-            else:
-                ledger.mark_verified(recorded.source_id, [recorded.range])
+        verified = Verifications(connection)
+        files = _files(lake, topic, since, until)
+        if since is None and until is None:
+            for table, listed in files:
+                verified.keep(f"{table.root}/", [table.key(file.path) for file in listed])
+        times, never = verified.times(), datetime.min.replace(tzinfo=UTC)
+        room = None if bytes_a_day is None else max(0, bytes_a_day - verified.bytes_today())
+        waiting = [(table, file) for table, listed in files for file in listed]
+        waiting.sort(key=lambda it: times.get(it[0].key(it[1].path), never))
+        for table, file in waiting:
+            if room is not None and done.bytes + file.bytes > room and (done.files or not room):
+                done.left = len(waiting) - done.files
+                break
+            done.files += 1
+            done.bytes += file.bytes
+            try:
+                with table.fetched(file):
+                    verified.mark(table.key(file.path), file.bytes)
+            except (LakeDamaged, ObjectMissing) as error:
+                done.broken.append(str(error))
     return done
-
-
-def _verify(lake: Lake, recorded: ArchivedObject) -> str:
-    with TemporaryFile() as file:
-        try:
-            found = lake.get(recorded.key or "", file)
-        except ObjectMissing:
-            return "is not on S3"
-    if found.sha256 != (recorded.sha256 or found.labels.get("sha256")):
-        return f"has SHA-256 {found.sha256}, {recorded.sha256} was stored"
-    return ""

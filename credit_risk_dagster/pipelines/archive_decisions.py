@@ -6,6 +6,7 @@ the table already, as it was decided then.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from resources.postgres.archive import ArchiveLedger
 from resources.postgres.connection import Warehouse
 from resources.postgres.decisions import Decisions
 
-_OFFSETS_AT_ONCE = 25_000
+_OFFSETS_AT_ONCE = 5_000
 _BYTES_A_COMMIT = 64 * 2**20
 _DAYS_A_COMMIT = 100  # each has an open file
 _TRIES = 5
@@ -31,6 +32,7 @@ class DecisionsReport:
 
     rows: int = 0
     gone: int = 0
+    seconds: float = 0.0
 
 
 def archive_decisions(
@@ -50,10 +52,13 @@ def archive_decisions(
         LakeMoved: another run does the same.
     """
     report = DecisionsReport()
+    started = time.monotonic()
     with warehouse.session(f"archive {run_id}") as connection:
         for table, key, source_id in sources:
-            parts = ArchiveLedger(connection).committed(source_id)
-            copy = _Copy(table, key, Decisions(connection, source_id), report, log)
+            ledger = ArchiveLedger(connection)
+            parts = ledger.committed(source_id)
+            decisions = Decisions(connection, source_id)
+            copy = _Copy(table, key, source_id, ledger, decisions, report, log)
             for attempt in range(_TRIES):
                 try:
                     copy.run(parts)
@@ -62,6 +67,7 @@ def archive_decisions(
                     if attempt == _TRIES - 1:
                         raise
                     log.warning("another run archived first (%s); going on from there", moved)
+    report.seconds = time.monotonic() - started
     return report
 
 
@@ -71,6 +77,8 @@ class _Copy:
 
     table: LakeTable
     key: SourceKey
+    source_id: int
+    ledger: ArchiveLedger
     decisions: Decisions
     report: DecisionsReport
     log: logging.Logger
@@ -78,13 +86,22 @@ class _Copy:
 
     def run(self, parts: list[OffsetRange]) -> None:
         self.moved = {}
-        snapshot = self.table.create()
-        progress = snapshot.progress(self.key, [part.partition for part in parts])
+        progress, redriven = self._mirrored(parts)
         with DayFiles(DECISIONS) as files:
             for part in parts:
                 self._partition(part, progress.get(part.partition), files)
-            self._redriven(snapshot.transaction(f"{self.key}/redriven"), files)
-            self._commit(files)
+            self._redriven(redriven, files)
+            if self.moved:
+                self._commit(files)
+                self._mirrored(parts)
+
+    def _mirrored(self, parts: list[OffsetRange]) -> tuple[dict[int, int], int | None]:
+        """The table's progress, by partition and of what was re-driven, after telling Postgres."""
+        snapshot = self.table.create()
+        progress = snapshot.progress(self.key, [part.partition for part in parts])
+        redriven = snapshot.transaction(f"{self.key}/redriven")
+        self.ledger.mirror_progress(self.source_id, "decisions", progress, redriven)
+        return progress, redriven
 
     def _partition(self, part: OffsetRange, known: int | None, files: DayFiles) -> None:
         start = position = part.first if known is None else known
@@ -118,10 +135,9 @@ class _Copy:
             self.moved[f"{self.key}/redriven"] = (known, until)
 
     def _commit(self, files: DayFiles) -> None:
-        if self.moved:
-            rows = files.rows
-            added = [self.table.upload(staged, self.key) for staged in files.finish()]
-            self.table.commit(added, self.moved, said={"run": "archive of decisions"})
-            self.report.rows += rows
-            self.log.info("stored %d decisions in %d files", rows, len(added))
+        rows = files.rows
+        added = [self.table.upload(staged, self.key) for staged in files.finish()]
+        self.table.commit(added, self.moved, said={"run": "archive of decisions"})
+        self.report.rows += rows
+        self.log.info("stored %d decisions in %d files", rows, len(added))
         self.moved = {}

@@ -25,8 +25,8 @@ class RetentionReport:
 def drop_old_periods(
     warehouse: Warehouse, keep_days: int, *, now: datetime | None = None, log: logging.Logger
 ) -> RetentionReport:
-    """Drop the time partitions that ended more than so many days ago, when their events are
-    archived and verified.
+    """Drop the time partitions that ended more than so many days ago, when both
+    tables of the lake have their events.
 
     Args:
         warehouse: where.
@@ -47,7 +47,7 @@ def drop_old_periods(
                 continue
             contents = ledger.drop(period)
             if unsafe := [row for row in contents if not row["safe"]]:
-                report.kept[period] = "not archived and verified: " + ", ".join(
+                report.kept[period] = "not in both tables of the lake: " + ", ".join(
                     f"source {row['source_id']} partition {row['partition']}" for row in unsafe
                 )
                 log.warning("%s stays, it is %s", period, report.kept[period])

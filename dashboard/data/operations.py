@@ -108,10 +108,10 @@ _PARTITIONS = """
       FROM stream_offsets o JOIN sources s USING (source_id)
       LEFT JOIN LATERAL (
            SELECT coalesce(sum(next_offset - first_offset), 0)::bigint AS archived,
-                  count(key) AS objects, coalesce(sum(bytes), 0)::bigint AS bytes,
-                  count(verified_at) AS verified, coalesce(sum(lost), 0)::bigint AS lost,
+                  count(key) AS objects, coalesce(sum(a.bytes), 0)::bigint AS bytes,
+                  count(v.key) AS verified, coalesce(sum(lost), 0)::bigint AS lost,
                   max(archived_at) AS archived_at
-             FROM archive_objects a
+             FROM archive_objects a LEFT JOIN lake_verifications v USING (key)
             WHERE a.source_id = o.source_id AND a.partition = o.partition
       ) AS a ON true
      ORDER BY o.source_id DESC, o.partition

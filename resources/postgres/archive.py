@@ -1,4 +1,4 @@
-"""What the table of raw events has, as a mirror in Postgres, for who reads Postgres alone.
+"""What the lake's tables have, as a mirror in Postgres, for who reads Postgres alone.
 
 All SQL that writes the archive's tables is here.
 """
@@ -6,11 +6,11 @@ All SQL that writes the archive's tables is here.
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, LiteralString
 
 import psycopg
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import dict_row
 
 from resources.kafka.reader import OffsetRange
 
@@ -27,31 +27,6 @@ class ArchivedRange:
     key: str | None
     bytes: int | None
     sha256: str | None
-
-    @property
-    def range(self) -> OffsetRange:
-        return OffsetRange(self.partition, self.first_offset, self.next_offset)
-
-
-@dataclass(frozen=True)
-class ArchivedObject:
-    """A range that is archived; `lost` of its events were gone from the broker by then.
-
-    dt, key, bytes and sha256 are None for a range without any events left.
-    """
-
-    source_id: int
-    partition: int
-    first_offset: int
-    next_offset: int
-    rows: int
-    lost: int
-    dt: date | None
-    key: str | None
-    bytes: int | None
-    sha256: str | None
-    archived_at: Any
-    verified_at: Any
 
     @property
     def range(self) -> OffsetRange:
@@ -136,56 +111,51 @@ class ArchiveLedger:
                 [_parameters(source_id, it) for at, it in wanted.items() if at not in here],
             )
 
+    def mirror_progress(
+        self,
+        source_id: int,
+        table: str,
+        progress: Mapping[int, int],
+        redriven: int | None = None,
+    ) -> None:
+        """Make this be how far a table is; a partition without progress has none here either.
+
+        Args:
+            table: raw_events or decisions.
+            progress: the table's, by partition.
+            redriven: of the decisions, microseconds since the epoch.
+        """
+        self._connection.execute(
+            _PROGRESS[table],
+            {
+                "source_id": source_id,
+                "partitions": list(progress),
+                "next": list(progress.values()),
+                "redriven": None if redriven is None else moment_of(redriven),
+            },
+        )
+
     def confirm(self, source_id: int, stored: ArchivedRange) -> int:
         """Mirror a range that was just committed to the table; returns how many events are lost to
         it. Where this is not in step with the table, the next `mirror` is."""
         row = self._connection.execute(_INSERT, _parameters(source_id, stored)).fetchone()
         return int(row[0]) if row else 0
 
-    def objects(
-        self,
-        source_id: int | None = None,
-        *,
-        since: date | None = None,
-        until: date | None = None,
-        recent: bool = False,
-    ) -> list[ArchivedObject]:
-        """What is archived, by source, partition and offset.
-
-        Args:
-            source_id: of one source only.
-            since, until: days, both inclusive; ranges without events are then left out.
-            recent: only what was archived within a day.
-        """
-        with self._connection.cursor(row_factory=class_row(ArchivedObject)) as cursor:
-            return cursor.execute(
-                _OBJECTS,
-                {"source_id": source_id, "since": since, "until": until, "recent": recent},
-            ).fetchall()
-
     def account(self, source_id: int) -> list[dict[str, Any]]:
         """By partition, what is committed against what is archived.
 
         Returns:
-            partition, committed (offsets), archived, pending, events (archived rows), lost (and not
-            given up by name), and wrong: offsets in holes or overlaps, and events that neither are
-            archived nor counted as lost.
+            partition, committed (offsets), archived, pending, undecided (offsets whose decisions
+            are pending), events (archived rows), lost (and not given up by name), and wrong:
+            offsets in holes or overlaps, and events that neither are archived nor counted as lost.
         """
         with self._connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(_ACCOUNT, {"source_id": source_id}).fetchall()
 
-    def mark_verified(self, source_id: int, verified: Sequence[OffsetRange]) -> None:
-        """Record that the checksums of these ranges' objects were computed and equal."""
-        self._connection.execute(
-            "UPDATE archive_objects SET verified_at = clock_timestamp() FROM"
-            " unnest(%(partitions)s::int[], %(first)s::bigint[]) AS v (p, f)"
-            " WHERE source_id = %(source_id)s AND partition = p AND first_offset = f",
-            {
-                "partitions": [v.partition for v in verified],
-                "first": [v.first for v in verified],
-                "source_id": source_id,
-            },
-        )
+
+def moment_of(micros: int) -> datetime:
+    """The time so many microseconds after the epoch."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros)
 
 
 def _without_holes(
@@ -229,6 +199,24 @@ WHERE o.source_id = %(source_id)s
 GROUP BY o.partition, o.first_offset, o.next_offset ORDER BY o.partition
 """
 
+_PROGRESS: dict[str, LiteralString] = {
+    "raw_events": """
+INSERT INTO lake_progress (source_id, partition, raw_events)
+SELECT o.source_id, o.partition, n.next FROM stream_offsets o
+LEFT JOIN unnest(%(partitions)s::int[], %(next)s::bigint[]) AS n (p, next) ON n.p = o.partition
+WHERE o.source_id = %(source_id)s
+ON CONFLICT (source_id, partition) DO UPDATE SET raw_events = excluded.raw_events
+""",
+    "decisions": """
+INSERT INTO lake_progress (source_id, partition, decisions, redriven)
+SELECT o.source_id, o.partition, n.next, %(redriven)s FROM stream_offsets o
+LEFT JOIN unnest(%(partitions)s::int[], %(next)s::bigint[]) AS n (p, next) ON n.p = o.partition
+WHERE o.source_id = %(source_id)s
+ON CONFLICT (source_id, partition) DO UPDATE
+SET decisions = excluded.decisions, redriven = excluded.redriven
+""",
+}
+
 _INSERT: LiteralString = """
 INSERT INTO archive_objects
     (source_id, partition, first_offset, next_offset, rows, dt, key, bytes, sha256, lost)
@@ -248,17 +236,6 @@ SELECT source_id, partition, %(first)s, %(next)s, %(rows)s,
 FROM stream_offsets o
 WHERE source_id = %(source_id)s AND partition = %(partition)s AND next_offset >= %(next)s
 ON CONFLICT DO NOTHING RETURNING lost
-"""
-
-_OBJECTS: LiteralString = """
-SELECT source_id, partition, first_offset, next_offset, rows, lost, dt, key, bytes, sha256,
-    archived_at, verified_at
-FROM archive_objects
-WHERE (%(source_id)s::int IS NULL OR source_id = %(source_id)s)
-    AND (%(since)s::date IS NULL OR dt >= %(since)s)
-    AND (%(until)s::date IS NULL OR dt <= %(until)s)
-    AND (NOT %(recent)s OR archived_at > now() - interval '1 day')
-ORDER BY source_id, partition, first_offset
 """
 
 _ACCOUNT: LiteralString = """
@@ -293,11 +270,14 @@ WITH chained AS (
 SELECT o.partition, o.next_offset - o.first_offset AS committed,
     coalesce(offsets, 0)::bigint AS archived,
     (o.next_offset - coalesce(until, o.first_offset))::bigint AS pending,
+    (o.next_offset - least(o.next_offset, coalesce(l.decisions, o.first_offset)))::bigint
+        AS undecided,
     coalesce(events, 0)::bigint AS events,
     (coalesce(archived.lost, 0) - coalesce(given_up, 0))::bigint AS lost,
     (coalesce(misplaced, 0) + abs(coalesce(first, o.first_offset) - o.first_offset)
         + greatest(coalesce(least - missing, 0), coalesce(missing - most, 0), 0)
     )::bigint AS wrong
 FROM stream_offsets o LEFT JOIN archived USING (partition) LEFT JOIN unseen USING (partition)
+    LEFT JOIN lake_progress l USING (source_id, partition)
 WHERE o.source_id = %(source_id)s ORDER BY o.partition
 """

@@ -1,7 +1,7 @@
 """What was decided of each event, out of Postgres, as columns: no Python object for each value."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, LiteralString
 
 import psycopg
@@ -10,8 +10,8 @@ from psycopg import IsolationLevel, sql
 
 from credit_risk_dagster.domain.lake_rows import DECISIONS, decision_rows, written_type
 from resources.kafka.reader import OffsetRange
+from resources.postgres.archive import moment_of
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _REDRIVEN_AT_ONCE = 10_000
 
 
@@ -53,14 +53,14 @@ class Decisions:
         """
         which: dict[str, Any] = {
             "source_id": self._source_id,
-            "after": _EPOCH + timedelta(microseconds=after or 0),
+            "after": moment_of(after or 0),
             "limit": _REDRIVEN_AT_ONCE,
         }
         row = self._connection.execute(_REDRIVEN_UNTIL, which).fetchone()
         if row is None or row[0] is None:
             return None
         rows = _rows(self._read(_SCORED + _REDRIVEN, which | {"until": row[0]}))
-        return rows, (row[0] - _EPOCH) // timedelta(microseconds=1)
+        return rows, (row[0] - moment_of(0)) // timedelta(microseconds=1)
 
     def _read(self, query: LiteralString, parameters: Mapping[str, Any]) -> pa.Table:
         from pyarrow import csv
@@ -70,6 +70,7 @@ class Decisions:
             content = pa.py_buffer(b"".join(copy))
         return csv.read_csv(
             pa.BufferReader(content),
+            read_options=csv.ReadOptions(use_threads=False, block_size=max(content.size, 1)),
             parse_options=csv.ParseOptions(newlines_in_values=True),
             convert_options=csv.ConvertOptions(
                 column_types={column.name: written_type(column) for column in DECISIONS},

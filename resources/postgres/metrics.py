@@ -133,24 +133,24 @@ WITH newest AS (
 )
 SELECT cluster_id, topic_id, o.partition, o.first_offset, o.next_offset, o.end_offset,
     extract(epoch FROM o.end_seen_at)::float8 AS end_seen_at,
-    coalesce(a.next_offset, o.first_offset) AS archived,
+    a.next_offset AS archived,
     extract(epoch FROM least(s.at, r.at))::float8 AS unarchived_since
 FROM newest JOIN stream_offsets o USING (source_id)
-LEFT JOIN LATERAL (
-    SELECT next_offset FROM archive_objects a
-    WHERE a.source_id = o.source_id AND a.partition = o.partition
-    ORDER BY next_offset DESC LIMIT 1
-) a ON true
+LEFT JOIN lake_progress l USING (source_id, partition)
+CROSS JOIN LATERAL (
+    SELECT least(o.next_offset, coalesce(l.raw_events, o.first_offset),
+        coalesce(l.decisions, o.first_offset)) AS next_offset
+) a
 LEFT JOIN LATERAL (
     SELECT scored_at AS at FROM scored_applications s
     WHERE s.source_id = o.source_id AND s.partition = o.partition
-        AND s."offset" >= coalesce(a.next_offset, o.first_offset)
+        AND s."offset" >= a.next_offset
     ORDER BY s."offset" LIMIT 1
 ) s ON true
 LEFT JOIN LATERAL (
     SELECT rejected_at AS at FROM rejected_events r
     WHERE r.source_id = o.source_id AND r.partition = o.partition
-        AND r."offset" >= coalesce(a.next_offset, o.first_offset)
+        AND r."offset" >= a.next_offset
     ORDER BY r."offset" LIMIT 1
 ) r ON true
 ORDER BY o.partition

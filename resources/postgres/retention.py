@@ -36,13 +36,13 @@ class RetentionLedger:
             ).fetchall()
 
     def drop(self, period: Period) -> list[dict[str, Any]]:
-        """Drop a period's partitions and record how many rows they had, if the archive has it all;
+        """Drop a period's partitions and record how many rows they had, if the lake has it all;
         a period is dropped from all tables or from none.
 
         Returns:
             What it holds: for each source and partition source_id, partition, scored, rejected, and
-            safe: every event is archived, none was lost to the archive, and all checksums were
-            verified. It was dropped if all are.
+            safe: both tables of the lake have all of its events, as far as nobody gave them up.
+            It was dropped if all are.
 
         Raises:
             TablesBusy: the tables were in use for too long; nothing was dropped.

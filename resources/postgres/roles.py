@@ -32,6 +32,8 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "drift_reports": _STATE,
         "forgettings": "SELECT, UPDATE (lake_rows, lake_at)",
         "forgotten_offsets": _READ,
+        "lake_progress": _STATE,  # a mirror
+        "lake_verifications": "SELECT, INSERT, UPDATE, DELETE",
         "ledger_totals": _READ,
         "lost_acknowledgements": _RECORD,
         "lost_events": _READ,
@@ -63,6 +65,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "drift_features": _READ,
         "drift_reports": _READ,
         "forgettings": _READ,
+        "lake_progress": _READ,
         "ledger_totals": _READ,
         "lost_events": _READ,
         "model_benchmarks": _READ,

@@ -132,14 +132,12 @@ def test_the_command_line(pipeline: Pipeline, environment: dict[str, str], tmp_p
     pipeline.send_and_drain([good_event(i) for i in range(5)] + [b"junk"], 3)
     run = credit_risk(environment, "archive", "run")
     assert run.stdout.startswith("6 events in 1 objects"), run.stderr
+    assert "6 decisions" in run.stdout
     (archived,) = pipeline.objects()
     assert archived.key
-    assert archived.key in credit_risk(environment, "archive", "ls").stdout
-    assert (
-        archived.key not in credit_risk(environment, "archive", "ls", "--since", "2999-1-1").stdout
-    )
-    verified = credit_risk(environment, "archive", "verify")
-    assert (verified.returncode, verified.stdout[:6]) == (0, "1 of 1")
+    assert archived.key in credit_risk(environment, "lake", "ls", "--files", "--json").stdout
+    verified = credit_risk(environment, "lake", "verify")
+    assert (verified.returncode, verified.stdout[:6]) == (0, "2 of 2")
     got = credit_risk(environment, "lake", "get", str(tmp_path))
     assert got.returncode == 0, got.stderr
     assert (tmp_path / archived.key).stat().st_size == archived.bytes
@@ -152,9 +150,9 @@ def test_the_command_line(pipeline: Pipeline, environment: dict[str, str], tmp_p
     redriven = credit_risk(environment, "rejected", "redrive")
     assert redriven.stdout.startswith("0 of 1 rejected events"), redriven.stderr
     pipeline.lake.put(archived.key, b"damaged", "text/plain")
-    broken = credit_risk(environment, "archive", "verify")
+    broken = credit_risk(environment, "lake", "verify")
     assert broken.returncode == 1
-    assert f"{archived.sha256} was stored" in broken.stderr
+    assert f"{archived.key} has 7 bytes with SHA-256" in broken.stderr
     refused = credit_risk(environment, "lake", "get", str(tmp_path))
     assert refused.returncode == 1
     assert "restore it from a version or a replica" in refused.stderr

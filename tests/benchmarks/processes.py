@@ -291,6 +291,8 @@ def archive() -> Measured:
         "objects": len(report.objects),
         "bytes": report.bytes,
         "value_bytes": report.value_bytes,
+        "decisions": report.decisions.rows,
+        "decision_seconds": report.decisions.seconds,
         "before_mb": before,
         "peak_mb": _peak_mb(),
     }

@@ -91,7 +91,7 @@ def test_the_endpoint_that_lacks_its_scheme(run: Run, monkeypatch: pytest.Monkey
     assert str(refused.value) == (
         "AWS_ENDPOINT_URL_S3: 'localhost:9001' has no http:// or https:// before it"
     )
-    assert one_line(run("archive", "verify")) == str(refused.value)
+    assert one_line(run("lake", "ls")) == str(refused.value)
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3")
     monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:9001")  # the SDK's own, of every service
     with pytest.raises(LakeRefused, match=r"localhost:9001: write http.* in AWS_ENDPOINT_URL,"):
@@ -118,7 +118,7 @@ def test_an_address_of_the_broker(command: str, run: Run, monkeypatch: pytest.Mo
             one_line(run(*command.split()))
 
 
-@pytest.mark.parametrize("command", ["migrate", "archive ls", "model ls", "rejected ls", "status"])
+@pytest.mark.parametrize("command", ["migrate", "model ls", "rejected ls", "status"])
 @pytest.mark.parametrize("variable", ["DATABASE_URL", "CREDIT_RISK_SCHEMA"])
 def test_commands_that_ask_postgres(
     command: str, variable: str, run: Run, monkeypatch: pytest.MonkeyPatch

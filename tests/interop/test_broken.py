@@ -15,8 +15,7 @@ pytestmark = pytest.mark.long
 # With the arguments that each needs; those that serve, or ask nobody, are left out.
 CALLS = """
 archive run
-archive ls
-archive verify
+lake verify
 baseline freeze
 baseline ls
 baseline activate 1

@@ -17,7 +17,7 @@ from kafka import KafkaProducer
 from pydantic import SecretStr
 
 from credit_risk_dagster.pipelines.archive import LakeAhead
-from credit_risk_dagster.pipelines.archive_check import verify_archive
+from credit_risk_dagster.pipelines.archive_check import Verification, verify_lake
 from credit_risk_dagster.settings import PROJECT_ROOT, LakeSettings, WarehouseSettings
 from infra.embedded.servers import S3, Postgres
 from resources.kafka.watch import TopicState
@@ -216,7 +216,7 @@ def test_a_warehouse_that_lags_behind_its_epochs_is_told(pipeline: Pipeline) -> 
     pipeline.drain()
     pipeline.archive()
     with pipeline.warehouse.session() as connection:
-        for table in ("archive_objects", "stream_offsets"):
+        for table in ("archive_objects", "lake_progress", "stream_offsets"):
             connection.execute(f"DELETE FROM {table} WHERE source_id = 2".encode())
         connection.execute("DELETE FROM sources WHERE source_id = 2")
     same = pipeline.broker.inspect().topic_id
@@ -315,31 +315,76 @@ def test_offsets_that_are_gaps_are_not_lost(
     ]
 
 
-def test_the_check_finds_missing_resized_and_misplaced_objects(pipeline: Pipeline) -> None:
+@pytest.mark.parametrize("table", ["raw_events", "decisions"])
+def test_the_check_finds_missing_and_resized_files_of_both_tables(
+    pipeline: Pipeline, table: str
+) -> None:
     for _ in range(3):
         pipeline.send_and_drain([good_event(i) for i in range(5)])
         pipeline.archive()
-    first, second, third = (o.key or "" for o in pipeline.objects())
-    pipeline.lake._client.delete_object(Bucket=pipeline.lake._settings.bucket, Key=first)
+    first, second, third = pipeline.files(table)
+    whole = pipeline.lake.sizes(third)[third]
+    pipeline.lake.delete(first)
     pipeline.lake.put(second, b"something else", "text/plain")
+    pipeline.lake.put(third, b"x" * whole, "text/plain")
     account = pipeline.account()
     assert (account.missing, account.resized) == ([first], [second])
-    pipeline.query("DELETE FROM archive_objects WHERE key = %(key)s RETURNING 1", key=second)
+    # What is wrong is read first, day by day, and named.
+    for room in (None, 10**6):
+        broken = verify(pipeline, room).broken
+        assert len(broken) == 3
+        assert any(f"no object {first}" in wrong for wrong in broken)
+        assert any(f"{third} has {whole} bytes with SHA-256" in wrong for wrong in broken)
+
+
+def test_misplaced_ranges_are_found(pipeline: Pipeline) -> None:
+    for _ in range(3):
+        pipeline.send_and_drain([good_event(i) for i in range(5)])
+        pipeline.archive()
+    pipeline.query("DELETE FROM archive_objects WHERE first_offset = 5 RETURNING 1")
     assert any("holes or overlaps" in problem for problem in pipeline.account().problems)
-    broken = verify_archive(pipeline.warehouse, pipeline.lake).broken
-    assert broken == {first: "is not on S3"}
-    verified = {o.key: o.verified_at is not None for o in pipeline.objects()}
-    assert verified == {first: False, third: True}
 
 
-def test_the_checksum_finds_what_the_size_does_not(pipeline: Pipeline) -> None:
-    pipeline.send_and_drain([good_event(1)])
-    pipeline.archive()
-    (archived,) = pipeline.objects()
-    pipeline.lake.put(archived.key or "", b"x" * (archived.bytes or 0), "text/plain")
-    assert pipeline.account().problems == []
-    (wrong,) = verify_archive(pipeline.warehouse, pipeline.lake).broken.values()
-    assert f"{archived.sha256} was stored" in wrong
+def verify(pipeline: Pipeline, bytes_a_day: int | None = None) -> Verification:
+    return verify_lake(
+        pipeline.warehouse, pipeline.lake, pipeline.kafka.topic, bytes_a_day=bytes_a_day
+    )
+
+
+def test_a_day_reads_so_much_and_the_longest_ago_first(pipeline: Pipeline) -> None:
+    for _ in range(3):
+        pipeline.send_and_drain([good_event(i) for i in range(5)])
+        pipeline.archive()
+
+    def days_pass() -> None:
+        pipeline.query(
+            "UPDATE lake_verifications SET verified_at = verified_at - interval '1 day' RETURNING 1"
+        )
+
+    def seen() -> list[str]:
+        rows = pipeline.query("SELECT key FROM lake_verifications ORDER BY verified_at")
+        return [row["key"] for row in rows]
+
+    there = {*pipeline.files(), *pipeline.files("decisions")}
+    total = sum(size for key, size in pipeline.lake.sizes("").items() if key in there)
+    half = total // 2
+    first = verify(pipeline, half)
+    assert 0 < first.bytes <= half
+    assert (first.files + first.left, first.broken) == (6, [])
+    assert verify(pipeline, half).files in (0, 1)  # the day has had its bytes
+    assert verify(pipeline, 0).files == 0
+    while len(seen()) < 6:
+        days_pass()
+        verify(pipeline, half)
+    assert set(seen()) == there
+    days_pass()
+    before = seen()
+    assert verify(pipeline, 1).files == 1  # one at least
+    assert seen() == before[1:] + before[:1]
+    pipeline.query("INSERT INTO lake_verifications SELECT key || '0', 1 FROM lake_verifications"
+                   " RETURNING 1")  # fmt: skip
+    verify(pipeline)
+    assert set(seen()) == there
 
 
 # --- what S3 can answer ---------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from credit_risk_dagster.domain.loans import events_of, pattern
-from credit_risk_dagster.pipelines.archive_check import verify_archive
+from credit_risk_dagster.pipelines.archive_check import verify_lake
 from credit_risk_dagster.pipelines.forget import ForgetIncomplete
 from credit_risk_dagster.pipelines.lake_maintenance import maintain
 from credit_risk_dagster.settings import LakeSettings
@@ -45,7 +45,7 @@ def assert_forgotten(pipeline: Pipeline, left: list[tuple[int, int]] = OTHERS) -
     assert pipeline.offsets() == left
     assert pipeline.offsets("decisions") == left
     assert pipeline.account().problems == []
-    assert verify_archive(pipeline.warehouse, pipeline.lake).broken == {}
+    assert verify_lake(pipeline.warehouse, pipeline.lake, pipeline.kafka.topic).broken == []
     assert pipeline.query("SELECT FROM forgettings WHERE lake_at IS NULL") == []
     assert pipeline.unreconciled() == 0
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from credit_risk_dagster.domain.lake_rows import RAW_EVENTS
-from credit_risk_dagster.pipelines.archive_check import verify_archive
+from credit_risk_dagster.pipelines.archive_check import verify_lake
 from credit_risk_dagster.pipelines.lake_maintenance import Upkeep, maintain, maintain_table
 from credit_risk_dagster.settings import LakeSettings
 from resources.lake import Lake
@@ -165,7 +165,7 @@ def test_the_archive_and_its_mirror_go_on(pipeline: Pipeline) -> None:
     assert (done.before, done.files, done.rows) == (6, 4, 30)
     assert (decisions.before, decisions.files, decisions.rows) == (3, 1, 30)
     assert_complete(pipeline, {0: 15, 1: 15})
-    assert verify_archive(pipeline.warehouse, pipeline.lake).broken == {}
+    assert verify_lake(pipeline.warehouse, pipeline.lake, pipeline.kafka.topic).broken == []
     with ThreadPoolExecutor(2) as pool:
         pipeline.send_and_drain([good_event(i) for i in range(5)])
         archived = pool.submit(pipeline.archive)

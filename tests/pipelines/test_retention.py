@@ -11,15 +11,17 @@ import pytest
 
 from assets_src.retention import delete_runs
 from credit_risk_dagster.definitions import defs
-from credit_risk_dagster.pipelines.archive_check import verify_archive
 from credit_risk_dagster.pipelines.retention import RetentionReport, drop_old_periods
 from credit_risk_dagster.settings import RetentionSettings, Settings, WarehouseSettings
 from resources.configurable import resources
 from resources.dagster_storage import DagsterStorage
 from resources.kafka.reader import OffsetRange
 from resources.postgres.abandoned import AbandonedOffsets
+from resources.postgres.decisions import Decisions
 from resources.postgres.partitions import TablesBusy
 from resources.postgres.retention import Period, RetentionLedger
+from tests.pipelines.test_redrive import reject_scored
+from tests.pipelines.test_redrive import run as redrive
 from tests.platform.pipeline import Pipeline, good_event
 
 NOW = datetime.now(UTC)
@@ -33,14 +35,12 @@ def apply(pipeline: Pipeline, **later: Any) -> RetentionReport:
     )
 
 
-def test_a_month_goes_when_it_is_old_archived_and_verified(pipeline: Pipeline) -> None:
+def test_a_month_goes_when_it_is_old_and_in_both_tables(pipeline: Pipeline) -> None:
     pipeline.send_and_drain([good_event(i) for i in range(10)] + [b"junk"], 1)
     assert THIS_MONTH not in apply(pipeline, days=1).dropped
     kept = apply(pipeline, days=70).kept
-    assert kept == {THIS_MONTH: "not archived and verified: source 1 partition 1"}
+    assert kept == {THIS_MONTH: "not in both tables of the lake: source 1 partition 1"}
     pipeline.archive()
-    assert THIS_MONTH in apply(pipeline, days=70).kept
-    verify_archive(pipeline.warehouse, pipeline.lake)
     assert apply(pipeline, days=70).dropped[THIS_MONTH] == 11
     assert pipeline.stored() == {"scored_applications": [], "rejected_events": []}
     assert pipeline.query("SELECT FROM batches") == []
@@ -53,12 +53,15 @@ def test_a_month_goes_when_it_is_old_archived_and_verified(pipeline: Pipeline) -
 
 
 @pytest.mark.parametrize("how", ["drop_month(%(day)s)", "drop_period(%(starts)s, %(ends)s)"])
-def test_the_database_itself_keeps_what_is_not_archived_and_verified(
-    pipeline: Pipeline, how: str
+@pytest.mark.parametrize("table", ["raw_events", "decisions"])
+def test_the_database_itself_keeps_what_either_table_lacks(
+    pipeline: Pipeline, how: str, table: str
 ) -> None:
-    """Whoever calls its functions, with or without the job."""
+    """Whoever calls its functions, with or without the job, and whatever a check found."""
     pipeline.send_and_drain([good_event(0)])
-    pipeline.archive()  # and not verified
+    pipeline.archive()
+    pipeline.query(f"UPDATE lake_progress SET {table} = 0 RETURNING 1")
+    pipeline.query("UPDATE archive_objects SET verified_at = now() RETURNING 1")
     with pipeline.warehouse.session() as connection:
         parameters = vars(THIS_MONTH) | {"day": THIS_MONTH.starts.date()}
         with suppress(psycopg.errors.ObjectNotInPrerequisiteState):
@@ -72,7 +75,6 @@ def test_what_was_lost_before_it_was_archived_is_dropped_when_it_is_given_up(
 ) -> None:
     pipeline.send_and_drain([good_event(i) for i in range(10)])
     pipeline.archive()
-    verify_archive(pipeline.warehouse, pipeline.lake)
     pipeline.query(  # as if the broker had removed four events, which an object lacks
         "UPDATE archive_objects SET rows = rows - 4, lost = 4 RETURNING 1"
     )
@@ -85,6 +87,37 @@ def test_what_was_lost_before_it_was_archived_is_dropped_when_it_is_given_up(
     assert pipeline.account().problems == []
     assert apply(pipeline, days=70).dropped[THIS_MONTH] == 10
     assert pipeline.unreconciled() == 0
+
+
+def test_a_redriven_row_stays_until_its_decision_is_in_the_lake(pipeline: Pipeline) -> None:
+    pipeline.send_and_drain([good_event(i) for i in range(5)])
+    reject_scored(pipeline, [2])
+    pipeline.archive()
+    redrive(pipeline)
+    assert THIS_MONTH in apply(pipeline, days=70).kept
+    pipeline.archive()
+    assert apply(pipeline, days=70).dropped[THIS_MONTH] == 5
+    assert len(pipeline.rows("decisions")) == 6
+    assert pipeline.archive().decisions.gone == 0
+
+
+def test_what_the_tables_lost_again_stays(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mirror is the tables', whatever it said before."""
+    pipeline.send_and_drain([good_event(i) for i in range(5)])
+    pipeline.archive()
+    for key in pipeline.lake.sizes("decisions/"):
+        pipeline.lake.delete(key)  # as a bucket that was restored to before
+    with monkeypatch.context() as patch:
+        patch.setattr(Decisions, "first", lambda *_: _die())
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.archive()
+    assert THIS_MONTH in apply(pipeline, days=70).kept
+
+
+def _die() -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_month_in_use_stays(pipeline: Pipeline) -> None:

@@ -5,7 +5,7 @@ import json
 import logging
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -26,7 +26,7 @@ from credit_risk_dagster.settings import (
 )
 from resources.kafka.broker import Broker
 from resources.lake import Lake
-from resources.postgres.archive import ArchivedObject, ArchiveLedger
+from resources.postgres.archive import ArchivedRange
 from resources.postgres.connection import Warehouse, fetch_all
 from resources.postgres.reconciliation import reconcile
 from resources.postgres.sources import Source, Sources
@@ -74,6 +74,14 @@ def send_at(settings: KafkaSettings, events: Sequence[tuple[bytes, int | None]])
 
 def _no_lake() -> Lake:
     raise LookupError("this pipeline has no bucket")
+
+
+@dataclass(frozen=True)
+class ArchivedObject(ArchivedRange):
+    """A range that is archived; `lost` of its events were gone from the broker by then."""
+
+    source_id: int
+    lost: int
 
 
 @dataclass
@@ -156,8 +164,12 @@ class Pipeline:
         )
 
     def objects(self) -> list[ArchivedObject]:
-        with self.warehouse.session() as connection:
-            return ArchiveLedger(connection).objects()
+        """What the mirror of the raw events' files says."""
+        names = ", ".join(field.name for field in fields(ArchivedObject))
+        rows = self.query(
+            f"SELECT {names} FROM archive_objects ORDER BY source_id, partition, first_offset"
+        )
+        return [ArchivedObject(**row) for row in rows]
 
     def source(self) -> Source:
         with self.warehouse.session() as connection:

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.pipelines.archive_check import verify_archive
+from credit_risk_dagster.pipelines.archive_check import verify_lake
 from credit_risk_dagster.pipelines.drift import report_drift
 from credit_risk_dagster.pipelines.forget import forget
 from credit_risk_dagster.pipelines.redrive import redrive
@@ -215,7 +215,7 @@ def test_a_days_work(as_app: Pipeline, server: Postgres) -> None:
     log, policy = logging.getLogger("test"), load_policy(DEFAULT_POLICY)
     as_app.send_and_drain([*map(good_event, range(100)), b"junk", None])
     as_app.archive()
-    verify_archive(as_app.warehouse, as_app.lake)
+    verify_lake(as_app.warehouse, as_app.lake, as_app.kafka.topic)
     assert as_app.account().problems == []
     redrive(as_app.warehouse, policy, run_id="again")
     drift = DriftSettings(baseline_rows=100, window_rows=100, min_rows=50)
@@ -230,7 +230,7 @@ def test_a_days_work(as_app: Pipeline, server: Postgres) -> None:
         assert Reconciliation(connection).check_everything().open == []
         assert LostEvents(connection).acknowledge("Ada", None) == []
     assert as_app.unreconciled() == 0
-    assert forget(as_app.warehouse, "98", by="Ada", why="request 31", log=log)
+    assert forget(as_app.warehouse, as_app.lake, "98", by="Ada", why="request 31", log=log)
 
     api = settings_of(server, API)
     with WarehouseReader(api, 1, 60) as pool, Warehouse(api).session() as connection:

@@ -15,7 +15,7 @@ import pytest
 from psycopg import sql
 from pydantic import SecretStr
 
-from credit_risk_dagster.pipelines.archive_check import verify_archive
+from credit_risk_dagster.pipelines.archive_check import verify_lake
 from credit_risk_dagster.pipelines.status import partition_status
 from credit_risk_dagster.settings import WarehouseSettings
 from infra.embedded.servers import HOST, Postgres, Server, free_port
@@ -98,14 +98,14 @@ def test_defaults_of_the_server_change_no_answer(
     loans = [*map(good_event, range(10)), "Zoë 雪".encode()]
     pipeline.send_and_drain(loans)
     pipeline.archive()
-    verify_archive(pipeline.warehouse, pipeline.lake)
+    verify_lake(pipeline.warehouse, pipeline.lake, pipeline.kafka.topic)
     before = answers(pipeline, warehouse_settings)
     let_default(warehouse_settings, whose, HOSTILE | IMPATIENT)
     assert answers(pipeline, warehouse_settings) == before
     # And the work goes on.
     pipeline.send_and_drain(loans)
     pipeline.archive()
-    verify_archive(pipeline.warehouse, pipeline.lake)
+    verify_lake(pipeline.warehouse, pipeline.lake, pipeline.kafka.topic)
     assert migrate(warehouse_settings)
     with pipeline.warehouse.session() as connection:
         roll_up_segments(connection)
