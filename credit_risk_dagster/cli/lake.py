@@ -306,7 +306,12 @@ def compact(topic: Topic = None, json_: Json = False) -> None:
     keep = timedelta(days=ArchiveSettings().keep_days)
     log = logging.getLogger(__name__)
     done = maintain(Warehouse(WarehouseSettings()), lake(), kafka(None, topic).topic, keep, log=log)
-    _print([{"table": table.table, **table.figures} for table in done], json_)
+    if json_:
+        print_json([{"table": table.table, **table.figures} for table in done])
+        return
+    # A row a figure: there are more of them than fit beside each other on a terminal.
+    names = done[0].figures if done else {}
+    _print([{"": name} | {t.table: t.figures[name] for t in done} for name in names], json_)
 
 
 @lake_app.command("verify")
