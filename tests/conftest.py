@@ -26,6 +26,7 @@ import pytest
 from kafka import KafkaAdminClient
 from pydantic import SecretStr
 
+from credit_risk_dagster import logs
 from credit_risk_dagster.cli.main import main
 from credit_risk_dagster.domain.features import CLASSIC_FEATURES, select_features
 from credit_risk_dagster.domain.model.training import kinds
@@ -155,6 +156,15 @@ def _servers_are_seen(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 
         for server in (Postgres, Server):
             monkeypatch.setattr(server, "start", refuse)
+
+
+@pytest.fixture(autouse=True)
+def _no_log_of_another_test() -> None:
+    """What was set up by the commands and definitions of tests before wrote to their stderr."""
+    for name in ("", *logs.PACKAGES):
+        logger = logging.getLogger(name)
+        for handler in [h for h in logger.handlers if isinstance(h, logs._Handler)]:
+            logger.removeHandler(handler)
 
 
 @pytest.fixture
