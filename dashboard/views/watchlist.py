@@ -174,7 +174,7 @@ def _table(rows: pd.DataFrame, *, any_tier: bool) -> None:
                 help="Probability of the active model's outcome, which its "
                 "benchmark names; open an application to see it with its horizon",
             ),
-            "reasons": st.column_config.ListColumn("Why it was flagged", width="medium"),
+            "reasons": st.column_config.ListColumn("Why it was flagged", width=240),  # two reasons
             "grade": "Grade",
             "purpose": "Purpose",
             "addr_state": "State",

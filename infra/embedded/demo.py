@@ -250,9 +250,10 @@ class _View:
     def _line(self, totals: Totals) -> Text:
         recent = _latency_buckets(self.connection, self.source, timedelta(seconds=10))
         latency = f"{percentile(recent, 50) * 1000:,.0f} ms" if sum(recent) else "-"
-        lag = max(self.sent - totals.accounted, 0)
+        sent = max(self.sent, totals.accounted)  # what is stored was sent, acknowledged or not yet
+        lag = sent - totals.accounted
         return Text(
-            f"sent {self.sent:,}   scored {totals.scored:,}   rejected {totals.rejected:,}   "
+            f"sent {sent:,}   scored {totals.scored:,}   rejected {totals.rejected:,}   "
             f"lag {lag:,}   latency (median of 10 s) {latency}"
         )
 
