@@ -10,8 +10,6 @@ from tests.cli.test_main import COMMANDS, EVERY
 from tests.platform.commands import Run
 from tests.platform.pipeline import Pipeline, good_event
 
-pytestmark = pytest.mark.long
-
 # With the arguments that each needs; those that serve, or ask nobody, are left out.
 CALLS = """
 archive run
@@ -27,6 +25,7 @@ rebuild --into again
 lake query 'SELECT 1'
 lake ls
 lake history
+lake compact
 lost ls
 lost acknowledge --by ada
 lost abandon --by ada --why gone
@@ -78,6 +77,7 @@ def breaks(what: str, postgres: Postgres, database: str) -> dict[str, str]:
     }[what]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("servers")
 @pytest.mark.parametrize(
     "what",
