@@ -62,10 +62,13 @@ def create_app(settings: Settings | None = None, registry: CollectorRegistry = R
                 timeout=1.0,
                 fresh_for=MODEL_FRESH_SECONDS,
             )
+            stack.callback(app.state.model.close)
             app.state.publisher = Publisher(settings.kafka, settings.api.max_in_flight)
             stack.callback(app.state.publisher.close)
             app.state.health = Health(settings, warehouse)
+            stack.callback(app.state.health.close)
             collector = PlatformCollector(settings)
+            stack.callback(collector.close)
             registry.register(collector)
             stack.callback(registry.unregister, collector)
             app.state.admission = Admission(settings.api)

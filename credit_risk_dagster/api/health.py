@@ -74,6 +74,11 @@ class Health:
         }
         self._questions = {name: _question(name, connect) for name, connect in checks.items()}
 
+    def close(self) -> None:
+        """Close the connections."""
+        for question in self._questions.values():
+            question.close()
+
     def readiness(self, wanted: Capability | None = None) -> Readiness:
         """The state of every dependency, at most a second old; `unavailable` when the wanted
         capability is, if there is one."""

@@ -67,7 +67,7 @@ class Question(Generic[T]):
         self._timeout = timeout
         self._fresh_for = fresh_for
         self._lock = threading.Lock()
-        self._asked: SimpleQueue[Future[T]] = SimpleQueue()
+        self._asked: SimpleQueue[Future[T] | None] = SimpleQueue()
         self._newest: Future[T] | None = None
         self._asked_at = 0.0
         self._thread: threading.Thread | None = None
@@ -106,6 +106,13 @@ class Question(Generic[T]):
 
         return wait
 
+    def close(self) -> None:
+        """Close the connection, when what is under way has its answer; it is not waited for.
+
+        Whoever asks afterwards waits in vain.
+        """
+        self._asked.put(None)
+
     def _told(self) -> Told[T]:
         last = self._last
         if last is None:
@@ -142,11 +149,11 @@ class Question(Generic[T]):
 
     def _answer(self) -> None:
         future = self._asked.get()
-        while True:
+        while future is not None:
             answered = False
             try:
                 with self._connect() as question:
-                    while True:
+                    while future is not None:
                         answer = question()
                         self._last, self._failures = (answer, time.time()), 0
                         future.set_result(answer)
@@ -156,5 +163,6 @@ class Question(Generic[T]):
                 if answered:  # the server may have been replaced since: ask anew
                     continue
                 self._failures += 1
-                future.set_exception(error)
+                if future is not None:
+                    future.set_exception(error)
                 future = self._asked.get()

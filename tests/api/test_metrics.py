@@ -553,6 +553,21 @@ def test_a_slow_server_is_not_down(monkeypatch: pytest.MonkeyPatch) -> None:
     assert question._told().up
 
 
+def test_an_api_that_ends_asks_nobody_any_more(
+    pipeline: Pipeline, environment: dict[str, str], fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asking() -> set[threading.Thread]:
+        names = ("ask ", "kafka-io")
+        return {thread for thread in threading.enumerate() if thread.name.startswith(names)}
+
+    before = asking()
+    with api(monkeypatch, environment) as client:
+        wait_until(lambda: all_up(scrape(client)), 30, "every server is up")
+        assert client.get("/ready").status_code == 200
+        assert asking() - before
+    wait_until(lambda: not asking() - before, 10, "its connections are closed")
+
+
 def answered_as(question: Question[str], answer: str) -> bool:
     try:
         return question.ask()() == answer

@@ -62,6 +62,11 @@ class PlatformCollector(Collector):
             "Dagster's storage", _dagster, timeout=timeout, fresh_for=DAGSTER_FRESH_SECONDS
         )
 
+    def close(self) -> None:
+        """Close the connections."""
+        for question in (self._warehouse, self._broker, self._dagster):
+            question.close()
+
     def describe(self) -> Iterable[Metric]:
         """Nothing in advance: registering must not ask the servers."""
         return []
