@@ -341,12 +341,36 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+@pytest.fixture(scope="session")
+def _dagster_template(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A database with Dagster's tables to copy: its migrations take longer than most tests."""
+    name = "template_dagster"
+    postgres.create_database(name)
+    home = tmp_path_factory.mktemp("dagster_home")
+    shutil.copy(PROJECT_ROOT / "infra" / "dagster.yaml", home)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(home))
+        patch.setenv("DAGSTER_POSTGRES_URL", postgres.uri(name))
+        with dg.DagsterInstance.get():
+            pass
+    return name
+
+
+@pytest.fixture
+def dagster_url(postgres: Postgres, _dagster_template: str) -> Iterator[str]:
+    """A database with Dagster's tables, in which nothing ran."""
+    name = f"dagster_{uuid.uuid4().hex}"
+    postgres.create_database(name, _dagster_template)
+    yield postgres.uri(name)
+    postgres.drop_database(name)
+
+
 @pytest.fixture
 def environment(
     kafka_settings: KafkaSettings,
     warehouse_settings: WarehouseSettings,
     lake_settings: LakeSettings,
-    database_url: str,
+    dagster_url: str,
     tmp_path: Path,
 ) -> dict[str, str]:
     """The whole environment of a test's subprocess (CLI, Dagster): this test's topic, databases
@@ -358,7 +382,7 @@ def environment(
     return {
         **os.environ,
         **{name: value for group in settings for name, value in _variables(group)},
-        "DAGSTER_POSTGRES_URL": database_url,
+        "DAGSTER_POSTGRES_URL": dagster_url,
         "DAGSTER_HOME": str(dagster_home),
     }
 

@@ -9,6 +9,7 @@ import numpy as np
 import psycopg
 import pytest
 import streamlit as st
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 from credit_risk_dagster.domain.events import decode
@@ -45,6 +46,12 @@ WATCHLIST = LOW | {"dti": 35, "revol_util": None, "delinq_2yrs": 1, "purpose": "
 REJECTED: dict[str, Any] = {}
 
 Commit = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def _no_search_for_components(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server looks once through all installed packages for components; AppTest at each run."""
+    monkeypatch.setattr(manifest_scanner, "scan_component_manifests", list)
 
 
 def point_at(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
