@@ -21,7 +21,8 @@ from credit_risk_dagster.settings import ModelSettings, Settings
 from resources.postgres.connection import Warehouse
 
 if TYPE_CHECKING:
-    from credit_risk_dagster.domain.model.sample import Sample
+    from credit_risk_dagster.domain.model.outcome import Outcome
+    from credit_risk_dagster.domain.model.sample import Loans, Sample
     from credit_risk_dagster.pipelines.modelling import Modelling, Stored
 
 _DEFAULTS = ModelSettings.at_load()
@@ -93,10 +94,18 @@ def _spec(name: str, description: str, *deps: str, kinds: set[str]) -> dg.AssetS
 _SPECS = [
     _spec(
         "training_sample",
-        "Applications whose outcome is known, each loan once: counts, hash and columns. The "
-        "rows stay where they came from.",
+        "Loans whose outcome is known, each as its first decision saw it: counts, hash, and who is "
+        "left out. The rows stay where they came from.",
         "scored_applications",
+        "loan_outcomes",
         kinds={"python"},
+    ),
+    _spec(
+        "loan_vintages",
+        "Bad rate by month of issue and months on book (Kaplan-Meier): table `risk_reports`.",
+        "scored_applications",
+        "loan_outcomes",
+        kinds={"python", "postgres"},
     ),
     _spec(
         "risk_model",
@@ -130,7 +139,7 @@ def model_loans(
     warehouse: dg.ResourceParam[Warehouse],
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Take a sample, train on it, measure, and store; stop where a check fails."""
-    from credit_risk_dagster.domain.model.sample import SampleTooSmall
+    from credit_risk_dagster.domain.model.sample import SampleTooSmall, make_sample
     from credit_risk_dagster.pipelines import modelling
 
     with one_line_failures():
@@ -139,14 +148,17 @@ def model_loans(
         policy, outcome = settings.policy, load_outcome(config.outcome)
         max_rows = settings.model.max_rows
         source = modelling.sample_source(config.sample, skip_bad=config.skip_bad)
+        loans = modelling.read_loans(source, policy, warehouse, max_rows)
+        yield from _vintages(loans, outcome, warehouse, context.run.run_id)
         try:
-            sample = modelling.load_sample(source, outcome, policy, warehouse, max_rows)
+            sample = make_sample(outcome, loans)
         except SampleTooSmall as error:
             yield _warning(ENOUGH_OUTCOMES, str(error))
             yield check_result(NO_LEAKAGE, True, "not looked at: there are too few outcomes")
             yield _warning(FIT, "nothing was trained: there are too few outcomes")
             return
         said = f"{sample.bads:,} bad of {len(sample):,} loans by {sample.outcome}"
+        said += sample.left_out_words and f"; {sample.left_out_words}"
         yield check_result(ENOUGH_OUTCOMES, True, said)
         damaged = {} if isinstance(source, str) else {"damaged rows left out": source.damaged}
         yield dg.MaterializeResult(
@@ -191,11 +203,36 @@ def _sample_metadata(sample: "Sample") -> dict[str, Any]:
         "outcome": sample.outcome,
         "bad loans": sample.bads,
         "bad rate (%)": round(100 * sample.bads / len(sample), 2),
+        "left out": sample.left_out_words or "nobody",
         "sample hash": sample.content_hash,
         "loans by month of issue": table(
             [{"month": m, "loans": n, "bad": b} for m, n, b in sample.by_month()]
         ),
     }
+
+
+def _vintages(
+    loans: "Loans", outcome: "Outcome", warehouse: Warehouse, run_id: str
+) -> Iterator[dg.MaterializeResult]:
+    from credit_risk_dagster.pipelines import modelling
+
+    found = modelling.vintages_of(loans, outcome)
+    if not found:
+        return
+    modelling.store_vintages(warehouse, loans.name, outcome, found, run_id)
+    rows = [
+        {
+            "month": vintage.month,
+            "loans": vintage.loans,
+            "bad": vintage.bads,
+            "bad rate (%)": round(100 * vintage.bad_rate.value, 2),
+            "months on book": vintage.months,
+            "watched shorter than others": vintage.shorter,
+        }
+        for vintage in found
+    ]
+    metadata: dict[str, Any] = {"outcome": outcome.version, "vintages": table(rows)}
+    yield dg.MaterializeResult(asset_key="loan_vintages", metadata=metadata)
 
 
 def _model_metadata(found: "Modelling", stored: "Stored") -> dict[str, Any]:
@@ -252,7 +289,7 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
 
 benchmark_models = dg.define_asset_job(
     "benchmark_models",
-    selection=dg.AssetSelection.assets("training_sample", "risk_model", "model_benchmark"),
+    selection=dg.AssetSelection.assets(model_loans),
     description="Train models on loans with an outcome, and compare them with the policy's rules. "
     "The launch form chooses sample, outcome, features and seed.",
     executor_def=dg.in_process_executor,

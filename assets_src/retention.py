@@ -1,5 +1,5 @@
 """Time partitions: made ahead by an hourly job; the daily one of retention drops old ones, old
-reviews, and old runs of Dagster's history."""
+reviews and outcomes, and old runs of Dagster's history."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -62,6 +62,24 @@ def delete_reviews(
     return deleted
 
 
+@dg.op(description="Delete the outcomes that are older than CREDIT_RISK_RETENTION_OUTCOME_DAYS.")
+def delete_outcomes(
+    context: dg.OpExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    warehouse: dg.ResourceParam[Warehouse],
+) -> int:
+    """Delete what was received so long ago; returns how many rows."""
+    with one_line_failures():
+        days = settings.retention.outcome_days
+        if days is None:
+            context.log.info("CREDIT_RISK_RETENTION_OUTCOME_DAYS is not set: every outcome stays")
+            return 0
+        with warehouse.session("retention") as connection:
+            deleted = RetentionLedger(connection).delete_outcomes(days)
+    context.log.info("deleted %d outcomes that were received over %d days ago", deleted, days)
+    return deleted
+
+
 @dg.op(description="Delete the finished runs that are older than CREDIT_RISK_RETENTION_RUN_DAYS.")
 def prune_runs(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> int:
     """Delete runs with their events, as Dagster's UI does, and observations that belong to none;
@@ -94,14 +112,15 @@ def delete_runs(instance: dg.DagsterInstance, before: datetime) -> int:
 
 @dg.job(
     description="Drop old time partitions that are archived and verified "
-    "(CREDIT_RISK_RETENTION_DAYS), and delete old reviews (CREDIT_RISK_RETENTION_REVIEW_DAYS) and "
-    "runs (CREDIT_RISK_RETENTION_RUN_DAYS).",
+    "(CREDIT_RISK_RETENTION_DAYS), and delete old reviews (CREDIT_RISK_RETENTION_REVIEW_DAYS), "
+    "outcomes (CREDIT_RISK_RETENTION_OUTCOME_DAYS) and runs (CREDIT_RISK_RETENTION_RUN_DAYS).",
     executor_def=dg.in_process_executor,
 )
 def apply_retention() -> None:
     """Ops that do not depend on each other."""
     drop_periods()
     delete_reviews()
+    delete_outcomes()
     prune_runs()
 
 

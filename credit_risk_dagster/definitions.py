@@ -10,6 +10,7 @@ from assets_src import (
     forget,
     maintenance,
     model,
+    outcomes,
     rebuild,
     redrive,
     retention,
@@ -33,7 +34,7 @@ for line in wrong(group for group in GROUPS if group not in (ApiSettings, Dashbo
 
 _SUBJECTS = (
     *(scoring, stream_checks, archive, maintenance, rebuild, redrive, retention, forget),
-    *(drift, model, segments),
+    *(drift, outcomes, model, segments),
     *(offsets, observation, population, alerts),
 )
 

@@ -206,6 +206,7 @@ class RetentionSettings(GroupOfSettings):
         description="days after its end that a time partition stays in Postgres; empty keeps all",
     )
     review_days: int | None = Field(None, ge=1, description="days reviews stay; empty keeps all")
+    outcome_days: int | None = Field(None, ge=1, description="days outcomes stay; empty keeps all")
     run_days: int = Field(
         30, ge=0, description="days that Dagster remembers a finished run; 0 keeps all"
     )

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from credit_risk_dagster.api import decisions, operations, problems, reports
+from credit_risk_dagster.api import decisions, operations, outcomes, problems, reports
 from credit_risk_dagster.api.guards import Admission
 from credit_risk_dagster.api.health import PATIENCE_SECONDS, Health
 from credit_risk_dagster.api.metrics.collector import PlatformCollector
@@ -25,7 +25,8 @@ from resources.postgres.models import ModelStore
 _CONNECTIONS = 8
 
 DESCRIPTION = """\
-Submit loan applications to the stream, score them on the spot, and read what was decided.
+Submit loan applications to the stream, score them on the spot, read what was decided, and tell how
+the loans went.
 
 Every error is a problem (RFC 9457), and every answer has an `X-Request-ID`, which is in the log.
 """
@@ -77,7 +78,7 @@ def create_app(settings: Settings | None = None, registry: CollectorRegistry = R
     app = FastAPIOffline(
         redoc_url=None,
         title="Credit risk",
-        summary="Loan applications: submit, score, decisions, watchlist",
+        summary="Loan applications: submit, score, decisions, watchlist, outcomes",
         description=DESCRIPTION,
         version=version("credit-risk-platform"),
         lifespan=lifespan,
@@ -88,6 +89,7 @@ def create_app(settings: Settings | None = None, registry: CollectorRegistry = R
     problems.install(app)
     app.add_middleware(RequestLog)
     app.include_router(decisions.router)
+    app.include_router(outcomes.router)
     app.include_router(operations.router)
     app.include_router(reports.router)
     return app

@@ -101,10 +101,20 @@ def applications(body: bytes) -> list[bytes] | None:
     return None
 
 
+def objects(body: bytes) -> list[dict[str, Any]]:
+    """The objects of a JSON list, or the one that it is.
+
+    Raises:
+        ApiError: 400, it is no JSON; 422, it is neither.
+    """
+    found = _parse(body, dict[str, Any] | list[dict[str, Any]])
+    return found if isinstance(found, list) else [found]
+
+
 def _parse(body: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise ApiError(422, "an application is a JSON object") from error
+        raise ApiError(422, "each is a JSON object") from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ApiError(400, f"the body is no JSON: {error}") from error

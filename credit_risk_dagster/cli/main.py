@@ -18,6 +18,7 @@ from credit_risk_dagster.cli import (
     lake,
     lost,
     model,
+    outcomes,
     policy,
     reconciliation,
     rejected,
@@ -45,6 +46,7 @@ for name, group in (
     ("lost", lost),
     ("model", model),
     ("policy", policy),
+    ("outcomes", outcomes),
     ("baseline", baseline),
 ):
     app.add_typer(group.app, name=name)

@@ -97,6 +97,44 @@ def train_command(
     out.print(f"\nstored as benchmark {stored.benchmark_id}; models: {ids}")
 
 
+@app.command("vintages")
+def show_vintages(
+    sample: Sample = None,
+    outcome: OutcomeName = None,
+    skip_bad: SkipBad = False,
+    json_: Json = False,
+) -> None:
+    """Show how the loans of each month went bad as they grew older (Kaplan-Meier)."""
+    from credit_risk_dagster.domain.model.outcome import load_outcome
+    from credit_risk_dagster.domain.policy import load_policy
+    from credit_risk_dagster.pipelines import modelling
+
+    settings = ModelSettings()
+    loans = modelling.read_loans(
+        modelling.sample_source(sample or settings.sample, skip_bad=skip_bad or settings.skip_bad),
+        load_policy(DrainSettings().policy_file),
+        _warehouse(),
+        settings.max_rows,
+    )
+    chosen = load_outcome(outcome or settings.outcome)
+    found = modelling.vintages_of(loans, chosen)
+    if json_:
+        _print_json([asdict(vintage) for vintage in found])
+        return
+    rows = [
+        {
+            "month": vintage.month,
+            "loans": vintage.loans,
+            "bad": vintage.bads,
+            "bad rate, 95 % interval": _interval(vintage.bad_rate, 4),
+            "months on book": f"{vintage.months}{' (fewer than others)' * vintage.shorter}",
+        }
+        for vintage in found
+    ]
+    title = f"Bad by {chosen.version}; compare vintages at the same age"
+    out.print(_table(title, rows) if rows else "nothing was observed of these loans")
+
+
 @app.command("ls")
 def ls(json_: Json = False) -> None:
     """List the models, the newest first."""
@@ -167,18 +205,19 @@ def fairness(
     )
 
 
-def _fairness_row(segment: "Segment") -> dict[str, Any]:
-    def interval(of: "Interval", digits: int = 3) -> str:
-        return f"{of.value:.{digits}f} ({of.low:.{digits}f} to {of.high:.{digits}f})"
+def _interval(of: "Interval", digits: int = 3) -> str:
+    return f"{of.value:.{digits}f} ({of.low:.{digits}f} to {of.high:.{digits}f})"
 
+
+def _fairness_row(segment: "Segment") -> dict[str, Any]:
     return {
         "segment": f"{segment.attribute}: {segment.value}",
         "n": segment.rows,
-        "impact ratio": interval(segment.ratio),
+        "impact ratio": _interval(segment.ratio),
         "verdict": segment.verdict,
         "rate, SD": f"{segment.difference:+.2f}",
-        "recall": interval(segment.recall, 2),
-        "false positive": interval(segment.false_positive),
+        "recall": _interval(segment.recall, 2),
+        "false positive": _interval(segment.false_positive),
     }
 
 
@@ -261,7 +300,7 @@ def _print_benchmark(found: "Modelling") -> None:
         f"{sample.bads:,} bad of {len(sample):,} loans of sample {sample.name} "
         f"({sample.content_hash[:12]}) by {sample.outcome}; rules of {measured.policy}\n"
         f"features: {', '.join(feature.name for feature in found.features)}; seed {found.seed}; "
-        f"purpose {found.purpose}"
+        f"purpose {found.purpose}{sample.left_out_words and f'; {sample.left_out_words}'}"
     )
     for table in _tables(measured):
         out.print(table)

@@ -23,7 +23,7 @@ from credit_risk_dagster.cli.options import (
     told,
 )
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.settings import DEFAULT_POLICY
+from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 
 if TYPE_CHECKING:
     pass
@@ -42,27 +42,42 @@ def produce(
     loop: Annotated[bool, typer.Option("--loop", help="Start over at the end.")] = False,
     shift: Shifts = None,
     after: After = 0,
+    outcomes: Annotated[
+        bool,
+        typer.Option("--outcomes", help="And into Postgres how they went, once they are sent."),
+    ] = False,
     bootstrap: Bootstrap = None,
     topic: Topic = None,
 ) -> None:
-    """Replay LendingClub loans into the topic, which is created if it is missing."""
+    """Replay LendingClub loans into the topic, which is created if it is missing.
+
+    An application has no column that is known only after the decision, such as loan_status.
+    """
     from credit_risk_dagster.domain.shifts import shifted
     from credit_risk_dagster.pipelines.loan_files import csv_loans
     from credit_risk_dagster.pipelines.loans import BUILTIN_LOANS, Row, builtin_loans, endless
+    from credit_risk_dagster.pipelines.outcomes import OutcomesLater
     from credit_risk_dagster.pipelines.producer import produce as send
     from resources.kafka.topics import ensure_topic
+    from resources.postgres.connection import Warehouse
 
     settings = kafka(bootstrap, topic)
     shifts = parsed_shifts(shift)
     read: Iterable[Row] = csv_loans(csv, skip_bad=skip_bad, again=loop) if csv else builtin_loans()
     ensure_topic(settings)
     total = None if loop else (max_ if csv or max_ else BUILTIN_LOANS)
-    loans = shifted(endless(read) if loop else read, shifts, after)
+    loans: Iterable[Row] = shifted(endless(read) if loop else read, shifts, after)
+    later = None
+    if outcomes:
+        loans = later = OutcomesLater(loans, Warehouse(WarehouseSettings()))
     with progress("sent", total) as show:
         produced = send(settings, loans, rate=rate, max_events=max_, on_progress=show)
+    if later:
+        later.flush()
     out.print(
         f"{produced.acknowledged:,} events in topic {settings.topic}, "
-        f"{produced.acknowledged / max(produced.seconds, 1e-9):,.0f} a second{told(read)}",
+        f"{produced.acknowledged / max(produced.seconds, 1e-9):,.0f} a second"
+        f"{f'; {later.added:,} outcomes added' if later else ''}{told(read)}",
         soft_wrap=True,
     )
 

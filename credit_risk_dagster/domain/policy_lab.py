@@ -11,12 +11,11 @@ import numpy.typing as npt
 from credit_risk_dagster.domain.cleaning import Floats
 from credit_risk_dagster.domain.decision import WATCHLIST, Codes, Decisions, decide
 from credit_risk_dagster.domain.intervals import Interval, paired_difference, share
-from credit_risk_dagster.domain.model.outcome import Outcome
+from credit_risk_dagster.domain.model.outcome import BAD, GOOD, UNKNOWN, Outcome
 from credit_risk_dagster.domain.policy import TIERS, Policy
 from credit_risk_dagster.domain.unary import NUMBERS
 from credit_risk_dagster.errors import PlatformError
 
-UNKNOWN, GOOD, BAD = range(3)
 _OUTCOMES: Final = 3
 
 

@@ -151,6 +151,7 @@ def told(done: Forgetting | None, dry_run: bool = False) -> str:
         "rejected events": done.rejected,
         "reviews": done.reviews,
         "mentions in other notes": done.mentions,
+        "outcomes": done.outcomes,
     }
     found = ", ".join(f"{count:,} {what}" for what, count in counts.items())
     rows = f", and {done.lake_rows:,} rows of the lake" if done.lake_rows else ""

@@ -19,8 +19,15 @@ from credit_risk_dagster.domain.features import Feature, FeatureRefused, Purpose
 from credit_risk_dagster.domain.model.additive import Additive, Effect
 from credit_risk_dagster.domain.model.benchmark import BASELINE, Benchmark, Subject, benchmark
 from credit_risk_dagster.domain.model.gate import objections
+from credit_risk_dagster.domain.model.observed import exposure
 from credit_risk_dagster.domain.model.outcome import Outcome
-from credit_risk_dagster.domain.model.sample import COLUMNS, Sample, make_sample
+from credit_risk_dagster.domain.model.sample import (
+    COLUMNS,
+    Loans,
+    Sample,
+    first_decisions,
+    make_sample,
+)
 from credit_risk_dagster.domain.model.training import (
     LEAKAGE_AUC,
     Trained,
@@ -29,12 +36,16 @@ from credit_risk_dagster.domain.model.training import (
     kinds,
     train,
 )
+from credit_risk_dagster.domain.model.vintages import Vintage, vintages
+from credit_risk_dagster.domain.outcomes import OBSERVED_WHEN, observed_when
 from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
 from resources.postgres.connection import Warehouse
 from resources.postgres.models import ModelStore, NewModel, StoredModel
+from resources.postgres.outcomes import Outcomes
+from resources.postgres.risk_reports import add_report
 
 if TYPE_CHECKING:
     from credit_risk_dagster.pipelines.loan_files import LoanFile
@@ -105,33 +116,60 @@ def load_sample(
     warehouse: Warehouse | None,
     max_rows: int,
 ) -> Sample:
-    """The loans with an outcome.
-
-    Args:
-        source: see `sample_source`.
-        outcome: what is bad and what is good.
-        policy: cleans with its scoring; the sample does not depend on its thresholds.
-        warehouse: for `SCORED`.
-        max_rows: most rows that are read.
+    """The loans with an outcome; arguments and errors as of `read_loans`.
 
     Raises:
         SampleTooSmall: there are too few good or bad loans.
+    """
+    return make_sample(outcome, read_loans(source, policy, warehouse, max_rows))
+
+
+def read_loans(
+    source: "str | LoanFile", policy: Policy, warehouse: Warehouse | None, max_rows: int
+) -> Loans:
+    """Loans as their first decision saw them, and what became of them.
+
+    Args:
+        source: see `sample_source`.
+        policy: cleans with its scoring; the sample does not depend on its thresholds.
+        warehouse: for `SCORED`.
+        max_rows: most loans that are read.
+
+    Raises:
         SampleUnavailable, LoansUnavailable: the source is none, or has no outcomes.
         WarehouseUnavailable, NotMigrated: as their names say.
     """
     if source == SCORED:
         if warehouse is None:
             raise SampleUnavailable("the scored applications need a database")
-        with warehouse.session("model") as connection:
-            rows = ModelStore(connection).outcomes([*outcome.bad, *outcome.good], max_rows)
-        return make_sample(source, outcome, rows)
+        with warehouse.session("model") as connection, connection.transaction():
+            return Outcomes(connection).loans(max_rows)
     from credit_risk_dagster.pipelines.loans import builtin_loans
 
     if source == BUILTIN:
-        return make_sample(source, outcome, _cleaned(builtin_loans(), policy, max_rows))
+        return first_decisions(source, _cleaned(builtin_loans(), policy, max_rows))
     if isinstance(source, str):
         source = sample_file(source)
-    return make_sample(source.name, outcome, _cleaned(source, policy, max_rows))
+    return first_decisions(source.name, _cleaned(source, policy, max_rows))
+
+
+def vintages_of(loans: Loans, outcome: Outcome) -> list[Vintage]:
+    """How the loans of each month went bad as they grew older; see `vintages`."""
+    watched = exposure(outcome, loans.keys, loans.decided, loans.observed)
+    return vintages(loans.decided, watched)
+
+
+def store_vintages(
+    warehouse: Warehouse, name: str, outcome: Outcome, found: Sequence[Vintage], run_id: str
+) -> None:
+    """Store them, for the dashboard.
+
+    Raises:
+        WarehouseUnavailable, NotMigrated: as their names say.
+    """
+    document = {"outcome": outcome.version, "vintages": [asdict(vintage) for vintage in found]}
+    with warehouse.session("model") as connection:
+        add_report(connection, "vintages", name, document, run_id)
 
 
 def sample_source(name: str, *, skip_bad: bool) -> "str | LoanFile":
@@ -180,7 +218,10 @@ def _clean_chunks(loans: Iterator[Any], policy: Policy) -> Iterator[pa.RecordBat
             name: [row.get(name) for row in chunk] for name in Event.__struct_fields__
         }
         events = DecodedEvents(columns, None, np.full(len(chunk), ACCEPTED, dtype=np.int16))
-        yield assess(events, policy).scored.select(list(COLUMNS))
+        found = assess(events, policy)
+        when = [observed_when(chunk[at].get(OBSERVED_WHEN)) for at in found.scored_at]
+        scored = found.scored.select([*COLUMNS, "loan_status"])
+        yield scored.append_column("observed_at", pa.array(when, pa.timestamp("us", "UTC")))
 
 
 # --- training and measuring ---------------------------------------------------------------------
@@ -273,6 +314,7 @@ def _row(found: Modelling, subject: Subject) -> dict[str, Any]:
         **subject.row(),
         "policy": measured.policy,
         "verdict": measured.verdict,
+        "left_out": found.sample.left_out,
     }
 
 

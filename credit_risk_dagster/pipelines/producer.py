@@ -18,6 +18,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from kafka.partitioner.default import murmur2
 
+from credit_risk_dagster.domain.outcomes import application_of
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.loans import LoansUnavailable, Row, endless
 from credit_risk_dagster.settings import KafkaSettings
@@ -61,9 +62,9 @@ def produce(
 ) -> Produced:
     """Send loans to the topic as events, and wait until the broker has every one of them.
 
-    An event is the loan as JSON with `event_time`, the time of sending. Its key is the loan id, so
-    a loan that is sent again goes to the same partition. A broker that is away for less than three
-    times `settings.timeout_ms` delays events and loses none.
+    An event is what was known when the loan was decided, as JSON, with `event_time`, the time of
+    sending. Its key is the loan id: sent again, it goes to the same partition. A broker that is
+    away for less than three times `settings.timeout_ms` delays events and loses none.
 
     Args:
         loans: rows; see `builtin_loans` and `csv_loans`.
@@ -175,7 +176,7 @@ class _Sending:
         key = None if loan_id is None else str(loan_id).encode()
         partition = self._partition_of(key) if key else None
         event_time = datetime.now(UTC).isoformat(timespec="microseconds")
-        value = self._encode({**row, "event_time": event_time})
+        value = self._encode({**application_of(row), "event_time": event_time})
         try:
             future = self._producer.send(self._topic, value, key, partition=partition)
         except KafkaError as error:

@@ -15,7 +15,10 @@ from credit_risk_dagster.domain.unary import NUMBERS
 from dashboard.data.connection import Snapshot, snapshot
 from resources.postgres.columns import Columns, read_columns
 
-OUTCOME_DEFINITIONS = {name: load_outcome(name) for name in BUILTIN_OUTCOMES}
+# Those that a status decides; the lab asks for no horizon.
+OUTCOME_DEFINITIONS = {
+    name: found for name in BUILTIN_OUTCOMES if (found := load_outcome(name)).horizon_months is None
+}
 STATUSES = (
     "",
     *sorted({status for o in OUTCOME_DEFINITIONS.values() for status in (*o.bad, *o.good)}),
@@ -84,9 +87,14 @@ def lab_sample(applications: int, reading: int, numbers: frozenset[str]) -> LabS
             db.connection,
             f"""
             SELECT {read}, (figures IS NOT NULL)::int::int2,
-                   coalesce(array_position(%(statuses)s::text[], loan_status), 0)::int2,
+                   coalesce(array_position(%(statuses)s::text[],
+                       coalesce(told.status, loan_status)), 0)::int2,
                    source_id, partition, "offset", scored_at
               FROM scored_applications
+              LEFT JOIN (SELECT DISTINCT ON (loan_id) loan_id, status FROM loan_outcomes
+                          WHERE status IS NOT NULL
+                          ORDER BY loan_id, observed_at DESC, outcome_id DESC) AS told
+                   USING (loan_id)
              WHERE scored_at >= %(since)s
             """,  # noqa: S608 (names of NUMBERS)
             {"since": since, "statuses": list(STATUSES[1:])},
@@ -148,13 +156,17 @@ def lab_applications(sample: LabSample, positions: npt.NDArray[np.intp]) -> pd.D
         return db.frame(
             """
             SELECT k.position, loan_id, scored_at, loan_amnt, dti, revol_util, int_rate,
-                   delinq_2yrs, inq_last_6mths, purpose, grade, addr_state, loan_status
+                   delinq_2yrs, inq_last_6mths, purpose, grade, addr_state,
+                   coalesce((SELECT status FROM loan_outcomes o
+                              WHERE o.loan_id = s.loan_id AND status IS NOT NULL
+                              ORDER BY observed_at DESC, outcome_id DESC LIMIT 1), loan_status)
+                       AS loan_status
               FROM unnest(%(positions)s::bigint[], %(source_id)s::integer[],
                           %(partition)s::integer[], %(offset)s::bigint[],
                           %(scored_at)s::timestamptz[])
                    WITH ORDINALITY
                    AS k (position, source_id, partition, "offset", scored_at, place)
-              JOIN scored_applications USING (source_id, partition, "offset", scored_at)
+              JOIN scored_applications s USING (source_id, partition, "offset", scored_at)
              ORDER BY place
             """,
             "UTC",

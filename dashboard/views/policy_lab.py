@@ -7,7 +7,6 @@ import pandas as pd
 import streamlit as st
 
 from credit_risk_dagster.domain.intervals import Interval
-from credit_risk_dagster.domain.model.outcome import BUILTIN_OUTCOMES
 from credit_risk_dagster.domain.policy import TIERS, Policy
 from credit_risk_dagster.domain.policy_lab import (
     Applications,
@@ -30,6 +29,7 @@ from dashboard.parts.live import guarded, viewer_zone
 from dashboard.parts.policy_sliders import changes, controls
 
 DEFAULT_SIZE = 100_000
+DEFINITIONS = tuple(queries.OUTCOME_DEFINITIONS)
 _AGAINST = "against active"
 _FLAGGED_SHARE, _RECALL = "Flagged share", "Recall: bad loans that are flagged"
 _READING = "lab_reading"
@@ -90,9 +90,9 @@ def _choices() -> tuple[int, str]:
         )
         definition = st.segmented_control(
             "A loan is bad by",
-            BUILTIN_OUTCOMES,
+            DEFINITIONS,
             format_func=formats.words,
-            default=BUILTIN_OUTCOMES[0],
+            default=DEFINITIONS[0],
             required=True,
             key="outcome",
             bind="query-params",
@@ -104,7 +104,7 @@ def _choices() -> tuple[int, str]:
             on_click=_read_again,
             help="Take in the applications that came since.",
         )
-    return size or DEFAULT_SIZE, definition or BUILTIN_OUTCOMES[0]
+    return size or DEFAULT_SIZE, definition or DEFINITIONS[0]
 
 
 def _read_again() -> None:

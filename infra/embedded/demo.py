@@ -25,6 +25,7 @@ from rich.text import Text
 from credit_risk_dagster.domain.latency import percentile
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.loans import Row
+from credit_risk_dagster.pipelines.outcomes import OutcomesLater
 from credit_risk_dagster.pipelines.producer import Produced, produce
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.stack import DEFAULT_STATE, Stack
@@ -117,8 +118,8 @@ def run_demo(
         ):
             source = Sources(connection).register(Broker(kafka).inspect())
             view = _View(console, connection, source)
-
-            stream = _Stream(pool, kafka, loans, rate, stop, view)
+            outcomes = OutcomesLater(loans, Warehouse(WarehouseSettings()))
+            stream = _Stream(pool, kafka, outcomes, iter(outcomes), rate, stop, view)
             try:
                 summary = _measured(stream, events)
                 reconciled = summary.reconciled
@@ -154,6 +155,7 @@ class _Stream:
 
     pool: ThreadPoolExecutor
     kafka: KafkaSettings
+    outcomes: OutcomesLater
     loans: Iterator[Row]
     rate: float
     stop: threading.Event
@@ -184,6 +186,7 @@ def _measured(stream: _Stream, events: int) -> Summary:
     first_event = time.monotonic() - started
     started = time.monotonic()
     view.follow(stream.send(events - 1, 1), events)
+    stream.outcomes.flush()
     return _summarize(
         *(view.connection, view.source, events), time.monotonic() - started, first_event
     )

@@ -22,6 +22,7 @@ class Forgetting:
     Attributes:
         scored, rejected, reviews: rows that were deleted.
         mentions: notes on other applications of which the loan's id was blotted out.
+        outcomes: rows of loan_outcomes that were deleted.
         lake_rows: rows deleted from the tables of the lake; None while that is still to be done.
     """
 
@@ -33,12 +34,13 @@ class Forgetting:
     rejected: int
     reviews: int
     mentions: int
+    outcomes: int
     lake_rows: int | None
 
     @property
     def rows(self) -> int:
         """Rows that were deleted or changed in Postgres."""
-        return self.scored + self.rejected + self.reviews + self.mentions
+        return self.scored + self.rejected + self.reviews + self.mentions + self.outcomes
 
 
 class Forgettings:
@@ -124,7 +126,7 @@ class Forgettings:
         with self._connection.cursor(row_factory=class_row(Forgetting)) as cursor:
             return cursor.execute(
                 "SELECT forgetting_id, forgotten_at, forgotten_by, why, scored, rejected, reviews,"
-                " mentions, CASE WHEN lake_at IS NOT NULL THEN lake_rows END AS lake_rows"
+                " mentions, outcomes, CASE WHEN lake_at IS NOT NULL THEN lake_rows END AS lake_rows"
                 " FROM forgettings JOIN forgotten_offsets USING (forgetting_id)"
                 " WHERE source_id = %(source)s AND partition = %(partition)s"
                 ' AND "offset" = %(offset)s',
@@ -173,7 +175,7 @@ def _named(place: Place) -> dict[str, int]:
 
 _FORGET: LiteralString = """
 SELECT forgetting_id, forgotten_at, forgotten_by, why, scored, rejected, reviews, mentions,
-    lake_rows
+    outcomes, lake_rows
 FROM forget_loan(%(loan)s, %(sources)s::int[], %(partitions)s::int[], %(offsets)s::bigint[],
     %(by)s, %(why)s)
 """

@@ -6,12 +6,10 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-import pyarrow as pa
 from psycopg import sql
 from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
-from credit_risk_dagster.domain.model import sample
 from credit_risk_dagster.domain.pd import (
     Coefficients,
     ModelUnreadable,
@@ -87,35 +85,6 @@ class ModelStore:
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
-
-    # --- what they are trained on ---------------------------------------------------------------
-
-    def outcomes(self, statuses: Sequence[str], limit: int) -> pa.Table:
-        """The newest scored applications with one of these statuses, `sample.COLUMNS`, the oldest
-        first; by COPY, which takes seconds for a million."""
-        import pyarrow.csv as pc
-
-        columns = sql.SQL(", ").join(map(sql.Identifier, sample.COLUMNS))
-        query = _OUTCOMES.format(columns=columns)
-        with (
-            self._connection.cursor() as cursor,
-            cursor.copy(query, {"statuses": list(statuses), "limit": limit}) as copy,
-        ):
-            text = b"".join(copy)
-        types: dict[str, pa.DataType] = dict.fromkeys(sample.COLUMNS, pa.float64())
-        types |= dict.fromkeys(sample.TEXTS, pa.string()) | {"issue_d": pa.date32()}
-        if not text:  # which is no CSV
-            return pa.schema(types).empty_table()
-        return pc.read_csv(
-            pa.py_buffer(text),
-            read_options=pc.ReadOptions(column_names=sample.COLUMNS),
-            convert_options=pc.ConvertOptions(
-                column_types=types,
-                null_values=[""],
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-            ),
-        )
 
     # --- models ---------------------------------------------------------------------------------
 
@@ -279,15 +248,6 @@ WHERE CASE WHEN %(model_id)s::int IS NULL THEN activated_at IS NOT NULL AND reti
     ELSE model_id = %(model_id)s END
 """
 
-_OUTCOMES = sql.SQL("""
-COPY (
-    SELECT {columns} FROM (
-        SELECT * FROM scored_applications WHERE loan_status = ANY (%(statuses)s)
-        ORDER BY scored_at DESC, partition DESC, "offset" DESC LIMIT %(limit)s
-    ) AS newest ORDER BY scored_at, partition, "offset"
-) TO STDOUT (FORMAT csv)
-""")
-
 _ADD_MODEL = """
 WITH added AS (
     INSERT INTO models (
@@ -308,12 +268,12 @@ _ADD_BENCHMARK = """
 INSERT INTO model_benchmarks (
     benchmark_id, subject, created_at, run_id, outcome, sample, sample_hash, policy, rows, bads,
     verdict, model_id, auc, auc_low, auc_high, gini, ks, brier, calibration, gains, tiers,
-    out_of_time, comparison, against_price
+    out_of_time, comparison, against_price, left_out
 ) VALUES (
     %(benchmark_id)s, %(subject)s, now(), %(run_id)s, %(outcome)s, %(sample)s, %(sample_hash)s,
     %(policy)s, %(rows)s, %(bads)s, %(verdict)s, %(model_id)s, %(auc)s, %(auc_low)s, %(auc_high)s,
     %(gini)s, %(ks)s, %(brier)s, %(calibration)s, %(gains)s, %(tiers)s, %(out_of_time)s,
-    %(comparison)s, %(against_price)s
+    %(comparison)s, %(against_price)s, %(left_out)s
 )
 """
 

@@ -64,3 +64,11 @@ class RetentionLedger:
             "SELECT delete_old_reviews(%(days)s)", {"days": keep_days}
         ).fetchone()
         return int(row[0]) if row else 0
+
+    def delete_outcomes(self, keep_days: int) -> int:
+        """Delete the outcomes that were received more than so many days ago, at least one; returns
+        how many."""
+        row = self._connection.execute(
+            "SELECT delete_old_outcomes(%(days)s)", {"days": keep_days}
+        ).fetchone()
+        return int(row[0]) if row else 0

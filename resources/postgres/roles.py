@@ -32,9 +32,11 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "drift_reports": _STATE,
         "forgettings": "SELECT, UPDATE (lake_rows, lake_at)",
         "forgotten_offsets": _READ,
+        "known_outcomes": _READ,
         "lake_progress": _STATE,  # a mirror
         "lake_verifications": "SELECT, INSERT, UPDATE, DELETE",
         "ledger_totals": _READ,
+        "loan_outcomes": _RECORD,
         "lost_acknowledgements": _RECORD,
         "lost_events": _READ,
         "model_benchmarks": _RECORD,
@@ -49,6 +51,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "redriven_events": _RECORD,
         "reject_totals": _READ,
         "rejected_events": "SELECT, INSERT, DELETE",  # what is scored after all
+        "risk_reports": _RECORD,
         "risk_by_minute": _STATE,
         "scored_applications": _RECORD,
         "segments": _RECORD,
@@ -67,6 +70,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "forgettings": _READ,
         "lake_progress": _READ,
         "ledger_totals": _READ,
+        "loan_outcomes": "INSERT",
         "lost_events": _READ,
         "model_benchmarks": _READ,
         "models": _READ,
@@ -88,7 +92,7 @@ WITHHELD = {API: {"models": ["artifact"], "rejected_events": ["value"]}}
 ROUTINES: dict[str, tuple[LiteralString, ...]] = {
     APP: (
         *("ensure_partitions", "make_partitions", "drop_period", "drop_month"),
-        *("forget_loan", "delete_old_reviews"),
+        *("forget_loan", "delete_old_reviews", "delete_old_outcomes"),
         *("roll_up_segments", "roll_up_segments_until", "first_writer", "close_segments"),
     ),
     API: (),

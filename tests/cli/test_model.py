@@ -29,7 +29,7 @@ def test_the_benchmark_prints_the_whole_table(run: Run) -> None:
     assert float(auc[2]) == pytest.approx(0.685, abs=0.005)
     text = " ".join(result.out.split())
     for part in (
-        *("177 bad of 9,943 loans of sample builtin", "by early-delinquency-v1@", "rules of"),
+        *("177 bad of 9,943 loans of sample builtin", "by early-delinquency-v2@", "rules of"),
         *("Bad rate by tier of the rules", "Gains of the rules", "Gains of logistic"),
         *("Calibration of logistic", "Gains of gradient boosting"),
         *("Flagged by the rules and by logistic, 440 loans each", "Jaccard", "kappa", "Brier"),

@@ -14,7 +14,6 @@ from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.features import FEATURES, select_features
 from credit_risk_dagster.domain.model.additive import Additive
 from credit_risk_dagster.domain.model.design import design
-from credit_risk_dagster.domain.model.sample import make_sample
 from credit_risk_dagster.domain.model.training import kinds, pd_of
 from credit_risk_dagster.domain.pd import (
     BinTerm,
@@ -30,7 +29,7 @@ from credit_risk_dagster.domain.pd import (
 )
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import answers, assess
-from tests.domain.model.samples import OUTCOME, builtin_rows, planted
+from tests.domain.model.samples import OUTCOME, builtin_rows, planted, sample_of
 from tests.malformed import event
 
 ALL = select_features(FEATURES)
@@ -93,7 +92,7 @@ def unusual(random: np.random.Generator, size: int) -> pa.Table:
 @pytest.fixture(scope="module")
 def fitted() -> Additive:
     """A model with every feature, of real loans."""
-    sample = make_sample("builtin", OUTCOME, builtin_rows())
+    sample = sample_of("builtin", OUTCOME, builtin_rows())
     estimator: Additive = kinds()[0].fit(design(sample.rows, ALL), sample.bad, ALL, 0)
     return estimator
 

@@ -27,6 +27,7 @@ from credit_risk_dagster.domain.shifts import parse_shift, shifted
 from credit_risk_dagster.pipelines.drain import drain
 from credit_risk_dagster.pipelines.drift import report_drift
 from credit_risk_dagster.pipelines.loans import Row, builtin_loans, endless
+from credit_risk_dagster.pipelines.outcomes import OutcomesLater
 from credit_risk_dagster.pipelines.producer import produce
 from credit_risk_dagster.settings import (
     DEFAULT_POLICY,
@@ -84,7 +85,7 @@ FROM (
     (4, 'J. Lindqvist', 'Asked for statements of the cards.')
 ) AS r (n, reviewer, note) USING (n)
 """
-_OF_THE_EVENT = ("recorded_at", "event_time")  # as far before the row's own time as they were
+_OF_THE_EVENT = ("recorded_at", "event_time", "observed_at")  # as far before the row's own time as they were
 
 
 def make_history(
@@ -97,7 +98,7 @@ def make_history(
         environment: of the command line.
     """
     warehouse, policy = Warehouse(settings), load_policy(DEFAULT_POLICY)
-    loans = endless(builtin_loans())
+    loans = iter(OutcomesLater(endless(builtin_loans()), warehouse))
     changed = shifted(loans, [parse_shift(change) for change in _CHANGES])
     with ThreadPoolExecutor(1, "drain") as pool, warehouse.session() as watch:
         for number in range(SLICES):

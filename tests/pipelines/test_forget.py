@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 
 from assets_src.forget import forget_applicant
+from credit_risk_dagster.domain.outcomes import Observation
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines.forget import ForgetRefused, forget
 from credit_risk_dagster.pipelines.lake_history import RawEvents
@@ -20,6 +22,7 @@ from resources.configurable import resources
 from resources.postgres.connection import Warehouse
 from resources.postgres.forgetting import Forgetting
 from resources.postgres.metrics import MetricsLedger
+from resources.postgres.outcomes import Outcomes
 from resources.postgres.reconciliation import Reconciliation
 from tests.platform.commands import Run, one_line
 from tests.platform.pipeline import Pipeline, good_event
@@ -73,6 +76,12 @@ def stored(pipeline: Pipeline) -> Pipeline:
     )
     pipeline.send([b"junk", other], key=b"127000001")  # a key is no id where there is one
     pipeline.drain()
+    day = datetime(2019, 3, 31, tzinfo=UTC)
+    with pipeline.warehouse.session() as connection:
+        Outcomes(connection).add(
+            Observation(str(loan), day, status, None, None, None, "servicing")
+            for loan, status in ((LOAN, "Current"), (LOAN, "Default"), (LOAN + 1, "Current"))
+        )
     review(pipeline, 0, "called them")
     review(pipeline, 1, "lives with 127000001, not with 1270000011")
     assert pipeline.unreconciled() == 0
@@ -87,6 +96,7 @@ def test_every_row_goes_and_every_offset_is_accounted_for(stored: Pipeline) -> N
         done = asked(stored)
         assert done
         assert (done.scored, done.rejected, done.reviews, done.mentions) == (2, 4, 1, 1)
+        assert done.outcomes == 2
         assert checks.check_everything().open == []
     assert stored.stored() == {
         "scored_applications": [(0, 1), (0, 10)],
@@ -99,6 +109,7 @@ def test_every_row_goes_and_every_offset_is_accounted_for(stored: Pipeline) -> N
     whole = everything(stored).replace("5127000001", "").replace("1270000011", "")
     whole = whole.replace('"loan_amnt\\": 127000001', "").replace('"loan_amnt": 127000001', "")
     assert "127000001" not in whole
+    assert stored.query("SELECT loan_id FROM loan_outcomes") == [{"loan_id": str(LOAN + 1)}]
     (record,) = stored.query("SELECT * FROM forgettings")
     assert (record["forgotten_by"], record["why"]) == ("Ada", "request 31")
     assert (record["scored"], record["rejected"], record["reviews"]) == (2, 4, 1)
@@ -197,7 +208,8 @@ def test_what_cannot_be_asked(stored: Pipeline, loan_id: str, by: str, why: str,
 @pytest.mark.usefixtures("servers")
 def test_the_command(stored: Pipeline, run: Run) -> None:
     asked = ("forget", "-", "--by", "Ada", "--why", "request 31")
-    found = "2 scored rows, 4 rejected events, 1 reviews, 1 mentions in other notes"
+    found = "2 scored rows, 4 rejected events, 1 reviews, 1 mentions in other notes, "
+    found += "2 outcomes"
     looked = run(*asked, "--dry-run", stdin=b"127000001\n")
     assert (looked.code, looked.out) == (0, f"{found} would go\n")
     done = run(*asked, stdin=b"127000001\n")

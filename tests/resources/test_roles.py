@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from credit_risk_dagster.domain.outcomes import Observation
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines.archive_check import verify_lake
 from credit_risk_dagster.pipelines.drift import report_drift
@@ -33,6 +35,7 @@ from resources.postgres.lost import LostEvents
 from resources.postgres.metrics import MetricsLedger
 from resources.postgres.migrate import migrate
 from resources.postgres.models import ModelStore
+from resources.postgres.outcomes import Added, Outcomes
 from resources.postgres.readers import grant_reader
 from resources.postgres.reconciliation import Reconciliation
 from resources.postgres.roles import API, APP
@@ -157,6 +160,10 @@ def test_functions_with_the_owners_rights_are_for_few_and_find_their_own_tables(
         (APP, "UPDATE abandoned_offsets SET why = ''"),
         (API, "SELECT forget_loan('1', '{}', '{}', '{}', '', '')"),
         (READER, "SELECT delete_old_reviews(1)"),
+        (API, "SELECT delete_old_outcomes(1)"),
+        (API, "SELECT status FROM loan_outcomes"),
+        (APP, "UPDATE loan_outcomes SET status = ''"),
+        (APP, "DELETE FROM loan_outcomes"),
         (APP, "INSERT INTO dropped_rows VALUES (1, 0, now(), 1, 1)"),
         (APP, "UPDATE policies SET document = ''"),
         (APP, "DELETE FROM application_reviews"),
@@ -230,6 +237,13 @@ def test_a_days_work(as_app: Pipeline, server: Postgres) -> None:
         assert Reconciliation(connection).check_everything().open == []
         assert LostEvents(connection).acknowledge("Ada", None) == []
     assert as_app.unreconciled() == 0
+    told = Observation("98", datetime.now(UTC), "Current", 0, None, None, "servicing")
+    for role in (APP, API):
+        with Warehouse(settings_of(server, role)).session() as connection:
+            assert Outcomes(connection).add([replace(told, source=role)]) == Added(1, 0)
+            assert Outcomes(connection).add([replace(told, source=role)]) == Added(0, 1)
+    with as_app.warehouse.session() as connection, connection.transaction():
+        assert len(Outcomes(connection).loans(10).keys) == 1
     assert forget(as_app.warehouse, as_app.lake, "98", by="Ada", why="request 31", log=log)
 
     api = settings_of(server, API)

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.features import FEATURES
-from credit_risk_dagster.domain.model.outcome import load_outcome
-from credit_risk_dagster.domain.model.sample import COLUMNS, Sample, make_sample
+from credit_risk_dagster.domain.model.outcome import Outcome, load_outcome
+from credit_risk_dagster.domain.model.sample import COLUMNS, Sample, first_decisions, make_sample
 from credit_risk_dagster.domain.policy import Policy, load_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.pipelines.loans import builtin_loans
@@ -34,15 +34,20 @@ def builtin_rows() -> pa.Table:
     return rows.filter(pc.less_equal(rows["dti"], 100))
 
 
+def sample_of(name: str, outcome: Outcome, rows: pa.Table) -> Sample:
+    """A sample of a file's rows."""
+    return make_sample(outcome, first_decisions(name, rows))
+
+
 @lru_cache
 def streamed_sample() -> Sample:
     """The built-in loans as the default policy's stream has them."""
-    return make_sample("streamed", OUTCOME, rows_by(load_policy(DEFAULT_POLICY)))
+    return sample_of("streamed", OUTCOME, rows_by(load_policy(DEFAULT_POLICY)))
 
 
 @lru_cache
 def builtin_sample() -> Sample:
-    return make_sample("builtin", OUTCOME, builtin_rows())
+    return sample_of("builtin", OUTCOME, builtin_rows())
 
 
 def planted(bad: Any, seed: int = 1_000, **columns: Any) -> pa.Table:
@@ -64,12 +69,15 @@ def planted(bad: Any, seed: int = 1_000, **columns: Any) -> pa.Table:
     values = noise | columns
     types = builtin_rows().schema
     return pa.table(
-        {name: pa.array(values[name], types.field(name).type, from_pandas=True) for name in COLUMNS}
+        {
+            name: pa.array(values[name], types.field(name).type, from_pandas=True)
+            for name in ("loan_id", "loan_status", *COLUMNS[1:])
+        }
     )
 
 
 def planted_sample(bad: Any, seed: int = 1_000, **columns: Any) -> Sample:
-    return make_sample("planted", OUTCOME, planted(bad, seed, **columns))
+    return sample_of("planted", OUTCOME, planted(bad, seed, **columns))
 
 
 def truthful_sample() -> Sample:

@@ -360,8 +360,8 @@ def test_the_refitted_interval_holds_the_truth_of_new_loans() -> None:
 
 
 def test_only_a_default_probability_is_called_one() -> None:
-    assert probability_of("early-delinquency-v1@1a2b3c4d5e6f")[0] == "early delinquency probability"
-    assert probability_of("matured-v1@1a2b3c4d5e6f") == (
+    assert probability_of("early-delinquency-v2@1a2b3c4d5e6f")[0] == "early delinquency probability"
+    assert probability_of("matured-v2@1a2b3c4d5e6f") == (
         "default probability",
         "over the loan's whole term",
     )

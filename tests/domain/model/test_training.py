@@ -32,7 +32,7 @@ from credit_risk_dagster.domain.model.outcome import (
     OutcomeError,
     load_outcome,
 )
-from credit_risk_dagster.domain.model.sample import SampleTooSmall, make_sample
+from credit_risk_dagster.domain.model.sample import SampleTooSmall
 from credit_risk_dagster.domain.model.training import (
     Kind,
     Trained,
@@ -55,6 +55,7 @@ from tests.domain.model.samples import (
     builtin_sample,
     planted,
     planted_sample,
+    sample_of,
 )
 
 pytestmark = pytest.mark.slow
@@ -73,11 +74,13 @@ def outcomes(size: int, rate: float = 0.2, seed: int = 0) -> np.ndarray[Any, np.
 def test_the_builtin_outcomes() -> None:
     late = load_outcome("early_delinquency")
     ended = load_outcome("matured")
-    assert BUILTIN_OUTCOMES == ("early_delinquency", "matured")
-    assert (set(ended.bad), ended.good) == ({"Charged Off", "Default"}, ["Fully Paid"])
+    assert BUILTIN_OUTCOMES == ("early_delinquency", "late_60_within_12_months", "matured")
+    old = "Does not meet the credit policy. Status:"
+    assert set(ended.bad) == {"Charged Off", "Default", f"{old}Charged Off"}
+    assert ended.good == [f"{old}Fully Paid", "Fully Paid"]
     assert set(ended.bad) < set(late.bad)
     assert "In Grace Period" in late.bad
-    assert late.version.startswith("early-delinquency-v1@")
+    assert late.version.startswith("early-delinquency-v2@")
 
 
 def test_the_order_of_the_statuses_is_no_other_outcome() -> None:
@@ -92,7 +95,9 @@ def test_the_order_of_the_statuses_is_no_other_outcome() -> None:
     [
         ("name: a\nbad: [x]\ngood: [x, y]", "x cannot be bad and good, remove it from one"),
         ("name: a\nbad: []\ngood: [y]", "bad: List should have at least 1 item"),
-        ("name: a\nbad: x\ngood: [y]", "bad: must be a list"),
+        ("name: a\nbad: {x: 1}\ngood: [y]", "bad: must be a list"),
+        ("name: a\nbad: dpd >= 60\ngood: [y]", "'dpd >= 60' is no condition like days_past_due"),
+        ("name: a\nhorizon_months: 0\nbad: x\ngood: y", "horizon_months: Input should be gr"),
         ("name: a\nbad: [x]", "good: is missing, add it"),
         ("name: a\nbad: [x]\ngood: [y]\nugly: [z]", "ugly: is no field of an outcome"),
         ("name: [", "is not YAML"),
@@ -106,7 +111,7 @@ def test_an_outcome_that_is_not_valid(tmp_path: Any, text: str, message: str) ->
 
 
 def test_an_outcome_that_does_not_exist() -> None:
-    with pytest.raises(OutcomeError, match="no outcome 'bad': take early_delinquency or matured"):
+    with pytest.raises(OutcomeError, match="no outcome 'bad': take early_delinquency or "):
         load_outcome("bad")
 
 
@@ -146,29 +151,31 @@ def test_only_loans_with_an_outcome_count() -> None:
     sample = planted_sample(bad, loan_status=status.tolist())
     assert (len(sample), sample.bads) == (249, bad[51:].sum())
     assert sample.outcome == OUTCOME.version
+    assert sample.left_out == {"status 'Issued'": 50, "no outcome observed": 1}
+    assert sample.left_out_words == "51 left out: status 'Issued' 50, no outcome observed 1"
 
 
-def test_a_loan_counts_once_with_its_last_row() -> None:
-    """Copies in other folds would give away the outcome, and make intervals too narrow."""
+def test_a_loan_counts_once_with_its_first_features_and_its_last_outcome() -> None:
+    """Copies in other folds would give away the outcome, and make intervals too narrow; features
+    of later rows may know how the loan went."""
     bad = outcomes(400)
-    once = planted(bad)
-    stale = planted(~bad, 1_001)
-    sample = make_sample("planted", OUTCOME, pa.concat_tables([stale, once, once, once]))
-    assert sample.content_hash == make_sample("planted", OUTCOME, once).content_hash
+    first, later = planted(~bad), planted(bad, 1_001)
+    sample = sample_of("planted", OUTCOME, pa.concat_tables([first, later, later]))
     assert (sample.bad == bad).all()
+    assert sample.rows["dti"].equals(first["dti"])
 
 
 def test_copies_across_folds_do_not_make_noise_look_like_a_model() -> None:
     """What a model finds in noise, from copies of the loans that it is measured on."""
     table = planted(outcomes(300))
-    sample = make_sample("planted", OUTCOME, pa.concat_tables([table] * 4))
+    sample = sample_of("planted", OUTCOME, pa.concat_tables([table] * 4))
     found = train(BOOSTING, sample, CLASSIC, 0)
     _, low, high = auc_interval(sample.bad, found.out_of_fold)
     assert low < 0.5 < high
     # The same without the care: the copies are loans of their own.
     ids = [f"{number:07d}" for number in range(1_200)]
     copies = pa.concat_tables([table] * 4).set_column(0, "loan_id", pa.array(ids))
-    careless = make_sample("planted", OUTCOME, copies)
+    careless = sample_of("planted", OUTCOME, copies)
     naive = train(BOOSTING, careless, CLASSIC, 0)
     assert auc_interval(careless.bad, naive.out_of_fold)[1] > 0.5
 
@@ -182,16 +189,16 @@ def test_rows_without_an_id_are_loans_of_their_own() -> None:
 def test_the_order_of_the_rows_is_no_other_sample() -> None:
     table = planted(outcomes(300))
     shuffled = table.take(np.random.default_rng(1).permutation(300))
-    one, other = (make_sample("planted", OUTCOME, rows) for rows in (table, shuffled))
+    one, other = (sample_of("planted", OUTCOME, rows) for rows in (table, shuffled))
     assert one.content_hash == other.content_hash
-    changed = make_sample("planted", OUTCOME, planted(outcomes(300), 1_001))
+    changed = sample_of("planted", OUTCOME, planted(outcomes(300), 1_001))
     assert changed.content_hash != one.content_hash
 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (np.arange(30) < 3, "has 3 bad and 27 good loans by early-delinquency-v1@"),
+        (np.arange(30) < 3, "has 3 bad and 27 good loans by early-delinquency-v2@"),
         (np.zeros(5_000, dtype=np.bool_), "has 0 bad and 5,000 good loans"),
         (np.ones(5_000, dtype=np.bool_), "has 5,000 bad and 0 good loans"),
         (np.zeros(0, dtype=np.bool_), "has 0 bad and 0 good loans"),
@@ -204,7 +211,7 @@ def test_too_few_of_one_class(bad: Any, message: str) -> None:
 
 def test_the_builtin_loans_are_too_young_for_the_matured_outcome() -> None:
     with pytest.raises(SampleTooSmall, match=r"7 bad and 444 good .* another outcome"):
-        make_sample("builtin", load_outcome("matured"), builtin_rows())
+        sample_of("builtin", load_outcome("matured"), builtin_rows())
 
 
 # --- splits -------------------------------------------------------------------------------------
