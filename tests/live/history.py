@@ -85,7 +85,8 @@ FROM (
     (4, 'J. Lindqvist', 'Asked for statements of the cards.')
 ) AS r (n, reviewer, note) USING (n)
 """
-_OF_THE_EVENT = ("recorded_at", "event_time", "observed_at")  # as far before the row's own time as they were
+# As far before the row's own time as they were.
+_OF_THE_EVENT = ("recorded_at", "event_time", "observed_at")
 
 
 def make_history(
