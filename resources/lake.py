@@ -31,6 +31,7 @@ _REFUSED = {
 }
 _NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound"})
 _THERE = frozenset({"412", "PreconditionFailed", "409", "ConditionalRequestConflict"})
+_UNKNOWN = frozenset({"NotImplemented", "501", "InvalidArgument", "InvalidRequest"})
 _BUSY = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"})
 
 
@@ -63,6 +64,7 @@ class Lake:
 
     def __init__(self, settings: LakeSettings) -> None:
         self._settings = settings
+        self._tried_puts = False
 
     @property
     def bucket(self) -> str:
@@ -146,8 +148,9 @@ class Lake:
             self._client.head_bucket(Bucket=self._settings.bucket)
 
     def require_conditional_puts(self, key: str) -> None:
-        """Try whether the store refuses to replace an object where a put asks for that, as AWS,
-        MinIO and R2 do: two writers of a table would otherwise overwrite each other's commit.
+        """Try, once in the life of this, whether the store refuses to replace an object where a put
+        asks for that, as AWS, MinIO and R2 do: two writers of a table would otherwise overwrite
+        each other's commit.
 
         Args:
             key: of an object to try it with.
@@ -158,6 +161,9 @@ class Lake:
         """
         from botocore.exceptions import ClientError
 
+        if self._tried_puts:
+            return
+        does = "replaces an object although a put with If-None-Match asks it not to"
         with self._errors(f"putting {key} if it is not there"):
             self._ensure_bucket()
             for _ in range(2):
@@ -167,12 +173,16 @@ class Lake:
                     )
                 except ClientError as error:
                     if _code(error) in _THERE:
+                        self._tried_puts = True
                         return
-                    raise
+                    if _code(error) not in _UNKNOWN:
+                        raise
+                    does = f"refuses a put with If-None-Match ({_code(error)})"
+                    break
         raise LakeRefused(
-            f"{self.location} replaces an object although a put with If-None-Match asks it not to: "
-            "two writers of a table could overwrite each other there. Take a store or a version "
-            "that knows conditional puts (AWS S3, MinIO, Cloudflare R2 do)"
+            f"{self.location} {does}: two writers of a table could overwrite each other there. "
+            "Take a store or a version that knows conditional puts (AWS S3, MinIO, Cloudflare R2 "
+            "do)"
         )
 
     def delete(self, key: str) -> None:

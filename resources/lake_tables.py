@@ -195,7 +195,7 @@ class LakeTable:
 
         if found := self.open():
             return found
-        self.lake.require_conditional_puts(f"{self.root}/_delta_log/_conditional_put")
+        self._require_two_writers()
         with _errors("creating", self.uri):
             DeltaTable.create(
                 self.uri,
@@ -208,6 +208,11 @@ class LakeTable:
         created = self.open()
         assert created  # noqa: S101 (it is, or that was an error)
         return created
+
+    def _require_two_writers(self) -> None:
+        """Raises LakeRefused where the store cannot keep them apart: a table may have been moved
+        since it was created."""
+        self.lake.require_conditional_puts(f"{self.root}/_delta_log/_conditional_put")
 
     def upload(
         self, staged: StagedFile, source: SourceKey, name: str | None = None
@@ -253,6 +258,7 @@ class LakeTable:
         from deltalake.exceptions import CommitFailedError
         from deltalake.transaction import AddAction, RemoveAction
 
+        self._require_two_writers()
         snapshot = self.create()
         for name, (before, _) in moved.items():
             if snapshot.transaction(name) != before:
@@ -360,6 +366,7 @@ class LakeTable:
         from deltalake.exceptions import CommitFailedError
 
         if snapshot := self.open():
+            self._require_two_writers()
             wanted = dict.fromkeys(_KEPT, f"interval {round(keep.total_seconds() / 3600)} hours")
             with _errors("writing a checkpoint of", self.uri):
                 if not wanted.items() <= snapshot.table.metadata().configuration.items():

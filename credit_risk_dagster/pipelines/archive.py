@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from functools import partial
 from tempfile import TemporaryFile
 from typing import Any
 
@@ -20,20 +21,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from kafka.errors import OffsetOutOfRangeError
 
-from credit_risk_dagster.domain.lake_rows import SourceKey, raw_rows
+from credit_risk_dagster.domain.lake_rows import RAW_EVENTS, SourceKey, raw_rows
 from credit_risk_dagster.domain.raw_events import COLUMNS, Cutter, Limits, file_name
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.archive_decisions import DecisionsReport, archive_decisions
 from credit_risk_dagster.pipelines.archive_migration import adopt_objects
 from credit_risk_dagster.pipelines.archive_mirror import range_of, ranges_of
-from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
+from credit_risk_dagster.pipelines.archive_source import recognized
+from credit_risk_dagster.pipelines.interpreter import memory_of_the_system, tuned_interpreter
 from credit_risk_dagster.pipelines.lake_forget import finish_forgettings
 from credit_risk_dagster.pipelines.lake_history import tables
 from credit_risk_dagster.settings import ArchiveSettings, DrainSettings
 from resources.kafka.broker import Broker
 from resources.kafka.reader import Fetch, OffsetRange, Reader
 from resources.lake import Lake
-from resources.lake_tables import DataFile, LakeMoved, LakeTable, Snapshot, application
+from resources.lake_tables import DataFile, LakeMoved, LakeTable, application
 from resources.parquet_files import COMPRESSION_LEVEL, StagedFile
 from resources.postgres.archive import ArchivedRange, ArchiveLedger
 from resources.postgres.connection import Warehouse
@@ -43,15 +45,10 @@ from resources.postgres.sources import Source, Sources
 _READ = DrainSettings.model_construct(
     max_batch_events=10_000, max_batch_bytes=2**20, poll_interval_ms=20
 )
-_GROUPS_A_COLLECTION = 4
 # Everything that is read here is already on the broker; silence for so long is a failure.
 _PATIENCE_SECONDS = 30.0
 _FILES_A_COMMIT = 16
 _TRIES = 5
-
-
-class LakeAhead(PlatformError):
-    """The table has a later epoch of the topic than Postgres knows."""
 
 
 class EventsUnreadable(PlatformError):
@@ -98,6 +95,8 @@ class _Draft:
     value_bytes: int = 0
 
 
+@tuned_interpreter()
+@memory_of_the_system()
 def archive(
     broker: Broker,
     warehouse: Warehouse,
@@ -123,18 +122,20 @@ def archive(
     report = ArchiveReport()
     started = time.monotonic()
     topic = broker.inspect()
-    with tuned_interpreter(), warehouse.session(f"archive {run_id}") as connection:
+    with warehouse.session(f"archive {run_id}") as connection:
         report.source = Sources(connection).find(topic)
         if report.source is None:
             return report
         ledger = ArchiveLedger(connection)
         table = tables(lake, report.source.topic)["raw_events"]
-        report.busy = not ledger.try_lock()
+        report.busy = not ledger.try_lock(table.uri)
         if report.busy:
             return report
         adopt_objects(table, report.source.topic, log)
+        report.source, key = recognized(
+            connection, table, report.source, topic, partial(_event_at, broker)
+        )
         known = Sources(connection).all()
-        key = _recognized(report.source, known, table.create())
         failed: PlatformError | None = None
         try:
             with broker.reader(_READ, whole=True) as reader:
@@ -154,25 +155,6 @@ def archive(
         if failed:
             raise failed
     return report
-
-
-def _recognized(source: Source, known: list[Source], snapshot: Snapshot) -> SourceKey:
-    """What the table calls the source: a Postgres that was lost or restored counts epochs anew.
-
-    Raises:
-        LakeAhead: it has a later one, of which nobody can say whether it is this topic.
-    """
-    same = [key for key in snapshot.sources() if key.cluster_id == source.cluster_id]
-    newest = max(same, key=lambda key: key.epoch, default=source.key)
-    if newest.epoch <= source.epoch or newest in [other.key for other in known]:
-        return source.key
-    if newest.topic_id and newest.topic_id == source.topic_id:
-        return newest
-    raise LakeAhead(
-        f"the lake has epoch {newest.epoch} of topic {source.topic} on cluster {source.cluster_id},"
-        f" and Postgres knows none after {source.epoch}: it was restored to before a new epoch. "
-        "`credit-risk topic new-epoch` until they agree, or restore a later backup"
-    )
 
 
 def _named(
@@ -342,11 +324,21 @@ def _drafts(
 
 def _rows(fetch: Fetch) -> pa.RecordBatch:
     rest = fetch.rest
-    assert rest is not None  # noqa: S101 (the reader was asked for it)
+    if rest is None:  # of what is nothing but gaps
+        return pa.RecordBatch.from_pylist([], RAW_EVENTS)
     return raw_rows(
         *(fetch.partitions, fetch.offsets, fetch.timestamps, fetch.keys, fetch.values),
         *(rest.written, rest.clocks, rest.headers),
     )
+
+
+def _event_at(broker: Broker, partition: int, offset: int) -> dict[str, Any] | None:
+    """A record as a row of the table; None where the broker has none there."""
+    with broker.reader(_READ, whole=True) as reader:
+        for fetch in _read(reader, OffsetRange(partition, offset, offset + 1)):
+            for row in _rows(fetch).to_pylist():
+                return dict(row)
+    return None
 
 
 def _read(reader: Reader, wanted: OffsetRange) -> Iterator[Fetch]:
@@ -376,7 +368,7 @@ class _Writer:
 
         self.file: Any = TemporaryFile(prefix="credit-risk-archive-")  # noqa: SIM115
         self.staged = StagedFile(day, self.file)
-        self.value_bytes = self._groups = 0
+        self.value_bytes = 0
         self._group: list[pa.RecordBatch] = []
         self._parquet = pq.ParquetWriter(
             self.file,
@@ -394,8 +386,7 @@ class _Writer:
         self._group.append(rows)
         if flush:
             self._flush()
-            if self._groups % _GROUPS_A_COLLECTION == 0:
-                gc.collect()  # little, as everything imported is frozen; the records' cycles go
+            gc.collect()  # little, as everything imported is frozen; the records' cycles go
 
     def finish(self) -> None:
         self._flush()
@@ -408,7 +399,6 @@ class _Writer:
             table = pa.Table.from_batches(self._group, COLUMNS).combine_chunks()
             self._parquet.write_table(table, row_group_size=len(table))
             self._group = []
-            self._groups += 1
             del table
             pa.default_memory_pool().release_unused()
 

@@ -83,9 +83,10 @@ class _Copy:
     report: DecisionsReport
     log: logging.Logger
     moved: dict[str, tuple[int | None, int]] = field(default_factory=dict)
+    gone: list[tuple[OffsetRange, int]] = field(default_factory=list)
 
     def run(self, parts: list[OffsetRange]) -> None:
-        self.moved = {}
+        self.moved, self.gone = {}, []
         progress, redriven = self._mirrored(parts)
         with DayFiles(DECISIONS) as files:
             for part in parts:
@@ -106,6 +107,13 @@ class _Copy:
     def _partition(self, part: OffsetRange, known: int | None, files: DayFiles) -> None:
         start = position = part.first if known is None else known
         rows = 0
+
+        def account() -> None:
+            covered = OffsetRange(part.partition, start, position)
+            gone = len(covered) - self.decisions.holes(covered) - rows
+            if gone:
+                self.gone.append((covered, gone))
+
         while position < part.next:
             following = min(position + _OFFSETS_AT_ONCE, part.next)
             found = self.decisions.first(OffsetRange(part.partition, position, following))
@@ -114,17 +122,12 @@ class _Copy:
             position = following
             self.moved[application(self.key, part.partition)] = (known, position)
             if files.bytes > _BYTES_A_COMMIT or files.days > _DAYS_A_COMMIT:
+                account()
                 self._commit(files)
-                known = position
-        covered = OffsetRange(part.partition, start, max(start, position))
-        gone = len(covered) - self.decisions.holes(covered) - rows if len(covered) else 0
-        if gone:
-            self.report.gone += gone
-            self.log.warning(
-                "partition %d: %d decisions of offsets %d to %d had left Postgres before they were "
-                "archived: their time partition was dropped, or their applicant forgotten",
-                *(part.partition, gone, start, position - 1),
-            )
+                known = start = position
+                rows = 0
+        if position > start:
+            account()
 
     def _redriven(self, known: int | None, files: DayFiles) -> None:
         """The second decision of events that were rejected first."""
@@ -140,4 +143,11 @@ class _Copy:
         self.table.commit(added, self.moved, said={"run": "archive of decisions"})
         self.report.rows += rows
         self.log.info("stored %d decisions in %d files", rows, len(added))
-        self.moved = {}
+        for covered, gone in self.gone:
+            self.report.gone += gone
+            self.log.warning(
+                "partition %d: %d decisions of offsets %d to %d had left Postgres before they were "
+                "archived: their time partition was dropped, or their applicant forgotten",
+                *(covered.partition, gone, covered.first, covered.next - 1),
+            )
+        self.moved, self.gone = {}, []

@@ -11,6 +11,7 @@ import psycopg
 from credit_risk_dagster.domain.loans import events_of, loan_of, names, normal_id
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.lake_forget import LakePlace, finish_forgettings, loan_places
+from credit_risk_dagster.pipelines.lake_history import tables
 from resources.lake import Lake, LakeRefused, LakeUnavailable
 from resources.postgres.archive import ArchiveLedger
 from resources.postgres.connection import Warehouse
@@ -138,7 +139,10 @@ def _forget_in_lake(
     log: logging.Logger,
 ) -> None:
     """Delete from the lake, unless another run archives: that one does it at its end."""
-    if ArchiveLedger(connection).try_lock(_PATIENCE_SECONDS):
+    topics = {source.topic for source in Sources(connection).all()}
+    uris = sorted(tables(lake, topic)["raw_events"].uri for topic in topics)
+    ledger = ArchiveLedger(connection)
+    if all(ledger.try_lock(uri, _PATIENCE_SECONDS) for uri in uris):
         finish_forgettings(connection, lake, found, log=log)
 
 

@@ -10,6 +10,7 @@ from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from credit_risk_dagster.domain.lake_rows import DECISIONS, RAW_EVENTS, SourceKey
 from credit_risk_dagster.domain.raw_events import root
@@ -159,6 +160,10 @@ class RawEvents:
         if snapshot is None:
             raise _missing(self._table)
         self._snapshot = snapshot
+        # Of a version, what was decided when it was written: each of its events had been, before.
+        self._until = at if isinstance(at, datetime) else None
+        if isinstance(at, int):
+            self._until = max((file.added_at for file in snapshot.files()), default=None)
 
     @property
     def version(self) -> int:
@@ -184,7 +189,7 @@ class RawEvents:
 
     def decisions(self, source: SourceKey, day: date) -> pa.Table:
         """Partition, offset, time and tier of what was decided of a source's events of a day, by
-        time; whenever that was, as the table `decisions` has it now.
+        time; whenever that was, or by the time, or the version's, that this is as of.
 
         Raises:
             ObjectMissing, LakeUnavailable, LakeRefused, LakeDamaged.
@@ -196,6 +201,8 @@ class RawEvents:
         names = ("partition", "offset", "decided_at", "risk_tier")
         columns = pa.schema([field for field in DECISIONS if field.name in names])
         rows = pa.Table.from_batches(self._decisions.read(found, names), columns)
+        if self._until is not None:
+            rows = rows.filter(pc.less_equal(rows["decided_at"], pa.scalar(self._until)))
         return rows.sort_by("decided_at")
 
 

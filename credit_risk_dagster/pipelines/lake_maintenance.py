@@ -8,9 +8,9 @@ refused, and the next run does it.
 import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 
 from credit_risk_dagster.domain.lake_rows import SourceKey
 from credit_risk_dagster.domain.raw_events import file_name
@@ -19,6 +19,7 @@ from credit_risk_dagster.pipelines.lake_history import there
 from resources.lake import Lake, ObjectMissing
 from resources.lake_tables import DataFile, LakeDamaged, LakeMoved, LakeTable
 from resources.parquet_files import FileWriter
+from resources.postgres.archive import ArchiveLedger
 from resources.postgres.connection import Warehouse
 
 TARGET_BYTES = 128 * 2**20
@@ -80,7 +81,12 @@ def maintain(
         LakeDamaged: of the first file that cannot be read, after all others were merged.
     """
     found = there(lake, topic)
-    done = [maintain_table(name, table, keep, target=target, log=log) for name, table, _ in found]
+    with warehouse.session("maintenance") as connection:
+        lossy = ArchiveLedger(connection).lossy()
+    done = [
+        maintain_table(name, table, keep, target=target, lossy=lossy, log=log)
+        for name, table, _ in found
+    ]
     with warehouse.session("maintenance") as connection:
         mirror(connection, found[0][1], topic)
     for table in done:
@@ -90,16 +96,27 @@ def maintain(
 
 
 def maintain_table(
-    name: str, table: LakeTable, keep: timedelta, *, target: int, log: logging.Logger
+    name: str,
+    table: LakeTable,
+    keep: timedelta,
+    *,
+    target: int,
+    lossy: Collection[str] = (),
+    log: logging.Logger,
 ) -> Upkeep:
-    """The same of one table, where what is damaged is in the answer."""
+    """The same of one table, where what is damaged is in the answer.
+
+    Args:
+        lossy: keys of files that lack an event of their offsets. They stay as they are: who gives
+            it up does so by the file's offsets.
+    """
     started = time.monotonic()
     done = Upkeep(name)
     ranges = name == "raw_events"  # its mirror in Postgres is by range
     files = _files(table)
     done.before = len(files)
     left = False
-    while not left and (bins := list(_bins(files, ranges, target))):
+    while not left and (bins := _bins(files, ranges, target, _paths(table, lossy))):
         for few in bins:
             try:
                 _merge(table, few, ranges)
@@ -131,29 +148,45 @@ def _files(table: LakeTable) -> list[DataFile]:
     return snapshot.files() if snapshot else []
 
 
-def _bins(files: Sequence[DataFile], ranges: bool, target: int) -> Iterator[list[DataFile]]:
+def _paths(table: LakeTable, keys: Collection[str]) -> set[str]:
+    return {key.removeprefix(f"{table.root}/") for key in keys}
+
+
+def _bins(
+    files: Sequence[DataFile], ranges: bool, target: int, alone: Collection[str]
+) -> list[list[DataFile]]:
     """Files of a source and day that one file can take the place of.
 
     Args:
-        ranges: each file holds a range of one partition's offsets, and so will the one: only those
-            that follow each other are merged. What is between others is another day's, or lost.
+        ranges: each file has rows of one partition. What is between those of a day is in files of
+            other days, and not lost: all that touch each other are one range of the mirror.
+        alone: paths of files that nothing is merged with.
     """
     if ranges:
         files = sorted(files, key=lambda file: (file.source, *_range(file)))
-    few: list[DataFile] = []
+    bins: list[list[DataFile]] = []
+    filling: dict[tuple[str, date, int], list[DataFile]] = {}
+    chain, reached = 0, ("", 0, 0)
     for file in files:
-        if few and not (
-            (file.source, file.day) == (few[-1].source, few[-1].day)
-            and (not ranges or _range(file)[:2] == (_range(few[-1])[0], _range(few[-1])[2]))
-            and sum(it.bytes for it in few) + file.bytes <= target
-            and len(few) < _FILES_A_MERGE
+        if ranges:
+            partition, first, following = _range(file)
+            touches = reached[:2] == (file.source, partition) and first <= reached[2]
+            if not touches or file.path in alone:
+                chain += 1
+            if touches:
+                following = max(following, reached[2])
+            # After one that stays alone nothing touches it.
+            reached = file.source, partition, -1 if file.path in alone else following
+        few = filling.get((file.source, file.day, chain), [])
+        if (
+            not few
+            or sum(it.bytes for it in few) + file.bytes > target
+            or len(few) == _FILES_A_MERGE
         ):
-            if len(few) > 1:
-                yield few
-            few = []
+            few = filling[file.source, file.day, chain] = []
+            bins.append(few)
         few.append(file)
-    if len(few) > 1:
-        yield few
+    return [few for few in bins if len(few) > 1]
 
 
 def _range(file: DataFile) -> tuple[int, int, int]:

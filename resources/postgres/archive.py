@@ -39,15 +39,19 @@ class ArchiveLedger:
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
 
-    def try_lock(self, patience: int = 0) -> bool:
-        """Be the only run that archives, for as long as the connection lives. It saves work, and
-        whoever forgets needs it: then no file is about to be added.
+    def try_lock(self, uri: str, patience: int = 0) -> bool:
+        """Be the only run of this database that adds to a table, whatever its schema, for as long
+        as the connection lives. It saves work, and whoever forgets needs it: then no file is about
+        to be added.
 
         Args:
+            uri: of the table of raw events.
             patience: seconds to wait for another one's end.
         """
-        lock = "hashtextextended(current_schema() || '.archive', 0)"
-        row = self._connection.execute(f"SELECT pg_try_advisory_lock({lock})".encode()).fetchone()
+        which = {"name": f"archive {uri}"}
+        row = self._connection.execute(
+            "SELECT pg_try_advisory_lock(hashtextextended(%(name)s, 0))", which
+        ).fetchone()
         if row and row[0]:
             return True
         if patience:
@@ -56,9 +60,27 @@ class ArchiveLedger:
                 self._connection.transaction(),
             ):
                 self._connection.execute(f"SET LOCAL lock_timeout = '{patience}s'".encode())
-                self._connection.execute(f"SELECT pg_advisory_lock({lock})".encode())
+                self._connection.execute(
+                    "SELECT pg_advisory_lock(hashtextextended(%(name)s, 0))", which
+                )
                 return True
         return False
+
+    def lossy(self) -> set[str]:
+        """Keys of the files in whose range an event is lost."""
+        rows = self._connection.execute(
+            "SELECT key FROM archive_objects WHERE lost > 0 AND key IS NOT NULL"
+        )
+        return {key for (key,) in rows}
+
+    def saw(self, source_id: int) -> bool:
+        """Whether the table was ever seen to have something of a source."""
+        row = self._connection.execute(
+            "SELECT FROM lake_progress WHERE source_id = %(source_id)s AND raw_events IS NOT NULL"
+            " LIMIT 1",
+            {"source_id": source_id},
+        ).fetchone()
+        return row is not None
 
     def committed(self, source_id: int) -> list[OffsetRange]:
         """What is committed, by partition."""
@@ -84,12 +106,12 @@ class ArchiveLedger:
             progress: the table's, by partition; up to there, what is between is without events.
         """
         wanted = {
-            (it.partition, it.first_offset, it.next_offset, it.key): it
+            (it.partition, it.first_offset, it.next_offset, it.key, it.rows, it.bytes): it
             for part in self.committed(source_id)
             for it in _without_holes(part, held, progress.get(part.partition, part.first))
         }
         rows = self._connection.execute(
-            "SELECT partition, first_offset, next_offset, key FROM archive_objects"
+            "SELECT partition, first_offset, next_offset, key, rows, bytes FROM archive_objects"
             " WHERE source_id = %(source_id)s AND lost = 0",
             {"source_id": source_id},
         )

@@ -57,7 +57,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "segments": _RECORD,
         "segments_by_hour": "SELECT, INSERT, UPDATE, DELETE",
         "segments_progress": "SELECT, UPDATE",
-        "sources": "SELECT, INSERT, UPDATE (archive_folder)",
+        "sources": "SELECT, INSERT, UPDATE (archive_folder, epoch)",
         "stream_offsets": _STATE,
         "time_partitions": _READ,
     },

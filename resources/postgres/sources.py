@@ -119,6 +119,13 @@ class Sources:
                 " ORDER BY source_id"
             ).fetchall()
 
+    def renumber(self, source_id: int, epoch: int) -> None:
+        """Give a source the number of its epoch that others go by."""
+        self._connection.execute(
+            "UPDATE sources SET epoch = %(epoch)s WHERE source_id = %(source_id)s",
+            {"source_id": source_id, "epoch": epoch},
+        )
+
     def new_epoch(self, topic: TopicState) -> int:
         """Start over with the topic as the broker has it now; returns the new epoch's number."""
         row = self._connection.execute(

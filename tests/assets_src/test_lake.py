@@ -1,7 +1,5 @@
 """The lake's Dagster side and command line, against real servers."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import pytest
 from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.settings import PROJECT_ROOT
 from tests.assets_src.test_scoring import failure
+from tests.platform.commands import Run
 from tests.platform.pipeline import Pipeline, good_event
 
 pytestmark = pytest.mark.usefixtures("servers")
@@ -116,57 +115,43 @@ def test_the_redrive_job(pipeline: Pipeline, instance: dg.DagsterInstance) -> No
 # --- the command line -----------------------------------------------------------------------------
 
 
-def credit_risk(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = "from credit_risk_dagster.cli.main import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        env={**environment, "COLUMNS": "250"},
-        cwd=PROJECT_ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_the_command_line(pipeline: Pipeline, environment: dict[str, str], tmp_path: Path) -> None:
+def test_the_command_line(pipeline: Pipeline, run: Run, tmp_path: Path) -> None:
     pipeline.send_and_drain([good_event(i) for i in range(5)] + [b"junk"], 3)
-    run = credit_risk(environment, "archive", "run")
-    assert run.stdout.startswith("6 events in 1 objects"), run.stderr
-    assert "6 decisions" in run.stdout
+    archived_now = run("archive", "run")
+    assert archived_now.out.startswith("6 events in 1 objects"), archived_now.err
+    assert "6 decisions" in archived_now.out
     (archived,) = pipeline.objects()
     assert archived.key
-    assert archived.key in credit_risk(environment, "lake", "ls", "--files", "--json").stdout
-    verified = credit_risk(environment, "lake", "verify")
-    assert (verified.returncode, verified.stdout[:6]) == (0, "2 of 2")
-    got = credit_risk(environment, "lake", "get", str(tmp_path))
-    assert got.returncode == 0, got.stderr
+    assert archived.key in run("lake", "ls", "--files", "--json").out
+    verified = run("lake", "verify")
+    assert (verified.code, verified.out[:6]) == (0, "2 of 2")
+    got = run("lake", "get", tmp_path)
+    assert got.code == 0, got.err
     assert (tmp_path / archived.key).stat().st_size == archived.bytes
-    rebuilt = credit_risk(environment, "rebuild", "--into", "again")
-    assert "schema again: 5 scored, 1 rejected, 0 were there, 0 gaps" in rebuilt.stdout, (
-        rebuilt.stderr
-    )
-    assert "invalid_json" in credit_risk(environment, "rejected", "ls").stdout
-    assert credit_risk(environment, "rejected", "show", "3", "5").stdout == "junk"
-    redriven = credit_risk(environment, "rejected", "redrive")
-    assert redriven.stdout.startswith("0 of 1 rejected events"), redriven.stderr
+    rebuilt = run("rebuild", "--into", "again")
+    assert "schema again: 5 scored, 1 rejected, 0 were there, 0 gaps" in rebuilt.out, rebuilt.err
+    assert "invalid_json" in run("rejected", "ls").out
+    assert run("rejected", "show", "3", "5").out == "junk"
+    redriven = run("rejected", "redrive")
+    assert redriven.out.startswith("0 of 1 rejected events"), redriven.err
     pipeline.lake.put(archived.key, b"damaged", "text/plain")
-    broken = credit_risk(environment, "lake", "verify")
-    assert broken.returncode == 1
-    assert f"{archived.key} has 7 bytes with SHA-256" in broken.stderr
-    refused = credit_risk(environment, "lake", "get", str(tmp_path))
-    assert refused.returncode == 1
-    assert "restore it from a version or a replica" in refused.stderr
+    broken = run("lake", "verify")
+    assert broken.code == 1
+    assert f"{archived.key} has 7 bytes with SHA-256" in broken.err
+    refused = run("lake", "get", tmp_path)
+    assert refused.code == 1
+    assert "restore it from a version or a replica" in refused.err
 
 
 def test_duckdb_reads_the_copy_as_its_page_says(
-    pipeline: Pipeline, environment: dict[str, str], tmp_path: Path
+    pipeline: Pipeline, run: Run, tmp_path: Path
 ) -> None:
     """The query of docs/lake.md, over what `lake get` wrote."""
     import duckdb
 
     pipeline.send_and_drain([good_event(i) for i in range(5)] + [b"junk", b"\xff\x00", None])
     pipeline.archive()
-    assert credit_risk(environment, "lake", "get", str(tmp_path)).returncode == 0
+    assert run("lake", "get", tmp_path).code == 0
     document = (PROJECT_ROOT / "docs" / "lake.md").read_text()
     query = document.split("```sql\n-- DuckDB")[1].split("\n", 1)[1].split("```")[0]
     assert "copy/raw_events/loan_applications/" in query

@@ -2,7 +2,6 @@
 
 import io
 from datetime import timedelta
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,12 +11,13 @@ import pytest
 from credit_risk_dagster.domain.loans import events_of, pattern
 from credit_risk_dagster.pipelines.archive_check import verify_lake
 from credit_risk_dagster.pipelines.forget import ForgetIncomplete
+from credit_risk_dagster.pipelines.lake_history import tables
 from credit_risk_dagster.pipelines.lake_maintenance import maintain
 from credit_risk_dagster.settings import LakeSettings
 from infra.embedded.servers import S3
 from resources.lake import Lake
-from resources.lake_tables import LakeTable
 from resources.postgres.archive import ArchiveLedger
+from resources.postgres.connection import Warehouse
 from tests.pipelines.test_archive_migration import drained, put
 from tests.pipelines.test_forget import LOAN, LOG, asked
 from tests.platform.pipeline import Pipeline, good_event
@@ -137,36 +137,16 @@ def test_a_restored_backup_forgets_again(archived: Pipeline) -> None:
     assert_forgotten(archived)
 
 
-def test_one_that_died_anywhere_is_gone_on_with(
-    archived: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By one that dies, too, a step later."""
-    keep_up(archived)
-    for owner, name in ((LakeTable, "upload"), (LakeTable, "commit"), (Lake, "delete")):
-        for moment in ("before", "after"):
-            whole = getattr(owner, name)
-
-            def die(*args: Any, moment: str = moment, whole: Any = whole, **options: Any) -> None:
-                if moment == "after":
-                    whole(*args, **options)
-                raise KeyboardInterrupt
-
-            with monkeypatch.context() as patch:
-                patch.setattr(owner, name, die)
-                with pytest.raises(KeyboardInterrupt):
-                    asked(archived) if "upload" in name else archived.archive()
-            assert archived.query("SELECT lake_at FROM forgettings") == [{"lake_at": None}]
-    archived.archive()
-    assert_forgotten(archived)
-    assert archived.query("SELECT lake_rows FROM forgettings") == [{"lake_rows": 6}]
-
-
 def test_while_another_run_archives_that_one_does_it(
     archived: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Whatever the schema of that one: what both write is the table."""
     monkeypatch.setattr("credit_risk_dagster.pipelines.forget._PATIENCE_SECONDS", 0)
-    with archived.warehouse.session() as connection:
-        assert ArchiveLedger(connection).try_lock()
+    beside = archived.warehouse._settings.model_copy(update={"db_schema": "beside"})
+    uri = tables(archived.lake, archived.kafka.topic)["raw_events"].uri
+    with Warehouse(beside).connect() as connection:
+        assert ArchiveLedger(connection).try_lock(uri)
+        assert archived.archive().busy
         done = asked(archived)
         assert done
         assert done.lake_rows is None

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from datetime import date
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pytest
@@ -15,6 +15,8 @@ from credit_risk_dagster.pipelines.lake_history import RawEvents
 from credit_risk_dagster.pipelines.rebuild_compare import HistoryComparison, compare_history
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from tests.pipelines.test_rebuild import days_ago, run
+from tests.pipelines.test_redrive import reject_scored
+from tests.pipelines.test_redrive import run as redrive
 from tests.platform.pipeline import Pipeline, good_event
 
 NOONS = days_ago(3, 2, 1)
@@ -31,9 +33,14 @@ def history(pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
-def compared(pipeline: Pipeline, policy: Policy, since: date | None = None) -> HistoryComparison:
+def compared(
+    pipeline: Pipeline,
+    policy: Policy,
+    since: date | None = None,
+    at: int | datetime | None = None,
+) -> HistoryComparison:
     return compare_history(
-        RawEvents(pipeline.lake, pipeline.kafka.topic),
+        RawEvents(pipeline.lake, pipeline.kafka.topic, at),
         policy,
         load_outcome("early_delinquency"),
         since=since,
@@ -66,6 +73,24 @@ def test_another_policy_is_compared_and_nothing_is_written(
         assert now == {tier: tiers[tier] for tier in TIERS}
         assert sum(move["amount"] for move in told["moves"]) == 27 * 10_000
     assert history.stored() == before
+
+
+def test_as_of_then_it_goes_by_what_was_decided_then(pipeline: Pipeline) -> None:
+    """And by no decision of after that, as a re-drive's."""
+    pipeline.send_and_drain([good_event(i) for i in range(4)])
+    reject_scored(pipeline, [1])
+    pipeline.archive()
+    version = RawEvents(pipeline.lake, pipeline.kafka.topic).version
+    then = datetime.now(UTC)
+    redrive(pipeline)
+    assert pipeline.archive().decisions.rows == 1
+
+    def scored(at: int | datetime | None) -> tuple[int, int]:
+        found = compared(pipeline, load_policy(DEFAULT_POLICY), at=at)
+        assert found.undecided == 0
+        return found.compared.applications, found.newly_scored
+
+    assert [scored(at) for at in (None, version, then)] == [(4, 0), (3, 1), (3, 1)]
 
 
 @pytest.mark.usefixtures("servers")

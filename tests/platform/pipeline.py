@@ -38,6 +38,9 @@ GOOD = (
 )
 
 
+LOG = logging.getLogger("test")
+
+
 def good_event(loan_id: int) -> bytes:
     """A Watchlist application."""
     return GOOD % loan_id
@@ -127,7 +130,7 @@ class Pipeline:
             lane=lane,
             bounds=bounds,
             interrupts=interrupts,
-            log=logging.getLogger("test"),
+            log=LOG,
         )
 
     def query(self, query: Any, **parameters: Any) -> list[dict[str, Any]]:
@@ -160,7 +163,7 @@ class Pipeline:
             self.lake,
             ArchiveSettings(**limits),
             run_id=uuid.uuid4().hex,
-            log=logging.getLogger("test"),
+            log=LOG,
         )
 
     def objects(self) -> list[ArchivedObject]:

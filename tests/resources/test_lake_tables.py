@@ -178,16 +178,18 @@ def test_no_producer_makes_a_day_of_its_own(millis: int, day: date) -> None:
 
 
 @contextmanager
-def _careless() -> Iterator[Lake]:
-    """A store that takes every put."""
+def _careless(status: int) -> Iterator[Lake]:
+    """A store that answers every put so."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"] or 0))
-            self.send_response(200)
+            said = b"<Error><Code>NotImplemented</Code></Error>" if status != 200 else b""
+            self.send_response(status)
             self.send_header("ETag", '"e"')
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", str(len(said)))
             self.end_headers()
+            self.wfile.write(said)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -203,11 +205,18 @@ def _careless() -> Iterator[Lake]:
         server.server_close()
 
 
-def test_a_store_that_replaces_objects_is_refused(lake_settings: LakeSettings) -> None:
-    Lake(lake_settings).require_conditional_puts("k")
-    Lake(lake_settings).require_conditional_puts("k")
-    with _careless() as lake, pytest.raises(LakeRefused, match=r"If-None-Match.*AWS S3"):
-        lake.require_conditional_puts("k")
+@pytest.mark.parametrize(
+    ("status", "does"), [(200, "replaces an object"), (501, "refuses a put with If-None-Match")]
+)
+def test_a_store_that_replaces_objects_is_refused(table: LakeTable, status: int, does: str) -> None:
+    """Also where a table is, that was brought there."""
+    table.create()
+    table.lake.require_conditional_puts("k")
+    with _careless(status) as lake:
+        table.lake.require_conditional_puts = lake.require_conditional_puts  # type: ignore[method-assign]
+        with pytest.raises(LakeRefused, match=rf"{does}.*AWS S3"):
+            append(table, rows(0, 0, 10))
+    assert table.history(1)[0]["version"] == 0
 
 
 def test_an_endpoint_that_is_down_is_one_line(lake_settings: LakeSettings) -> None:
