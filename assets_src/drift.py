@@ -24,6 +24,7 @@ from credit_risk_dagster.pipelines.drift import (
     freeze_baseline,
     report_drift,
 )
+from credit_risk_dagster.pipelines.policies import current_policy
 from credit_risk_dagster.settings import DriftSettings, Settings
 from resources.lake import Lake
 from resources.postgres.baselines import StoredBaseline
@@ -87,7 +88,9 @@ class BaselineConfig(dg.Config):
         default=False, description="leave out the CSV's damaged rows, and count them"
     )
     name: str = Field(default="", max_length=100, description="for people")
-    activate: bool = Field(default=True, description="compare with it from now on")
+    activate: bool = Field(
+        default=True, description="compare with it from now on if it is the first"
+    )
 
 
 @dg.asset(
@@ -112,7 +115,7 @@ def drift_baseline(
             warehouse,
             settings.drift.with_csv(csv, skip_bad=config.skip_bad),
             settings.kafka.topic,
-            settings.policy,
+            current_policy(warehouse, settings.policy),
             rows=None if csv else config.rows,
             name=config.name or None,
             activate=config.activate,
@@ -171,7 +174,7 @@ def drift_report(
                 warehouse,
                 settings.drift,
                 settings.kafka.topic,
-                settings.policy,
+                current_policy(warehouse, settings.policy),
                 run_id=context.run.run_id,
                 last_rows=config.last_rows,
                 last_hours=config.last_hours,
@@ -297,7 +300,8 @@ freeze_baseline_job = dg.define_asset_job(
     "freeze_baseline",
     selection=dg.AssetSelection.assets(BASELINE),
     description="Freeze the population that drift is measured from: the first applications of the "
-    "stream, or a CSV. Reports compare with it from then on, unless `activate` is false.",
+    "stream, or a CSV. Reports compare with the first one from then on, unless `activate` is "
+    "false; with another one when somebody else approved it.",
     executor_def=dg.in_process_executor,
 )
 report_drift_job = dg.define_asset_job(

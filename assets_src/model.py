@@ -140,13 +140,13 @@ def model_loans(
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Take a sample, train on it, measure, and store; stop where a check fails."""
     from credit_risk_dagster.domain.model.sample import SampleTooSmall, make_sample
-    from credit_risk_dagster.pipelines import modelling
+    from credit_risk_dagster.pipelines import modelling, policies
 
     with one_line_failures():
         purpose = cast(Purpose, config.purpose)
         features = select_features(config.features, purpose)
-        policy, outcome = settings.policy, load_outcome(config.outcome)
-        max_rows = settings.model.max_rows
+        outcome, max_rows = load_outcome(config.outcome), settings.model.max_rows
+        policy = policies.current_policy(warehouse, settings.policy)
         source = modelling.sample_source(config.sample, skip_bad=config.skip_bad)
         loans = modelling.read_loans(source, policy, warehouse, max_rows)
         yield from _vintages(loans, outcome, warehouse, context.run.run_id)
@@ -309,6 +309,7 @@ class ActivateConfig(dg.Config):
     """Which model is to score the stream."""
 
     model_id: int = Field(ge=1, description="a logistic one or a scorecard of the table models")
+    why: str = Field(default="Not said", description="it is kept for ever")
 
 
 @dg.op(description="Let a model score the stream, if its newest benchmark allows it.")
@@ -321,13 +322,13 @@ def activate(
     from credit_risk_dagster.pipelines.modelling import activate as activate_model_id
 
     with one_line_failures():
-        model = activate_model_id(warehouse, config.model_id)
-    context.log.info("%s scores the stream from the next session of each lane on", model.version)
+        model = activate_model_id(warehouse, config.model_id, config.why)
+    context.log.info("%s scores the stream from the next batch on", model.version)
 
 
 @dg.job(
-    description="Let a model score the stream beside the policy. Its newest benchmark is the gate: "
-    "see the check fit_for_activation.",
+    description="Let an approved model score the stream beside the policy. Its newest benchmark is "
+    "the gate, too: see the check fit_for_activation.",
     executor_def=dg.in_process_executor,
 )
 def activate_model() -> None:

@@ -12,6 +12,7 @@ from assets_src.source_code import linked
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines.lake_history import RawEvents
 from credit_risk_dagster.pipelines.modelling import chosen_model
+from credit_risk_dagster.pipelines.policies import current_policy
 from credit_risk_dagster.pipelines.rebuild import rebuild
 from credit_risk_dagster.settings import Settings
 from resources.lake import Lake
@@ -26,9 +27,7 @@ class RebuildConfig(dg.Config):
         pattern=r"^[a-z_][a-z0-9_]{0,62}$",
         description="schema to write; created when it is missing",
     )
-    policy_file: str = Field(
-        default="", description="credit policy (YAML); default CREDIT_RISK_POLICY_FILE"
-    )
+    policy_file: str = Field(default="", description="credit policy (YAML); default the active one")
     at: int | None = Field(default=None, description="version of the table; default the newest")
     model: str = Field(
         default="active", description="who gives the PD: active, none, or a model's id"
@@ -61,7 +60,9 @@ def rebuilt_applications(
         report = rebuild(
             settings.warehouse,
             RawEvents(lake, settings.kafka.topic, config.at),
-            load_policy(Path(config.policy_file)) if config.policy_file else settings.policy,
+            load_policy(Path(config.policy_file))
+            if config.policy_file
+            else current_policy(warehouse, settings.policy),
             into=config.into,
             run_id=context.run.run_id,
             model=chosen_model(warehouse, config.model),

@@ -4,6 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets_src.common import one_line_failures
+from credit_risk_dagster.pipelines.policies import current_policy
 from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import Settings
 from resources.postgres.connection import Warehouse
@@ -28,7 +29,7 @@ def redrive_events(
     with one_line_failures():
         report = redrive(
             warehouse,
-            settings.policy,
+            current_policy(warehouse, settings.policy),
             run_id=context.run_id,
             reason=config.reason,
             partition=config.partition,

@@ -11,6 +11,7 @@ from assets_src import (
     maintenance,
     model,
     outcomes,
+    policies,
     rebuild,
     redrive,
     retention,
@@ -34,7 +35,7 @@ for line in wrong(group for group in GROUPS if group not in (ApiSettings, Dashbo
 
 _SUBJECTS = (
     *(scoring, stream_checks, archive, maintenance, rebuild, redrive, retention, forget),
-    *(drift, outcomes, model, segments),
+    *(drift, outcomes, model, policies, segments),
     *(offsets, observation, population, alerts),
 )
 

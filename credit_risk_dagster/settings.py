@@ -5,6 +5,7 @@ Nothing else in the project reads the environment. `.env.example` lists every va
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from credit_risk_dagster.base_settings import (
     clipped,
 )
 from credit_risk_dagster.domain.features import CLASSIC_FEATURES, Purpose
+from credit_risk_dagster.domain.rights import Right, has_right, parse_rights
 
 if TYPE_CHECKING:
     from credit_risk_dagster.domain.policy import Policy
@@ -313,7 +315,10 @@ class DrainSettings(GroupOfSettings):
         16 * 2**20, ge=2**16, description="bytes of events after which a batch is closed"
     )
     poll_interval_ms: int = Field(150, ge=1, description="how long a batch collects events")
-    policy_file: Path = Field(DEFAULT_POLICY, description="credit policy (YAML)")
+    policy_file: Path = Field(
+        DEFAULT_POLICY,
+        description="credit policy (YAML): the first one, and one to try that was never activated",
+    )
 
 
 CLIENT = r"[A-Za-z0-9._-]{1,64}"  # name of a client of the API
@@ -424,10 +429,31 @@ class DashboardSettings(GroupOfSettings):
     )
 
 
+class AccessSettings(GroupOfSettings):
+    """Who may do what."""
+
+    roles: str = Field(
+        "",
+        alias="CREDIT_RISK_ROLES",
+        description="right: name name; right: ..., of submit, approve, review and export, by "
+        "database role, address or group, * for anybody; empty lets anybody do all",
+    )
+
+    @field_validator("roles")
+    @classmethod
+    def _can_be_read(cls, value: str) -> str:
+        parse_rights(value)
+        return value
+
+    def may(self, right: Right, names: Iterable[str]) -> bool:
+        """Whether somebody has a right, by any of the names that they go by."""
+        return has_right(parse_rights(self.roles), right, names)
+
+
 GROUPS: tuple[type[GroupOfSettings], ...] = (
     *(KafkaSettings, WarehouseSettings, LakeSettings, ArchiveSettings, RetentionSettings),
     *(DriftSettings, ModelSettings, StreamSettings, DrainSettings, ApiSettings, LogSettings),
-    *(AlertSettings, DashboardSettings),
+    *(AlertSettings, DashboardSettings, AccessSettings),
 )
 
 
@@ -437,49 +463,17 @@ class Settings:
     def __init__(self, **groups: "GroupOfSettings | Policy") -> None:
         vars(self).update(groups)
 
-    @cached_property
-    def kafka(self) -> KafkaSettings:
-        return KafkaSettings()
-
-    @cached_property
-    def warehouse(self) -> WarehouseSettings:
-        return WarehouseSettings()
-
-    @cached_property
-    def lake(self) -> LakeSettings:
-        return LakeSettings()
-
-    @cached_property
-    def archive(self) -> ArchiveSettings:
-        return ArchiveSettings()
-
-    @cached_property
-    def retention(self) -> RetentionSettings:
-        return RetentionSettings()
-
-    @cached_property
-    def drift(self) -> DriftSettings:
-        return DriftSettings()
-
-    @cached_property
-    def model(self) -> ModelSettings:
-        return ModelSettings()
-
-    @cached_property
-    def stream(self) -> StreamSettings:
-        return StreamSettings()
-
-    @cached_property
-    def drain(self) -> DrainSettings:
-        return DrainSettings()
-
-    @cached_property
-    def api(self) -> ApiSettings:
-        return ApiSettings()
-
-    @cached_property
-    def alert(self) -> AlertSettings:
-        return AlertSettings()
+    kafka = cached_property(lambda _: KafkaSettings())
+    warehouse = cached_property(lambda _: WarehouseSettings())
+    lake = cached_property(lambda _: LakeSettings())
+    archive = cached_property(lambda _: ArchiveSettings())
+    retention = cached_property(lambda _: RetentionSettings())
+    drift = cached_property(lambda _: DriftSettings())
+    model = cached_property(lambda _: ModelSettings())
+    stream = cached_property(lambda _: StreamSettings())
+    drain = cached_property(lambda _: DrainSettings())
+    api = cached_property(lambda _: ApiSettings())
+    alert = cached_property(lambda _: AlertSettings())
 
     @cached_property
     def policy(self) -> "Policy":

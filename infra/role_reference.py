@@ -13,11 +13,11 @@ What each role of [infra/postgres/roles.sql](../infra/postgres/roles.sql) may do
 `credit-risk migrate` grants it, to the roles that are there, and takes all else. A test holds
 this page against the database, and does the work of a day as `{APP}` and `{API}`.
 
-- What is a record (batches, decisions, gaps, policies, and what was re-driven, dropped, reviewed or
-  acknowledged) none of them can change; of models, baselines and findings, only whether they hold.
+- What is a record (batches, decisions, gaps, policies, models, and what was approved, re-driven,
+  dropped, reviewed or acknowledged) none of them can change; of findings, only whether they hold.
 - Time partitions are nobody's: they are read and written through their tables.
 - Functions with the owner's rights do what a role may not do itself, and decide what is right.
-  `{READER}` may execute `review_application`, and `{APP}`
+  `{READER}` may execute `review_application` and `submit_policy`, and `{APP}`
   {", ".join(f"`{name}`" for name in ROUTINES[APP])}.
 
 This page is written by `make docs`.

@@ -38,6 +38,7 @@ from credit_risk_dagster.pipelines.modelling import Modelling, Stored
 from credit_risk_dagster.settings import (
     DEFAULT_POLICY,
     PROJECT_ROOT,
+    AccessSettings,
     AlertSettings,
     ApiSettings,
     ArchiveSettings,
@@ -79,6 +80,7 @@ _SETTINGS = (
     LogSettings,
     AlertSettings,
     DashboardSettings,
+    AccessSettings,
 )
 
 

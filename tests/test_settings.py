@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings
 from credit_risk_dagster.base_settings import SettingInvalid
 from credit_risk_dagster.settings import (
     PROJECT_ROOT,
+    AccessSettings,
     AlertSettings,
     ApiSettings,
     ArchiveSettings,
@@ -40,6 +41,7 @@ GROUPS = (
     LogSettings,
     AlertSettings,
     DashboardSettings,
+    AccessSettings,
 )
 
 

@@ -15,6 +15,8 @@ from credit_risk_dagster.api.metrics.collector import PlatformCollector
 from credit_risk_dagster.api.question import Question
 from credit_risk_dagster.api.requests import RequestLog
 from credit_risk_dagster.domain.pd import PdModel
+from credit_risk_dagster.domain.policy import Policy
+from credit_risk_dagster.pipelines.policies import deciding
 from credit_risk_dagster.settings import Settings
 from resources.kafka.publisher import Publisher
 from resources.lake import Lake
@@ -32,8 +34,8 @@ Every error is a problem (RFC 9457), and every answer has an `X-Request-ID`, whi
 """
 
 
-# A model that was activated is used by the stream's next run, a minute later.
-MODEL_FRESH_SECONDS = 60.0
+# What is activated is used by the stream within so long.
+FRESH_SECONDS = 5.0
 
 
 def create_app(settings: Settings | None = None, registry: CollectorRegistry = REGISTRY) -> FastAPI:
@@ -53,15 +55,16 @@ def create_app(settings: Settings | None = None, registry: CollectorRegistry = R
             app.state.lake = Lake(settings.lake.impatient())
             app.state.applications = Applications(stack.enter_context(warehouse))
 
-            def active_model() -> PdModel | None:
+            def active() -> tuple[Policy, PdModel | None]:
                 with warehouse.session() as connection:
-                    return ModelStore(connection).scorer()
+                    policy = deciding(connection, settings.policy).policy
+                    return policy, ModelStore(connection).scorer()
 
-            app.state.model = Question(
-                "the active model",
-                lambda: nullcontext(active_model),
+            app.state.deciders = Question(
+                "the active policy and model",
+                lambda: nullcontext(active),
                 timeout=1.0,
-                fresh_for=MODEL_FRESH_SECONDS,
+                fresh_for=FRESH_SECONDS,
             )
             stack.callback(app.state.model.close)
             app.state.publisher = Publisher(settings.kafka, settings.api.max_in_flight)

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi.concurrency import run_in_threadpool
 
 from credit_risk_dagster.api import bodies, cursors, problems
 from credit_risk_dagster.api.answers import (
@@ -22,6 +23,7 @@ from credit_risk_dagster.api.guards import JsonBody, admit
 from credit_risk_dagster.api.problems import RETRY_AFTER_SECONDS, ApiError
 from credit_risk_dagster.api.question import Unanswered
 from credit_risk_dagster.domain.pd import PdModel
+from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import answers
 from resources.kafka.publisher import PublisherBusy
 
@@ -48,11 +50,11 @@ def score(request: Request, body: JsonBody) -> Response:
     state = request.app.state
     values = bodies.applications(body)
     if values is None:
-        return respond(answers([body], state.policy, _model(request))[0])
+        return respond(answers([body], *_deciders(request))[0])
     most = state.settings.api.max_events
     if len(values) > most:
         raise ApiError(413, f"{len(values):,} applications; one request has at most {most:,}")
-    return respond(answers(values, state.policy, _model(request)))
+    return respond(answers(values, *_deciders(request)))
 
 
 @router.post(
@@ -73,7 +75,8 @@ async def submit(request: Request, body: JsonBody) -> Response:
     if len(body) > MAX_APPLICATION_BYTES:
         raise ApiError(413, f"an application has at most {MAX_APPLICATION_BYTES:,} bytes")
     event = _event(body)
-    (found,) = answers([event], request.app.state.policy)
+    policy, _ = await run_in_threadpool(_deciders, request)
+    (found,) = answers([event], policy)
     if found["outcome"] == "rejected":
         raise ApiError(
             422,
@@ -138,12 +141,13 @@ def watchlist(request: Request, limit: Limit = 50, cursor: Cursor = None) -> Res
     return respond({"applications": [decision(row) for row in rows], "next": cursors.encode(last)})
 
 
-def _model(request: Request) -> PdModel | None:
-    """The active model; None without one, or when Postgres does not tell."""
+def _deciders(request: Request) -> tuple[Policy, PdModel | None]:
+    """The active policy and model; the configured policy alone when Postgres does not tell."""
+    state = request.app.state
     with suppress(Unanswered):
-        model: PdModel | None = request.app.state.model.ask()()
-        return model
-    return None
+        found: tuple[Policy, PdModel | None] = state.deciders.ask()()
+        return found
+    return state.policy, None
 
 
 def _event(body: bytes) -> bytes:

@@ -7,9 +7,11 @@ import typer
 from rich.table import Table
 
 from credit_risk_dagster.cli.console import out
-from credit_risk_dagster.cli.options import SkipBad
+from credit_risk_dagster.cli.options import NOT_SAID, SkipBad, Why
 
 app = typer.Typer(help="The populations that drift is measured from.", no_args_is_help=True)
+
+BaselineId = Annotated[int, typer.Argument(help="Its id: see `credit-risk baseline ls`.")]
 
 
 @app.command()
@@ -32,7 +34,7 @@ def freeze(
     skip_bad: SkipBad = False,
     name: Annotated[str | None, typer.Option(help="A name for people.")] = None,
     activate: Annotated[
-        bool, typer.Option(help="Compare with it from now on, or only keep it.")
+        bool, typer.Option(help="Compare with it from now on if it is the first, or only keep it.")
     ] = True,
 ) -> None:
     """Freeze the first scored applications, or the loans of a CSV."""
@@ -58,7 +60,13 @@ def freeze(
     out.print(
         f"baseline {stored.baseline_id}{'' if new else ', which has exactly these counts'}: "
         f"{stored.rows:,} applications, {stored.origin}"
-        + ("; reports compare with it from now on" if stored.active else ""),
+        + (
+            "; reports compare with it from now on"
+            if stored.active
+            else "; it waits: `credit-risk baseline approve`, by somebody else"
+            if activate
+            else ""
+        ),
         soft_wrap=True,
     )
 
@@ -90,13 +98,25 @@ def ls() -> None:
 
 
 @app.command()
-def activate(baseline: Annotated[int, typer.Argument(help="Its id.")]) -> None:
-    """Compare with this baseline from now on; the active one retires."""
+def approve(baseline: BaselineId, why: Why) -> None:
+    """Approve a baseline that somebody else froze."""
+    from credit_risk_dagster.pipelines.policies import approve as approve_baseline
+    from credit_risk_dagster.settings import WarehouseSettings
+    from resources.postgres.connection import Warehouse
+
+    with Warehouse(WarehouseSettings()).session("baseline") as connection:
+        given = approve_baseline(connection, "baseline", baseline, why)
+    out.print(f"baseline {baseline} is approved by {given.who}")
+
+
+@app.command()
+def activate(baseline: BaselineId, why: Why = NOT_SAID) -> None:
+    """Compare with this approved baseline from now on; the active one retires."""
     from credit_risk_dagster.pipelines.drift import activate_baseline
     from credit_risk_dagster.settings import WarehouseSettings
     from resources.postgres.connection import Warehouse
 
-    stored = activate_baseline(Warehouse(WarehouseSettings()), baseline)
+    stored = activate_baseline(Warehouse(WarehouseSettings()), baseline, why)
     out.print(f"reports compare with baseline {stored.baseline_id}, {stored.name}", soft_wrap=True)
 
 

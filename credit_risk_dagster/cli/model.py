@@ -10,7 +10,7 @@ import typer
 from rich.table import Column, Table
 
 from credit_risk_dagster.cli.console import err, out
-from credit_risk_dagster.cli.options import SkipBad, told
+from credit_risk_dagster.cli.options import NOT_SAID, SkipBad, Why, told
 from credit_risk_dagster.settings import DrainSettings, ModelSettings, WarehouseSettings
 
 if TYPE_CHECKING:
@@ -222,21 +222,33 @@ def _fairness_row(segment: "Segment") -> dict[str, Any]:
 
 
 @app.command()
-def activate(model_id: ModelId) -> None:
-    """Let a model score the stream, if its newest benchmark allows it."""
-    from credit_risk_dagster.pipelines.modelling import activate as activate_model
+def approve(model_id: ModelId, why: Why) -> None:
+    """Approve a model that somebody else trained."""
+    from credit_risk_dagster.pipelines.policies import approve as approve_model
 
-    model = activate_model(_warehouse(), model_id)
-    out.print(f"{model.version} scores the stream from the next session of each lane on")
+    with _warehouse().session("model") as connection:
+        given = approve_model(connection, "model", model_id, why)
+    out.print(f"model {model_id} is approved by {given.who}")
 
 
 @app.command()
-def deactivate() -> None:
+def activate(model_id: ModelId, why: Why = NOT_SAID) -> None:
+    """Let an approved model score the stream, if its newest benchmark allows it."""
+    from credit_risk_dagster.pipelines.modelling import activate as activate_model
+
+    model = activate_model(_warehouse(), model_id, why)
+    out.print(f"{model.version} scores the stream from the next batch on")
+
+
+@app.command()
+def deactivate(why: Why = NOT_SAID) -> None:
     """Let the policy score the stream alone."""
+    from credit_risk_dagster.pipelines.policies import require
     from resources.postgres.models import ModelStore
 
     with _warehouse().session("model") as connection:
-        retired = ModelStore(connection).deactivate()
+        require(connection, "approve")
+        retired = ModelStore(connection).deactivate(why)
     out.print("no model was active" if retired is None else f"model {retired} is retired")
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from resources.lake import Lake
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Why = Annotated[str, typer.Option(help="Why; it is kept for ever.")]
+NOT_SAID = "Not said"
 Bootstrap = Annotated[
     str | None, typer.Option(help="Broker address; default KAFKA_BOOTSTRAP_SERVERS.")
 ]
@@ -47,7 +49,7 @@ Until = Annotated[
     datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day (dt) of the archive.")
 ]
 PolicyFile = Annotated[
-    Path | None, typer.Option(help="Credit policy (YAML); default CREDIT_RISK_POLICY_FILE.")
+    Path | None, typer.Option(help="Credit policy (YAML); default the active one.")
 ]
 
 
@@ -84,8 +86,15 @@ def lake() -> "Lake":
 
 
 def chosen_policy(file: Path | None) -> "Policy":
-    """The policy of a file, or the configured one."""
+    """The policy of a file, or the one that decides."""
     from credit_risk_dagster.domain.policy import load_policy
-    from credit_risk_dagster.settings import DrainSettings
+    from credit_risk_dagster.pipelines.policies import current_policy
+    from credit_risk_dagster.settings import Settings
+    from resources.postgres.connection import Warehouse
 
-    return load_policy(file or DrainSettings().policy_file)
+    settings = Settings()
+    return (
+        load_policy(file)
+        if file
+        else current_policy(Warehouse(settings.warehouse), settings.policy)
+    )

@@ -1,21 +1,38 @@
-"""`credit-risk policy ...`: is a policy right, what is different, and why it decides as it does."""
+"""`credit-risk policy ...`: is a policy right, what is different, why it decides as it does.
+
+And its life: submitted, approved by somebody else, active."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
 from credit_risk_dagster.cli.console import out, print_json
-from credit_risk_dagster.cli.options import Json
+from credit_risk_dagster.cli.options import Json, Why
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DEFAULT_POLICY
 
-app = typer.Typer(help="Credit policies: check, compare, explain.", no_args_is_help=True)
+if TYPE_CHECKING:
+    import psycopg
+
+    from resources.postgres.approvals import Approval
+
+app = typer.Typer(
+    help="Credit policies: check, compare, explain; submit, approve, activate.",
+    no_args_is_help=True,
+)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Credit policy (YAML).")]
+Stored = Annotated[
+    str,
+    typer.Argument(metavar="POLICY", help="Id, version or name: see `credit-risk policy ls`."),
+]
 
 
 @app.command()
@@ -85,6 +102,151 @@ def schema() -> None:
     from credit_risk_dagster.domain.decision_table import DecisionTable
 
     print_json(DecisionTable.model_json_schema(by_alias=True))
+
+
+# --- its life -------------------------------------------------------------------------------------
+
+
+@app.command()
+def submit(
+    file: File,
+    why: Why,
+    evidence: Annotated[
+        Path | None,
+        typer.Option(help="Figures that speak for it (JSON), as of `rebuild --compare --json`."),
+    ] = None,
+) -> None:
+    """Store a policy, for somebody else to approve."""
+    from credit_risk_dagster.domain.policy import load_policy
+    from credit_risk_dagster.pipelines import policies
+
+    policy, figures = load_policy(file), _figures(evidence)
+    with _connection() as connection:
+        given = policies.submit(connection, policy, why, figures)
+    _say(f"{policy.version} is policy {given.subject_id}, submitted by {given.who}: somebody else")
+    _say(f"approves it by `credit-risk policy approve {given.subject_id}`")
+
+
+@app.command()
+def approve(policy: Stored, why: Why) -> None:
+    """Approve a policy that somebody else submitted."""
+    from credit_risk_dagster.pipelines import policies
+
+    with _connection() as connection:
+        life = policies.chosen(connection, policy)
+        given = policies.approve(connection, "policy", life.stored.policy_id, why)
+    _say(f"policy {life.stored.origin} is approved by {given.who}")
+
+
+@app.command()
+def activate(
+    policy: Stored,
+    why: Why,
+    at: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"],
+            help="From when on (UTC, unless it says otherwise); default now.",
+        ),
+    ] = None,
+) -> None:
+    """Let an approved policy decide; sessions that run take it up within five seconds."""
+    from credit_risk_dagster.pipelines import policies
+
+    moment = at and (at if at.tzinfo else at.replace(tzinfo=UTC))
+    with _connection() as connection:
+        life = policies.chosen(connection, policy)
+        _say_active(policies.activate(connection, life.stored.policy_id, why, moment))
+
+
+@app.command()
+def rollback(why: Why) -> None:
+    """Let the policy decide again that did before the active one."""
+    from credit_risk_dagster.pipelines import policies
+
+    with _connection() as connection:
+        _say_active(policies.roll_back(connection, why))
+
+
+@app.command()
+def retire(policy: Stored, why: Why) -> None:
+    """Call off what is still to come of a policy's activations."""
+    from credit_risk_dagster.pipelines import policies
+
+    with _connection() as connection:
+        life = policies.chosen(connection, policy)
+        policies.retire(connection, life.stored.policy_id, why)
+    _say(f"policy {life.stored.origin} will not decide from a moment that is still to come")
+
+
+@app.command("ls")
+def ls(json_: Json = False) -> None:
+    """List the policies that were submitted or decided, the newest first."""
+    from credit_risk_dagster.pipelines import policies
+
+    with _connection() as connection:
+        found = policies.lives(connection)
+    if json_:
+        print_json([life.told() for life in found])
+        return
+    table = Table("id", "policy", "state", "since", "by", "why")
+    for life in found:
+        last = life.approvals[-1] if life.approvals else None
+        table.add_row(
+            *(str(life.stored.policy_id), life.stored.version, life.state),
+            *((f"{last.effective_from:%Y-%m-%d %H:%M:%S}", last.who, last.why) if last else ()),
+        )
+    out.print(table)
+
+
+@app.command()
+def show(policy: Stored, json_: Json = False) -> None:
+    """Show a policy's whole document, who decided what about it, and when it was active."""
+    from credit_risk_dagster.domain.policy import parse_policy
+    from credit_risk_dagster.pipelines import policies
+
+    with _connection() as connection:
+        life = policies.chosen(connection, policy)
+    if json_:
+        print_json(life.told())
+        return
+    _say(f"policy {life.stored.origin}: {life.state}")
+    for given in life.approvals:
+        _say(f"  {given.decided_at:%Y-%m-%d %H:%M:%S} {given.action} by {given.who}: {given.why}")
+    for active in life.activations:
+        until = f"to {active.effective_to:%Y-%m-%d %H:%M:%S}" if active.effective_to else "on"
+        _say(f"  active from {active.effective_from:%Y-%m-%d %H:%M:%S} {until}")
+    _say(parse_policy(life.stored.document, life.stored.origin).yaml)
+
+
+def _say_active(given: "Approval") -> None:
+    _say(
+        f"policy {given.subject_id} decides from {given.effective_from:%Y-%m-%d %H:%M:%S %Z} on, "
+        f"activated by {given.who}"
+    )
+
+
+@contextmanager
+def _connection() -> "Iterator[psycopg.Connection[Any]]":
+    from credit_risk_dagster.settings import WarehouseSettings
+    from resources.postgres.connection import Warehouse
+
+    with Warehouse(WarehouseSettings()).session("policy") as connection:
+        yield connection
+
+
+def _figures(evidence: Path | None) -> dict[str, Any] | None:
+    import msgspec
+
+    if evidence is None:
+        return None
+    try:
+        return msgspec.json.decode(evidence.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.MsgspecError) as error:
+        raise PlatformError(f"cannot read {evidence}: {error}") from error
+
+
+# --- what is printed ------------------------------------------------------------------------------
 
 
 def _events(sample: Path | None) -> Sequence[bytes | None]:

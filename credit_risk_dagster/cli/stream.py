@@ -84,7 +84,8 @@ def produce(
 
 @app.command()
 def status(json_: Json = False) -> None:
-    """Show, for each partition, what is committed and what is still to do."""
+    """Show, for each partition, what is committed and what is still to do; and which policy
+    decides."""
     from credit_risk_dagster.pipelines.status import clock_of_timestamps, partition_status
 
     found = partition_status()
@@ -101,6 +102,9 @@ def status(json_: Json = False) -> None:
     for row in found["partitions"]:
         table.add_row(*(f"{row[name]:,}" for name in names))
     out.print(table)
+    policy = found["policy"]
+    said = f"policy {policy['deciding']} decides" if policy["deciding"] else "no policy decides"
+    out.print(f"{said}: {policy['note']}" if policy["note"] else said, soft_wrap=True)
     if found["timestamps_by"] == "producer":
         out.print(
             "latency is measured from the producers' clocks: the topic has "

@@ -40,15 +40,29 @@ def share(part: int, whole: int) -> Interval:
     return NOTHING if limits is None else Interval(limits[0], part / whole, limits[1])
 
 
-def paired_difference(gained: int, lost: int, whole: int) -> Interval:
-    """The change of a share when the same cases are judged again: `gained` have it now and had it
-    not, `lost` the other way round.
+def paired_difference(both: int, gained: int, lost: int, whole: int) -> Interval:
+    """The change of a share when the same cases are judged again: `both` times they had it and have
+    it, `gained` have it now and had it not, `lost` the other way round.
 
-    Source: A. Agresti, "Categorical Data Analysis" (2002), 10.1.1: the Wald interval of matched
-    pairs.
+    Source: R. G. Newcombe, "Improved confidence intervals for the difference between binomial
+    proportions based on paired data", Statistics in Medicine 17 (1998), method 10: of the two
+    shares' Wilson intervals. Wald's covers 59 to 83 % where few cases move, and is empty where none
+    does; Agresti and Min's 86 % where all that move gain.
     """
     if not whole:
         return NOTHING
+    now, before = share(both + gained, whole), share(both + lost, whole)
+    neither = whole - both - gained - lost
+    margins = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
+    together = float(both * neither - gained * lost)
+    if together > 0:  # a correction for continuity
+        together = max(together - whole / 2, 0)
+    alike = together / math.sqrt(margins) if margins else 0.0
+
+    def distance(one: float, other: float) -> float:
+        return math.sqrt(max(one**2 - 2 * alike * one * other + other**2, 0))
+
     value = (gained - lost) / whole
-    half = Z_95 * math.sqrt(max(gained + lost - (gained - lost) ** 2 / whole, 0)) / whole
-    return Interval(value - half, value, value + half)
+    low = value - distance(now.value - now.low, before.high - before.value)
+    high = value + distance(now.high - now.value, before.value - before.low)
+    return Interval(low, value, high)

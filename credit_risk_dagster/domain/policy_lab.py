@@ -1,9 +1,10 @@
 """The policy lab: what a candidate policy would have decided, compared with the active one."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -156,21 +157,49 @@ class Comparison:
     @property
     def flagged_change(self) -> Interval:
         """Candidate minus active share of flagged applications."""
-        moves = self.moves
-        entering, leaving = moves[:WATCHLIST, WATCHLIST].sum(), moves[WATCHLIST, :WATCHLIST].sum()
-        return paired_difference(int(entering), int(leaving), self.applications)
+        return _change(self.moves)
 
     @property
     def recall_change(self) -> Interval:
         """Candidate minus active share of bad loans that are flagged."""
-        bads = self.counts[..., BAD]
-        gained = bads[:WATCHLIST, WATCHLIST].sum()
-        lost = bads[WATCHLIST, :WATCHLIST].sum()
-        return paired_difference(int(gained), int(lost), self.bads)
+        return _change(self.counts[..., BAD])
+
+    def figures(self) -> dict[str, Any]:
+        """What speaks for the candidate, to be kept: shares with their limits, USD; None where
+        there is nothing to tell from."""
+
+        def told(found: Interval) -> dict[str, float | None]:
+            return {n: None if math.isnan(v) else float(v) for n, v in vars(found).items()}
+
+        return {
+            "applications": self.applications,
+            "known": self.known,
+            "bads": self.bads,
+            "entering": int(self.moves[:WATCHLIST, WATCHLIST].sum()),
+            "leaving": int(self.moves[WATCHLIST, :WATCHLIST].sum()),
+            "flagged_change": told(self.flagged_change),
+            "recall_change": told(self.recall_change),
+            **{
+                name: {
+                    "flagged_share": told(verdict.flagged_share),
+                    "recall": told(verdict.recall),
+                    "precision": told(verdict.precision),
+                    "exposure": verdict.exposure,
+                }
+                for name, verdict in (("active", self.active), ("candidate", self.candidate))
+            },
+        }
 
     def _verdict(self, other: int) -> Verdict:
         outcomes = self.counts.sum(axis=other)
         return Verdict(outcomes.sum(axis=1), self.amounts.sum(axis=other), outcomes)
+
+
+def _change(moves: npt.NDArray[np.int64]) -> Interval:
+    """Of the share on the Watchlist; applications by active (rows) and candidate tier (columns)."""
+    gained, lost = moves[:WATCHLIST, WATCHLIST].sum(), moves[WATCHLIST, :WATCHLIST].sum()
+    both, whole = int(moves[WATCHLIST, WATCHLIST]), int(moves.sum())
+    return paired_difference(both, int(gained), int(lost), whole)
 
 
 class NotInTheLab(PlatformError):

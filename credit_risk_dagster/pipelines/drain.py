@@ -8,7 +8,6 @@ dies anywhere, or runs beside another, loses and doubles nothing.
 import gc
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -20,14 +19,14 @@ import psycopg
 from kafka.errors import OffsetOutOfRangeError
 from structlog.contextvars import bound_contextvars
 
-from credit_risk_dagster.domain.events import UNSTORABLE, decode
+from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.lanes import lane_of
-from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, percentile
 from credit_risk_dagster.domain.policy import Policy
-from credit_risk_dagster.domain.record_time import UNKNOWN_CLOCK
 from credit_risk_dagster.domain.scoring import Assessment, assess
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.drain_report import STAGES, DrainReport
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
+from credit_risk_dagster.pipelines.policies import Deciders
 from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.broker import Broker
 from resources.kafka.errors import TopicReplaced
@@ -36,8 +35,6 @@ from resources.kafka.watch import TopicState
 from resources.postgres.connection import Warehouse
 from resources.postgres.lanes import LaneBusy, announce_run, is_awaited, lock_partitions
 from resources.postgres.ledger import Committed, Ledger, OffsetsMoved, StageSeconds
-from resources.postgres.models import ModelStore
-from resources.postgres.policies import register_policy
 from resources.postgres.sources import Source, Sources
 
 # A session that is over waits this long for its successor to stand in line, so that no event waits
@@ -48,8 +45,6 @@ HANDOVER_SECONDS = 10.0
 _NEWS_SECONDS = 3.0
 # Nobody should have a partition that is new.
 _NEW_LOCK_SECONDS = 1.0
-
-STAGES = ("fetch", "decode", "score", "write", "commit")
 
 # Beside the `log` that a session is given, which Dagster shows: the process's own, with fields.
 _log = logging.getLogger(__name__)
@@ -68,53 +63,6 @@ class Bound:
     until_offset: int
 
 
-@dataclass
-class DrainReport:
-    """What a session did.
-
-    Attributes:
-        ended: why it ended.
-        model: version of the model that gave the PDs; None when none did.
-        model_error: why the active model gave none, for some batch at least.
-        ranges: partition to (first, next) offset that it committed.
-        batch_ids: the first and the last batch that it committed; None without any.
-        lost: events that the broker removed before anybody read them.
-        clock: whose clock the latency is measured from: broker, producer or unknown.
-        busy_seconds: stage to seconds; write and commit overlap with the others.
-    """
-
-    policy: str
-    lane: int
-    source: Source
-    ended: str = ""
-    model: str | None = None
-    model_error: str | None = None
-    seconds: float = 0.0
-    batches: int = 0
-    gaps: int = 0
-    lost: int = 0
-    clock: str = UNKNOWN_CLOCK
-    value_bytes: int = 0
-    tiers: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    ranges: dict[int, tuple[int, int]] = field(default_factory=dict)
-    batch_ids: tuple[int, int] | None = None
-    latency_buckets: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS_SECONDS) + 1))
-    busy_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-
-    @property
-    def scored(self) -> int:
-        return self.tiers.total()
-
-    @property
-    def rejected(self) -> int:
-        return self.reasons.total()
-
-    def latency(self, q: float) -> float:
-        """Event-to-commit latency in seconds at percentile q; NaN without events."""
-        return percentile(self.latency_buckets, q)
-
-
 def drain(
     broker: Broker,
     warehouse: Warehouse,
@@ -130,7 +78,8 @@ def drain(
     """Drain a lane for one session.
 
     Args:
-        broker, warehouse, policy: where from, where to, and by which rules.
+        broker, warehouse: where from and where to.
+        policy: of CREDIT_RISK_POLICY_FILE; see `policies.deciding` for when it decides.
         settings: lanes, session and batch limits.
         run_id: recorded in the ledger, and the name of the database connection, by which the
             sensor knows that the run is alive.
@@ -167,11 +116,12 @@ def drain(
             report.ended = "a new epoch began while the run waited; the next run drains that"
             return report
         log.info("draining %s, partitions %s", topic.topic, partitions)
+        deciders = Deciders(connection, policy)
         session = _Session(
-            *(broker, reader, connection, writer, policy, run_id, partitions, bounds, report)
+            *(broker, reader, connection, writer, deciders, run_id, partitions, bounds, report)
         )
         session.run(settings, interrupts, log)
-    _tell(report, log)
+    report.tell(log)
     return report
 
 
@@ -187,21 +137,6 @@ def _take(
     return Sources(connection).newest(source.cluster_id, source.topic) == source
 
 
-def _tell(report: DrainReport, log: logging.Logger) -> None:
-    if report.model_error:
-        log.warning("%s; the applications were scored by the policy alone", report.model_error)
-    unstorable = {r: n for r, n in report.reasons.items() if r in UNSTORABLE}
-    if unstorable:
-        log.warning("Postgres refused events, which are rejected for that: %s", unstorable)
-    if report.lost:
-        log.warning(
-            "%d events are lost: the broker removed them before they were read; `credit-risk lost"
-            " ls` shows which, and `credit-risk lost acknowledge` says that you know of them",
-            report.lost,
-        )
-    log.info("%s: %d scored, %d rejected", report.ended, report.scored, report.rejected)
-
-
 @contextmanager
 def _logged(run_id: str, lane: int) -> Iterator[None]:
     """Every entry of the process's log in this block says which run it is of."""
@@ -211,24 +146,6 @@ def _logged(run_id: str, lane: int) -> Iterator[None]:
         except PlatformError as error:
             _log.error("session failed: %s", error)
             raise
-
-
-def _fields(report: DrainReport) -> dict[str, Any]:
-    """What the log says of a session."""
-    return {
-        "why": report.ended,
-        "seconds": round(report.seconds, 1),
-        "batches": report.batches,
-        "batch_ids": report.batch_ids,
-        "offsets": report.ranges,
-        "scored": report.scored,
-        "rejected": report.rejected,
-        "gaps": report.gaps,
-        "lost": report.lost,
-        "reject_reasons": dict(report.reasons),
-        "model": report.model,
-        "model_error": report.model_error,
-    }
 
 
 def _drain_until_over(session: "_Session", settings: DrainSettings, log: logging.Logger) -> None:
@@ -249,6 +166,7 @@ def _drain_until_over(session: "_Session", settings: DrainSettings, log: logging
             session.seek()
             continue
         gc.collect()
+        session.look_again(log)
         if scored:
             session.commit_behind(*scored)
             last_event = time.monotonic()
@@ -293,7 +211,7 @@ class _Session:
     reader: Reader
     connection: psycopg.Connection[Any]
     writer: ThreadPoolExecutor
-    policy: Policy
+    deciders: Deciders
     run_id: str
     partitions: Sequence[int]
     bounds: Sequence[Bound]
@@ -305,9 +223,8 @@ class _Session:
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.connection)
-        self.policy_id = register_policy(self.connection, self.policy)
-        self.model, self.report.model_error = ModelStore(self.connection).active_scorer()
-        self.report.model = self.model.version if self.model else None
+        self.report.policy = self.deciders.policy.version
+        self._report_deciders()
 
     def run(
         self,
@@ -318,7 +235,7 @@ class _Session:
         """Drain until there is a reason to end, which goes into the report."""
         source = self.report.source
         started = {"source_id": source.source_id, "topic": source.topic}
-        started |= {"partitions": self.partitions, "policy": self.policy.version}
+        started |= {"partitions": self.partitions, "policy": self.deciders.policy.version}
         _log.info("session started", extra=started)
         self.seek()
         try:
@@ -326,7 +243,7 @@ class _Session:
         except interrupts:
             self.report.ended = "the run was asked to stop"
         self.settle()
-        _log.info("session ended", extra=_fields(self.report))
+        _log.info("session ended", extra=self.report.fields())
 
     def seek(self) -> None:
         """Read on from the committed offsets."""
@@ -342,6 +259,24 @@ class _Session:
                 )
         self.positions = committed
         self.reader.seek(committed, {b.partition: b.until_offset for b in self.bounds})
+
+    def look_again(self, log: logging.Logger) -> None:
+        """Let what was activated meanwhile decide from the next batch on. Nothing may be in flight:
+        it asks over the same connection."""
+        before = self.deciders.policy.version
+        if not self.deciders.look_again():
+            return
+        policy, model = self.deciders.policy.version, self.deciders.model
+        if policy != before:
+            self.report.policy += f", {policy}"
+        self._report_deciders()
+        log.info("from now on policy %s and model %s", policy, model.version if model else "none")
+
+    def _report_deciders(self) -> None:
+        report, deciders = self.report, self.deciders
+        report.policy_note = deciders.note
+        report.model = deciders.model.version if deciders.model else None
+        report.model_error = deciders.model_error
 
     def take_up_new_partitions(self, lanes: int, log: logging.Logger) -> None:
         """Go on with the partitions that the lane got since the session began."""
@@ -395,7 +330,7 @@ class _Session:
             try:
                 self.ledger.record_lost(
                     self.report.source.source_id,
-                    *(self.policy_id, self.run_id, self.report.lane, lost),
+                    *(self.deciders.policy_id, self.run_id, self.report.lane, lost),
                 )
             except OffsetsMoved:
                 _log.warning("lost events not recorded, another run was first")
@@ -405,8 +340,8 @@ class _Session:
                 _log.warning("events lost", extra=vars(gone) | {"events": len(gone)})
         return committed
 
-    def fetch_and_score(self) -> tuple[Fetch, Assessment, StageSeconds] | None:
-        """The next batch, scored; None when no event came."""
+    def fetch_and_score(self) -> tuple[int, Fetch, Assessment, StageSeconds] | None:
+        """The next batch, and the id of the policy that scored it; None when no event came."""
         fetch = self.reader.fetch()
         if not fetch.ranges:
             return None
@@ -414,7 +349,7 @@ class _Session:
         clock = time.perf_counter()
         events = decode(fetch.values, fetch.keys)
         decoded = time.perf_counter()
-        assessment = assess(events, self.policy, self.model)
+        assessment = assess(events, self.deciders.policy, self.deciders.model)
         self.report.model_error = assessment.model_error or self.report.model_error
         seconds = StageSeconds(
             fetch.seconds,
@@ -422,14 +357,16 @@ class _Session:
             time.perf_counter() - decoded,
             self.last_commit_seconds,
         )
-        return fetch, assessment, seconds
+        return self.deciders.policy_id, fetch, assessment, seconds
 
-    def commit_behind(self, fetch: Fetch, assessment: Assessment, seconds: StageSeconds) -> None:
+    def commit_behind(
+        self, policy_id: int, fetch: Fetch, assessment: Assessment, seconds: StageSeconds
+    ) -> None:
         """Start to commit a batch. Postgres works on it while the next one is fetched and scored,
         which needs Python's lock; waiting for Postgres does not."""
         commit = partial(
             self.ledger.commit,
-            *(self.report.source.source_id, self.policy_id, self.run_id, self.report.lane),
+            *(self.report.source.source_id, policy_id, self.run_id, self.report.lane),
             *(fetch, assessment, seconds),
         )
         self.in_flight = (self.writer.submit(commit), fetch, seconds)

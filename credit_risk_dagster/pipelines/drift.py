@@ -18,6 +18,7 @@ from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.loan_files import LoanFile, csv_loans
+from credit_risk_dagster.pipelines.policies import require
 from credit_risk_dagster.settings import DriftSettings
 from resources.postgres.baselines import Baselines, StoredBaseline
 from resources.postgres.connection import Warehouse
@@ -55,7 +56,7 @@ def freeze_baseline(
         policy: decides the loans of a CSV.
         rows: so many applications of the stream, whatever the settings say.
         name: for people; a default says where the rows came from.
-        activate: compare with it from now on.
+        activate: compare with it from now on, if it is the first; another one needs an approval.
 
     Returns:
         The baseline, and whether it is new: one with exactly these counts is not stored again.
@@ -78,8 +79,8 @@ def freeze_baseline(
         baselines = Baselines(connection)
         with baselines.changing():
             baseline_id, new = baselines.add(baseline, name, source_id)
-            if activate:
-                baselines.activate(baseline_id)
+            if activate and baselines.active() is None:
+                baselines.activate(baseline_id, "The first baseline")
         return _stored(baselines, baseline_id), new
 
 
@@ -115,16 +116,18 @@ def freeze_csv(csv: LoanFile, policy: Policy) -> Baseline:
     return freeze(pa.concat_tables(parts), rejected=rejected, origin=origin)
 
 
-def activate_baseline(warehouse: Warehouse, baseline_id: int) -> StoredBaseline:
+def activate_baseline(warehouse: Warehouse, baseline_id: int, why: str) -> StoredBaseline:
     """Compare with this baseline from now on.
 
     Raises:
-        NoSuchBaseline, WarehouseUnavailable, NotMigrated.
+        NotInOrder: there is none of that id, or nobody other than its author approved it.
+        NotPermitted, WarehouseUnavailable, NotMigrated: as their names say.
     """
     with warehouse.session("baseline") as connection:
+        require(connection, "approve")
         baselines = Baselines(connection)
         with baselines.changing():
-            baselines.activate(baseline_id)
+            baselines.activate(baseline_id, why)
         return _stored(baselines, baseline_id)
 
 

@@ -42,6 +42,7 @@ from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.policies import require
 from resources.postgres.connection import Warehouse
 from resources.postgres.models import ModelStore, NewModel, StoredModel
 from resources.postgres.outcomes import Outcomes
@@ -375,8 +376,8 @@ def _new_model(found: Modelling, trained: Trained, run_id: str) -> NewModel:
 # --- the active model ---------------------------------------------------------------------------
 
 
-def activate(warehouse: Warehouse, model_id: int) -> StoredModel:
-    """Let a model score the stream, from the next session of each lane on.
+def activate(warehouse: Warehouse, model_id: int, why: str) -> StoredModel:
+    """Let a model score the stream from now on.
 
     Its newest benchmark is the gate; see `objections`.
 
@@ -385,9 +386,11 @@ def activate(warehouse: Warehouse, model_id: int) -> StoredModel:
             benchmark speaks against it.
         ModelMissing: there is none of that id.
         ModelUnreadable: its coefficients are damaged.
-        WarehouseUnavailable, NotMigrated: as their names say.
+        NotInOrder: nobody other than its author approved it.
+        NotPermitted, WarehouseUnavailable, NotMigrated: as their names say.
     """
     with warehouse.session("model") as connection:
+        require(connection, "approve")
         models = ModelStore(connection)
         found = models.model(model_id)
         if not found.can_score:
@@ -397,7 +400,7 @@ def activate(warehouse: Warehouse, model_id: int) -> StoredModel:
             )
         if against := _objections(models, model_id):
             raise ActivationRefused(f"model {model_id} stays out: {'; '.join(against)}")
-        models.activate(model_id)
+        models.activate(model_id, why)
         return models.model(model_id)
 
 

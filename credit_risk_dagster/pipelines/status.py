@@ -5,7 +5,8 @@ from typing import Any
 
 import psycopg
 
-from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
+from credit_risk_dagster.pipelines.policies import policy_status
+from credit_risk_dagster.settings import KafkaSettings, Settings, WarehouseSettings
 from resources.kafka.broker import Broker
 from resources.kafka.watch import TopicState, Watch
 from resources.postgres.connection import Warehouse
@@ -58,7 +59,8 @@ def partition_status(
 
     Returns:
         cluster_id, topic, epoch (None before the first drain), lost_unacknowledged (events that the
-        broker removed before they were read, and nobody acknowledged), and partitions: for each,
+        broker removed before they were read, and nobody acknowledged), policy (see
+        `policies.policy_status`), and partitions: for each,
         partition, first, committed, end (of what can be read), lag, open_transaction (in words;
         None without one that holds events back), scored, rejected, gaps, lost, forgotten.
 
@@ -72,6 +74,7 @@ def partition_status(
         state = stream_state(watch, connection)
         source = state.source
         lost = LostEvents(connection).unacknowledged(source.source_id) if source else 0
+        policy = policy_status(connection, Settings())
     topic, waiting, held = state.topic, state.waiting(), state.topic.open_transactions
     by_partition = {p.partition: p for p in state.progress}
     partitions = []
@@ -97,6 +100,7 @@ def partition_status(
         "topic": topic.topic,
         "epoch": source.epoch if source else None,
         "lost_unacknowledged": lost,
+        "policy": policy,
         "partitions": partitions,
     }
 

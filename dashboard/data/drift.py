@@ -58,7 +58,9 @@ def drift_features(report_id: int) -> pd.DataFrame:
 
 
 _BASELINES = """
-    SELECT baseline_id, name, rows, activated_at IS NOT NULL AND retired_at IS NULL AS active
+    SELECT baseline_id, name, rows,
+           EXISTS (SELECT FROM activations WHERE kind = 'baseline' AND subject_id = baseline_id
+                   AND effective_from <= now() AND effective_to IS NULL) AS active
       FROM drift_baselines ORDER BY active DESC, baseline_id DESC
 """
 _DRIFT_REPORTS = """

@@ -75,10 +75,14 @@ _BENCHMARK = """
      ORDER BY array_position(%(subjects)s::text[], subject)
 """
 _MODELS = """
-    SELECT model_id, kind, version, created_at, activated_at, retired_at, run_id, outcome, features,
-           purpose, sample, seed, rows, bads, code_version, metrics, coefficients::text,
-           coefficients IS NOT NULL AS can_score
-      FROM models ORDER BY model_id DESC
+    SELECT model_id, m.kind, version, created_at, effective_from AS activated_at,
+           effective_to AS retired_at, run_id, outcome, features, purpose, sample, seed, rows, bads,
+           code_version, metrics, coefficients::text, coefficients IS NOT NULL AS can_score
+      FROM models m
+      LEFT JOIN LATERAL (SELECT effective_from, effective_to FROM activations
+                          WHERE kind = 'model' AND subject_id = model_id
+                          ORDER BY effective_from DESC LIMIT 1) AS last ON true
+     ORDER BY model_id DESC
 """
 _CURVES = """
     SELECT subject, curve, point, x, y FROM model_curves

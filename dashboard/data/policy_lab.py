@@ -27,6 +27,7 @@ LAB_SIZES = (10_000, 100_000, 1_000_000)
 LAB_ROWS = 100
 _POSTGRES_EPOCH = pd.Timestamp("2000-01-01", tz="UTC")
 _LAB_COLUMNS = {
+    "loan": "i8",
     "of_two": "i2",
     "status": "i2",
     "source_id": "i4",
@@ -38,7 +39,8 @@ _LAB_COLUMNS = {
 
 @dataclass(frozen=True)
 class LabSample:
-    """The newest applications, for the policy lab; every array has shape (n,), newest first.
+    """The newest applications, of each loan its newest one, for the policy lab; every array has
+    shape (n,), newest first.
 
     Attributes:
         numbers, of_two: as `policy_lab.Applications` has them.
@@ -59,22 +61,27 @@ class LabSample:
 
 @st.cache_data(ttl=5, show_spinner=False)
 def active_policy() -> Policy | None:
-    """The policy that scored last; None when nothing was scored yet."""
+    """The active policy; None when nothing was scored yet."""
     with snapshot() as db:
         document = db.one("""
-            SELECT (SELECT document FROM policies WHERE policy_id =
-                (SELECT policy_id FROM batches ORDER BY committed_at DESC LIMIT 1)) AS document
+            SELECT (SELECT document FROM policies WHERE policy_id = coalesce(
+                (SELECT subject_id FROM activations WHERE kind = 'policy'
+                    AND effective_from <= now() AND (effective_to IS NULL OR effective_to > now())),
+                (SELECT policy_id FROM batches ORDER BY committed_at DESC LIMIT 1)))
+                AS document
         """)["document"]
-    return document and parse_policy(document, "of the newest batch")
+    return document and parse_policy(document, "that is active")
 
 
 @st.cache_resource(scope="session", max_entries=1, show_spinner="Reading the applications")
 def lab_sample(applications: int, reading: int, numbers: frozenset[str]) -> LabSample:
     """Read the newest applications, once for each session and `reading`.
 
-    It takes about 110 bytes an application, which the session keeps until it asks for others.
+    A loan that was sent again and again counts once: as many would make intervals too short. It
+    takes about 110 bytes an application, which the session keeps until it asks for others.
 
     Args:
+        applications: so many are looked at.
         numbers: of which columns.
     """
     kinds = dict.fromkeys(sorted(numbers), "f8") | _LAB_COLUMNS
@@ -86,7 +93,8 @@ def lab_sample(applications: int, reading: int, numbers: frozenset[str]) -> LabS
         columns = read_columns(
             db.connection,
             f"""
-            SELECT {read}, (figures IS NOT NULL)::int::int2,
+            SELECT {read}, hashtextextended(coalesce(loan_id, partition || ':' || "offset"), 0),
+                   (figures IS NOT NULL)::int::int2,
                    coalesce(array_position(%(statuses)s::text[],
                        coalesce(told.status, loan_status)), 0)::int2,
                    source_id, partition, "offset", scored_at
@@ -101,6 +109,9 @@ def lab_sample(applications: int, reading: int, numbers: frozenset[str]) -> LabS
             kinds,
         )
     newest = np.lexsort((columns["offset"], columns["scored_at"]))[::-1][:applications]
+    _, first = np.unique(columns.pop("loan")[newest], return_index=True)
+    newest = newest[np.sort(first)]
+    kinds.pop("loan")
     for name in kinds:  # one by one: there is never a second copy of all
         columns[name] = columns[name][newest]
     keys = {name: columns.pop(name) for name in ("source_id", "partition", "offset", "scored_at")}

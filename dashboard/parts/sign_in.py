@@ -2,6 +2,9 @@
 
 import streamlit as st
 
+from credit_risk_dagster.domain.rights import Right
+from credit_risk_dagster.settings import AccessSettings
+
 
 def is_due() -> bool:
     """Whether the viewer has to sign in first."""
@@ -20,3 +23,11 @@ def email() -> str | None:
     """Who is signed in; None where nobody has to."""
     address = st.user.get("email") if st.user.get("is_logged_in") else None
     return str(address) if address else None
+
+
+def may(right: Right) -> bool:
+    """Whether CREDIT_RISK_ROLES gives a right to who is signed in, or to one of the groups that the
+    identity provider tells. Who is not signed in has what anybody has."""
+    groups = st.user.get("groups") if st.user.get("is_logged_in") else None
+    names = [email() or "", *(groups if isinstance(groups, list) else [])]
+    return AccessSettings().may(right, [str(name) for name in names if name])

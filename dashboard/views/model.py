@@ -329,7 +329,7 @@ def _history(history: queries.ModelHistory) -> None:
     _models_table(history.models)
     st.caption(
         "`credit-risk model activate` or the job `activate_model` lets a logistic regression or a "
-        "scorecard score the stream, if its benchmark speaks for it. "
+        "scorecard score the stream that somebody else approved, if its benchmark speaks for it. "
         f"As of {history.as_of:{TIME_FORMAT}}"
     )
 

@@ -1,4 +1,7 @@
-"""Policy lab: what another policy would have decided on the newest applications. Only reads."""
+"""Policy lab: what another policy would have decided on the newest applications.
+
+All that it writes is a candidate's submission.
+"""
 
 from collections.abc import Callable
 
@@ -26,6 +29,7 @@ from dashboard.parts import formats, tables
 from dashboard.parts.chart import show
 from dashboard.parts.layout import figure, panel
 from dashboard.parts.live import guarded, viewer_zone
+from dashboard.parts.policy_life import history, submission
 from dashboard.parts.policy_sliders import changes, controls
 
 DEFAULT_SIZE = 100_000
@@ -40,9 +44,11 @@ def page() -> None:
     st.title("Policy lab", anchor=False)
     st.markdown(
         "What would another policy have decided? Move a threshold, or upload a policy, and see it "
-        "on the newest applications. Nothing is stored, and nothing is changed."
+        "on the newest applications. Nothing is changed: a candidate decides once it was "
+        "submitted, approved by somebody else, and activated."
     )
     _body()
+    history()
 
 
 @guarded
@@ -122,11 +128,14 @@ def _results(
     zone = viewer_zone()
     oldest, newest = (f"{sample.scored_at(at).tz_convert(zone):{TIME_FORMAT}}" for at in (-1, 0))
     caption = (
-        f"{formats.count(compared.applications)} applications scored from {oldest} to {newest}, "
+        f"{formats.count(compared.applications)} applications, of each loan the newest, scored "
+        f"from {oldest} to {newest}, "
         f"as of {sample.as_of.tz_convert(zone):{TIME_FORMAT}} ({zone})"
     )
     st.markdown(changes(active, candidate))
     _key_figures(compared)
+    if candidate != active:
+        submission(candidate, compared)
     left, right = st.columns(2)
     with panel("Tiers", caption, left):
         show(

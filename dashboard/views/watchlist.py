@@ -112,7 +112,7 @@ def _heading(flagged: Flagged, found: queries.Watchlist, period: str, until: pd.
             mime="text/csv",
             icon=":material/download:",
             on_click="ignore",
-            disabled=not found.matching,
+            disabled=not (found.matching and sign_in.may("export")),
         )
         _newer(until)
     if found.matching > len(found.rows):
@@ -361,7 +361,8 @@ def _reviews(key: Key, found: Application) -> None:
             "Reviewer", value=signed_in or "", disabled=bool(signed_in), max_chars=200
         )
         note = st.text_area("Note", max_chars=2000, height=90)
-        if st.form_submit_button("Mark as reviewed", icon=":material/check:"):
+        allowed = sign_in.may("review")
+        if st.form_submit_button("Mark as reviewed", icon=":material/check:", disabled=not allowed):
             if not (reviewer and reviewer.strip() and note and note.strip()):
                 st.error("A review needs a name and a note.", icon=":material/error:")
                 return

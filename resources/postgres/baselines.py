@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 from credit_risk_dagster.domain.drift.baseline import FEATURES, Baseline, Reference
 from credit_risk_dagster.domain.policy import TIERS
 from credit_risk_dagster.errors import PlatformError
+from resources.postgres.approvals import Approvals
 
 
 class NoSuchBaseline(PlatformError):
@@ -55,7 +56,8 @@ class Baselines:
         """The baseline that windows are compared with; None before there is one."""
         with self._connection.cursor(row_factory=class_row(StoredBaseline)) as cursor:
             return cursor.execute(
-                _BASELINES + " WHERE activated_at IS NOT NULL AND retired_at IS NULL"
+                _BASELINES + " WHERE baseline_id = %(active)s",
+                {"active": Approvals(self._connection, "baseline").active()},
             ).fetchone()
 
     def get(self, baseline_id: int) -> Baseline:
@@ -133,26 +135,14 @@ class Baselines:
             )
         return int(row[0]), True
 
-    def activate(self, baseline_id: int) -> None:
-        """Compare with this baseline from now on; the one that was active retires.
+    def activate(self, baseline_id: int, why: str) -> None:
+        """Compare with this baseline from now on.
 
         Raises:
-            NoSuchBaseline: there is none of that id.
+            NotInOrder: it is not the first one, and nobody other than its author approved it; or
+                there is none of that id.
         """
-        self._connection.execute(
-            "UPDATE drift_baselines SET retired_at = now()"
-            " WHERE activated_at IS NOT NULL AND retired_at IS NULL AND baseline_id <>"
-            " %(baseline_id)s",
-            {"baseline_id": baseline_id},
-        )
-        found = self._connection.execute(
-            "UPDATE drift_baselines SET retired_at = NULL, activated_at ="
-            " CASE WHEN retired_at IS NULL THEN coalesce(activated_at, now()) ELSE now() END"
-            " WHERE baseline_id = %(baseline_id)s",
-            {"baseline_id": baseline_id},
-        )
-        if not found.rowcount:
-            raise _no_such(baseline_id)
+        Approvals(self._connection, "baseline").record(baseline_id, "activate", why)
 
     def stream_columns(self, baseline_id: int) -> dict[str, Any] | None:
         """What the raw events looked like when this baseline first met them."""
@@ -178,9 +168,12 @@ def _no_such(baseline_id: int) -> NoSuchBaseline:
 
 
 _BASELINES: LiteralString = """
-SELECT baseline_id, name, created_at, activated_at, retired_at, source_id, origin, rows, rejected,
-    content_hash
-FROM drift_baselines
+SELECT baseline_id, name, created_at, effective_from AS activated_at, effective_to AS retired_at,
+    source_id, origin, rows, rejected, content_hash
+FROM drift_baselines LEFT JOIN LATERAL (
+    SELECT effective_from, effective_to FROM activations
+    WHERE kind = 'baseline' AND subject_id = baseline_id ORDER BY effective_from DESC LIMIT 1
+) AS last ON true
 """
 
 _INSERT_REFERENCE: LiteralString = """

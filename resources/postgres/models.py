@@ -17,6 +17,7 @@ from credit_risk_dagster.domain.pd import (
     read_coefficients,
 )
 from credit_risk_dagster.errors import PlatformError
+from resources.postgres.approvals import Approvals
 
 
 class ModelMissing(PlatformError):
@@ -50,7 +51,8 @@ class NewModel:
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A stored model, without its artifact."""
+    """A stored model, without its artifact; `activated_at` and `retired_at` are of the last time
+    that it was active, as `approvals` has them all."""
 
     model_id: int
     kind: str
@@ -74,9 +76,11 @@ class StoredModel:
 
 
 _STORED = (
-    "SELECT model_id, kind, version, created_at, activated_at, retired_at, outcome, purpose,"
-    " features, sample, rows, bads, code_version, metrics, coefficients IS NOT NULL AS can_score"
-    " FROM models"
+    "SELECT model_id, m.kind, version, created_at, effective_from AS activated_at,"
+    " effective_to AS retired_at, outcome, purpose, features, sample, rows, bads, code_version,"
+    " metrics, coefficients IS NOT NULL AS can_score FROM models m LEFT JOIN LATERAL ("
+    "SELECT effective_from, effective_to FROM activations WHERE kind = 'model'"
+    " AND subject_id = model_id ORDER BY effective_from DESC LIMIT 1) AS last ON true"
 )
 
 
@@ -150,28 +154,21 @@ class ModelStore:
             raise ModelMissing(f"model {row[0] if row else model_id} is none that can score")
         return PdModel(row[0], row[1], read_coefficients(row[2]))
 
-    def activate(self, model_id: int) -> int | None:
-        """Make a model the active one from now on; returns the id of the one that was."""
-        with self._connection.transaction():
-            retired = self.deactivate()
-            self._connection.execute(
-                "UPDATE models SET activated_at = clock_timestamp(), retired_at = NULL"
-                " WHERE model_id = %(model_id)s",
-                {"model_id": model_id},
-            )
-        return retired
+    def activate(self, model_id: int, why: str) -> None:
+        """Make a model the active one from now on.
 
-    def deactivate(self) -> int | None:
+        Raises:
+            NotInOrder: nobody other than its author approved it.
+        """
+        Approvals(self._connection, "model").record(model_id, "activate", why)
+
+    def deactivate(self, why: str) -> int | None:
         """Let no model be active; returns the id of the one that was."""
-        with self._connection.transaction():
-            self._connection.execute(
-                "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || '.models', 0))"
-            )
-            row = self._connection.execute(
-                "UPDATE models SET retired_at = clock_timestamp()"
-                " WHERE activated_at IS NOT NULL AND retired_at IS NULL RETURNING model_id"
-            ).fetchone()
-        return int(row[0]) if row else None
+        approvals = Approvals(self._connection, "model")
+        active = approvals.active()
+        if active is not None:
+            approvals.record(active, "retire", why)
+        return active
 
     def adopt(self, schema: str, model: PdModel) -> None:
         """Copy another schema's model under the same id.
@@ -244,8 +241,9 @@ def _line(error: Exception) -> str:
 
 _SCORER = """
 SELECT model_id, version, coefficients::text FROM models
-WHERE CASE WHEN %(model_id)s::int IS NULL THEN activated_at IS NOT NULL AND retired_at IS NULL
-    ELSE model_id = %(model_id)s END
+WHERE model_id = coalesce(%(model_id)s::int, (
+    SELECT subject_id FROM activations WHERE kind = 'model' AND effective_from <= clock_timestamp()
+        AND (effective_to IS NULL OR effective_to > clock_timestamp())))
 """
 
 _ADD_MODEL = """

@@ -19,15 +19,18 @@ _READ: LiteralString = "SELECT"
 RIGHTS: dict[str, dict[str, LiteralString]] = {
     APP: {
         "abandoned_offsets": _RECORD,
+        "activations": _READ,
         "alembic_version": _READ,
         "application_reviews": _READ,
         "application_segments": _READ,
+        # Who it was, and when, is not the writer's to say.
+        "approvals": "SELECT, INSERT (kind, subject_id, action, effective_from, why, evidence)",
         "archive_objects": "SELECT, INSERT, UPDATE (verified_at), DELETE",  # a mirror
         "archive_plans": "SELECT, INSERT, UPDATE (rows, bytes, sha256), DELETE",
         "batches": _RECORD,
         "dropped_rows": _READ,
         "drift_baseline_features": _RECORD,
-        "drift_baselines": "SELECT, INSERT, UPDATE (activated_at, retired_at, stream_columns)",
+        "drift_baselines": "SELECT, INSERT, UPDATE (stream_columns)",
         "drift_features": "SELECT, INSERT, DELETE",  # of a report that is made again
         "drift_reports": _STATE,
         "forgettings": "SELECT, UPDATE (lake_rows, lake_at)",
@@ -41,7 +44,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "lost_events": _READ,
         "model_benchmarks": _RECORD,
         "model_curves": _RECORD,
-        "models": "SELECT, INSERT, UPDATE (activated_at, retired_at)",
+        "models": _RECORD,
         "offset_gaps": _RECORD,
         "policies": _RECORD,
         "reconciled_offsets": _STATE,
@@ -62,6 +65,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "time_partitions": _READ,
     },
     API: {
+        "activations": _READ,
         "alembic_version": _READ,
         "archive_objects": _READ,
         "batches": _READ,

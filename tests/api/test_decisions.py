@@ -17,6 +17,7 @@ from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY, DrainSettings
 from resources.postgres.applications import _HISTORY, _WATCHLIST, NEWEST
 from resources.postgres.models import ModelStore, NewModel
+from tests.pipelines.approvals import approved
 from tests.platform.pipeline import Pipeline, good_event, send_at
 
 SAMPLE = Path(__file__).parents[1] / "data" / "lendingclub_raw_sample.jsonl"
@@ -88,7 +89,8 @@ def test_what_is_no_application_is_a_problem(client: TestClient) -> None:
 def test_the_active_model_adds_its_pd(client: TestClient, pipeline: Pipeline) -> None:
     with pipeline.warehouse.session() as connection:
         store = ModelStore(connection)
-        store.activate(store.add_model(A_MODEL))
+        model_id = approved(connection, "model", store.add_model(A_MODEL))
+        store.activate(model_id, "a test")
         model = store.scorer()
     body = json.dumps(EXAMPLE).encode()
     (expected,) = answers([body], load_policy(DEFAULT_POLICY), model)

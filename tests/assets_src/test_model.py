@@ -16,6 +16,7 @@ from resources.postgres.connection import Warehouse
 from resources.postgres.models import ModelStore
 from sensors.population import DRIFTED, STABLE, population_drifted
 from tests.assets_src.test_scoring import failure
+from tests.pipelines.approvals import approved
 from tests.pipelines.models import KINDS, loans
 from tests.platform.pipeline import Pipeline
 
@@ -175,6 +176,9 @@ def test_activation_is_a_job(
 
     assert "cannot score the stream" in failure(activate(stored.models["gradient_boosting"]))
     assert "it expects 72.5 bad" in failure(activate(stored.models["logistic"]))
+    assert f"model {ready} is not approved" in failure(activate(ready))
+    with pipeline.warehouse.session() as connection:
+        approved(connection, "model", ready)
     assert activate(ready).success
     with Warehouse.session(pipeline.warehouse) as connection:
         active = ModelStore(connection).scorer()

@@ -18,6 +18,7 @@ from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.pipelines.stream_health import Backlog, measure_backlog, newest_events
 from resources.postgres.baselines import Baselines
 from tests.domain.drift.populations import score
+from tests.pipelines.approvals import approved
 from tests.platform.pipeline import Pipeline, good_event
 
 pytestmark = pytest.mark.usefixtures("servers")
@@ -216,6 +217,11 @@ def test_baselines_are_frozen_listed_and_activated(
         same = freeze(table, rejected=new.rejected, origin="the stream")
         assert new.content_hash == same.content_hash
         assert (new.source_id, old.source_id) == (None, pipeline.source().source_id)
+    assert "baseline 2 is not approved" in credit_risk("baseline", "activate", "2").error
+    own = credit_risk("baseline", "approve", "2", "--why", "it is of this year")
+    assert "postgres submitted baseline 2 and cannot approve it" in own.error
+    with pipeline.warehouse.session() as connection:
+        approved(connection, "baseline", 2)
     assert "2018" in credit_risk("baseline", "activate", "2").stdout
     with pipeline.warehouse.session() as connection:
         active = Baselines(connection).active()

@@ -44,6 +44,7 @@ from resources.kafka.reader import Reader
 from resources.lake import Lake
 from resources.postgres.connection import Warehouse, fetch_all
 from resources.postgres.models import ModelStore, NewModel
+from tests.pipelines.approvals import approved
 
 Measured = dict[str, Any]
 
@@ -192,7 +193,7 @@ def _activate_a_model(warehouse: Warehouse) -> None:
     )
     with warehouse.session() as connection:
         store = ModelStore(connection)
-        store.activate(store.add_model(new))
+        store.activate(approved(connection, "model", store.add_model(new)), "a benchmark")
 
 
 def _with_pd(warehouse: Warehouse) -> int:

@@ -8,6 +8,7 @@ import pytest
 
 from credit_risk_dagster.pipelines import modelling
 from credit_risk_dagster.pipelines.modelling import Modelling
+from tests.pipelines.approvals import approved
 from tests.pipelines.models import KINDS, loans
 from tests.platform.commands import Run, one_line
 from tests.platform.pipeline import Pipeline
@@ -76,8 +77,13 @@ def test_a_model_from_training_to_the_stream(
     assert "Activation of logistic: nothing speaks against it" in trained.out
     (logistic,) = found.groups()
     assert one_line(run("model", "activate", 999)).startswith("there is no model 999")
-    activated = run("model", "activate", logistic)
-    assert "scores the stream from the next session" in activated.out
+    assert f"model {logistic} is not approved" in one_line(run("model", "activate", logistic))
+    own = one_line(run("model", "approve", logistic, "--why", "mine"))
+    assert f"postgres submitted model {logistic} and cannot approve it" in own
+    with pipeline.warehouse.session() as connection:
+        approved(connection, "model", int(logistic))
+    activated = run("model", "activate", logistic, "--why", "it ranks better")
+    assert "scores the stream from the next batch on" in activated.out
     listed = json.loads(run("model", "ls", "--json").out)
     assert [(m["model_id"], m["active"]) for m in listed if m["active"]] == [(int(logistic), True)]
     assert re.search(rf"│ {logistic} +│ logistic@[0-9a-f]+ +│ active +│", run("model", "ls").out)

@@ -3,9 +3,15 @@
 import json
 from pathlib import Path
 
+import psycopg
+import pytest
+
 from credit_risk_dagster.settings import DEFAULT_POLICY
+from infra.embedded.servers import Postgres
 from tests.malformed import event
+from tests.pipelines.approvals import DEFAULT, named
 from tests.platform.commands import Run, one_line
+from tests.platform.pipeline import Pipeline, good_event
 
 V1 = DEFAULT_POLICY.with_name("lendingclub-v1.yaml")
 
@@ -52,3 +58,71 @@ def test_the_schema_knows_every_column(run: Run) -> None:
     assert {"all", "any", "not", "holds", "dti", "band(dti)", "purpose", "pd"} <= condition.keys()
     assert condition["dti"]["description"]
     assert set(schema["required"]) == {"name", "bands", "rules"}
+
+
+@pytest.mark.usefixtures("servers")
+def test_a_policy_from_its_submission_to_its_end(
+    pipeline: Pipeline,
+    postgres: Postgres,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file, evidence = tmp_path / "second.yaml", tmp_path / "evidence.json"
+    file.write_text(named("second").yaml)
+    evidence.write_text('{"applications": 18}')
+    pipeline.send_and_drain([good_event(1)])
+    submitted = run("policy", "submit", file, "--why", "fewer losses", "--evidence", evidence)
+    assert f"{named('second').version} is policy 2, submitted by postgres" in submitted.out
+    own = one_line(run("policy", "approve", 2, "--why", "mine"))
+    assert own == "postgres submitted policy 2 and cannot approve it: somebody else has to"
+    early = one_line(run("policy", "activate", "second", "--why", "now"))
+    assert early == "policy 2 is not approved: somebody other than its author has to"
+
+    with psycopg.connect(postgres.uri("postgres"), autocommit=True) as admin:
+        admin.execute("DROP ROLE IF EXISTS bo; CREATE ROLE bo LOGIN SUPERUSER")
+    with pipeline.warehouse.connect() as connection:
+        monkeypatch.setenv("DATABASE_URL", postgres.uri(connection.info.dbname, "bo"))
+    assert "is approved by bo" in run("policy", "approve", "second", "--why", "checked").out
+    over = run("policy", "activate", 2, "--why", "late", "--at", "2020-01-01")
+    assert one_line(over).startswith("2020-01-01 00:00:00 UTC is over")
+    later = run("policy", "activate", 2, "--why", "then", "--at", "2090-01-01T06:30")
+    assert "policy 2 decides from 2090-01-01 06:30:00 UTC on, activated by bo" in later.out
+    assert "will not decide" in run("policy", "retire", 2, "--why", "not yet").out
+    assert "activated by bo" in run("policy", "activate", 2, "--why", "now").out
+    pipeline.send_and_drain([good_event(2)])
+    assert "policy 1 decides" in run("policy", "rollback", "--why", "too many").out
+    pipeline.send_and_drain([good_event(3)])
+    used = pipeline.query("SELECT policy_id FROM batches WHERE scored > 0 ORDER BY batch_id")
+    assert [row["policy_id"] for row in used] == [1, 2, 1]
+
+    listed = json.loads(run("policy", "ls", "--json").out)
+    assert [(p["version"], p["state"]) for p in listed] == [
+        (named("second").version, "retired"),
+        (DEFAULT.version, "active"),
+    ]
+    assert [(a["action"], a["who"]) for a in listed[0]["approvals"]] == [
+        *(("submit", "postgres"), ("approve", "bo"), ("activate", "bo"), ("retire", "bo")),
+        ("activate", "bo"),
+    ]
+    assert listed[0]["approvals"][0]["evidence"] == {"applications": 18}
+    assert len(listed[1]["activations"]) == 2
+    assert "retired" in run("policy", "ls").out
+    shown = run("policy", "show", 2).out
+    assert "approve by bo: checked" in shown
+    assert "name: second" in shown
+    assert one_line(run("policy", "show", 9)).startswith("there is no policy '9'")
+    monkeypatch.setenv("CREDIT_RISK_POLICY_FILE", str(file))
+    assert "is policy 3" in run("policy", "submit", tried(tmp_path), "--why", "x").out
+    monkeypatch.setenv("CREDIT_RISK_POLICY_FILE", str(tried(tmp_path)))
+    assert (
+        f"policy {named('tried').version} decides: CREDIT_RISK_POLICY_FILE "
+        f"({named('tried').version}) decides, and was never activated: the active policy is 1"
+    ) in run("status").out
+
+
+def tried(folder: Path) -> Path:
+    """A file with a policy that nobody activated."""
+    file = folder / "tried.yaml"
+    file.write_text(named("tried").yaml)
+    return file

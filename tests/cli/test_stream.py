@@ -17,6 +17,7 @@ from credit_risk_dagster.settings import (
 )
 from infra.embedded.servers import HOST, Broker, free_port
 from resources.kafka.broker import Broker as Topic
+from tests.pipelines.approvals import DEFAULT
 from tests.platform.commands import CREDIT_RISK, Result, Run, error, one_line
 from tests.platform.pipeline import Pipeline, good_event
 
@@ -119,6 +120,7 @@ def test_status_shows_what_is_committed_and_what_is_not(pipeline: Pipeline, run:
         "topic": pipeline.kafka.topic,
         "epoch": 0,
         "lost_unacknowledged": 0,
+        "policy": {"deciding": DEFAULT.version, "active": DEFAULT.version, "note": ""},
         "timestamps_by": "producer",  # the embedded broker knows no other
         "partitions": [
             {"partition": 0, **nothing},

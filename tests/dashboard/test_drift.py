@@ -17,8 +17,10 @@ from credit_risk_dagster.settings import (
     WarehouseSettings,
 )
 from resources.lake import Lake
+from resources.postgres.baselines import Baselines
 from resources.postgres.connection import Warehouse
 from tests.dashboard.conftest import ELEVATED, LOW, Commit, figures, open_view, words
+from tests.pipelines.approvals import approved
 
 BASELINE = [LOW | {"dti": 5 + i % 20} for i in range(100)]
 SHIFTED = [LOW | {"dti": 30 + i % 10} for i in range(120)]
@@ -139,6 +141,8 @@ def test_an_older_baseline_can_be_chosen(
     report(100)
     commit(*[ELEVATED] * 50)
     freeze(warehouse_settings, 150, "the second")
+    with Warehouse(warehouse_settings).session() as connection:
+        Baselines(connection).activate(approved(connection, "baseline", 2), "a test")
     page = open_view("drift")
     assert "against this baseline" in page.info[0].value
     first, second = sorted(page.selectbox(key="baseline").options)

@@ -14,9 +14,11 @@ from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines import modelling
 from credit_risk_dagster.pipelines.modelling import Modelling, Stored
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
+from resources.postgres.approvals import Approvals
 from resources.postgres.connection import Warehouse
 from tests.dashboard.conftest import figures, open_view, words
 from tests.domain.model.samples import planted_sample
+from tests.pipelines.approvals import approved
 
 LOANS = 800
 
@@ -96,12 +98,12 @@ def test_the_history_tells_which_model_is_active(
 
     page = open_view("model")
     assert states()["Logistic regression"] == "Not activated"
-    warehouse.execute(
-        "UPDATE models SET activated_at = now() WHERE model_id = %s", (stored.models["logistic"],)
-    )
+    approvals = Approvals(warehouse, "model")
+    logistic = approved(warehouse, "model", stored.models["logistic"])
+    approvals.record(logistic, "activate", "a test")
     page = again()
     assert states()["Logistic regression"] == "Active"
-    warehouse.execute("UPDATE models SET retired_at = now() WHERE activated_at IS NOT NULL")
+    approvals.record(logistic, "retire", "a test")
     page = again()
     assert not page.exception
     assert states()["Logistic regression"] == "Retired"

@@ -12,7 +12,9 @@ from credit_risk_dagster.domain.policy_diff import differences
 from credit_risk_dagster.domain.policy_lab import lab_numbers
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from dashboard.data import policy_lab as queries
+from resources.postgres.approvals import Approvals
 from tests.dashboard.conftest import ELEVATED, LOW, WATCHLIST, Commit
+from tests.pipelines.approvals import stored_policy
 
 ACTIVE = load_policy(DEFAULT_POLICY)
 BAD = {"loan_status": "Charged Off"}
@@ -301,3 +303,55 @@ def test_a_policy_that_reads_more_than_numbers_is_not_for_the_lab(commit: Commit
     page.file_uploader[0].upload("theirs.yaml", policy.yaml.encode(), "application/yaml").run()
     assert not page.exception
     assert "reads purpose" in page.info[0].value
+
+
+def test_a_candidate_is_submitted_with_its_figures(
+    warehouse: psycopg.Connection[Any], commit: Commit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(*[LOW | GOOD] * 6, *[ELEVATED | GOOD] * 2, WATCHLIST | BAD, NEARLY | BAD)
+    page = open_page(dti_at_least="28.0")
+    button = next(b for b in page.button if b.label == "Submit")
+    button.click().run()
+    assert "A submission needs a reason" in complaint(page)
+    why = next(box for box in page.text_input if box.label == "Why should it decide?")
+    why.set_value("fewer losses")
+    next(b for b in page.button if b.label == "Submit").click().run()
+    assert not page.exception
+    assert "Policy 2 is submitted" in page.success[0].value
+    row = warehouse.execute(
+        "SELECT name, action, who, why, evidence FROM approvals JOIN policies"
+        " ON policy_id = subject_id WHERE kind = 'policy'"
+    ).fetchone()
+    assert row is not None
+    name, action, who, reason, evidence = row
+    assert (name, action, reason) == ("lendingclub-v2-candidate", "submit", "fewer losses")
+    assert who == warehouse.info.user
+    assert evidence["entering"] == 1
+    assert evidence["candidate"]["recall"]["value"] == 1
+    assert evidence["flagged_change"]["low"] < 0.1 < evidence["flagged_change"]["high"]
+    page = open_page(dti_at_least="28.0")
+    assert "submit" in page.dataframe[-1].value["action"].str.lower().tolist()
+    monkeypatch.setenv("CREDIT_RISK_ROLES", "submit: ada@bank.example")
+    page = open_page(dti_at_least="28.0")
+    assert next(b for b in page.button if b.label == "Submit").disabled
+
+
+def test_rows_of_another_policy_than_the_active_one_are_said(
+    warehouse: psycopg.Connection[Any], commit: Commit
+) -> None:
+    stored_policy(warehouse, "active-one")
+    approvals = Approvals(warehouse, "policy")
+    approvals.record(1, "activate", "a test")
+    warehouse.execute("ALTER TABLE approvals DISABLE TRIGGER ALL")
+    warehouse.execute("UPDATE approvals SET effective_from = now() - interval '1 minute'")
+    commit(LOW)
+    warning = open_page().warning[0].value.replace("\\", "")
+    assert f"newest batch was decided by {ACTIVE.version}, and the active policy is act" in warning
+
+
+def test_a_loan_that_was_sent_again_counts_once(commit: Commit) -> None:
+    for _ in range(5):
+        commit(*[LOW | {"id": number} for number in range(10)], WATCHLIST | {"id": 10})
+    page = open_page()
+    assert "11 applications, of each loan the newest" in text(page)
+    assert figures(page)["Flagged share"][0] == "9.1 %"

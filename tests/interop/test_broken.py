@@ -16,6 +16,7 @@ archive run
 lake verify
 baseline freeze
 baseline ls
+baseline approve 1 --why seen
 baseline activate 1
 baseline accept-columns
 migrate
@@ -32,6 +33,7 @@ lost abandon --by ada --why gone
 model benchmark --sample scored
 model train --sample scored
 model ls
+model approve 1 --why seen
 model activate 1
 model deactivate
 model export 1
@@ -41,13 +43,23 @@ reconciliation clear --by ada --why seen
 rejected ls
 rejected show 0 0
 rejected redrive
+policy submit credit_risk_dagster/domain/policies/lendingclub-v1.yaml --why fewer-losses
+policy approve 1 --why seen
+policy activate 1 --why seen
+policy rollback --why seen
+policy retire 1 --why seen
+policy ls
+policy show 1
 produce --max 1
 status
 topic create
 topic reset --yes
 topic new-epoch
 """
-NO_SERVER = ("api", "demo", "up", "score", "lake get", "policy", "model fairness")
+NO_SERVER = (
+    *("api", "demo", "up", "score", "lake get", "model fairness"),
+    *(f"policy {command}" for command in ("check", "diff", "explain", "schema")),
+)
 
 
 def test_no_command_is_left_out() -> None:

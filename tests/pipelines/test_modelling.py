@@ -1,9 +1,11 @@
 """Models in Postgres, and the active one on the stream: real servers."""
 
 import threading
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 
 from credit_risk_dagster.domain.features import CLASSIC_FEATURES, select_features
@@ -18,8 +20,9 @@ from credit_risk_dagster.pipelines.modelling import ActivationRefused, Modelling
 from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from resources.postgres.connection import WarehouseUnavailable
-from resources.postgres.models import ModelMissing, ModelStore
+from resources.postgres.models import ModelMissing, ModelStore, StoredModel
 from tests.domain.model.samples import OUTCOME, streamed_sample
+from tests.pipelines.approvals import approved
 from tests.pipelines.models import CHALLENGERS, KINDS, loans
 from tests.pipelines.test_rebuild import run as rebuild
 from tests.pipelines.test_rebuild import tables
@@ -31,6 +34,13 @@ PD = "SELECT loan_id, pd, model_id, pd_reasons, risk_tier FROM scored_applicatio
 def scorer(pipeline: Pipeline, model_id: int | None = None) -> Any:
     with pipeline.warehouse.session() as connection:
         return ModelStore(connection).scorer(model_id)
+
+
+def activate(pipeline: Pipeline, model_id: int) -> StoredModel:
+    """Let a model score that somebody approved, if there is one."""
+    with pipeline.warehouse.session() as connection, suppress(psycopg.errors.CheckViolation):
+        approved(connection, "model", model_id)
+    return modelling.activate(pipeline.warehouse, model_id, "a test")
 
 
 # --- what is stored -----------------------------------------------------------------------------
@@ -116,7 +126,7 @@ def test_the_stream_has_the_pd_of_the_active_model(
     assert pipeline.drain().model is None
     assert {row["pd"] for row in pipeline.query(PD)} == {None}
 
-    model = modelling.activate(pipeline.warehouse, ready)
+    model = activate(pipeline, ready)
     assert model.active
     pipeline.send([*loans(500)[50:], b"junk"])
     report = pipeline.drain()
@@ -136,7 +146,7 @@ def test_the_stream_has_the_pd_of_the_active_model(
         assert abs(ids[loan_id] - expected[loan_id]) < 1e-9
 
     with pipeline.warehouse.session() as connection:
-        assert ModelStore(connection).deactivate() == ready
+        assert ModelStore(connection).deactivate("a test") == ready
     pipeline.send(loans(20))
     assert pipeline.drain().model is None
 
@@ -155,7 +165,7 @@ def test_the_stream_has_the_pd_of_the_active_model(
 def test_a_damaged_model_costs_nothing_but_the_pd(
     pipeline: Pipeline, ready: int, damage: Any
 ) -> None:
-    modelling.activate(pipeline.warehouse, ready)
+    activate(pipeline, ready)
     with pipeline.warehouse.connect() as connection:
         connection.execute(
             f"UPDATE models SET coefficients = {damage} WHERE model_id = %s", (ready,)
@@ -191,7 +201,7 @@ def test_rejected_events_get_the_pd_when_they_are_scored_after_all(
         " 'annual_inc', annual_inc, 'dti', dti, 'int_rate', int_rate, 'earliest_cr_line',"
         " 'Jan-2000', 'issue_d', 'Jan-2018')::text, 'UTF8') FROM gone RETURNING 1"
     )
-    modelling.activate(pipeline.warehouse, ready)
+    activate(pipeline, ready)
     report = redrive(pipeline.warehouse, load_policy(DEFAULT_POLICY), run_id="redrive")
     assert report.moved.total() == 5
     assert all(row["pd"] > 0 for row in pipeline.query(PD))
@@ -200,7 +210,7 @@ def test_rejected_events_get_the_pd_when_they_are_scored_after_all(
 def test_a_rebuild_with_the_same_model_equals_the_live_rows(
     pipeline: Pipeline, warehouse_settings: WarehouseSettings, ready: int
 ) -> None:
-    modelling.activate(pipeline.warehouse, ready)
+    activate(pipeline, ready)
     pipeline.send([*loans(2_000), b"junk"])
     pipeline.drain()
     pipeline.archive(max_object_events=600)
@@ -235,35 +245,33 @@ def test_only_one_model_is_active(pipeline: Pipeline, activatable: Modelling, re
     second = modelling.store(pipeline.warehouse, other, "run").models["logistic"]
     assert first != second
     threads = [
-        threading.Thread(target=modelling.activate, args=(pipeline.warehouse, model_id))
+        threading.Thread(target=activate, args=(pipeline, model_id))
         for model_id in (first, second) * 4
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    rows = pipeline.query(
-        "SELECT model_id, retired_at FROM models WHERE activated_at IS NOT NULL ORDER BY 1"
-    )
-    assert [row["model_id"] for row in rows] == [first, second]
-    assert [row["retired_at"] for row in rows].count(None) == 1
+    rows = pipeline.query("SELECT subject_id, effective_to FROM activations ORDER BY 1")
+    assert [row["subject_id"] for row in rows] == [first] * 4 + [second] * 4
+    assert [row["effective_to"] for row in rows].count(None) == 1
     assert scorer(pipeline).model_id in (first, second)
 
 
 def test_a_role_that_may_only_read_cannot_activate(pipeline: Pipeline, stored: Stored) -> None:
-    def activate() -> None:
+    def activate_as_reader() -> None:
         with pipeline.warehouse.session() as connection:
             connection.execute("SET ROLE pg_read_all_data")
-            ModelStore(connection).activate(stored.models["logistic"])
+            ModelStore(connection).activate(stored.models["logistic"], "mine")
 
     with pytest.raises(WarehouseUnavailable, match="refuses that to the role of DATABASE_URL"):
-        activate()
+        activate_as_reader()
 
 
 def test_the_gate_of_activation(pipeline: Pipeline, stored: Stored, ready: int) -> None:
     def refused(model_id: int) -> str:
         with pytest.raises(ActivationRefused) as error:
-            modelling.activate(pipeline.warehouse, model_id)
+            activate(pipeline, model_id)
         assert scorer(pipeline) is None
         return str(error.value)
 
@@ -272,7 +280,7 @@ def test_the_gate_of_activation(pipeline: Pipeline, stored: Stored, ready: int) 
     )
     assert "it expects 72.5 bad and 49 were" in refused(stored.models["logistic"])
     with pytest.raises(ModelMissing, match="there is no model 999"):
-        modelling.activate(pipeline.warehouse, 999)
+        activate(pipeline, 999)
     with pipeline.warehouse.connect() as connection:
         change = "UPDATE model_benchmarks SET {} WHERE model_id = %s"
         chance = "out_of_time = jsonb_set(out_of_time, '{auc_low}', '0.48')"
@@ -285,7 +293,7 @@ def test_the_gate_of_activation(pipeline: Pipeline, stored: Stored, ready: int) 
         assert refused(ready) == f"model {ready} stays out: it has no benchmark"
         connection.execute("UPDATE models SET coefficients = '{}' WHERE model_id = %s", (ready,))
     with pytest.raises(ModelUnreadable):
-        modelling.activate(pipeline.warehouse, ready)
+        activate(pipeline, ready)
 
 
 def test_the_densities_and_curves_are_within_their_axes(pipeline: Pipeline, stored: Stored) -> None:

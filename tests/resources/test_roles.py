@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines.archive_check import verify_lake
 from credit_risk_dagster.pipelines.drift import report_drift
 from credit_risk_dagster.pipelines.forget import forget
+from credit_risk_dagster.pipelines.policies import activate, approve, submit
 from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.pipelines.retention import drop_old_periods
 from credit_risk_dagster.pipelines.stream_health import compare_schema
@@ -30,17 +32,20 @@ from infra.embedded.servers import Postgres
 from infra.role_reference import FILE, READER, page
 from resources.lake import Lake
 from resources.postgres.applications import Applications
+from resources.postgres.approvals import Approvals, NotInOrder
 from resources.postgres.connection import Warehouse, WarehouseReader
 from resources.postgres.lost import LostEvents
 from resources.postgres.metrics import MetricsLedger
 from resources.postgres.migrate import migrate
 from resources.postgres.models import ModelStore
 from resources.postgres.outcomes import Added, Outcomes
+from resources.postgres.policies import register_policy, submit_policy
 from resources.postgres.readers import grant_reader
 from resources.postgres.reconciliation import Reconciliation
 from resources.postgres.roles import API, APP
 from resources.postgres.segments import roll_up_segments
 from tests.infra.conftest import create_roles
+from tests.pipelines.approvals import named
 from tests.platform.pipeline import Pipeline, good_event
 
 pytestmark = pytest.mark.usefixtures("own_servers")
@@ -166,6 +171,30 @@ def test_functions_with_the_owners_rights_are_for_few_and_find_their_own_tables(
         (APP, "DELETE FROM loan_outcomes"),
         (APP, "INSERT INTO dropped_rows VALUES (1, 0, now(), 1, 1)"),
         (APP, "UPDATE policies SET document = ''"),
+        (APP, "DELETE FROM policies"),
+        (APP, "UPDATE approvals SET why = ''"),
+        (APP, "DELETE FROM approvals"),
+        (APP, "TRUNCATE approvals"),
+        (
+            APP,
+            "INSERT INTO approvals (kind, subject_id, action, why, who) VALUES"
+            " ('policy', 1, 'submit', 'x', 'ada')",
+        ),
+        (APP, "UPDATE models SET activated_at = now()"),
+        (APP, "UPDATE application_reviews SET note = ''"),
+        (APP, "DELETE FROM redriven_events"),
+        (
+            API,
+            "INSERT INTO approvals (kind, subject_id, action, why) VALUES"
+            " ('policy', 1, 'submit', 'x')",
+        ),
+        (API, "SELECT submit_policy('a', 'b', 'c', 'd', 'e', NULL)"),
+        (
+            READER,
+            "INSERT INTO approvals (kind, subject_id, action, why) VALUES"
+            " ('policy', 1, 'approve', 'x')",
+        ),
+        (READER, "INSERT INTO policies (name, content_hash, document) VALUES ('', '', '')"),
         (APP, "DELETE FROM application_reviews"),
         (APP, "INSERT INTO application_reviews DEFAULT VALUES"),
         (APP, "UPDATE lost_acknowledgements SET note = ''"),
@@ -209,6 +238,35 @@ def test_nobody_reaches_a_partition(server: Postgres, owner: psycopg.Connection[
             assert row == (False, False)
 
 
+def test_approvals_are_by_who_signed_in(server: Postgres) -> None:
+    """A person's own role, the dashboard's for whom it signed in, and nobody for themselves."""
+    with psycopg.connect(server.uri("postgres"), autocommit=True) as admin:
+        for person in ("ada", "bo"):
+            admin.execute(f"CREATE ROLE {person} LOGIN IN ROLE {APP}".encode())
+        admin.execute("GRANT CONNECT ON DATABASE credit_risk TO ada, bo")
+
+    def session(role: str) -> AbstractContextManager[psycopg.Connection[Any]]:
+        return Warehouse(settings_of(server, role)).session()
+
+    with session(APP) as app:
+        first = register_policy(app, named("the-first"))
+        Approvals(app, "policy").record(first, "activate", "the first one")
+    with session(READER) as desk:
+        ours = submit_policy(desk, named("by-desk"), " ada@bank.example ", "fewer losses", {"n": 1})
+    with session("ada") as ada:
+        with pytest.raises(NotInOrder, match="ada submitted policy 2 and cannot approve it"):
+            approve(ada, "policy", ours, "mine")
+        own = submit(ada, named("by-ada"), "fewer losses").subject_id
+        with pytest.raises(NotInOrder, match="is not approved"):
+            activate(ada, own, "now")
+    with session("bo") as bo:
+        for policy_id in (ours, own):
+            assert approve(bo, "policy", policy_id, "checked").who == "bo"
+        assert activate(bo, ours, "agreed").db_role == "bo"
+        (submitted,) = (a for a in Approvals(bo, "policy").all() if a.evidence)
+    assert (submitted.who, submitted.db_role) == ("ada@bank.example", READER)
+
+
 @pytest.fixture
 def as_app(pipeline: Pipeline, server: Postgres, lake_settings: LakeSettings) -> Pipeline:
     """The pipeline as credit_risk_app."""
@@ -232,7 +290,7 @@ def test_a_days_work(as_app: Pipeline, server: Postgres) -> None:
     with as_app.warehouse.session() as connection:
         roll_up_segments(connection)
         as_app.warehouse.make_partitions(connection)
-        ModelStore(connection).deactivate()
+        ModelStore(connection).deactivate("a test")
         assert Reconciliation(connection).check_new("run").open == []
         assert Reconciliation(connection).check_everything().open == []
         assert LostEvents(connection).acknowledge("Ada", None) == []

@@ -1,0 +1,48 @@
+"""The life of a policy by Dagster's jobs, on a real Postgres."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from credit_risk_dagster.definitions import defs
+from credit_risk_dagster.settings import Settings
+from resources.configurable import resources
+from resources.postgres.connection import Warehouse
+from tests.pipelines.approvals import approved, named, stored_policy
+
+
+@pytest.fixture
+def launch(settings: Settings, instance: dg.DagsterInstance) -> Any:
+    """Launches a job of one op, and says how it failed; empty when it did not."""
+
+    def run(job: str, op: str, **config: str) -> str:
+        result = defs.resolve_job_def(job).execute_in_process(
+            instance=instance,
+            resources=resources(lambda: settings),
+            run_config={"ops": {op: {"config": config}}},
+            raise_on_error=False,
+        )
+        failed = [event for event in result.all_events if event.is_step_failure]
+        return "".join(str(event.step_failure_data.error) for event in failed)
+
+    return run
+
+
+def test_a_policys_life_by_jobs(settings: Settings, launch: Any, tmp_path: Path) -> None:
+    file = tmp_path / "second.yaml"
+    file.write_text(named("second").yaml)
+    with Warehouse(settings.warehouse).session() as connection:
+        first = stored_policy(connection, "first")
+        assert launch("activate_policy", "activate", policy=str(first), why="the first") == ""
+        assert launch("submit_policy", "submit", file=str(file), why="fewer losses") == ""
+        own = launch("approve_policy", "approve", policy="second", why="mine")
+        assert "postgres submitted policy 2 and cannot approve it" in own
+        approved(connection, "policy", 2)
+        wrong = launch("activate_policy", "activate", policy="second", why="x", at="soon")
+        assert "at: 'soon' is no moment" in wrong
+        assert launch("activate_policy", "activate", policy="second", why="agreed") == ""
+        assert launch("roll_back_policy", "roll_back", why="too many are flagged") == ""
+        rows = connection.execute("SELECT subject_id FROM activations ORDER BY effective_from")
+        assert [subject for (subject,) in rows] == [1, 2, 1]
