@@ -1,5 +1,6 @@
 """What the Watchlist page lists: the matching applications, and their export."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from credit_risk_dagster.domain.policy import parse_policy
+from credit_risk_dagster.domain.policy import PolicyError, parse_policy
 from dashboard.data.connection import snapshot
 from dashboard.data.segments import AMOUNTS_FROM, EVERYTHING, Segment
 
@@ -161,11 +162,14 @@ def _flagged(flagged: Flagged) -> tuple[str, dict[str, Any]]:
 
 @st.cache_data(ttl=60, show_spinner=False)
 def reason_codes() -> tuple[str, ...]:
-    """The reasons of every policy that ever scored."""
+    """The reasons of every policy that was submitted or scored."""
     with snapshot() as db:
         rows = db.rows("SELECT document FROM policies ORDER BY policy_id")
-        policies = [parse_policy(row["document"], "of an earlier batch") for row in rows]
-        return tuple(dict.fromkeys(code for policy in policies for code in policy.reason_codes))
+    codes: dict[str, None] = {}
+    for row in rows:
+        with suppress(PolicyError):  # one that was submitted, and decides nothing
+            codes |= dict.fromkeys(parse_policy(row["document"], "of before").reason_codes)
+    return tuple(codes)
 
 
 @st.cache_data(ttl=1, show_spinner=False)

@@ -185,8 +185,12 @@ _FILL: tuple[LiteralString, ...] = (
     """,
     """
     INSERT INTO drift_baselines
-        (name, activated_at, origin, rows, rejected, tiers, tier_counts, content_hash)
-    VALUES ('bench', now(), 'bench', 5000, 0, '{Low,Elevated,Watchlist}', '{3,2,1}', 'bench')
+        (name, origin, rows, rejected, tiers, tier_counts, content_hash)
+    VALUES ('bench', 'bench', 5000, 0, '{Low,Elevated,Watchlist}', '{3,2,1}', 'bench')
+    """,
+    """
+    INSERT INTO approvals (kind, subject_id, action, why)
+    VALUES ('baseline', 1, 'activate', 'bench')
     """,
     """
     INSERT INTO drift_baseline_features (baseline_id, feature, kind, edges, shares, counts)

@@ -95,6 +95,15 @@ def test_joint_applications_are_decided_on_both_borrowers(
     once = {i for i in joint if BEFORE[i] not in "ler"}
     assert (len(once), len(once - after), len(after - once)) == (144, 97, 13)
     assert (len(before - once), len(after)) == (5, 60)
+    # Of the 13, 6 were rejected: 4 without a DTI of their own, 2 with one above 100.
+    rejected = [i for i in after - once if BEFORE[i] == "r"]
+    assert sorted(loans[i]["dti"] is not None for i in rejected) == [False] * 4 + [True] * 2
+    scored = [i for i, found in enumerate(BEFORE) if found != "r"]
+    for found, share in (
+        ([BEFORE[i] not in "le" for i in scored], 0.04425),
+        ([by_v2[i]["risk_tier"] == "Watchlist" for i in scored], 0.03520),
+    ):
+        assert sum(found) / len(scored) == pytest.approx(share, abs=1e-5)
 
 
 def test_each_row_keeps_both_borrowers_figures() -> None:

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import psycopg
 import pytest
 from playwright.sync_api import Browser, expect
 
 from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.pipelines import policies
 from dashboard.parts import orchestration
+from resources.postgres.connection import Warehouse
 from tests.live.browser import CHROMIUM, PAGES, THEMES, WIDTHS, Visit, chromium, visit
 from tests.platform.running import Platform
 from tests.platform.waiting import wait_until
@@ -215,3 +218,42 @@ def test_the_checks_have_the_state_that_dagster_knows(
     assert checks["to_do"]["psi_significant"]
     desk.open(f"{live.services.dashboard_url}/drift", "Drift")
     expect(desk.page.get_by_text(f"of {len(checks)} checks")).to_be_visible()
+
+
+def test_a_policys_walk_from_the_lab_to_the_rows_and_back(live: Platform, desk: Visit) -> None:
+    """Submitted from the lab, not approved by its author but by another, active, rolled back."""
+
+    def newest() -> str:
+        (row,) = live.query(
+            "SELECT name FROM scored_applications JOIN policies USING (policy_id)"
+            " ORDER BY scored_at DESC LIMIT 1"
+        )
+        return str(row["name"])
+
+    first = newest()
+    desk.open(
+        f"{live.services.dashboard_url}/policy-lab?dti_at_least=20&policy=stricter", "Policy lab"
+    )
+    desk.page.get_by_text("Submit the candidate for approval").click()
+    desk.page.get_by_role("textbox", name="Why should it decide?").fill("fewer stretched loans")
+    desk.page.get_by_role("button", name="Submit", exact=True).click()
+    expect(desk.page.get_by_text(re.compile(r"Policy \d+ is submitted"))).to_be_visible()
+    with Warehouse(live.warehouse).session() as connection:
+        submitted = policies.chosen(connection, "stricter")
+        (given,) = submitted.approvals
+        assert (given.who, given.db_role) == ("credit_risk_reader", "credit_risk_reader")
+        assert given.evidence
+        assert given.evidence["entering"] > 0
+        with pytest.raises(psycopg.errors.CheckViolation, match="somebody else has to"):
+            connection.execute(
+                "INSERT INTO approvals (kind, subject_id, action, why, who)"
+                " VALUES ('policy', %s, 'approve', 'mine', %s)",
+                (given.subject_id, given.who),
+            )
+        policies.approve(connection, "policy", given.subject_id, "checked")
+        policies.activate(connection, given.subject_id, "agreed")
+        wait_until(lambda: newest() == "stricter", 60, "new rows name the policy")
+        desk.open(f"{live.services.dashboard_url}/policy-lab", "Policy lab")
+        expect(desk.page.get_by_text("decides as the active policy stricter@")).to_be_visible()
+        policies.roll_back(connection, "too many are flagged")
+        wait_until(lambda: newest() == first, 60, "new rows name the one before")
