@@ -66,7 +66,7 @@ def create_app(settings: Settings | None = None, registry: CollectorRegistry = R
                 timeout=1.0,
                 fresh_for=FRESH_SECONDS,
             )
-            stack.callback(app.state.model.close)
+            stack.callback(app.state.deciders.close)
             app.state.publisher = Publisher(settings.kafka, settings.api.max_in_flight)
             stack.callback(app.state.publisher.close)
             app.state.health = Health(settings, warehouse)
