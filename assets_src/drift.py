@@ -40,10 +40,10 @@ PSI_SIGNIFICANT = dg.AssetCheckSpec(
     asset=REPORT,
     description=(
         "No feature's PSI is above 0.25 (CREDIT_RISK_DRIFT_PSI_SIGNIFICANT) and above what chance "
-        "explains. If it fails, the policy meets another population than it was made for: open the "
-        "HTML report, ask who sends the applications what changed (a channel, a campaign, a unit), "
-        "and tell the policy's owner before the next decision on limits. If the change is here to "
-        "stay, freeze a new baseline."
+        "explains. If it fails, the applicants are others than those of the baseline (by default "
+        "the first 5,000): open the HTML report, ask who sends the applications what changed (a "
+        "channel, a campaign, a unit), and tell the policy's owner before the next decision on "
+        "limits. If the change is here to stay, freeze a new baseline."
     ),
 )
 PSI_MODERATE = dg.AssetCheckSpec(

@@ -55,7 +55,7 @@ def interval(value: float, low: float, high: float, write: Callable[[float], str
 
 
 def dollars(amount: float, signed: bool = False) -> str:
-    """`$950`, `$12.3 K`, `$4.56 M`: three digits, which is what an amount at risk says."""
+    """`$950`, `$12.3 K`, `$4.56 M`: three digits, which is what a sum of requests says."""
     size, unit = next(
         ((size, unit) for size, unit in _MAGNITUDES if abs(amount) >= size), (1.0, "")
     )

@@ -1,4 +1,4 @@
-"""Drift: does the population still look like the one that the policy was made for?"""
+"""Drift: do the applicants still look like those of the baseline?"""
 
 from datetime import timedelta
 from functools import partial
@@ -126,12 +126,14 @@ def _key_figures(report: pd.Series, features: pd.DataFrame) -> None:
                 report["watchlist_lower_limit"],
                 report["watchlist_upper_limit"],
             ),
-            help="Control limits: what the days before and chance explain, but for one week in 20",
+            help=f"Of {formats.count(report['rows'])} applications. Control limits: what the days "
+            "before and chance explain, but for one week in 20",
         )
         figure(
-            "Reject share",
+            "Unreadable events",
             _percent(report["reject_share"]),
             _within(report["reject_share"], 0.0, report["reject_upper_limit"]),
+            help="Of all events of the window: those that could not be scored. No decline is one.",
         )
 
 

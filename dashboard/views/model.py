@@ -80,7 +80,12 @@ def _body() -> None:
     ):
         _subjects_table(subjects)
     left, right = st.columns(2)
-    with panel("Bad rate by tier of the rules", f"With 95 % intervals. {caption}", left):
+    with panel(
+        "Bad rate by tier of the rules",
+        "With 95 % intervals. Of accepted loans alone: the rules had no say in who of them was "
+        f"accepted, and a Watchlist below Low may be chance. {caption}",
+        left,
+    ):
         _tiers(first["tiers"])
     with panel(
         "What raises the PD",

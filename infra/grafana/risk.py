@@ -21,8 +21,8 @@ def risk() -> dashboard.Dashboard:
         new_dashboard(
             "credit-risk-risk",
             "Risk",
-            "What the policy decides, whether the applicants are still those it was made for, and "
-            "whether a model would do better.",
+            "What the policy decides, whether the applicants are still those of the drift baseline "
+            "(by default the first 5,000), and whether a model would do better.",
         ),
         {
             "Now": _now(),

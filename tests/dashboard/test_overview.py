@@ -47,14 +47,14 @@ def test_a_filled_database_shows_figures_and_charts(
         "Applications scored": "160",
         "Watchlist share": "6.2 %",
         "Elevated share": "18.8 %",
-        "Amount at risk": "$100 K",
-        "Reject share": "0.62 %",
+        "Amount requested": "$100 K",
+        "Unreadable events": "0.62 %",
         "Throughput, events/s": "2.7",
         "Event to commit, p50": "120 ms",
         "Lag, events": "–",
     }
     (share,) = (m for m in page.metric if m.label.endswith("Watchlist share"))
-    assert share.proto.delta_description == "95 %: 3.4–11.1 %"
+    assert share.proto.delta_description == "10 of 160; 95 %: 3.4–11.1 %"
     # Volume, mix, and the risk by purpose, state, grade, amount and term.
     assert len(page.get("vega_lite_chart")) == 7
     assert "Live" in words(page)
@@ -70,7 +70,7 @@ def test_figures_change_against_the_period_before(
     page = open_view("overview", period="1 h")
     deltas = {m.label.rpartition(")")[2].strip(): m.delta for m in page.metric}
     assert deltas["Applications scored"] == "+50.0 %"
-    assert deltas["Amount at risk"] == "+50.0 %"
+    assert deltas["Amount requested"] == "+50.0 %"
     assert deltas["Watchlist share"] == "+0.00 points"
     deltas = {m.label: m.delta for m in open_view("overview", period="All").metric}
     assert not deltas["Applications scored"]
@@ -82,7 +82,7 @@ def test_a_segment_filters_everything_and_is_in_the_address(commit: Commit) -> N
     assert not page.exception
     assert figures(page)["Applications scored"] == "4"
     assert figures(page)["Watchlist share"] == "100.0 %"
-    assert figures(page)["Reject share"] == "–"
+    assert figures(page)["Unreadable events"] == "–"
     assert "**Small business**" in words(page)
     page.multiselect(key="state").set_value(["TX"]).run()
     assert figures(page)["Applications scored"] == "1"
@@ -93,9 +93,9 @@ def test_a_segment_filters_everything_and_is_in_the_address(commit: Commit) -> N
 
 def test_the_measure_is_in_the_address(commit: Commit) -> None:
     commit(*[LOW] * 5, *[WATCHLIST] * 3)
-    page = open_view("overview", measure="Amount at risk")
+    page = open_view("overview", measure="Amount requested")
     assert not page.exception
-    assert "Amount at risk by purpose" in [header.value for header in page.header]
+    assert "Amount requested by purpose" in [header.value for header in page.header]
 
 
 def test_a_period_without_events_says_so(
