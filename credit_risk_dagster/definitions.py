@@ -12,6 +12,7 @@ from assets_src import (
     model,
     outcomes,
     policies,
+    portfolio,
     rebuild,
     redrive,
     retention,
@@ -35,7 +36,7 @@ for line in wrong(group for group in GROUPS if group not in (ApiSettings, Dashbo
 
 _SUBJECTS = (
     *(scoring, stream_checks, archive, maintenance, rebuild, redrive, retention, forget),
-    *(drift, outcomes, model, policies, segments),
+    *(drift, outcomes, model, portfolio, policies, segments),
     *(offsets, observation, population, alerts),
 )
 

@@ -4,7 +4,7 @@ import streamlit as st
 
 from dashboard.charts import theme
 from dashboard.parts import sign_in
-from dashboard.views import drift, model, operations, overview, policy_lab, watchlist
+from dashboard.views import drift, model, operations, overview, policy_lab, portfolio, watchlist
 
 st.set_page_config(page_title="Credit risk", page_icon=theme.page_icon(), layout="wide")
 st.html(theme.PAGE_STYLE)
@@ -22,6 +22,12 @@ st.navigation(
         ),
         st.Page(drift.page, title="Drift", icon=":material/ssid_chart:", url_path="drift"),
         st.Page(model.page, title="Model", icon=":material/model_training:", url_path="model"),
+        st.Page(
+            portfolio.page,
+            title="Portfolio",
+            icon=":material/account_balance:",
+            url_path="portfolio",
+        ),
         st.Page(
             policy_lab.page,
             title="Policy lab",

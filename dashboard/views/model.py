@@ -22,6 +22,10 @@ from dashboard.parts.layout import figure, panel
 from dashboard.parts.live import live, viewer_zone
 
 REFRESH_EVERY = timedelta(seconds=30)
+_OF_ACCEPTED = (
+    "With 95 % intervals. Of accepted loans alone: the rules had no say in who was accepted, and a "
+    "Watchlist below Low may be chance."
+)
 RULES, BASELINE = "rules", "logistic"
 _GROUPS = {
     "both": "Both",
@@ -80,12 +84,7 @@ def _body() -> None:
     ):
         _subjects_table(subjects)
     left, right = st.columns(2)
-    with panel(
-        "Bad rate by tier of the rules",
-        "With 95 % intervals. Of accepted loans alone: the rules had no say in who of them was "
-        f"accepted, and a Watchlist below Low may be chance. {caption}",
-        left,
-    ):
+    with panel("Bad rate by tier of the rules", f"{_OF_ACCEPTED} {caption}", left):
         _tiers(first["tiers"])
     with panel(
         "What raises the PD",

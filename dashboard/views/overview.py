@@ -133,7 +133,7 @@ def _key_figures(data: queries.Overview, lag: Lag, when: str) -> None:
             help="Applications without an early warning, with high DTI or utilization.",
         )
         _figure(
-            "Amount requested",
+            f"{swatch('Watchlist')} Amount requested",
             formats.dollars(now.watchlist_amnt),
             _change(now.watchlist_amnt, before.watchlist_amnt if before else 0),
             line=volume["watchlist_amnt"].tolist(),

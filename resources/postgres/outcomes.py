@@ -56,6 +56,13 @@ class Outcomes:
         assert row is not None  # noqa: S101 (a count)
         return first_decisions("scored", rows, observed, int(row[0]))
 
+    def newest(self, limit: int) -> tuple[pa.Table, pa.Table]:
+        """The newest applications, `PORTFOLIO`, the oldest first, and what was observed of loans
+        (`OBSERVED`). Within a transaction."""
+        columns = sql.SQL(", ").join(map(sql.Identifier, PORTFOLIO[2:]))
+        rows = self._read(_NEWEST.format(columns=columns), PORTFOLIO, {"limit": limit})
+        return rows, self._read(_OBSERVED, OBSERVED.names, {})
+
     def _read(
         self, query: sql.Composed | sql.SQL, names: Iterable[str], parameters: dict[str, Any]
     ) -> pa.Table:
@@ -79,7 +86,15 @@ class Outcomes:
 
 
 _COLUMNS = ("loan_id", "observed_at", "status", "days_past_due", "balance", "recovered", "source")
+# What the report of the portfolio reads of an application.
+PORTFOLIO = (
+    *("loan_id", "issue_d", "scored_at", "risk_tier", "addr_state", "application_type"),
+    *("annual_inc_primary", "dti_primary", "annual_inc_joint", "dti_joint"),
+    *COLUMNS[2:],
+)
 _TYPES: dict[str, pa.DataType] = {
+    **dict.fromkeys(("risk_tier", "addr_state", "application_type"), pa.string()),
+    "scored_at": pa.timestamp("us", "UTC"),
     **{field.name: field.type for field in OBSERVED},
     **dict.fromkeys(TEXTS, pa.string()),
     "issue_d": pa.date32(),
@@ -116,6 +131,17 @@ COPY (
             WHERE loan IN (SELECT loan_id FROM known_outcomes)
             ORDER BY loan, scored_at, partition, "offset"
         ) AS firsts ORDER BY scored_at DESC, partition DESC, "offset" DESC LIMIT %(limit)s
+    ) AS newest ORDER BY scored_at, partition, "offset"
+) TO STDOUT (FORMAT csv)
+""")
+
+_NEWEST = sql.SQL("""
+COPY (
+    SELECT loan_id, coalesce(issue_d, (coalesce(event_time, recorded_at) AT TIME ZONE 'UTC')::date),
+        {columns}
+    FROM (
+        SELECT * FROM scored_applications
+        ORDER BY scored_at DESC, partition DESC, "offset" DESC LIMIT %(limit)s
     ) AS newest ORDER BY scored_at, partition, "offset"
 ) TO STDOUT (FORMAT csv)
 """)

@@ -20,6 +20,7 @@ PAGES = {
     "Watchlist": "/watchlist",
     "Drift": "/drift",
     "Model": "/model",
+    "Portfolio": "/portfolio",
     "Policy lab": "/policy-lab",
     "Operations": "/operations",
 }
