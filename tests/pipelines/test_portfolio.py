@@ -8,13 +8,13 @@ import pytest
 from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.domain.model.outcome import load_outcome
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.pipelines import modelling
 from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.pipelines.outcomes import OutcomesLater
 from credit_risk_dagster.pipelines.portfolio import report_portfolio
 from credit_risk_dagster.pipelines.producer import produce
 from credit_risk_dagster.settings import DEFAULT_POLICY, Settings
 from resources.configurable import resources
+from tests.pipelines.test_modelling import activate
 from tests.platform.pipeline import Pipeline
 
 LOANS = 2_000
@@ -40,7 +40,7 @@ def report(pipeline: Pipeline) -> dict[str, Any]:
 def test_by_the_active_model(streamed: Pipeline, ready: int) -> None:
     before = report(streamed)
     assert not before["active"]  # the newest model that could be
-    model = modelling.activate(streamed.warehouse, ready)
+    model = activate(streamed, ready)
     found = report(streamed)
     assert (found["model"], found["active"]) == (model.version, True)
     assert (found["applications"], found["known"]) == (LOANS, LOANS)
