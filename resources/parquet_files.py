@@ -1,6 +1,5 @@
 """Parquet files of rows that are in order: written by day in bounded memory, and read back."""
 
-import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -99,7 +98,6 @@ class DayFiles:
             writer = self._open.pop(day)
             with writer.staged.file:
                 yield writer.finish()
-        gc.collect()
         self.rows = 0
 
 

@@ -5,6 +5,7 @@ for those that were re-driven a time. What Postgres decides again after a backup
 the table already, as it was decided then.
 """
 
+import gc
 import logging
 import time
 from collections.abc import Sequence
@@ -140,6 +141,7 @@ class _Copy:
     def _commit(self, files: DayFiles) -> None:
         rows = files.rows
         added = [self.table.upload(staged, self.key) for staged in files.finish()]
+        gc.collect()
         self.table.commit(added, self.moved, said={"run": "archive of decisions"})
         self.report.rows += rows
         self.log.info("stored %d decisions in %d files", rows, len(added))

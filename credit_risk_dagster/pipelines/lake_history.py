@@ -46,13 +46,25 @@ def there(
 
     Raises:
         TableMissing: none is there.
+        QueryRefused: a version, where several are there.
         LakeUnavailable, LakeRefused.
     """
-    opened = [(name, table, table.open(at)) for name, table in tables(lake, topic).items()]
-    found = [(name, table, snapshot) for name, table, snapshot in opened if snapshot]
+    known = tables(lake, topic)
+    found = [(name, table, now) for name, table in known.items() if (now := table.open())]
     if not found:
-        raise _missing(opened[0][1])
-    return found
+        raise _missing(known["raw_events"])
+    _require_a_time(at, [name for name, _, _ in found])
+    if at is None:
+        return found
+    return [(name, table, then) for name, table, _ in found if (then := table.open(at))]
+
+
+def _require_a_time(at: int | datetime | None, names: Sequence[str]) -> None:
+    if isinstance(at, int) and len(names) > 1:
+        raise QueryRefused(
+            f"version {at} is of one table, and {' and '.join(names)} have versions of their own: "
+            "give a time of `credit-risk lake history`"
+        )
 
 
 def _missing(table: LakeTable) -> TableMissing:
@@ -73,7 +85,7 @@ def ask(
         The columns' names, the rows (bytes as text), and whether there are more.
 
     Raises:
-        QueryRefused: it is no query, or asks for what is not there.
+        QueryRefused: it is no query, or asks for what is not there, or for a version of two tables.
         TableMissing, LakeUnavailable, LakeRefused.
     """
     from deltalake import QueryBuilder
@@ -81,12 +93,13 @@ def ask(
 
     builder = QueryBuilder()
     known = tables(lake, topic)
-    for name, table in known.items():
-        if re.search(rf"\b{name}\b", sql, re.IGNORECASE):
-            snapshot = table.open(at)
-            if snapshot is None:
-                raise _missing(table)
-            builder.register(name, snapshot.table)
+    named = [name for name in known if re.search(rf"\b{name}\b", sql, re.IGNORECASE)]
+    _require_a_time(at, named)
+    for name in named:
+        snapshot = known[name].open(at)
+        if snapshot is None:
+            raise _missing(known[name])
+        builder.register(name, snapshot.table)
     sql = sql.strip().rstrip(";")
     try:
         # In brackets there can be nothing but a query, so that no statement writes a file. It is

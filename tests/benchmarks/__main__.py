@@ -21,7 +21,17 @@ from rich.markup import escape
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import PROJECT_ROOT
-from tests.benchmarks import archive, drift, latency, memory, metrics, model, policy, throughput
+from tests.benchmarks import (
+    archive,
+    drift,
+    lake,
+    latency,
+    memory,
+    metrics,
+    model,
+    policy,
+    throughput,
+)
 from tests.benchmarks.lab import OpenLab, drain_settings, open_lab
 from tests.benchmarks.report import Section, bars_table, exit_code
 
@@ -35,6 +45,7 @@ class Name(StrEnum):
     THROUGHPUT = "throughput"
     MEMORY = "memory"
     ARCHIVE = "archive"
+    LAKE = "lake"
     DRIFT = "drift"
     MODEL = "model"
     METRICS = "metrics"
@@ -46,6 +57,7 @@ _SECTIONS = {
     Name.THROUGHPUT: throughput,
     Name.MEMORY: memory,
     Name.ARCHIVE: archive,
+    Name.LAKE: lake,
     Name.DRIFT: drift,
     Name.MODEL: model,
     Name.METRICS: metrics,
@@ -72,6 +84,9 @@ def main(
 
     ARCHIVE: copying to S3 against a bare loop that does only that, its memory and compression; and
     the rebuild from there against the drain.
+
+    LAKE: a run that archives one event after 20,000 commits and after 20, and how few files the
+    upkeep leaves.
 
     DRIFT: the time and memory of a drift report over 100,000 and over 1,000,000 applications.
 

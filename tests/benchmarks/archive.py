@@ -121,11 +121,16 @@ def _section(
         f"Archive: {size.events:,} events, median of {size.rounds}", "events/s", "MB/s", "peak MB"
     )
     peak = max(run["peak_mb"] for run in runs["archive"])
+    decided = statistics.median(
+        run["decisions"] / run["decision_seconds"] for run in runs["archive"]
+    )
     for name, label in NAMES.items():
         megabytes = f"{rates[name] * bytes_each / 1e6:,.0f}"
         grid.add_row(
             label, f"{rates[name]:,.0f}", megabytes, f"{peak:.0f}" if name == "archive" else ""
         )
+        if name == "archive":
+            grid.add_row("its decisions, after the events", f"{decided:,.0f}")
     for found in compressions:
         grid.add_row(
             f"zstd {found['level']}, row groups of {found['row_group_mib']} MiB",
@@ -141,6 +146,7 @@ def _section(
     results = {
         "events": size.events,
         "events_per_second_median": rates,
+        "decisions_per_second_median": decided,
         "compression_ratio": ratio,
         "compressions": compressions,
         "runs": runs,

@@ -46,7 +46,8 @@ TOLD: dict[Name, tuple[list[str], list[str]]] = {
     ),
     Name.ARCHIVE: (
         [
-            *("the drain", "poll + write Parquet + put_object", "the archive", "the rebuild"),
+            *("the drain", "poll + write Parquet + put_object", "the archive"),
+            *("its decisions, after the events", "the rebuild"),
             *(
                 f"zstd {level}, row groups of {size} MiB"
                 for level in (1, 3, 6, 9)
@@ -57,6 +58,13 @@ TOLD: dict[Name, tuple[list[str], list[str]]] = {
             "archiving, in % of poll + write Parquet + put_object",
             "peak memory of archiving",
             "the rebuild, in % of the drain",
+        ],
+    ),
+    Name.LAKE: (
+        ["4 commits before", "8 commits before"],
+        [
+            "a run after 8 commits, in % of after 4",
+            "files of a day of raw events, after the upkeep",
         ],
     ),
     Name.DRIFT: (

@@ -128,13 +128,13 @@ def test_sources_with_the_same_offsets_are_kept_apart(pipeline: Pipeline) -> Non
 
 def test_two_runs_at_once_share_the_work(pipeline: Pipeline) -> None:
     for partition in range(4):
-        pipeline.send([good_event(i) for i in range(2_000)], partition)
+        pipeline.send([good_event(i) for i in range(400)], partition)
     pipeline.drain()
     with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(pipeline.archive, max_object_events=500) for _ in range(2)]
+        runs = [pool.submit(pipeline.archive, max_object_events=100) for _ in range(2)]
         reports = [run.result() for run in runs]
-    assert sum(report.rows for report in reports) == 8_000
-    assert_complete(pipeline, dict.fromkeys(range(4), 2_000))
+    assert sum(report.rows for report in reports) == 1_600
+    assert_complete(pipeline, dict.fromkeys(range(4), 400))
 
 
 def test_a_restored_backup_and_a_lost_warehouse_double_nothing(
@@ -281,34 +281,41 @@ def test_offsets_that_are_gaps_are_not_lost(
     ]
 
 
-@pytest.mark.parametrize("table", ["raw_events", "decisions"])
-def test_the_check_finds_missing_and_resized_files_of_both_tables(
-    pipeline: Pipeline, table: str
-) -> None:
-    for _ in range(3):
-        pipeline.send_and_drain([good_event(i) for i in range(5)])
-        pipeline.archive()
-    first, second, third = pipeline.files(table)
-    whole = pipeline.lake.sizes(third)[third]
-    pipeline.lake.delete(first)
-    pipeline.lake.put(second, b"something else", "text/plain")
-    pipeline.lake.put(third, b"x" * whole, "text/plain")
+@pytest.fixture
+def in_three_files(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    """Fifteen events in three files, and as many decisions in three others."""
+    where = "credit_risk_dagster.pipelines.archive_decisions"
+    monkeypatch.setattr(f"{where}._OFFSETS_AT_ONCE", 5)
+    monkeypatch.setattr(f"{where}._BYTES_A_COMMIT", 1)
+    pipeline.send_and_drain([good_event(i) for i in range(15)])
+    pipeline.archive(max_object_events=5)
+    return pipeline
+
+
+def test_the_check_finds_missing_and_resized_files_of_both_tables(in_three_files: Pipeline) -> None:
+    pipeline = in_three_files
+    missing, resized, changed = [], [], []
+    for table in ("raw_events", "decisions"):
+        first, second, third = pipeline.files(table)
+        whole = pipeline.lake.sizes(third)[third]
+        pipeline.lake.delete(first)
+        pipeline.lake.put(second, b"something else", "text/plain")
+        pipeline.lake.put(third, b"x" * whole, "text/plain")
+        missing.append(first)
+        resized.append(second)
+        changed.append(f"{third} has {whole} bytes with SHA-256")
     account = pipeline.account()
-    assert (account.missing, account.resized) == ([first], [second])
+    assert (account.missing, account.resized) == (missing, resized)
     # What is wrong is read first, day by day, and named.
     for room in (None, 10**6):
-        broken = verify(pipeline, room).broken
-        assert len(broken) == 3
-        assert any(f"no object {first}" in wrong for wrong in broken)
-        assert any(f"{third} has {whole} bytes with SHA-256" in wrong for wrong in broken)
+        broken = " ".join(wrongs := verify(pipeline, room).broken)
+        assert len(wrongs) == 6
+        assert all(said in broken for said in (*missing, *resized, *changed))
 
 
-def test_misplaced_ranges_are_found(pipeline: Pipeline) -> None:
-    for _ in range(3):
-        pipeline.send_and_drain([good_event(i) for i in range(5)])
-        pipeline.archive()
-    pipeline.query("DELETE FROM archive_objects WHERE first_offset = 5 RETURNING 1")
-    assert any("holes or overlaps" in problem for problem in pipeline.account().problems)
+def test_misplaced_ranges_are_found(in_three_files: Pipeline) -> None:
+    in_three_files.query("DELETE FROM archive_objects WHERE first_offset = 5 RETURNING 1")
+    assert any("holes or overlaps" in problem for problem in in_three_files.account().problems)
 
 
 def verify(pipeline: Pipeline, bytes_a_day: int | None = None) -> Verification:
@@ -317,10 +324,8 @@ def verify(pipeline: Pipeline, bytes_a_day: int | None = None) -> Verification:
     )
 
 
-def test_a_day_reads_so_much_and_the_longest_ago_first(pipeline: Pipeline) -> None:
-    for _ in range(3):
-        pipeline.send_and_drain([good_event(i) for i in range(5)])
-        pipeline.archive()
+def test_a_day_reads_so_much_and_the_longest_ago_first(in_three_files: Pipeline) -> None:
+    pipeline = in_three_files
 
     def days_pass() -> None:
         pipeline.query(

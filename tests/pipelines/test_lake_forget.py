@@ -54,12 +54,10 @@ def assert_forgotten(pipeline: Pipeline, left: list[tuple[int, int]] = OTHERS) -
 def archived(pipeline: Pipeline) -> Pipeline:
     """Three files of one partition: two scored events of the loan, and a rejected one, which only
     its bytes say; each with its decision."""
-    pipeline.send_and_drain([good_event(5), good_event(LOAN)])
-    pipeline.archive()
-    pipeline.send_and_drain([b"junk", b'{"id": 127000001, "loan_am', good_event(6)])
-    pipeline.archive()
-    pipeline.send_and_drain([good_event(7), good_event(LOAN)])
-    pipeline.archive()
+    broken = b'{"id": 127000001, "loan_am'
+    first: list[bytes | None] = [good_event(5), good_event(LOAN), b"junk"]
+    pipeline.send_and_drain([*first, broken, good_event(6), good_event(7), good_event(LOAN)])
+    pipeline.archive(max_object_events=3)
     return pipeline
 
 

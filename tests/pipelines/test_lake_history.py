@@ -45,6 +45,18 @@ def test_a_query_is_answered_in_its_order(lake: Lake) -> None:
     assert ask(lake, TOPIC, "SELECT count(*) FROM raw_events", at=1)[1] == [(16,)]
 
 
+def test_a_version_is_one_tables(lake: Lake) -> None:
+    assert [name for name, _, _ in there(lake, TOPIC, 1)] == ["raw_events"]
+    tables(lake, TOPIC)["decisions"].create()
+    both = 'SELECT count(*) FROM raw_events JOIN decisions USING (source, partition, "offset")'
+    for asked in (lambda: ask(lake, TOPIC, both, 1), lambda: there(lake, TOPIC, 1)):
+        with pytest.raises(QueryRefused, match="versions of their own: give a time"):
+            asked()
+    now = datetime.now(UTC)
+    assert ask(lake, TOPIC, both, now)[1] == [(0,)]
+    assert len(there(lake, TOPIC, now)) == 2
+
+
 REFUSED = {
     "SELECT nothing FROM raw_events": "No field named nothing",
     "SELECT * FROM elsewhere": "elsewhere",

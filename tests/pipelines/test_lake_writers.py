@@ -88,16 +88,14 @@ ARCHIVE = (
     *("before Lake.put", "after Lake.put", "before LakeTable.commit"),
     *("before ArchiveLedger.confirm", "before _Copy._commit"),
 )
-DECISIONS = ("after Lake.put", "before LakeTable.commit", "after LakeTable.commit")
+DECISIONS = ("after Lake.put", "after LakeTable.commit")
 UPKEEP = (
     *("after Lake.put", "before LakeTable.commit", "after LakeTable.commit"),
-    *("before LakeTable.vacuum", "after LakeTable.vacuum", "after LakeTable.checkpoint"),
-    "before ArchiveLedger.mirror",
+    *("before LakeTable.vacuum", "after LakeTable.checkpoint", "before ArchiveLedger.mirror"),
 )
 FORGETTING = (
-    *("before Forgettings.forget", "after Forgettings.forget", "after Lake.put"),
-    *("before LakeTable.commit", "after LakeTable.commit", "before Lake.delete"),
-    *("after Lake.delete", "before ArchiveLedger.mirror", "before Forgettings.close_lake"),
+    *("after Forgettings.forget", "after Lake.put", "after LakeTable.commit"),
+    *("before Lake.delete", "after Lake.delete", "before Forgettings.close_lake"),
 )
 
 

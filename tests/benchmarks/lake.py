@@ -1,0 +1,228 @@
+"""What a long history costs: a run that archives after few and after many commits, and what the
+upkeep leaves of their files."""
+
+import json
+import os
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from credit_risk_dagster.domain.lake_rows import RAW_EVENTS, SourceKey, raw_rows
+from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.domain.raw_events import file_name
+from credit_risk_dagster.pipelines import producer
+from credit_risk_dagster.pipelines.archive_migration import ADOPTED
+from credit_risk_dagster.pipelines.drain import drain
+from credit_risk_dagster.pipelines.lake_history import tables
+from credit_risk_dagster.pipelines.lake_maintenance import TARGET_BYTES, Upkeep, maintain_table
+from credit_risk_dagster.pipelines.loans import builtin_loans
+from credit_risk_dagster.settings import KafkaSettings, LakeSettings
+from infra.embedded.servers import S3
+from resources.kafka.broker import Broker
+from resources.lake import Lake
+from resources.lake_tables import DataFile, LakeTable, application
+from resources.parquet_files import FileWriter
+from resources.postgres.connection import Warehouse
+from tests.benchmarks.lab import Lab, OpenLab, drain_settings, warehouse_settings
+from tests.benchmarks.report import Bar, Section, table
+from tests.platform.pipeline import LOG
+
+RUNS_A_DAY = 288
+_WRITERS = 8
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long the two histories are, in commits, and how often a run is measured."""
+
+    few: int
+    many: int
+    runs: int
+
+
+FULL = Size(few=20, many=20_000, runs=3)
+QUICK = Size(few=20, many=2_000, runs=3)
+SMALLEST = Size(few=4, many=8, runs=1)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A history of so many commits.
+
+    Attributes:
+        seconds: of a run that archives an event, median; without what starting Python costs.
+        peak_mb: its memory.
+        objects, log_objects: of the table's data and log, before the upkeep.
+        kept, kept_log: those that its newest version has after it.
+    """
+
+    commits: int
+    days: float
+    seconds: float
+    peak_mb: float
+    objects: int
+    log_objects: int
+    kept: int
+    kept_log: int
+    upkeep_seconds: float
+
+
+def measure(open_lab: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
+    """Archive single events after histories of two lengths, which were kept up."""
+    with open_lab() as lab, S3() as s3, _environment(s3.variables()):
+        lab.variables |= s3.variables()
+        lake = Lake(LakeSettings(_env_file=None))
+        found = [_measure(lab, lake, commits, size.runs, say) for commits in (size.few, size.many)]
+    return _section(*found)
+
+
+def _measure(lab: Lab, lake: Lake, commits: int, runs: int, say: Callable[[str], None]) -> Measured:
+    say(f"lake: a history of {commits:,} commits")
+    with lab.database() as url:
+        kafka = lab.topic(builtin_loans(), commits)
+        _drain(kafka, url)
+        raw = tables(lake, kafka.topic)["raw_events"]
+        objects = _commit(raw, kafka, commits)
+        log_objects = len(lake.sizes(f"{raw.root}/_delta_log/"))
+        done = _keep_up(raw)
+        lab.run("archive", kafka, url)  # and Postgres mirrors all of it, once
+        measured = []
+        for run in range(runs):
+            say(f"lake: {commits:,} commits, run {run + 1} of {runs}")
+            producer.produce(kafka, builtin_loans(), max_events=1)
+            _drain(kafka, url)
+            measured.append(lab.run("archive", kafka, url))
+    return Measured(
+        commits,
+        commits / RUNS_A_DAY,
+        statistics.median(run["whole_seconds"] for run in measured),
+        max(run["peak_mb"] for run in measured),
+        *(objects, log_objects, done.files, done.log_objects, done.seconds),
+    )
+
+
+def _drain(kafka: KafkaSettings, url: str) -> None:
+    settings = drain_settings().model_copy(update={"idle_seconds": 0.3})
+    policy = load_policy(settings.policy_file)
+    warehouse = Warehouse(warehouse_settings(url))
+    drain(Broker(kafka), warehouse, policy, settings, run_id="benchmark", log=LOG)
+
+
+def _keep_up(raw: LakeTable) -> Upkeep:
+    """As after `keep_days`, when what was replaced, and the old log, go."""
+    return maintain_table("raw_events", raw, timedelta(0), target=TARGET_BYTES, log=LOG)
+
+
+def _commit(raw: LakeTable, kafka: KafkaSettings, commits: int) -> int:
+    """Make the table what runs with an event each would have made it; returns its data objects.
+
+    The log is written as the table's format has it, many entries at once: commits that wait for
+    each other would take half an hour.
+    """
+    state = Broker(kafka).inspect()
+    source = SourceKey(state.cluster_id, state.topic_id, 0)
+    raw.create()
+    raw.commit([], {ADOPTED: (None, 1)})
+    places = sorted(
+        (
+            (partition, at)
+            for partition, (first, end) in state.offsets.items()
+            for at in range(first, end)
+        ),
+        key=lambda place: (place[1], place[0]),  # the partitions take turns
+    )
+
+    def one(version: int, place: tuple[int, int]) -> None:
+        file, statistics = _uploaded(raw, source, *place, version, commits)
+        _log(raw, version, file, statistics, {application(source, place[0]): place[1] + 1})
+
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        list(pool.map(one, count(2), places))
+    raw.checkpoint(timedelta(days=7))  # as commits do, each fiftieth
+    return commits
+
+
+def _uploaded(
+    raw: LakeTable, source: SourceKey, partition: int, at: int, version: int, commits: int
+) -> tuple[DataFile, str]:
+    """A file of one event, of when a run would have archived it that ended so long ago."""
+    moment = datetime.now(UTC) - timedelta(days=(commits + 2 - version) / RUNS_A_DAY)
+    millis = np.array([round(moment.timestamp() * 1000)])
+    rows = raw_rows(
+        *(np.array([partition], np.int32), np.array([at]), millis, [b"key"], [b"value"], millis),
+        *(np.zeros(1, np.int64), [None]),
+    )
+    with FileWriter(moment.date(), RAW_EVENTS) as writer:
+        writer.add(rows)
+        return raw.upload(writer.finish(), source, file_name(source, partition, at, at + 1))
+
+
+def _log(
+    raw: LakeTable, version: int, file: DataFile, statistics: str, moved: Mapping[str, int]
+) -> None:
+    added = round(file.added_at.timestamp() * 1000)
+    add = {"path": file.path, "partitionValues": file.values, "size": file.bytes,
+           "modificationTime": added, "dataChange": True, "stats": statistics}  # fmt: skip
+    actions: Iterable[dict[str, Any]] = (
+        {"commitInfo": {"timestamp": added, "operation": "WRITE"}},
+        {"add": add},
+        *({"txn": {"appId": name, "version": at}} for name, at in moved.items()),
+    )
+    entry = "\n".join(json.dumps(action) for action in actions)
+    raw.lake.put(f"{raw.root}/_delta_log/{version:020}.json", entry.encode(), "application/json")
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Any:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _section(few: Measured, many: Measured) -> Section:
+    grid = table(
+        "Lake: a run that archives one event",
+        *("s", "peak MB", "files", "kept", "log", "kept"),
+    )
+    for found in (few, many):
+        grid.add_row(
+            f"{found.commits:,} commits before ({found.days:,.1f} days)",
+            f"{found.seconds:.2f}",
+            f"{found.peak_mb:.0f}",
+            f"{found.objects:,}",
+            f"{found.kept:,}",
+            f"{found.log_objects:,}",
+            f"{found.kept_log:,}",
+        )
+    grid.caption = (
+        "kept: by the upkeep, which for all of the longer history at once took "
+        f"{many.upkeep_seconds:,.0f} s"
+    )
+    bars = [
+        Bar(
+            f"a run after {many.commits:,} commits, in % of after {few.commits:,}",
+            100 * many.seconds / few.seconds,
+            120,
+            "%",
+            at_most=True,
+        ),
+        Bar(
+            "files of a day of raw events, after the upkeep",
+            many.kept / max(many.days, 1),
+            10,
+            "",
+            at_most=True,
+        ),
+    ]
+    return Section("lake", {"few": asdict(few), "many": asdict(many)}, grid, bars)
