@@ -4,7 +4,16 @@ import streamlit as st
 
 from dashboard.charts import theme
 from dashboard.parts import sign_in
-from dashboard.views import drift, model, operations, overview, policy_lab, portfolio, watchlist
+from dashboard.views import (
+    drift,
+    inventory,
+    model,
+    operations,
+    overview,
+    policy_lab,
+    portfolio,
+    watchlist,
+)
 
 st.set_page_config(page_title="Credit risk", page_icon=theme.page_icon(), layout="wide")
 st.html(theme.PAGE_STYLE)
@@ -27,6 +36,12 @@ st.navigation(
             title="Portfolio",
             icon=":material/account_balance:",
             url_path="portfolio",
+        ),
+        st.Page(
+            inventory.page,
+            title="Inventory",
+            icon=":material/inventory_2:",
+            url_path="inventory",
         ),
         st.Page(
             policy_lab.page,

@@ -15,6 +15,7 @@ from credit_risk_dagster.cli import (
     database,
     demo,
     forget,
+    inventory,
     lake,
     lost,
     model,
@@ -37,7 +38,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (demo, stream, database, archive, forget, lake, api):
+for group in (demo, stream, database, archive, forget, inventory, lake, api):
     app.add_typer(group.app)
 for name, group in (
     ("topic", topic),

@@ -253,6 +253,21 @@ def deactivate(why: Why = NOT_SAID) -> None:
 
 
 @app.command()
+def document(
+    model_id: ModelId,
+    html: Annotated[bool, typer.Option("--html", help="Write HTML instead of Markdown.")] = False,
+) -> None:
+    """Write a model's document to stdout: purpose, data, limits, tests, approvals, next review."""
+    from credit_risk_dagster.domain.model.card import to_html, to_markdown
+    from credit_risk_dagster.pipelines.model_document import model_document
+    from credit_risk_dagster.settings import DashboardSettings
+
+    with _warehouse().session("model") as connection:
+        found = model_document(connection, model_id, DashboardSettings().dagster_url)
+    sys.stdout.write(to_html(*found) if html else to_markdown(*found))
+
+
+@app.command()
 def export(model_id: ModelId) -> None:
     """Write what scoring needs of a model to stdout, as JSON: for `credit-risk score --model`."""
     from credit_risk_dagster.domain.pd import model_file

@@ -21,6 +21,7 @@ PAGES = {
     "Drift": "/drift",
     "Model": "/model",
     "Portfolio": "/portfolio",
+    "Inventory": "/inventory",
     "Policy lab": "/policy-lab",
     "Operations": "/operations",
 }
