@@ -40,7 +40,7 @@ class RollBackConfig(dg.Config):
     why: str = _WHY
 
 
-@dg.op
+@dg.op(name="submit_the_policy")
 def submit(
     context: dg.OpExecutionContext, config: SubmitConfig, warehouse: dg.ResourceParam[Warehouse]
 ) -> None:
@@ -51,7 +51,7 @@ def submit(
         _tell(context, policies.submit(connection, load_policy(Path(config.file)), config.why))
 
 
-@dg.op
+@dg.op(name="approve_the_policy")
 def approve(
     context: dg.OpExecutionContext, config: PolicyConfig, warehouse: dg.ResourceParam[Warehouse]
 ) -> None:
@@ -61,7 +61,7 @@ def approve(
         _tell(context, policies.approve(connection, "policy", policy_id, config.why))
 
 
-@dg.op
+@dg.op(name="activate_the_policy")
 def activate(
     context: dg.OpExecutionContext, config: ActivateConfig, warehouse: dg.ResourceParam[Warehouse]
 ) -> None:
@@ -72,7 +72,7 @@ def activate(
         _tell(context, policies.activate(connection, policy_id, config.why, moment))
 
 
-@dg.op
+@dg.op(name="roll_back_the_policy")
 def roll_back(
     context: dg.OpExecutionContext, config: RollBackConfig, warehouse: dg.ResourceParam[Warehouse]
 ) -> None:

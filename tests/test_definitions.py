@@ -249,3 +249,9 @@ def test_a_tick_says_which_setting_is_wrong(
 
 if __name__ == "__main__":
     SNAPSHOT.write_text(json.dumps(asset_graph(), indent=2) + "\n")
+
+
+def test_everything_loads_together_as_the_code_server_loads_it() -> None:
+    """Names of ops are unique over all jobs, which no job alone shows."""
+    jobs = {job.name for job in defs.get_repository_def().get_all_jobs()}
+    assert {"score_applications", "activate_model", "activate_policy"} <= jobs

@@ -17,11 +17,11 @@ from tests.pipelines.approvals import approved, named, stored_policy
 def launch(settings: Settings, instance: dg.DagsterInstance) -> Any:
     """Launches a job of one op, and says how it failed; empty when it did not."""
 
-    def run(job: str, op: str, **config: str) -> str:
+    def run(job: str, **config: str) -> str:
         result = defs.resolve_job_def(job).execute_in_process(
             instance=instance,
             resources=resources(lambda: settings),
-            run_config={"ops": {op: {"config": config}}},
+            run_config={"ops": {job.replace("_policy", "_the_policy"): {"config": config}}},
             raise_on_error=False,
         )
         failed = [event for event in result.all_events if event.is_step_failure]
@@ -35,14 +35,14 @@ def test_a_policys_life_by_jobs(settings: Settings, launch: Any, tmp_path: Path)
     file.write_text(named("second").yaml)
     with Warehouse(settings.warehouse).session() as connection:
         first = stored_policy(connection, "first")
-        assert launch("activate_policy", "activate", policy=str(first), why="the first") == ""
-        assert launch("submit_policy", "submit", file=str(file), why="fewer losses") == ""
-        own = launch("approve_policy", "approve", policy="second", why="mine")
+        assert launch("activate_policy", policy=str(first), why="the first") == ""
+        assert launch("submit_policy", file=str(file), why="fewer losses") == ""
+        own = launch("approve_policy", policy="second", why="mine")
         assert "postgres submitted policy 2 and cannot approve it" in own
         approved(connection, "policy", 2)
-        wrong = launch("activate_policy", "activate", policy="second", why="x", at="soon")
+        wrong = launch("activate_policy", policy="second", why="x", at="soon")
         assert "at: 'soon' is no moment" in wrong
-        assert launch("activate_policy", "activate", policy="second", why="agreed") == ""
-        assert launch("roll_back_policy", "roll_back", why="too many are flagged") == ""
+        assert launch("activate_policy", policy="second", why="agreed") == ""
+        assert launch("roll_back_policy", why="too many are flagged") == ""
         rows = connection.execute("SELECT subject_id FROM activations ORDER BY effective_from")
         assert [subject for (subject,) in rows] == [1, 2, 1]
