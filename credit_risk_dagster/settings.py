@@ -427,6 +427,11 @@ class DashboardSettings(GroupOfSettings):
     grafana_url: str | None = Field(
         None, pattern=r"^https?://\S+$", description="Grafana; empty means that there is none"
     )
+    dashboard_sign_in: Literal["own", "proxy"] = Field(
+        "own",
+        description="who signs people in beyond loopback: the dashboard, by [auth] in "
+        ".streamlit/secrets.toml, without which it shows nothing there; or a proxy before it",
+    )
 
 
 class AccessSettings(GroupOfSettings):

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from credit_risk_dagster.errors import PlatformError
 from dashboard.charts import theme
 from dashboard.parts import sign_in
 from dashboard.views import (
@@ -17,7 +18,12 @@ from dashboard.views import (
 
 st.set_page_config(page_title="Credit risk", page_icon=theme.page_icon(), layout="wide")
 st.html(theme.PAGE_STYLE)
-if sign_in.is_due():
+try:
+    due = sign_in.is_due()
+except PlatformError as error:
+    sign_in.closed(error)
+    st.stop()
+if due:
     sign_in.page()
     st.stop()
 st.navigation(

@@ -166,18 +166,6 @@ def test_the_navigation_begins_with_the_overview(warehouse: psycopg.Connection[A
     assert page.title[0].value == "Credit risk overview"
 
 
-def test_who_has_to_sign_in_sees_nothing_before(
-    warehouse: psycopg.Connection[Any], commit: Commit
-) -> None:
-    commit(WATCHLIST)
-    page = AppTest.from_file(PROJECT_ROOT / "dashboard" / "app.py", default_timeout=60)
-    page.secrets["auth"] = {"client_id": "credit-risk"}
-    page.run()
-    assert not page.exception
-    assert [button.label for button in page.button] == ["Sign in"]
-    assert not page.metric
-
-
 def test_the_map_has_every_state_once() -> None:
     assert len(TILES) == 51
     assert len(set(TILES.values())) == 51

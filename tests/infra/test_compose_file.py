@@ -11,6 +11,7 @@ import yaml
 
 from credit_risk_dagster.settings import PROJECT_ROOT, ApiSettings
 from infra import make_env
+from tests.infra.test_docs import READERS_OWN
 from tests.platform.compose import (
     INFRA,
     OURS,
@@ -165,15 +166,15 @@ def test_make_env_makes_secrets_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_git_and_the_image_leave_secrets_out() -> None:
     ignored = subprocess.run(
-        ["git", "check-ignore", "infra/.env", "infra/settings.env", "infra/secrets/pager_url"],
+        ["git", "check-ignore", *READERS_OWN, "infra/secrets/pager_url"],
         cwd=PROJECT_ROOT,
         capture_output=True,
         text=True,
     )
-    assert len(ignored.stdout.split()) == 3
+    assert len(ignored.stdout.split()) == len(READERS_OWN) + 1
     patterns = (INFRA / "Dockerfile.dockerignore").read_text().splitlines()
     assert patterns[1] == "*"
-    assert {"infra/.env", "infra/settings.env", "infra/secrets"} <= set(patterns)
+    assert {*READERS_OWN, "infra/secrets"} <= set(patterns)
 
 
 def test_the_dockerfile_keeps_the_rules_of_hadolint() -> None:

@@ -20,7 +20,7 @@ DOCUMENTS = [
 ]
 PICTURES = PROJECT_ROOT / "docs" / "images"
 # Files that the reader makes.
-_READERS_OWN = ("infra/.env", "infra/settings.env", ".streamlit/secrets.toml")
+READERS_OWN = ("infra/.env", "infra/settings.env", ".streamlit/secrets.toml")
 every_document = pytest.mark.parametrize(
     "document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT_ROOT))
 )
@@ -93,7 +93,7 @@ def test_paths_exist(document: Path) -> None:
         if not re.fullmatch(r"[\w.-]+/[\w./-]*", path) or path.split("/")[0] not in folders:
             continue
         found = [root / path for root in roots if (root / path).exists()]
-        assert found or path in _READERS_OWN, f"{path} is not there"
+        assert found or path in READERS_OWN, f"{path} is not there"
         if test:
             assert f"def {test}(" in text(found[0]), f"{path} has no {test}"
 
