@@ -99,7 +99,8 @@ class Snapshot:
         until: date | None = None,
     ) -> list[DataFile]:
         """The table's files by day, of a source or of all; since and until are inclusive."""
-        listed = pa.table(self.table.get_add_actions(flatten=True)).to_pylist()
+        actions = pa.RecordBatchReader.from_stream(self.table.get_add_actions(flatten=True))
+        listed = actions.read_all().to_pylist()
         files = [
             DataFile(
                 *(row["path"], row["size_bytes"], row["num_records"] or 0),

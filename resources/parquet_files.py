@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from credit_risk_dagster.domain.columns import where
+
 CONTENT_TYPE = "application/vnd.apache.parquet"
 # Measured over real loans (tests/benchmarks/archive.py): level 3 packs 10.7 to 1 at 350 MB/s; 6 and
 # 9 gain a fifth and take five times as long. Row groups of 1, 8 and 32 MiB differ by a hundredth,
@@ -83,7 +85,7 @@ class DayFiles:
             self._add(days[0].astype(object), rows)
         else:
             for day in np.unique(days):
-                self._add(day.astype(object), rows.filter(pa.array(days == day)))
+                self._add(day.astype(object), where(rows, days == day))
         while sum(writer.pending for writer in self._open.values()) > _PENDING_BYTES:
             max(self._open.values(), key=lambda writer: writer.pending).flush()
 

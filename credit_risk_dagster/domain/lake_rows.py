@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from credit_risk_dagster.domain.columns import array_of, binaries, numbers, scalar
 from credit_risk_dagster.domain.record_time import NO_TIME
 
 PARTITIONED_BY = pa.schema(
@@ -74,8 +75,9 @@ DECISIONS = pa.schema(
 """A row for each event that was decided, scored or rejected for a reason; and one more for one that
 was rejected and scored after all. The greatest decided_at of an offset counts."""
 
+_NEVER = scalar(np.iinfo(np.int64).max, pa.int64())
 SEPARATOR = "\x1f"  # between the texts of a list, where it is one text
-_TYPES = ["CreateTime", "LogAppendTime", None]
+_TYPES = binaries([b"CreateTime", b"LogAppendTime", None]).cast(pa.string())
 
 
 @dataclass(frozen=True)
@@ -120,13 +122,13 @@ def raw_rows(
         headers: by record; None where no record of the batch has any.
     """
     columns = [
-        pa.array(partitions),
-        pa.array(offsets),
-        pa.array(timestamps * 1000, mask=timestamps == NO_TIME).cast(_TIME),
-        pa.array(written),
-        pa.array(_TYPES).take(pa.array(clocks)),
-        pa.array(keys, pa.binary()),
-        pa.array(values, pa.binary()),
+        numbers(partitions),
+        numbers(offsets),
+        numbers(timestamps * 1000, timestamps != NO_TIME).cast(_TIME),
+        numbers(written),
+        _TYPES.take(numbers(clocks)),
+        binaries(keys),
+        binaries(values),
         _headers(headers) if any(headers) else pa.nulls(len(offsets), RAW_EVENTS.types[-1]),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=RAW_EVENTS)
@@ -157,7 +159,7 @@ def days_of(rows: pa.RecordBatch, column: str, today: date) -> npt.NDArray[Any]:
     writes, it makes no day of its own.
     """
     now = np.datetime64(today, "D")
-    micros = rows[column].cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
+    micros = array_of(rows[column].cast(pa.int64()).fill_null(_NEVER))
     days = micros.view("datetime64[us]").astype("datetime64[D]")
     return np.where(days <= now + 1, days, now)
 
@@ -179,9 +181,9 @@ def decision_rows(written: pa.RecordBatch) -> pa.RecordBatch:
 
 def _split(texts: pa.Array) -> pa.Array:
     """Lists of texts; of an empty text an empty list."""
-    full = pc.fill_null(pc.greater(pc.binary_length(texts), 0), False)
-    lists = pc.split_pattern(texts.filter(full), SEPARATOR)
+    full = array_of(pc.binary_length(texts).fill_null(scalar(0, pa.int32()))) > 0
+    lists = pc.split_pattern(texts.take(numbers(np.flatnonzero(full))), SEPARATOR)
     lengths = np.zeros(len(texts), np.int32)
-    lengths[full.to_numpy(zero_copy_only=False)] = pc.list_value_length(lists).to_numpy()
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    lengths[full] = array_of(pc.list_value_length(lists))
+    offsets = numbers(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
     return pa.ListArray.from_arrays(offsets, lists.flatten(), type=_TEXTS, mask=texts.is_null())

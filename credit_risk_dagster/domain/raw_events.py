@@ -14,12 +14,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from credit_risk_dagster.domain.columns import array_of, scalar
 from credit_risk_dagster.domain.lake_rows import RAW_EVENTS, SourceKey, days_of
 
 PREFIX = "raw_events"
 CONTENT_TYPE = "application/vnd.apache.parquet"
 
 COLUMNS = RAW_EVENTS
+_NONE = scalar(0, pa.int32())
 _KEY = re.compile(
     PREFIX + r"/([^/]+)/(?:dt|day)=(\d{4}-\d\d-\d\d)/(?:[0-9a-f]{8}/)?p(\d+)/(\d+)-(\d+)"
     r"(?:-([0-9a-f]{64}))?\.parquet"
@@ -142,5 +144,5 @@ class Cutter:
 
 def _sizes(batch: pa.RecordBatch) -> npt.NDArray[np.int64]:
     """Bytes of key and value of each row, and a few for the rest of it."""
-    lengths = [pc.binary_length(batch[name]).fill_null(0).to_numpy() for name in ("key", "value")]
+    lengths = [array_of(pc.binary_length(batch[n]).fill_null(_NONE)) for n in ("key", "value")]
     return np.add(*lengths, dtype=np.int64) + 24

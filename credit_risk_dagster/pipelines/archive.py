@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from kafka.errors import OffsetOutOfRangeError
 
+from credit_risk_dagster.domain.columns import where
 from credit_risk_dagster.domain.lake_rows import RAW_EVENTS, SourceKey, raw_rows
 from credit_risk_dagster.domain.raw_events import COLUMNS, Cutter, Limits, file_name
 from credit_risk_dagster.errors import PlatformError
@@ -302,7 +303,7 @@ def _drafts(
             end = fetch.ranges[0].next
             batch = _rows(fetch)
             if forgotten:
-                batch = batch.filter(pa.array(~np.isin(batch["offset"], forgotten)))
+                batch = where(batch, ~np.isin(batch["offset"], forgotten))
             for span in cutter.spans(batch):
                 if span.opens:
                     start = batch["offset"][span.start].as_py()

@@ -68,12 +68,21 @@ class Mortals:
 
     def kill(self, work: Callable[[Pipeline], None], pipeline: Pipeline, at: str) -> None:
         """Do this work until that step, as "after Lake.put", and fail unless it came there."""
+        assert self._done(work, pipeline, at) == -signal.SIGKILL, f"{work.__name__} {at}"
+
+    def modules(self, work: Callable[[Pipeline], None], pipeline: Pipeline) -> set[str]:
+        """Do all of this work; returns what was imported by its end."""
+        done = self._done(work, pipeline, "")
+        assert isinstance(done, set), done
+        return done
+
+    def _done(self, work: Callable[[Pipeline], None], pipeline: Pipeline, at: str) -> Any:
         assert self._maker.stdin
         assert self._maker.stdout
         settings = pipeline.kafka, pipeline.warehouse._settings, pipeline.lake._settings
         pickle.dump((work.__name__, settings, at, dict(os.environ)), self._maker.stdin)
         self._maker.stdin.flush()
-        assert pickle.load(self._maker.stdout) == -signal.SIGKILL, f"{work.__name__} {at}"
+        return pickle.load(self._maker.stdout)
 
 
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
@@ -82,34 +91,48 @@ def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
             work, settings, at, environment = pickle.load(requests)
             child = os.fork()
             if not child:
-                _die(globals()[work], settings, at, environment)
+                _die(globals()[work], settings, at, environment, answers)
             _, status = os.waitpid(child, 0)
-            pickle.dump(os.waitstatus_to_exitcode(status), answers)
-            answers.flush()
+            if status or at:
+                pickle.dump(os.waitstatus_to_exitcode(status), answers)
+                answers.flush()
 
 
 def _die(
-    work: Callable[[Pipeline], None], settings: Any, at: str, environment: dict[str, str]
+    work: Callable[[Pipeline], None],
+    settings: Any,
+    at: str,
+    environment: dict[str, str],
+    answers: BinaryIO,
 ) -> None:
     """Ends this process, whatever happens."""
     try:
         os.environ.update(environment)
-        moment, step = at.split()
-        owner, name = STEPS[step]
-        whole = getattr(owner, name)
-
-        def die(*args: Any, **options: Any) -> None:
-            if moment == "after":
-                whole(*args, **options)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        setattr(owner, name, die)
+        if at:
+            _let_die(at)
         kafka, warehouse, lake = settings
         work(Pipeline(kafka, Warehouse(warehouse), lambda: Lake(lake)))
+        if not at:
+            pickle.dump(set(sys.modules), answers)
+            answers.flush()
+        os._exit(0)
     except BaseException:  # noqa: BLE001 (what was forked must not go on as the maker)
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(1)
+
+
+def _let_die(at: str) -> None:
+    moment, step = at.split()
+    owner, name = STEPS[step]
+    whole = getattr(owner, name)
+
+    def die(*args: Any, **options: Any) -> None:
+        if moment == "after":
+            whole(*args, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(owner, name, die)
 
 
 if __name__ == "__main__":
