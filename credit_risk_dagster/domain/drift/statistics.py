@@ -5,7 +5,6 @@ scipy is imported where a distribution is needed.
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 from typing import Final
 
 import numpy as np
@@ -18,10 +17,11 @@ CHANCE: Final = 0.05 / 336
 # would grow with the baseline.
 EMPTY_SHARE: Final = 1e-4
 _FEWEST = 5  # expected rows of a chi-square's cell
-# Of a share's control limits: weeks with a false alarm, and how many independent looks it is to
-# look at a window that slides on, by simulation.
-_A_WEEK, _SLIDING = 0.05, 8
-_RANGE: Final = 2 / math.sqrt(math.pi)  # mean range of two normal values, d2
+# Of a share's control limits: false alarms a day, and the part of them that is for a rise. Of the
+# windows of a day, which slide on, fewer are independent: how many, simulation says.
+_A_DAY, _RISES = 0.05 / 7, 0.9
+_WINDOWS: Final = 14
+_Z: Final = 2.5
 FEWEST_DAYS: Final = 10
 ORDINARY_SPREAD: Final = 0.10
 
@@ -122,10 +122,12 @@ def control_limits(
 ) -> tuple[float, float] | None:
     """Between which a window's share stays when nothing changed, but for one week in 20.
 
-    As of a Laney p' chart (D. Laney, Quality Engineering 14, 2002): days differ by more than
-    chance, and their moving range says by how much. The centre is their share. Before there are
-    `FEWEST_DAYS`, the centre is the baseline's share, and its days and the window's are taken to
-    differ by `ORDINARY_SPREAD` of it.
+    Days differ by more than chance, and all windows of a day have its difference in common: a share
+    is chance around the day's own, and by how much days differ, their variance says (a p chart with
+    a random effect of the day, as D. Laney, Quality Engineering 14, 2002, has for whole days). The
+    centre is their share. Before there are `FEWEST_DAYS`, the centre is the baseline's share, and
+    its days and the window's are taken to differ by `ORDINARY_SPREAD` of it. Nine tenths of the
+    false alarms are for a rise.
 
     The errors are those of a share with z^2 more trials, half of them successes (Agresti and Coull,
     1998), so that a share of zero has limits too. None without rows.
@@ -142,17 +144,31 @@ def control_limits(
     if not baseline_rows or not rows:
         return None
     a_day = baseline_rows / len(days) if known else rows
-    looks = 7 * max(1.0, a_day / rows) * _SLIDING
-    z = NormalDist().inv_cdf(1 - _A_WEEK / looks / 2)
     share = successes / baseline_rows
-    spread = (successes + z * z / 2) / (baseline_rows + z * z)
+    spread = (successes + _Z * _Z / 2) / (baseline_rows + _Z * _Z)
     chance = spread * (1 - spread)
     if known:
         shares = np.array([part / whole for part, whole in days])
         of_days = np.mean([chance / whole for _, whole in days])
-        between = max((np.abs(np.diff(shares)).mean() / _RANGE) ** 2 - of_days, 0.0)
-        between *= 1 + 1 / len(days)
+        between = max(float(shares.var(ddof=1) - of_days), 0.0) * (1 + 1 / len(days))
     else:
         between = 2 * (ORDINARY_SPREAD * share) ** 2
-    half = z * math.sqrt(chance * (1 / baseline_rows + 1 / rows) + between)
-    return max(0.0, share - half), min(1.0, share + half)
+    windows = _WINDOWS * max(1.0, a_day / rows) ** 1.5
+    errors = math.sqrt(between), math.sqrt(chance * (1 / baseline_rows + 1 / rows))
+    below, above = (_reach(_A_DAY * part, *errors, windows) for part in (1 - _RISES, _RISES))
+    return max(0.0, share - below), min(1.0, share + above)
+
+
+def _reach(alarm: float, of_day: float, of_window: float, windows: float) -> float:
+    """How far the farthest of a day's windows is from the centre, but with this probability."""
+    from scipy.optimize import brentq
+    from scipy.special import ndtr
+
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)  # of the day's normal difference
+    weights = weights / weights.sum()
+
+    def excess(reach: float) -> float:
+        within = ndtr((reach - of_day * nodes) / of_window) ** windows
+        return float(1 - (weights * within).sum()) - alarm
+
+    return float(brentq(excess, 0, 20 * (of_day + of_window)))
