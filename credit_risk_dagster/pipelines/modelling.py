@@ -18,6 +18,7 @@ from credit_risk_dagster.domain.events import ACCEPTED, DecodedEvents, Event
 from credit_risk_dagster.domain.features import Feature, FeatureRefused, Purpose
 from credit_risk_dagster.domain.model.additive import Additive, Effect
 from credit_risk_dagster.domain.model.benchmark import BASELINE, Benchmark, Subject, benchmark
+from credit_risk_dagster.domain.model.development import freeze_sample
 from credit_risk_dagster.domain.model.gate import objections
 from credit_risk_dagster.domain.model.observed import exposure
 from credit_risk_dagster.domain.model.outcome import Outcome
@@ -38,7 +39,7 @@ from credit_risk_dagster.domain.model.training import (
 )
 from credit_risk_dagster.domain.model.vintages import Vintage, vintages
 from credit_risk_dagster.domain.outcomes import OBSERVED_WHEN, observed_when
-from credit_risk_dagster.domain.pd import PdModel
+from credit_risk_dagster.domain.pd import Coefficients, PdModel, probability
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
@@ -367,10 +368,19 @@ def _new_model(found: Modelling, trained: Trained, run_id: str) -> NewModel:
             "brier": evaluation.brier,
             "out_of_time": subject.out_of_time and asdict(subject.out_of_time),
             "effects": effects,
+            "development": scores and _development(found.sample, names, scores),
         },
         artifact=dump(trained.estimator),
         coefficients=scores,
     )
+
+
+def _development(
+    sample: Sample, names: Sequence[str], coefficients: Coefficients
+) -> dict[str, Any]:
+    """The sample as bins of the features and of the score, for `stability`."""
+    score = probability(PdModel(0, "", coefficients).log_odds(sample.rows)[0])
+    return freeze_sample(sample.rows, names, pa.array(score))
 
 
 # --- the active model ---------------------------------------------------------------------------

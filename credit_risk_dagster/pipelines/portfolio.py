@@ -7,8 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from credit_risk_dagster.domain.drift.comparison import Thresholds
 from credit_risk_dagster.domain.fairness import by_segment
 from credit_risk_dagster.domain.intervals import share
+from credit_risk_dagster.domain.model.development import stability
 from credit_risk_dagster.domain.model.estimated import estimate
 from credit_risk_dagster.domain.model.measures import auc_interval
 from credit_risk_dagster.domain.model.observed import resolve
@@ -74,6 +76,10 @@ def report_portfolio(
             return None
         found = _applications(rows, observed, outcome, model)
         document = _document(found, policy, outcome, model, active)
+        if model is not None and found.pd is not None:
+            kept = ModelStore(connection).model(model.model_id).metrics.get("development") or {}
+            stable = stability(kept, found.rows, pa.array(found.pd), Thresholds())
+            document["stability"] = [asdict(one) for one in stable]
         add_report(connection, KIND, policy.version, document, run_id)
     return document
 

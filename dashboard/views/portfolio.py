@@ -11,6 +11,7 @@ import streamlit as st
 
 from credit_risk_dagster.domain.model.outcome import probability_of
 from dashboard.charts import portfolio as charts
+from dashboard.charts.drift import VERDICT_WORDS
 from dashboard.charts.vocabulary import TIME_FORMAT
 from dashboard.data import portfolio as queries
 from dashboard.data.portfolio import Report
@@ -74,6 +75,8 @@ def _portfolio(report: Report) -> None:
     if document["windows"]:
         _performance(document["windows"], caption)
         _tiers(document["windows"], caption)
+    if document.get("stability"):
+        _stability(document, caption)
     _fairness(document, caption)
 
 
@@ -158,6 +161,30 @@ def _performance(windows: list[dict[str, Any]], caption: str) -> None:
             charts.performance(chosen or "AUC", field != "auc"),
             rows,
             f"Line with intervals: {chosen} expected in each window, and points: what came true",
+        )
+
+
+def _stability(document: dict[str, Any], caption: str) -> None:
+    rows = pd.DataFrame(document["stability"])
+    with panel(
+        "Against the development sample",
+        "PSI of the score, and of each feature (CSI): below 0.10 stable, above 0.25 significant, "
+        f"and never what chance explains. {caption}",
+    ):
+        psi = partial(st.column_config.NumberColumn, format="%.3f")
+        tables.table(
+            rows.assign(
+                feature=rows["feature"].map(formats.feature),
+                verdict=rows["verdict"].map(VERDICT_WORDS),
+            ),
+            {
+                "feature": tables.name("Score, features"),
+                "psi": psi("PSI"),
+                "limit": psi("By chance, at most"),
+                "verdict": tables.text("Verdict"),
+            },
+            "How far the score and each feature are from the model's development sample",
+            height="content",
         )
 
 

@@ -49,7 +49,8 @@ def test_the_portfolio_is_shown(
     assert "not active, so for information" in said
     assert "LGD 75 % is assumed" in said
     assert "riskier than their PD says" in said
-    stress, fair, vintages = (frame.value for frame in page.dataframe)
+    stress, stable, fair, vintages = (frame.value for frame in page.dataframe)
+    assert stable["feature"].tolist()[0] == "Score"
     assert stress["scenario"].tolist()[0] == "as it is"
     assert fair["group"].tolist() == ["Home ownership: Rent", "Home ownership: Own"]
     assert vintages["month"].tolist() == ["2018-01", "2018-02", "2018-03"]
