@@ -253,7 +253,11 @@ def test_a_policys_walk_from_the_lab_to_the_rows_and_back(live: Platform, desk: 
         policies.approve(connection, "policy", given.subject_id, "checked")
         policies.activate(connection, given.subject_id, "agreed")
         wait_until(lambda: newest() == "stricter", 60, "new rows name the policy")
-        desk.open(f"{live.services.dashboard_url}/policy-lab", "Policy lab")
-        expect(desk.page.get_by_text("decides as the active policy stricter@")).to_be_visible()
+
+        def lab_knows() -> bool:  # a page is of some seconds ago at most
+            desk.open(f"{live.services.dashboard_url}/policy-lab", "Policy lab")
+            return desk.page.get_by_text("decides as the active policy stricter@").is_visible()
+
+        wait_until(lab_knows, 30, "the lab has the new active policy", every=1.0)
         policies.roll_back(connection, "too many are flagged")
         wait_until(lambda: newest() == first, 60, "new rows name the one before")
