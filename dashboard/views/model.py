@@ -65,8 +65,10 @@ def _body() -> None:
     subjects = benchmark.subjects
     first = subjects.iloc[0]
     name, horizon = probability_of(first["outcome"])
+    left_out = first["left_out"] if isinstance(first["left_out"], dict) else {}
+    without = f" ({formats.count(sum(left_out.values()))} without an outcome)" if left_out else ""
     caption = (
-        f"{formats.count(first['rows'])} loans of the sample {first['sample']}, "
+        f"{formats.count(first['rows'])} loans of the sample {first['sample']}{without}, "
         f"{formats.count(first['bads'])} bad by {first['outcome'].partition('@')[0]}; PD is the "
         f"{name}, {horizon}; policy "
         f"{first['policy'].partition('@')[0]}. Benchmark of {first['created_at']:{TIME_FORMAT}}, "
