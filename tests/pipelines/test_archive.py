@@ -131,7 +131,7 @@ def test_two_runs_at_once_share_the_work(pipeline: Pipeline) -> None:
         pipeline.send([good_event(i) for i in range(400)], partition)
     pipeline.drain()
     with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(pipeline.archive, max_object_events=100) for _ in range(2)]
+        runs = [pool.submit(pipeline.archive, max_object_events=200) for _ in range(2)]
         reports = [run.result() for run in runs]
     assert sum(report.rows for report in reports) == 1_600
     assert_complete(pipeline, dict.fromkeys(range(4), 400))
