@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import RedirectResponse
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
 
@@ -16,6 +17,12 @@ class Alive(BaseModel):
     """The process serves requests."""
 
     status: Literal["alive"] = "alive"
+
+
+@router.get("/", include_in_schema=False)
+async def root() -> RedirectResponse:
+    """Who opens the address in a browser finds the documentation."""
+    return RedirectResponse("docs")
 
 
 @router.get("/health", summary="Is the process alive?")

@@ -4,6 +4,7 @@ Every command imports what it needs when it runs: `--help` and `score` answer at
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -26,7 +27,7 @@ from credit_risk_dagster.cli import (
     stream,
     topic,
 )
-from credit_risk_dagster.cli.console import print_error, print_warning
+from credit_risk_dagster.cli.console import out, print_error, print_warning
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import GROUPS
 
@@ -35,7 +36,6 @@ app = typer.Typer(
     "Postgres by Dagster.\n\nServers and limits come from the environment or a `.env` file: see "
     "`.env.example`. `credit-risk demo` needs none of them.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 for group in (demo, stream, database, archive, forget, inventory, lake, api):
@@ -51,6 +51,25 @@ for name, group in (
     ("baseline", baseline),
 ):
     app.add_typer(group.app, name=name)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        out.print(f"credit-risk {version('credit-risk-platform')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_tell_version, help="Tell the version and exit."
+        ),
+    ] = False,
+) -> None: ...
 
 
 def main() -> None:

@@ -136,6 +136,11 @@ def test_the_documentation_needs_no_internet(client: TestClient) -> None:
         assert client.get(address).status_code == 200
 
 
+def test_the_address_alone_leads_to_the_documentation(client: TestClient) -> None:
+    answer = client.get("/")
+    assert (answer.status_code, answer.url.path) == (200, "/docs")
+
+
 def test_the_documentation_has_examples_and_errors(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert "Problem" in document["components"]["schemas"]

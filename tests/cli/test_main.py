@@ -1,10 +1,13 @@
 """The command line: every command, and what it says when something is wrong."""
 
+import os
 import re
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -52,6 +55,24 @@ def test_help_tells_everything(command: list[str], run: Run) -> None:
         assert all(option in shown for option in parameter.opts if option.startswith("--"))
     for name in getattr(found, "commands", ()):
         assert name in shown
+
+
+def test_the_version(run: Run) -> None:
+    assert run("--version").out == f"credit-risk {version('credit-risk-platform')}\n"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_the_commands(shell: str) -> None:
+    told = subprocess.run(
+        [Path(sys.executable).parent / "credit-risk"],
+        env={**os.environ, "_CREDIT_RISK_COMPLETE": f"complete_{shell}", "COMP_CWORD": "1"}
+        | {"COMP_WORDS": "credit-risk pro", "_TYPER_COMPLETE_ARGS": "credit-risk pro"}
+        | {"_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+        capture_output=True,
+        text=True,
+    )
+    assert "produce" in told.stdout
+    assert "status" not in told.stdout
 
 
 def test_help_answers_at_once() -> None:
