@@ -33,6 +33,8 @@ lost abandon --by ada --why gone
 model benchmark --sample scored
 model train --sample scored
 model ls
+model vintages
+model document 1
 model approve 1 --why seen
 model activate 1
 model deactivate
@@ -40,6 +42,8 @@ model export 1
 reconciliation ls
 reconciliation count
 reconciliation clear --by ada --why seen
+outcomes load tests/interop/outcomes.csv
+inventory
 rejected ls
 rejected show 0 0
 rejected redrive
