@@ -84,7 +84,7 @@ def process(event: dict[str, Any]) -> dict[str, Any] | None:
     if any(pd.isna(row[column]) for column in REQUIRED):
         return None
     row |= score(row)
-    return {column: to_sql(row[column]) for column in COLUMNS}
+    return {column: to_sql(row.get(column)) for column in COLUMNS}
 
 
 def clean(frame: pd.DataFrame) -> pd.DataFrame:
