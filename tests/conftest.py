@@ -88,8 +88,12 @@ _MARK = "CREDIT_RISK_TESTS"  # in every process that is started, and its childre
 
 
 def pytest_configure() -> None:
-    """End in order when asked to, as after Ctrl-C, or the servers would be left behind."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """End in order when asked to, as after Ctrl-C, or the servers would be left behind.
+
+    A shell lets what it starts in the background ignore Ctrl-C, and what that starts would, too.
+    """
+    for asked in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(asked, signal.default_int_handler)
     os.environ.setdefault(_MARK, str(os.getpid()))
 
 

@@ -188,7 +188,7 @@ def test_no_personal_data_of_the_stream(
     assert PERSONAL not in caplog.text
 
 
-class BrokenModel:
+class Broken:
     """Fails as code of ours could, with a value in its error."""
 
     def ask(self) -> None:
@@ -210,7 +210,7 @@ def test_no_personal_data_of_requests(
         statuses.add(client.get(path).status_code)
     # An error of ours, while it has an application in its hands.
     application: Any = client.app
-    monkeypatch.setattr(application.state, "model", BrokenModel())
+    monkeypatch.setattr(application.state, "deciders", Broken())
     answer = client.post(
         "/score", content=PERSONAL_EVENTS[0], headers={"Content-Type": "application/json"}
     )
