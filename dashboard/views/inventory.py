@@ -32,7 +32,7 @@ def _body() -> None:
         return
     with panel(
         "Policies, models and baselines",
-        f"{formats.count(len(items))} items, the active ones first. The owner is who submitted it; "
+        f"{formats.count(len(items))} in all, the active ones first. The owner is who submitted it; "
         "what is older than the approvals has none that is known.",
     ):
         tables.table(
