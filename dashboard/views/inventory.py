@@ -32,8 +32,8 @@ def _body() -> None:
         return
     with panel(
         "Policies, models and baselines",
-        f"{formats.count(len(items))} in all, the active ones first. The owner is who submitted it; "
-        "what is older than the approvals has none that is known.",
+        f"{formats.count(len(items))} in all, the active ones first. The owner is who "
+        "submitted it; what is older than the approvals has none that is known.",
     ):
         tables.table(
             items.assign(kind=items["kind"].map(formats.words), state=items["state"].str.title()),
