@@ -194,7 +194,7 @@ def drift_report(
         )
     if config.html:
         # Evidently is slow to import.
-        from credit_risk_dagster.pipelines.drift_html import publish_html
+        from credit_risk_dagster.pipelines.evidently_report import publish_html
 
         publish_html(report, warehouse, lake, context.log)
     yield dg.MaterializeResult(asset_key=REPORT, metadata=_metadata(report))

@@ -11,7 +11,7 @@ from credit_risk_dagster.settings import Settings
 from resources.dagster_storage import DagsterStorage
 from resources.postgres.connection import Warehouse
 from resources.postgres.retention import RetentionLedger
-from resources.postgres.session import open_session
+from resources.postgres.session_settings import open_session
 
 _FINISHED = [
     dg.DagsterRunStatus.SUCCESS,

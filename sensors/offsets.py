@@ -21,7 +21,7 @@ from resources.kafka.broker import Broker
 from resources.kafka.errors import TopicReplaced
 from resources.postgres.connection import Warehouse
 from resources.postgres.lanes import connected_runs
-from resources.postgres.ledger import Ledger
+from resources.postgres.micro_batch import Ledger
 
 # A run that starts for so many times longer than CREDIT_RISK_RUN_START_SECONDS is taken for gone. A
 # machine that is busy takes longer, and runs that are requested meanwhile make it busier. (A run

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from credit_risk_dagster.domain.events import (
+from credit_risk_dagster.domain.decoding import (
     ACCEPTED,
     REQUIRED,
     ROUNDED_ID,

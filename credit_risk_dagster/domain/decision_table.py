@@ -37,8 +37,8 @@ from credit_risk_dagster.domain.decision import (
     Rule,
     decide,
 )
+from credit_risk_dagster.domain.decoding import ACCEPTED, REASONS, Event, decode
 from credit_risk_dagster.domain.documents import Document, NamedDocument, Problems, Where
-from credit_risk_dagster.domain.events import ACCEPTED, REASONS, Event, decode
 from credit_risk_dagster.domain.unary import BANDS, CATEGORIES, DATES, NUMBERS, banded, parse_test
 
 # Strict: `on`, which YAML reads as true, and "30" are no thresholds.

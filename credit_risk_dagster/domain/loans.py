@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from credit_risk_dagster.domain.cleaning import clean
-from credit_risk_dagster.domain.events import ACCEPTED, decode
+from credit_risk_dagster.domain.decoding import ACCEPTED, decode
 
 
 def loan_of(value: bytes | None, key: bytes | None) -> str | None:

@@ -29,8 +29,8 @@ from credit_risk_dagster.domain.decision import (
     absent,
 )
 from credit_risk_dagster.domain.decision_table import DecisionTable
+from credit_risk_dagster.domain.decoding import ACCEPTED, decode
 from credit_risk_dagster.domain.documents import Where, problems
-from credit_risk_dagster.domain.events import ACCEPTED, decode
 from credit_risk_dagster.domain.policy import PolicyError, form_of, parse_policy
 from credit_risk_dagster.domain.unary import (
     Column,

@@ -7,7 +7,7 @@ import numpy as np
 from credit_risk_dagster.domain.cleaning import clean
 from credit_risk_dagster.domain.decision import OUTCOMES, POSSIBLY, SURELY, TIERS, Applications
 from credit_risk_dagster.domain.decision_table import Policy
-from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.scoring import answers
 from credit_risk_dagster.domain.unary import BANDS

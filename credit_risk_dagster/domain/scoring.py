@@ -10,7 +10,13 @@ import pyarrow as pa
 
 from credit_risk_dagster.domain.cleaning import FIGURES, CleanApplications, clean
 from credit_risk_dagster.domain.decision import OUTCOMES, TIERS, Codes, Decisions, decide
-from credit_risk_dagster.domain.events import ACCEPTED, REASONS, DecodedEvents, decode, reason_code
+from credit_risk_dagster.domain.decoding import (
+    ACCEPTED,
+    REASONS,
+    DecodedEvents,
+    decode,
+    reason_code,
+)
 from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.texts import Texts

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from credit_risk_dagster.domain.events import Event
+from credit_risk_dagster.domain.decoding import Event
 
 USED: Final = frozenset(Event.__struct_fields__)
 NULL: Final = "null"

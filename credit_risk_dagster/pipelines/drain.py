@@ -19,7 +19,7 @@ import psycopg
 from kafka.errors import OffsetOutOfRangeError
 from structlog.contextvars import bound_contextvars
 
-from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.lanes import lane_of
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import Assessment, assess
@@ -33,13 +33,16 @@ from resources.kafka.errors import TopicReplaced
 from resources.kafka.reader import Fetch, OffsetRange, Reader
 from resources.kafka.watch import TopicState
 from resources.postgres.connection import Warehouse
-from resources.postgres.lanes import LaneBusy, announce_run, is_awaited, lock_partitions
-from resources.postgres.ledger import Committed, Ledger, OffsetsMoved, StageSeconds
+from resources.postgres.lanes import (
+    HANDOVER_SECONDS,
+    LaneBusy,
+    announce_run,
+    is_awaited,
+    lock_partitions,
+    wait_for_lane,
+)
+from resources.postgres.micro_batch import Committed, Ledger, OffsetsMoved, StageSeconds
 from resources.postgres.sources import Source, Sources
-
-# A session that is over waits this long for its successor to stand in line, so that no event waits
-# for a run to start; without one it ends.
-HANDOVER_SECONDS = 10.0
 
 # All brokers have heard of a new partition after this.
 _NEWS_SECONDS = 3.0
@@ -132,8 +135,7 @@ def _take(
     settings: DrainSettings,
 ) -> bool:
     """Wait for the partitions and lock them; False when the source is not the newest any more."""
-    patience = settings.session_seconds + 2 * HANDOVER_SECONDS
-    lock_partitions(connection, source.source_id, partitions, patience)
+    wait_for_lane(connection, source.source_id, partitions, settings.session_seconds)
     return Sources(connection).newest(source.cluster_id, source.topic) == source
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from credit_risk_dagster.domain.events import UNSTORABLE
+from credit_risk_dagster.domain.decoding import UNSTORABLE
 from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, percentile
 from credit_risk_dagster.domain.record_time import UNKNOWN_CLOCK
 from resources.postgres.sources import Source

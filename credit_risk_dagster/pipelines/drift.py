@@ -11,9 +11,9 @@ import msgspec
 import psycopg
 import pyarrow as pa
 
+from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.drift.baseline import COLUMNS, Baseline, freeze, with_score
 from credit_risk_dagster.domain.drift.comparison import Drift, Thresholds, Window, compare_window
-from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError

@@ -15,7 +15,6 @@ import psycopg
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.archive import archive
-from credit_risk_dagster.pipelines.drain import HANDOVER_SECONDS
 from credit_risk_dagster.settings import ArchiveSettings
 from resources.kafka.broker import Broker
 from resources.kafka.errors import TopicMissing, TopicReplaced
@@ -25,8 +24,8 @@ from resources.lake import Lake
 from resources.postgres.abandoned import AbandonedOffsets
 from resources.postgres.archive import ArchiveLedger
 from resources.postgres.connection import Warehouse
-from resources.postgres.lanes import lock_partitions
-from resources.postgres.ledger import Ledger
+from resources.postgres.lanes import wait_for_lane
+from resources.postgres.micro_batch import Ledger
 from resources.postgres.sources import Source, Sources
 
 
@@ -229,8 +228,7 @@ def _keep_undrained(
     """No run commits to the source meanwhile: they lock its partitions, too, and look which epoch
     is the newest when they have them."""
     partitions = [p.partition for p in Ledger(connection).progress(source.source_id)]
-    patience = session_seconds + 2 * HANDOVER_SECONDS
-    lock_partitions(connection, source.source_id, partitions, patience)
+    wait_for_lane(connection, source.source_id, partitions, session_seconds)
     # the locks end with the connection, which has nothing else to do
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from credit_risk_dagster.domain.events import ACCEPTED, DecodedEvents, Event
+from credit_risk_dagster.domain.decoding import ACCEPTED, DecodedEvents, Event
 from credit_risk_dagster.domain.fairness import Segment, by_segment
 from credit_risk_dagster.domain.model.outcome import Outcome
 from credit_risk_dagster.domain.policy import Policy

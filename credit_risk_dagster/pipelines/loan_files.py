@@ -13,7 +13,7 @@ from hashlib import blake2b
 from itertools import chain, compress, islice, tee
 from pathlib import Path
 
-from credit_risk_dagster.domain.events import Event
+from credit_risk_dagster.domain.decoding import Event
 from credit_risk_dagster.pipelines.loans import LoansUnavailable, Row
 from credit_risk_dagster.pipelines.text_files import Unreadable, open_text, reading
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from credit_risk_dagster.domain.events import ACCEPTED, DecodedEvents, Event
+from credit_risk_dagster.domain.decoding import ACCEPTED, DecodedEvents, Event
 from credit_risk_dagster.domain.features import Feature, FeatureRefused, Purpose
 from credit_risk_dagster.domain.model.additive import Additive, Effect
 from credit_risk_dagster.domain.model.benchmark import BASELINE, Benchmark, Subject, benchmark

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.lake_rows import SourceKey, from_raw_rows
 from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy
@@ -33,7 +33,7 @@ from credit_risk_dagster.settings import WarehouseSettings
 from resources.kafka.reader import Fetch, OffsetRange
 from resources.postgres.connection import NotMigrated, Warehouse
 from resources.postgres.forgetting import Forgettings
-from resources.postgres.ledger import Committed, OffsetsMoved, StageSeconds
+from resources.postgres.micro_batch import Committed, OffsetsMoved, StageSeconds
 from resources.postgres.migrate import migrate
 from resources.postgres.models import ModelStore
 from resources.postgres.policies import register_policy

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from credit_risk_dagster.domain.decision import Codes
-from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.model.outcome import Outcome
 from credit_risk_dagster.domain.policy import TIERS, Policy
 from credit_risk_dagster.domain.policy_lab import Comparison, outcome_codes, tally

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from credit_risk_dagster.domain.events import REASONS, decode
+from credit_risk_dagster.domain.decoding import REASONS, decode
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError

@@ -10,8 +10,8 @@ from credit_risk_dagster.settings import KafkaSettings, Settings, WarehouseSetti
 from resources.kafka.broker import Broker
 from resources.kafka.watch import TopicState, Watch
 from resources.postgres.connection import Warehouse
-from resources.postgres.ledger import Ledger, Progress
 from resources.postgres.lost import LostEvents
+from resources.postgres.micro_batch import Ledger, Progress
 from resources.postgres.sources import Source, Sources
 
 

@@ -15,7 +15,7 @@ from resources.kafka.broker import Broker
 from resources.kafka.reader import Fetch
 from resources.postgres.baselines import Baselines
 from resources.postgres.connection import Warehouse
-from resources.postgres.ledger import Ledger
+from resources.postgres.micro_batch import Ledger
 
 _FEWEST_EVENTS = 50
 _MAX_BYTES = 16 * 2**20

@@ -32,7 +32,7 @@ from infra.embedded.stack import DEFAULT_STATE, Stack
 from resources.kafka.broker import Broker
 from resources.kafka.topics import ensure_topic
 from resources.postgres.connection import Warehouse, fetch_all
-from resources.postgres.ledger import Ledger
+from resources.postgres.micro_batch import Ledger
 from resources.postgres.migrate import migrate
 from resources.postgres.reconciliation import reconcile
 from resources.postgres.sources import Source, Sources

@@ -1,6 +1,7 @@
 """Reading bounded batches of a topic from exact offsets.
 
-Progress is not kept here: no consumer group, no committed offsets. See `resources.postgres.ledger`.
+Progress is not kept here: no consumer group, no committed offsets. Those are in
+`resources.postgres.micro_batch`.
 """
 
 import time

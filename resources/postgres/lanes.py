@@ -10,9 +10,27 @@ import psycopg
 
 from credit_risk_dagster.errors import PlatformError
 
+# A session that is over waits this long for its successor to stand in line, so that no event waits
+# for a run to start; without one it ends.
+HANDOVER_SECONDS = 10.0
+
 
 class LaneBusy(PlatformError):
     """Another run holds the lane's partitions and did not hand them over in time."""
+
+
+def wait_for_lane(
+    connection: psycopg.Connection[Any],
+    source_id: int,
+    partitions: Sequence[int],
+    session_seconds: float,
+) -> None:
+    """Stand in line for the partitions, until a predecessor's session has ended in any case.
+
+    Raises:
+        LaneBusy: another run kept them for longer.
+    """
+    lock_partitions(connection, source_id, partitions, session_seconds + 2 * HANDOVER_SECONDS)
 
 
 def lock_partitions(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from credit_risk_dagster.domain.scoring import Assessment
 from resources.kafka.reader import Fetch, OffsetRange
-from resources.postgres.ledger import Ledger, OffsetsMoved
+from resources.postgres.micro_batch import Ledger, OffsetsMoved
 
 NOT_REBUILT = "not rebuilt"
 

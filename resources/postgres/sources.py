@@ -10,7 +10,7 @@ from credit_risk_dagster.domain.lake_rows import SourceKey
 from credit_risk_dagster.errors import PlatformError
 from resources.kafka.errors import TopicReplaced
 from resources.kafka.watch import TopicState
-from resources.postgres.ledger import Ledger
+from resources.postgres.micro_batch import Ledger
 
 
 class SourceMismatch(PlatformError):

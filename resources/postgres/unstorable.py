@@ -14,7 +14,7 @@ from typing import Any, LiteralString
 import psycopg
 import pyarrow as pa
 
-from credit_risk_dagster.domain.events import UNSTORABLE
+from credit_risk_dagster.domain.decoding import UNSTORABLE
 from credit_risk_dagster.errors import PlatformError
 from resources.postgres.columns import copy_batch
 

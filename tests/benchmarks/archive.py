@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from credit_risk_dagster.domain.events import Event
+from credit_risk_dagster.domain.decoding import Event
 from credit_risk_dagster.domain.lake_rows import raw_rows
 from credit_risk_dagster.pipelines.loans import Row, builtin_loans, endless
 from infra.embedded.servers import S3

@@ -25,7 +25,7 @@ import streamlit as st
 import typer
 from rich.console import Console
 
-from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.policy import load_policy, validate_policy
 from credit_risk_dagster.domain.policy_lab import Applications, compare, lab_numbers, outcome_codes
 from credit_risk_dagster.domain.scoring import assess
@@ -38,7 +38,7 @@ from infra.embedded.servers import Postgres
 from resources.kafka.reader import Fetch, OffsetRange
 from resources.kafka.watch import TopicState
 from resources.postgres.connection import Warehouse
-from resources.postgres.ledger import Ledger, StageSeconds
+from resources.postgres.micro_batch import Ledger, StageSeconds
 from resources.postgres.migrate import migrate
 from resources.postgres.policies import register_policy
 from resources.postgres.sources import Sources

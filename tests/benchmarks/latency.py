@@ -25,7 +25,7 @@ from infra.embedded.stack import Stack
 from resources.kafka import topics
 from resources.kafka.broker import Broker
 from resources.postgres.connection import Warehouse, fetch_all
-from resources.postgres.ledger import Ledger
+from resources.postgres.micro_batch import Ledger
 from resources.postgres.migrate import migrate
 from resources.postgres.sources import Sources
 from sensors.offsets import UNFINISHED

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from credit_risk_dagster.domain.events import Event
+from credit_risk_dagster.domain.decoding import Event
 from credit_risk_dagster.pipelines.loans import Row, builtin_loans
 from tests.benchmarks.lab import BenchmarkFailed, OpenLab
 from tests.benchmarks.report import Bar, Section, table

@@ -10,7 +10,7 @@ import numpy as np
 
 from credit_risk_dagster.domain.cleaning import clean
 from credit_risk_dagster.domain.decision import decide
-from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.policy import Policy, load_policy, validate_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.pipelines.loans import builtin_loans

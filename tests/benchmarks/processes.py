@@ -24,7 +24,7 @@ import pyarrow as pa
 from kafka import KafkaConsumer, TopicPartition
 from psycopg import sql
 
-from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.pd import CategoryTerm, Coefficients, NumberTerm
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
@@ -423,7 +423,7 @@ def drift(rows: int, html: bool = False) -> Measured:
     # A run has all of these modules.
     from credit_risk_dagster import definitions  # noqa: F401
     from credit_risk_dagster.pipelines.drift import report_drift
-    from credit_risk_dagster.pipelines.drift_html import publish_html
+    from credit_risk_dagster.pipelines.evidently_report import publish_html
     from dashboard.charts.pictures import distributions, drift_of_features
 
     warehouse = Warehouse(WarehouseSettings())

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.testing import CliRunner
 
-from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.pipelines.loans import builtin_loans

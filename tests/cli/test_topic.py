@@ -79,7 +79,7 @@ def test_a_new_epoch_reads_a_truncated_topic_anew_once(pipeline: Pipeline, run: 
 def test_a_new_epoch_waits_for_the_run_that_drains(
     pipeline: Pipeline, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("credit_risk_dagster.pipelines.epochs.HANDOVER_SECONDS", 0.1)
+    monkeypatch.setattr("resources.postgres.lanes.HANDOVER_SECONDS", 0.1)
     monkeypatch.setenv("CREDIT_RISK_SESSION_SECONDS", "0.3")
     pipeline.send_and_drain([good_event(1)])
     with pipeline.warehouse.session("holder") as holder:

@@ -12,7 +12,7 @@ import streamlit as st
 from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
-from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
@@ -20,7 +20,7 @@ from dashboard.parts import lag
 from resources.kafka.reader import Fetch, OffsetRange
 from resources.kafka.watch import TopicState
 from resources.postgres.connection import Warehouse
-from resources.postgres.ledger import Ledger, StageSeconds
+from resources.postgres.micro_batch import Ledger, StageSeconds
 from resources.postgres.policies import register_policy
 from resources.postgres.sources import Sources
 

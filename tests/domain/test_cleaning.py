@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from credit_risk_dagster.domain.cleaning import CleanApplications, clean
-from credit_risk_dagster.domain.events import ACCEPTED, REASONS, decode
+from credit_risk_dagster.domain.decoding import ACCEPTED, REASONS, decode
 from tests.malformed import GOOD
 
 DATA = Path(__file__).parents[1] / "data"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from credit_risk_dagster.domain.events import REASONS, UNSTORABLE
+from credit_risk_dagster.domain.decoding import REASONS, UNSTORABLE
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import answers
 from tests.malformed import CATALOGUE, Malformed, event

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from sklearn.exceptions import NotFittedError
 
-from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.features import FEATURES, select_features
 from credit_risk_dagster.domain.model.additive import Additive
 from credit_risk_dagster.domain.model.design import design
@@ -181,7 +181,7 @@ def test_the_drain_scores_without_scikit_learn() -> None:
     program = (
         "import sys, json\n"
         "import credit_risk_dagster.definitions, credit_risk_dagster.pipelines.drain\n"
-        "from credit_risk_dagster.domain.events import decode\n"
+        "from credit_risk_dagster.domain.decoding import decode\n"
         "from credit_risk_dagster.domain.pd import *\n"
         "from credit_risk_dagster.domain.policy import load_policy\n"
         "from credit_risk_dagster.domain.scoring import assess\n"

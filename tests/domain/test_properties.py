@@ -12,7 +12,7 @@ import pyarrow as pa
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from credit_risk_dagster.domain.events import REASONS, Event, decode
+from credit_risk_dagster.domain.decoding import REASONS, Event, decode
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import Assessment, answers, assess
 from credit_risk_dagster.settings import DEFAULT_POLICY

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from credit_risk_dagster.domain.decision import decide
-from credit_risk_dagster.domain.events import REASONS, decode
+from credit_risk_dagster.domain.decoding import REASONS, decode
 from credit_risk_dagster.domain.policy import (
     BANDS,
     TIERS,

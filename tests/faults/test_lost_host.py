@@ -24,7 +24,7 @@ NOTICED_SECONDS = 25.0
 RUN = """
 import sys, threading
 from resources.postgres.lanes import lock_partitions
-from resources.postgres.session import open_session
+from resources.postgres.session_settings import open_session
 connection = open_session(sys.argv[1], schema="public")
 lock_partitions(connection, 1, [0], 1)
 print("it has its lane", flush=True)

@@ -18,7 +18,7 @@ from resources.kafka.topics import reset_topic
 from resources.kafka.watch import TopicState
 from resources.lake import Lake, LakeRefused, LakeUnavailable
 from resources.postgres.connection import Warehouse
-from resources.postgres.ledger import Ledger
+from resources.postgres.micro_batch import Ledger
 from resources.postgres.migrate import migrate
 from resources.postgres.sources import Sources
 from tests.platform.killed import keep_up

@@ -21,7 +21,7 @@ from resources.kafka.errors import (
 from resources.kafka.reader import Fetch, Reader
 from resources.postgres.connection import NotMigrated, Warehouse, WarehouseUnavailable
 from resources.postgres.lanes import LaneBusy, lock_partitions
-from resources.postgres.ledger import Ledger
+from resources.postgres.micro_batch import Ledger
 from resources.postgres.migrate import migrate
 from resources.postgres.migrations import SCHEMA_VERSION
 from resources.postgres.sources import Sources
@@ -227,7 +227,7 @@ def test_compare_and_set_alone_is_enough(
     """Without the lock, two drains on one partition waste work, and are never wrong."""
     both = threading.Barrier(2)
     monkeypatch.setattr(
-        "credit_risk_dagster.pipelines.drain.lock_partitions", lambda *_: both.wait(30)
+        "credit_risk_dagster.pipelines.drain.wait_for_lane", lambda *_: both.wait(30)
     )
     check_two_drains(pipeline)
     assert FIRST in caplog.text  # or this was no race

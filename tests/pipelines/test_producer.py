@@ -22,7 +22,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import InvalidReplicationFactorError
 
-from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.outcomes import application_of
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess

@@ -11,15 +11,15 @@ import psycopg
 import pytest
 from hypothesis import strategies as st
 
-from credit_risk_dagster.domain.events import REASONS, UNSTORABLE, decode
+from credit_risk_dagster.domain.decoding import REASONS, UNSTORABLE, decode
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.record_time import NO_TIME, record_times
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from resources.kafka.reader import Fetch, OffsetRange
-from resources.postgres import ledger, unstorable
-from resources.postgres.ledger import Ledger, StageSeconds
+from resources.postgres import micro_batch, unstorable
+from resources.postgres.micro_batch import Ledger, StageSeconds
 from resources.postgres.policies import register_policy
 from resources.postgres.rejected import RejectedEvents
 from resources.postgres.sources import Source, Sources
@@ -129,7 +129,7 @@ def test_a_refused_record_costs_a_statement_or_two(
     """Postgres names the row, so nobody looks for it; and rows are made once for all."""
     refuse(pipeline, CHECK.format("scored_applications", "divides", f"loan_id::int % {every} <> 0"))
     copied: list[int] = []
-    copy, make = unstorable.copy_batch, ledger.scored_rows
+    copy, make = unstorable.copy_batch, micro_batch.scored_rows
 
     def copy_and_count(connection: Any, table: Any, rows: Any) -> None:
         copied.append(len(rows))
@@ -137,7 +137,7 @@ def test_a_refused_record_costs_a_statement_or_two(
 
     made: list[Any] = []
     monkeypatch.setattr(unstorable, "copy_batch", copy_and_count)
-    monkeypatch.setattr(ledger, "scored_rows", lambda *of: made.append(of) or make(*of))
+    monkeypatch.setattr(micro_batch, "scored_rows", lambda *of: made.append(of) or make(*of))
     pipeline.send([good_event(i) for i in range(500)])
     report = pipeline.drain()
     assert report.reasons == {"unstorable:constraint": 500 // every}

@@ -6,13 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from resources.kafka.reader import Fetch, OffsetRange
 from resources.postgres.connection import Warehouse, fetch_all
-from resources.postgres.ledger import OffsetsMoved, StageSeconds
+from resources.postgres.micro_batch import OffsetsMoved, StageSeconds
 from resources.postgres.policies import register_policy
 from resources.postgres.rebuilt import NOT_REBUILT, RebuiltLedger
 from resources.postgres.reconciliation import reconcile

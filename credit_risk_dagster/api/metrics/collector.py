@@ -25,7 +25,7 @@ from credit_risk_dagster.settings import Settings, WarehouseSettings
 from resources.dagster_storage import DagsterState, DagsterStorage
 from resources.postgres.connection import Warehouse, only_read
 from resources.postgres.metrics import MetricsLedger, Snapshot
-from resources.postgres.session import open_session
+from resources.postgres.session_settings import open_session
 
 TIMEOUT_SECONDS = 2.0
 # A server that needs longer than that is slow; one that needs longer than this has failed. Its late

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from prometheus_client.core import Metric
 
 from credit_risk_dagster.api.metrics.families import counter, gauge, histogram
-from credit_risk_dagster.domain.events import UNSTORABLE
+from credit_risk_dagster.domain.decoding import UNSTORABLE
 from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, STAGE_BOUNDS_SECONDS
 from resources.postgres.metrics import Row, Snapshot
 

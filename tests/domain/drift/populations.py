@@ -7,6 +7,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.drift.baseline import (
     COLUMNS,
     FEATURES,
@@ -14,7 +15,6 @@ from credit_risk_dagster.domain.drift.baseline import (
     count,
 )
 from credit_risk_dagster.domain.drift.comparison import Window
-from credit_risk_dagster.domain.events import decode
 from credit_risk_dagster.domain.policy import TIERS, load_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.settings import DEFAULT_POLICY

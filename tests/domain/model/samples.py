@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from credit_risk_dagster.domain.events import decode
+from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.features import FEATURES
 from credit_risk_dagster.domain.model.outcome import Outcome, load_outcome
 from credit_risk_dagster.domain.model.sample import COLUMNS, Sample, first_decisions, make_sample

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from credit_risk_dagster.domain.events import REASONS
+from credit_risk_dagster.domain.decoding import REASONS
 from credit_risk_dagster.domain.scoring import Assessment
 from resources.kafka.reader import Fetch
 from resources.postgres.columns import constant

@@ -25,7 +25,7 @@ from resources.postgres.lanes import LaneBusy, announce_run, is_awaited, lock_pa
 from resources.postgres.metrics import MetricsLedger
 from resources.postgres.migrate import MigrationRefused, migrate
 from resources.postgres.segments import roll_up_segments
-from resources.postgres.session import PooledByTransaction
+from resources.postgres.session_settings import PooledByTransaction
 from tests.platform.pipeline import Pipeline, good_event
 from tests.platform.tools import program
 from tests.platform.waiting import wait_until

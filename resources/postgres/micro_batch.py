@@ -14,13 +14,13 @@ import psycopg
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from credit_risk_dagster.domain.events import reason_code
+from credit_risk_dagster.domain.decoding import reason_code
 from credit_risk_dagster.domain.latency import histogram
 from credit_risk_dagster.domain.record_time import NO_TIME
 from credit_risk_dagster.domain.scoring import Assessment
 from resources.kafka.reader import Fetch, OffsetRange
-from resources.postgres.batch_rows import rejected_rows, scored_rows
 from resources.postgres.columns import copy_batch
+from resources.postgres.scored_rows import rejected_rows, scored_rows
 from resources.postgres.unstorable import (
     REFUSALS,
     BatchRefused,
