@@ -64,6 +64,7 @@ recommendation       text?        approve, refer or decline, beside the tier
 reasons              text[]       of the rules that fired, in the policy's order
 pd                   float8?      probability of the model's outcome, which its row of models names
 model_id             integer?     model that gave it (table models)
+arm                  text?        of a split: its salt, and champion or challenger
 pd_reasons           text[]?      what raises pd most, for staff; no reasons of the decision
 """
 )

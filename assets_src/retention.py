@@ -1,5 +1,5 @@
 """Time partitions: made ahead by an hourly job; the daily one of retention drops old ones, old
-reviews and outcomes, and old runs of Dagster's history."""
+reviews, outcomes and what shadows said, and old runs of Dagster's history."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -12,6 +12,7 @@ from resources.dagster_storage import DagsterStorage
 from resources.postgres.connection import Warehouse
 from resources.postgres.retention import RetentionLedger
 from resources.postgres.session_settings import open_session
+from resources.postgres.shadow import delete_old_opinions
 
 _FINISHED = [
     dg.DagsterRunStatus.SUCCESS,
@@ -80,6 +81,21 @@ def delete_outcomes(
     return deleted
 
 
+@dg.op(description="Delete what shadows said before CREDIT_RISK_RETENTION_SHADOW_DAYS.")
+def delete_opinions(
+    context: dg.OpExecutionContext,
+    settings: dg.ResourceParam[Settings],
+    warehouse: dg.ResourceParam[Warehouse],
+) -> int:
+    """Delete old rows of shadows; returns how many."""
+    with one_line_failures():
+        days = settings.retention.shadow_days
+        with warehouse.session("retention") as connection:
+            deleted = delete_old_opinions(connection, days)
+    context.log.info("deleted %d rows of shadows that were over %d days old", deleted, days)
+    return deleted
+
+
 @dg.op(description="Delete the finished runs that are older than CREDIT_RISK_RETENTION_RUN_DAYS.")
 def prune_runs(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> int:
     """Delete runs with their events, as Dagster's UI does, and observations that belong to none;
@@ -113,7 +129,8 @@ def delete_runs(instance: dg.DagsterInstance, before: datetime) -> int:
 @dg.job(
     description="Drop old time partitions that are archived and verified "
     "(CREDIT_RISK_RETENTION_DAYS), and delete old reviews (CREDIT_RISK_RETENTION_REVIEW_DAYS), "
-    "outcomes (CREDIT_RISK_RETENTION_OUTCOME_DAYS) and runs (CREDIT_RISK_RETENTION_RUN_DAYS).",
+    "outcomes (CREDIT_RISK_RETENTION_OUTCOME_DAYS), what shadows said "
+    "(CREDIT_RISK_RETENTION_SHADOW_DAYS) and runs (CREDIT_RISK_RETENTION_RUN_DAYS).",
     executor_def=dg.in_process_executor,
 )
 def apply_retention() -> None:
@@ -121,6 +138,7 @@ def apply_retention() -> None:
     drop_periods()
     delete_reviews()
     delete_outcomes()
+    delete_opinions()
     prune_runs()
 
 

@@ -209,6 +209,7 @@ class RetentionSettings(GroupOfSettings):
     )
     review_days: int | None = Field(None, ge=1, description="days reviews stay; empty keeps all")
     outcome_days: int | None = Field(None, ge=1, description="days outcomes stay; empty keeps all")
+    shadow_days: int = Field(30, ge=1, description="days that what shadows said stays")
     run_days: int = Field(
         30, ge=0, description="days that Dagster remembers a finished run; 0 keeps all"
     )

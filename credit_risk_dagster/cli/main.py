@@ -15,6 +15,7 @@ from credit_risk_dagster.cli import (
     baseline,
     database,
     demo,
+    experiment,
     forget,
     inventory,
     lake,
@@ -47,6 +48,7 @@ for name, group in (
     ("lost", lost),
     ("model", model),
     ("policy", policy),
+    ("experiment", experiment),
     ("outcomes", outcomes),
     ("baseline", baseline),
 ):

@@ -1,5 +1,7 @@
 """Options that several commands have, and what they mean."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +11,8 @@ import typer
 from credit_risk_dagster.settings import KafkaSettings
 
 if TYPE_CHECKING:
+    import psycopg
+
     from credit_risk_dagster.domain.policy import Policy
     from credit_risk_dagster.domain.shifts import Shift
     from resources.lake import Lake
@@ -98,3 +102,13 @@ def chosen_policy(file: Path | None) -> "Policy":
         if file
         else current_policy(Warehouse(settings.warehouse), settings.policy)
     )
+
+
+@contextmanager
+def warehouse_session(name: str) -> Iterator["psycopg.Connection[Any]"]:
+    """A connection to the configured warehouse, under a name that its server shows."""
+    from credit_risk_dagster.settings import WarehouseSettings
+    from resources.postgres.connection import Warehouse
+
+    with Warehouse(WarehouseSettings()).session(name) as connection:
+        yield connection

@@ -3,8 +3,7 @@
 And its life: submitted, approved by somebody else, active."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,13 +13,11 @@ import typer
 from rich.table import Table
 
 from credit_risk_dagster.cli.console import out, print_json
-from credit_risk_dagster.cli.options import Json, Why
+from credit_risk_dagster.cli.options import Json, Why, warehouse_session
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DEFAULT_POLICY
 
 if TYPE_CHECKING:
-    import psycopg
-
     from resources.postgres.approvals import Approval
 
 app = typer.Typer(
@@ -121,7 +118,7 @@ def submit(
     from credit_risk_dagster.pipelines import policies
 
     policy, figures = load_policy(file), _figures(evidence)
-    with _connection() as connection:
+    with warehouse_session("policy") as connection:
         given = policies.submit(connection, policy, why, figures)
     _say(f"{policy.version} is policy {given.subject_id}, submitted by {given.who}: somebody else")
     _say(f"approves it by `credit-risk policy approve {given.subject_id}`")
@@ -132,7 +129,7 @@ def approve(policy: Stored, why: Why) -> None:
     """Approve a policy that somebody else submitted."""
     from credit_risk_dagster.pipelines import policies
 
-    with _connection() as connection:
+    with warehouse_session("policy") as connection:
         life = policies.chosen(connection, policy)
         given = policies.approve(connection, "policy", life.stored.policy_id, why)
     _say(f"policy {life.stored.origin} is approved by {given.who}")
@@ -154,7 +151,7 @@ def activate(
     from credit_risk_dagster.pipelines import policies
 
     moment = at and (at if at.tzinfo else at.replace(tzinfo=UTC))
-    with _connection() as connection:
+    with warehouse_session("policy") as connection:
         life = policies.chosen(connection, policy)
         _say_active(policies.activate(connection, life.stored.policy_id, why, moment))
 
@@ -164,7 +161,7 @@ def rollback(why: Why) -> None:
     """Let the policy decide again that did before the active one."""
     from credit_risk_dagster.pipelines import policies
 
-    with _connection() as connection:
+    with warehouse_session("policy") as connection:
         _say_active(policies.roll_back(connection, why))
 
 
@@ -173,7 +170,7 @@ def retire(policy: Stored, why: Why) -> None:
     """Call off what is still to come of a policy's activations."""
     from credit_risk_dagster.pipelines import policies
 
-    with _connection() as connection:
+    with warehouse_session("policy") as connection:
         life = policies.chosen(connection, policy)
         policies.retire(connection, life.stored.policy_id, why)
     _say(f"policy {life.stored.origin} will not decide from a moment that is still to come")
@@ -184,7 +181,7 @@ def ls(json_: Json = False) -> None:
     """List the policies that were submitted or decided, the newest first."""
     from credit_risk_dagster.pipelines import policies
 
-    with _connection() as connection:
+    with warehouse_session("policy") as connection:
         found = policies.lives(connection)
     if json_:
         print_json([life.told() for life in found])
@@ -205,7 +202,7 @@ def show(policy: Stored, json_: Json = False) -> None:
     from credit_risk_dagster.domain.policy import parse_policy
     from credit_risk_dagster.pipelines import policies
 
-    with _connection() as connection:
+    with warehouse_session("policy") as connection:
         life = policies.chosen(connection, policy)
     if json_:
         print_json(life.told())
@@ -224,15 +221,6 @@ def _say_active(given: "Approval") -> None:
         f"policy {given.subject_id} decides from {given.effective_from:%Y-%m-%d %H:%M:%S %Z} on, "
         f"activated by {given.who}"
     )
-
-
-@contextmanager
-def _connection() -> "Iterator[psycopg.Connection[Any]]":
-    from credit_risk_dagster.settings import WarehouseSettings
-    from resources.postgres.connection import Warehouse
-
-    with Warehouse(WarehouseSettings()).session("policy") as connection:
-        yield connection
 
 
 def _figures(evidence: Path | None) -> dict[str, Any] | None:

@@ -141,6 +141,12 @@ class Decisions:
     def early_warning(self) -> Flags:
         return self.tier == WATCHLIST
 
+    def some(self, at: npt.NDArray[np.intp]) -> "Decisions":
+        """Those of some applications."""
+        bands = {name: codes[at] for name, codes in self.bands.items()}
+        fired = {reason: flags[at] for reason, flags in self.fired.items()}
+        return Decisions(self.tier[at], self.outcome[at], bands, fired)
+
     def reasons(self) -> pa.ListArray:
         """The reasons of each application, in the policy's order."""
         count = len(self.tier)

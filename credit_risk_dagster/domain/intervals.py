@@ -40,6 +40,19 @@ def share(part: int, whole: int) -> Interval:
     return NOTHING if limits is None else Interval(limits[0], part / whole, limits[1])
 
 
+def difference(one: Interval, other: Interval) -> Interval:
+    """The second of two independent shares less the first, of their `share`.
+
+    Source: R. G. Newcombe, "Interval estimation for the difference between independent
+    proportions: comparison of eleven methods", Statistics in Medicine 17 (1998), method 10: of the
+    two shares' Wilson intervals.
+    """
+    value = other.value - one.value
+    low = value - math.hypot(other.value - other.low, one.high - one.value)
+    high = value + math.hypot(other.high - other.value, one.value - one.low)
+    return Interval(low, value, high)
+
+
 def paired_difference(both: int, gained: int, lost: int, whole: int) -> Interval:
     """The change of a share when the same cases are judged again: `both` times they had it and have
     it, `gained` have it now and had it not, `lost` the other way round.

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from credit_risk_dagster.domain.cleaning import FIGURES, CleanApplications, clean
+from credit_risk_dagster.domain.cleaning import FIGURES, CleanApplications, Joint, clean
 from credit_risk_dagster.domain.decision import OUTCOMES, TIERS, Codes, Decisions, decide
 from credit_risk_dagster.domain.decoding import (
     ACCEPTED,
@@ -20,7 +20,7 @@ from credit_risk_dagster.domain.decoding import (
 from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.texts import Texts
-from credit_risk_dagster.domain.unary import BANDS
+from credit_risk_dagster.domain.unary import BANDS, Flags
 
 
 @dataclass(frozen=True)
@@ -82,41 +82,105 @@ class Assessment:
             reasons=np.concatenate([self.reasons, codes])[order],
         )
 
+    def only(self, which: Flags) -> "Assessment":
+        """The same without the other events; positions stay those of the whole input."""
+        scored, rejected = which[self.scored_at], which[self.rejected_at]
+        return replace(
+            self,
+            scored=_some(self.scored, scored),
+            scored_at=self.scored_at[scored],
+            tiers=self.tiers[scored],
+            rejected_at=self.rejected_at[rejected],
+            reasons=self.reasons[rejected],
+        )
+
     def reason_counts(self) -> dict[str, int]:
         """Rejected events by reason; only the reasons that occurred."""
         codes, counts = np.unique(self.reasons, return_counts=True)
         return {REASONS[code]: int(count) for code, count in zip(codes, counts, strict=True)}
 
 
-def assess(events: DecodedEvents, policy: Policy, model: PdModel | None = None) -> Assessment:
-    """Clean and score a decoded batch.
+class Batch:
+    """A decoded batch, ready for any number of policies: cleaned once for each way to read joint
+    applications.
 
-    With a model, `scored` has its columns too (see `PdModel.score`). The policy decides and the
-    model only adds: when it fails, for whatever reason, the batch is scored without it.
+    With a model, `scored` of its assessments has the model's columns too (see `PdModel.score`). The
+    policy decides and the model only adds: when it fails, for whatever reason, the batch is scored
+    without it.
     """
-    program = policy.program
-    applications = clean(events, program.joint)
-    columns = applications.columns()
-    accepted = applications.reasons == ACCEPTED
-    scored, model_error = _add_pd(_some(_to_arrow(applications), accepted), model)
-    if "pd" in program.columns:
+
+    def __init__(self, events: DecodedEvents, model: PdModel | None = None) -> None:
+        self._events = events
+        self._model = model
+        self._ready: dict[Joint, _Ready] = {}
+
+    def __len__(self) -> int:
+        return len(self._events.reasons)
+
+    def assess(self, policy: Policy) -> Assessment:
+        """What a policy makes of it."""
+        ready = self._as(policy.program.joint)
+        decisions = self.decide(policy)
+        scored, decided = ready.accepted_rows, _some(_decided(decisions), ready.accepted)
+        for name in decided.schema.names:
+            scored = scored.append_column(name, decided[name])
+        rejected_at = np.flatnonzero(~ready.accepted)
+        return Assessment(
+            loan_ids=ready.applications.texts["loan_id"],
+            scored=scored,
+            scored_at=np.flatnonzero(ready.accepted),
+            tiers=decisions.tier[ready.accepted],
+            rejected_at=rejected_at,
+            reasons=ready.applications.reasons[rejected_at],
+            model_error=ready.model_error,
+        )
+
+    def decide(self, policy: Policy) -> Decisions:
+        """What a policy says of every event, of the rejected ones, too."""
+        return decide(policy.program, self._as(policy.program.joint).columns)
+
+    def accepted(self, policy: Policy) -> Flags:
+        """Which events a policy can decide on."""
+        return self._as(policy.program.joint).accepted
+
+    def loan_ids(self, policy: Policy) -> pa.StringArray:
+        """Of every event, as a policy reads them; null where it has none."""
+        return self._as(policy.program.joint).arrow["loan_id"]
+
+    def _as(self, joint: Joint) -> "_Ready":
+        if joint not in self._ready:
+            self._ready[joint] = _Ready.of(self._events, joint, self._model)
+        return self._ready[joint]
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A cleaned batch: its columns as a policy reads them, and as rows; `accepted_rows` have those
+    of the model."""
+
+    applications: CleanApplications
+    accepted: Flags
+    arrow: pa.RecordBatch
+    accepted_rows: pa.RecordBatch
+    columns: dict[str, Any]
+    model_error: str | None
+
+    @classmethod
+    def of(cls, events: DecodedEvents, joint: Joint, model: PdModel | None) -> "_Ready":
+        applications = clean(events, joint)
+        accepted = applications.reasons == ACCEPTED
+        arrow = _to_arrow(applications)
+        rows, model_error = _add_pd(_some(arrow, accepted), model)
+        columns = applications.columns() | {name: arrow[name] for name in applications.texts}
         columns["pd"] = np.full(len(accepted), np.nan)
-        if "pd" in scored.schema.names:
-            columns["pd"][accepted] = scored["pd"].to_numpy(zero_copy_only=False)
-    decisions = decide(program, columns)
-    decided = _some(_decided(decisions), accepted)
-    for name in decided.schema.names:
-        scored = scored.append_column(name, decided[name])
-    rejected_at = np.flatnonzero(~accepted)
-    return Assessment(
-        loan_ids=applications.texts["loan_id"],
-        scored=scored,
-        scored_at=np.flatnonzero(accepted),
-        tiers=decisions.tier[accepted],
-        rejected_at=rejected_at,
-        reasons=applications.reasons[rejected_at],
-        model_error=model_error,
-    )
+        if "pd" in rows.schema.names:
+            columns["pd"][accepted] = rows["pd"].to_numpy(zero_copy_only=False)
+        return cls(applications, accepted, arrow, rows, columns, model_error)
+
+
+def assess(events: DecodedEvents, policy: Policy, model: PdModel | None = None) -> Assessment:
+    """Clean and score a decoded batch; see `Batch`."""
+    return Batch(events, model).assess(policy)
 
 
 def _add_pd(scored: pa.RecordBatch, model: PdModel | None) -> tuple[pa.RecordBatch, str | None]:

@@ -22,11 +22,10 @@ from structlog.contextvars import bound_contextvars
 from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.lanes import lane_of
 from credit_risk_dagster.domain.policy import Policy
-from credit_risk_dagster.domain.scoring import Assessment, assess
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.deciders import Decided, Deciders
 from credit_risk_dagster.pipelines.drain_report import STAGES, DrainReport
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
-from credit_risk_dagster.pipelines.policies import Deciders
 from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.broker import Broker
 from resources.kafka.errors import TopicReplaced
@@ -268,17 +267,18 @@ class _Session:
         before = self.deciders.policy.version
         if not self.deciders.look_again():
             return
-        policy, model = self.deciders.policy.version, self.deciders.model
+        policy = self.deciders.policy.version
         if policy != before:
             self.report.policy += f", {policy}"
         self._report_deciders()
-        log.info("from now on policy %s and model %s", policy, model.version if model else "none")
+        log.info("from now on %s", self.deciders.words)
 
     def _report_deciders(self) -> None:
         report, deciders = self.report, self.deciders
         report.policy_note = deciders.note
         report.model = deciders.model.version if deciders.model else None
         report.model_error = deciders.model_error
+        report.experiments = deciders.experiments.words
 
     def take_up_new_partitions(self, lanes: int, log: logging.Logger) -> None:
         """Go on with the partitions that the lane got since the session began."""
@@ -342,8 +342,8 @@ class _Session:
                 _log.warning("events lost", extra=vars(gone) | {"events": len(gone)})
         return committed
 
-    def fetch_and_score(self) -> tuple[int, Fetch, Assessment, StageSeconds] | None:
-        """The next batch, and the id of the policy that scored it; None when no event came."""
+    def fetch_and_score(self) -> tuple[Fetch, Decided, StageSeconds] | None:
+        """The next batch, and what is decided of it; None when no event came."""
         fetch = self.reader.fetch()
         if not fetch.ranges:
             return None
@@ -351,25 +351,24 @@ class _Session:
         clock = time.perf_counter()
         events = decode(fetch.values, fetch.keys)
         decoded = time.perf_counter()
-        assessment = assess(events, self.deciders.policy, self.deciders.model)
-        self.report.model_error = assessment.model_error or self.report.model_error
+        found = self.deciders.decide(events)
+        self.report.model_error = found.assessment.model_error or self.report.model_error
+        self.report.add_problems([found.problem] if found.problem else [])
         seconds = StageSeconds(
             fetch.seconds,
             decoded - clock,
             time.perf_counter() - decoded,
             self.last_commit_seconds,
         )
-        return self.deciders.policy_id, fetch, assessment, seconds
+        return fetch, found, seconds
 
-    def commit_behind(
-        self, policy_id: int, fetch: Fetch, assessment: Assessment, seconds: StageSeconds
-    ) -> None:
+    def commit_behind(self, fetch: Fetch, found: Decided, seconds: StageSeconds) -> None:
         """Start to commit a batch. Postgres works on it while the next one is fetched and scored,
         which needs Python's lock; waiting for Postgres does not."""
         commit = partial(
             self.ledger.commit,
-            *(self.report.source.source_id, policy_id, self.run_id, self.report.lane),
-            *(fetch, assessment, seconds),
+            *(self.report.source.source_id, found.policy_id, self.run_id, self.report.lane),
+            *(fetch, found.assessment, seconds, found.opinions),
         )
         self.in_flight = (self.writer.submit(commit), fetch, seconds)
 
@@ -410,6 +409,7 @@ class _Session:
         report.batch_ids = (first, committed.batch_id)
         report.gaps += sum(map(len, fetch.gaps))
         report.value_bytes += fetch.value_bytes
+        report.add_problems(committed.shadow_errors)
         report.tiers.update(assessment.tier_counts())
         report.reasons.update(assessment.reason_counts())
         report.ranges |= {

@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +11,7 @@ from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, percentile
 from credit_risk_dagster.domain.record_time import UNKNOWN_CLOCK
 from resources.postgres.sources import Source
 
+_MOST = 20  # problems that are told
 STAGES = ("fetch", "decode", "score", "write", "commit")
 
 
@@ -23,6 +25,8 @@ class DrainReport:
         ended: why it ended.
         model: version of the model that gave the PDs; None when none did.
         model_error: why the active model gave none, for some batch at least.
+        experiments: the splits and shadows that ran last.
+        problems: what was wrong with them, each once.
         ranges: partition to (first, next) offset that it committed.
         batch_ids: the first and the last batch that it committed; None without any.
         lost: events that the broker removed before anybody read them.
@@ -37,6 +41,8 @@ class DrainReport:
     ended: str = ""
     model: str | None = None
     model_error: str | None = None
+    experiments: tuple[str, ...] = ()
+    problems: list[str] = field(default_factory=list)
     seconds: float = 0.0
     batches: int = 0
     gaps: int = 0
@@ -58,6 +64,11 @@ class DrainReport:
     def rejected(self) -> int:
         return self.reasons.total()
 
+    def add_problems(self, found: Iterable[str]) -> None:
+        """Remember what was wrong with candidates: of thousands of batches, it is the same."""
+        known = self.problems
+        known += [problem for problem in found if problem not in known][: _MOST - len(known)]
+
     def latency(self, q: float) -> float:
         """Event-to-commit latency in seconds at percentile q; NaN without events."""
         return percentile(self.latency_buckets, q)
@@ -68,6 +79,8 @@ class DrainReport:
             log.warning("%s", self.policy_note)
         if self.model_error:
             log.warning("%s; the applications were scored by the policy alone", self.model_error)
+        for problem in self.problems:
+            log.warning("%s; the applications were decided without it", problem)
         unstorable = {r: n for r, n in self.reasons.items() if r in UNSTORABLE}
         if unstorable:
             log.warning("Postgres refused events, which are rejected for that: %s", unstorable)
@@ -95,4 +108,6 @@ class DrainReport:
             "reject_reasons": dict(self.reasons),
             "model": self.model,
             "model_error": self.model_error,
+            "experiments": self.experiments,
+            "problems": self.problems,
         }

@@ -1,12 +1,9 @@
 """The life cycle of policies, and which of them decides.
 
-Submitted, approved by somebody else, activated from a moment on: each a row that stays. The drain
-looks once a second which policy is active.
+Submitted, approved by somebody else, activated from a moment on: each a row that stays.
 """
 
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -14,17 +11,13 @@ from typing import Any
 
 import psycopg
 
-from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy, PolicyError, load_policy, parse_policy
 from credit_risk_dagster.domain.rights import Right
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DEFAULT_POLICY, AccessSettings, Settings
 from resources.postgres.approvals import Activation, Approval, Approvals, Kind, NotInOrder
 from resources.postgres.connection import Warehouse
-from resources.postgres.models import ModelStore
 from resources.postgres.policies import Policies, StoredPolicy, register_policy
-
-LOOK_AGAIN_SECONDS = 1.0
 
 
 class NotPermitted(PlatformError):
@@ -70,7 +63,7 @@ def deciding(connection: psycopg.Connection[Any], configured: Policy) -> Decidin
     for activation in reversed(begun):
         stored = policies.get(activation.subject_id)
         try:
-            return Deciding(_loaded(stored), stored.policy_id, "; ".join(dict.fromkeys(problems)))
+            return Deciding(loaded(stored), stored.policy_id, "; ".join(dict.fromkeys(problems)))
         except PolicyError as error:
             problems.append(f"the active policy cannot be loaded, the one before goes on: {error}")
     raise PolicyError(problems[0])
@@ -101,52 +94,6 @@ def policy_status(connection: psycopg.Connection[Any], settings: Settings) -> di
     return told | {"deciding": found.policy.version, "note": found.note}
 
 
-class Deciders:
-    """The policy and the model that decide the batches of a session, as they are activated.
-
-    Args:
-        configured: of CREDIT_RISK_POLICY_FILE; it becomes the first policy of an empty database.
-    """
-
-    policy: Policy
-    policy_id: int
-    model: PdModel | None
-    note: str
-    model_error: str | None
-
-    def __init__(self, connection: psycopg.Connection[Any], configured: Policy) -> None:
-        self._connection = connection
-        self._configured = configured
-        self._policies = Approvals(connection, "policy")
-        self._models = Approvals(connection, "model")
-        if not self._policies.activations():
-            first = register_policy(connection, configured)
-            with suppress(NotInOrder):  # another run was first
-                self._policies.record(first, "activate", "The first policy of an empty database")
-        self._active = self._now_active()
-        self._load()
-
-    def look_again(self) -> bool:
-        """Whether others were activated since, which decide from now on; asks once a second."""
-        if time.monotonic() - self._looked < LOOK_AGAIN_SECONDS:
-            return False
-        before, self._active = self._active, self._now_active()
-        if before == self._active:
-            return False
-        self._load()
-        return True
-
-    def _now_active(self) -> tuple[int | None, int | None]:
-        self._looked = time.monotonic()
-        return self._policies.active(), self._models.active()
-
-    def _load(self) -> None:
-        found = deciding(self._connection, self._configured)
-        self.policy, self.note = found.policy, found.note
-        self.policy_id = found.policy_id or register_policy(self._connection, found.policy)
-        self.model, self.model_error = ModelStore(self._connection).active_scorer()
-
-
 def _begun(connection: psycopg.Connection[Any]) -> list[Activation]:
     activations = Approvals(connection, "policy").activations()
     return [activation for activation in activations if activation.begun]
@@ -157,7 +104,12 @@ def _is_built_in(policy: Policy) -> bool:
 
 
 @lru_cache(maxsize=16)
-def _loaded(stored: StoredPolicy) -> Policy:
+def loaded(stored: StoredPolicy) -> Policy:
+    """A stored policy, ready to decide.
+
+    Raises:
+        PolicyError: it cannot be loaded.
+    """
     return parse_policy(stored.document, stored.origin)
 
 
@@ -277,7 +229,7 @@ def activate(
     require(connection, "approve")
     if at is not None and at < datetime.now(UTC):
         raise NotInOrder(f"{at:%Y-%m-%d %H:%M:%S %Z} is over: a policy decides from a later moment")
-    _loaded(Policies(connection).get(policy_id))
+    loaded(Policies(connection).get(policy_id))
     return Approvals(connection, "policy").record(policy_id, "activate", why, effective_from=at)
 
 

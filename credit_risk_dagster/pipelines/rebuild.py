@@ -15,18 +15,22 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import count
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from credit_risk_dagster.domain.arms import Split, assess_by_arm
 from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.lake_rows import SourceKey, from_raw_rows
 from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy
-from credit_risk_dagster.domain.scoring import assess
+from credit_risk_dagster.domain.scoring import Batch
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.experiments import split_beside
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.pipelines.lake_history import RawEvents
 from credit_risk_dagster.settings import WarehouseSettings
@@ -103,7 +107,8 @@ def rebuild(
     Args:
         settings: the database; the schema that they name may be lost.
         raw: the events, as of a version of their table.
-        policy: by which rules.
+        policy: by which rules; by the live schema's active policy a split that runs there has its
+            arms. Shadows are of live traffic only.
         into: schema, in the same database.
         run_id: recorded in the schema's ledger.
         model: gives the PD; it is copied into the schema.
@@ -128,13 +133,13 @@ def rebuild(
         store.session(f"rebuild {run_id}") as writing,
         ThreadPoolExecutor(1, "commit") as writer,
     ):
-        live, forgotten = _live(settings)
+        live, forgotten, split = _live(settings, policy)
         adopted = _adopt(Sources(writing), raw, live)
         if model:
             ModelStore(writing).adopt(settings.db_schema, model)
-        policy_id = register_policy(writing, policy)
+        policy_id, split = _register(writing, policy, split)
         ledgers = RebuiltLedger(reading), RebuiltLedger(writing)
-        run = _Rebuild(*ledgers, policy, policy_id, model, run_id, report, writer, forgotten)
+        run = _Rebuild(*ledgers, policy, policy_id, split, model, run_id, report, writer, forgotten)
         run.days(raw, since, until, adopted, log)
         if since is None and until is None:
             run.reach(raw, adopted)
@@ -145,13 +150,26 @@ def rebuild(
 
 
 def _live(
-    settings: WarehouseSettings,
-) -> tuple[list[Source], Mapping[tuple[int, int], list[int]]]:
-    """The live schema's sources, and by source id and partition the offsets of applicants that it
-    forgot; nothing where it is lost."""
+    settings: WarehouseSettings, policy: Policy
+) -> tuple[list[Source], Mapping[tuple[int, int], list[int]], Split | None]:
+    """The live schema's sources; by source id and partition the offsets of applicants that it
+    forgot; and the split of the policy; nothing where it is lost."""
     with suppress(NotMigrated), Warehouse(settings).session("rebuild") as connection:
-        return Sources(connection).all(), Forgettings(connection).offsets()
-    return [], {}
+        return (
+            Sources(connection).all(),
+            Forgettings(connection).offsets(),
+            split_beside(connection, policy),
+        )
+    return [], {}, None
+
+
+def _register(
+    connection: psycopg.Connection[Any], policy: Policy, split: Split | None
+) -> tuple[int, Split | None]:
+    """The schema's ids of the policy, and of the challenger in the split."""
+    if split:
+        split = replace(split, policy_id=register_policy(connection, split.policy))
+    return register_policy(connection, policy), split
 
 
 def _adopt(sources: Sources, raw: RawEvents, live: list[Source]) -> dict[SourceKey, int]:
@@ -176,6 +194,7 @@ class _Rebuild:
     ledger: RebuiltLedger
     policy: Policy
     policy_id: int
+    split: Split | None
     model: PdModel | None
     run_id: str
     report: RebuildReport
@@ -220,7 +239,8 @@ class _Rebuild:
         fetched = time.thread_time()
         events = decode(fetch.values, fetch.keys)
         decoded = time.thread_time()
-        assessment = assess(events, self.policy, self.model)
+        batch = Batch(events, self.model)
+        assessment = assess_by_arm(batch, self.policy, self.policy_id, self.split)
         stages = fetched - clock, decoded - fetched, time.thread_time() - decoded
         self.settle()
         self.in_flight = self.writer.submit(

@@ -4,10 +4,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from credit_risk_dagster.domain.arms import assess_by_arm
 from credit_risk_dagster.domain.decoding import REASONS, decode
 from credit_risk_dagster.domain.policy import Policy
-from credit_risk_dagster.domain.scoring import assess
+from credit_risk_dagster.domain.scoring import Batch
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.experiments import split_beside
 from resources.postgres.connection import Warehouse
 from resources.postgres.models import ModelStore
 from resources.postgres.policies import register_policy
@@ -42,7 +44,8 @@ def redrive(
     has moved some of them, wholly.
 
     Args:
-        warehouse, policy: where, and by which rules; the PD is by the active model.
+        warehouse, policy: where, and by which rules; the PD is by the active model, and by the
+            active policy a split that runs has its arms.
         run_id: recorded in the audit rows.
         reason, partition, offset: only the events with these.
 
@@ -60,6 +63,7 @@ def redrive(
         warehouse.prepare_storage(connection)
         policy_id = register_policy(connection, policy)
         model, _ = ModelStore(connection).active_scorer()
+        split = split_beside(connection, policy)
         after = (-1, -1, -1)
         while chunk := rejected.page(
             reason=reason, partition=partition, offset=offset, after=after
@@ -68,7 +72,8 @@ def redrive(
             for _, group in groupby(chunk, key=lambda event: (event.source_id, event.partition)):
                 events = list(group)
                 values, keys = [e.value for e in events], [e.key for e in events]
-                assessment = assess(decode(values, keys), policy, model)
+                batch = Batch(decode(values, keys), model)
+                assessment = assess_by_arm(batch, policy, policy_id, split)
                 moved = rejected.redrive(events, assessment, policy_id, run_id)
                 report.examined += len(events)
                 report.moved.update(event.reason for event in moved)

@@ -27,6 +27,7 @@ from dashboard.charts.vocabulary import TIME_FORMAT
 from dashboard.data import policy_lab as queries
 from dashboard.parts import formats, tables
 from dashboard.parts.chart import show
+from dashboard.parts.experiments import experiments
 from dashboard.parts.layout import figure, panel
 from dashboard.parts.live import guarded, viewer_zone
 from dashboard.parts.policy_life import history, submission
@@ -48,6 +49,7 @@ def page() -> None:
         "submitted, approved by somebody else, and activated."
     )
     _body()
+    experiments(st.session_state.get("outcome") or DEFINITIONS[0])
     history()
 
 

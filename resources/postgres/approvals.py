@@ -1,4 +1,4 @@
-"""Who decided what about policies, models and baselines, and which of them is active.
+"""Who decided what about policies, models, baselines and experiments, and which of them is active.
 
 The table itself says what is in order: nobody approves what they submitted, and what was not
 approved is not activated (migration 0022). Rows are only added.
@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from credit_risk_dagster.errors import PlatformError
 
-Kind = Literal["policy", "model", "baseline"]
+Kind = Literal["policy", "model", "baseline", "experiment"]
 Action = Literal["submit", "approve", "activate", "retire"]
 
 
@@ -110,6 +110,11 @@ class Approvals:
         return int(row[0]) if row else None
 
 
+def active_subjects(connection: psycopg.Connection[Any]) -> set[tuple[str, int]]:
+    """Kind and id of everything that decides now, or beside: policy, model and experiments."""
+    return set(connection.execute(_ALL_ACTIVE).fetchall())
+
+
 _RECORD: LiteralString = """
 INSERT INTO approvals (kind, subject_id, action, why, effective_from, evidence)
 VALUES (%(kind)s, %(subject_id)s, %(action)s, %(why)s,
@@ -132,5 +137,10 @@ WHERE kind = %(kind)s ORDER BY effective_from
 """
 _ACTIVE: LiteralString = """
 SELECT subject_id FROM activations WHERE kind = %(kind)s AND effective_from <= clock_timestamp()
+    AND (effective_to IS NULL OR effective_to > clock_timestamp())
+"""
+_ALL_ACTIVE: LiteralString = """
+SELECT kind, subject_id FROM activations
+WHERE kind <> 'baseline' AND effective_from <= clock_timestamp()
     AND (effective_to IS NULL OR effective_to > clock_timestamp())
 """

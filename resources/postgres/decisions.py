@@ -96,8 +96,9 @@ def _rows(*written: pa.Table) -> pa.RecordBatch:
 _SCORED: LiteralString = r"""
 SELECT s.partition, s."offset", coalesce(e.redriven_at, s.scored_at) AS decided_at,
     nullif(s.recorded_at, 'epoch') AS recorded_at, 'scored' AS outcome, s.loan_id,
-    p.name AS policy, p.content_hash AS policy_hash, m.version AS model, s.risk_tier,
-    s.recommendation, s.early_warning, array_to_string(s.reasons, E'\x1f') AS reasons, s.dti_band,
+    p.name AS policy, p.content_hash AS policy_hash, m.version AS model, s.arm,
+    s.risk_tier, s.recommendation, s.early_warning,
+    array_to_string(s.reasons, E'\x1f') AS reasons, s.dti_band,
     s.util_band, s.rate_band, s.pd, array_to_string(s.pd_reasons, E'\x1f') AS pd_reasons,
     s.event_time, s.issue_d, s.loan_amnt, s.annual_inc, s.dti, s.int_rate, s.revol_util,
     s.delinq_2yrs, s.inq_last_6mths, s.credit_history_years, s.emp_length_yrs, s.term_months,

@@ -18,9 +18,11 @@ from credit_risk_dagster.domain.decoding import reason_code
 from credit_risk_dagster.domain.latency import histogram
 from credit_risk_dagster.domain.record_time import NO_TIME
 from credit_risk_dagster.domain.scoring import Assessment
+from credit_risk_dagster.domain.shadow import Opinion
 from resources.kafka.reader import Fetch, OffsetRange
 from resources.postgres.columns import copy_batch
 from resources.postgres.scored_rows import rejected_rows, scored_rows
+from resources.postgres.shadow import record_opinions
 from resources.postgres.unstorable import (
     REFUSALS,
     BatchRefused,
@@ -53,13 +55,15 @@ class Progress:
 @dataclass(frozen=True)
 class Committed:
     """A committed batch: its id, what was stored of it, its latency histogram (see
-    `domain.latency`), and the seconds that its statements and the commit itself took."""
+    `domain.latency`), the seconds that its statements and the commit itself took, and what was
+    wrong with shadows."""
 
     batch_id: int
     assessment: Assessment
     latency_buckets: list[int]
     write_seconds: float
     commit_seconds: float
+    shadow_errors: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,7 @@ class Ledger:
         fetch: Fetch,
         assessment: Assessment,
         seconds: StageSeconds,
+        opinions: Sequence[Opinion] = (),
     ) -> Committed:
         """Write a micro-batch and move the offsets, in one transaction. Records that Postgres
         refuses are looked for then, and rejected as unstorable.
@@ -143,12 +148,12 @@ class Ledger:
         """
         batch = (source_id, policy_id, run_id, lane)
         try:
-            return self._commit(*batch, fetch, assessment, seconds)
+            return self._commit(*batch, fetch, assessment, seconds, opinions)
         except REFUSALS as error:
             refusal_of(error)
         fetch, assessment = self._storable(source_id, policy_id, fetch, assessment)
         try:
-            return self._commit(*batch, fetch, assessment, seconds)
+            return self._commit(*batch, fetch, assessment, seconds, opinions)
         except REFUSALS as error:
             raise BatchRefused(
                 f"Postgres refuses the batch, and none of its records alone: "
@@ -164,6 +169,7 @@ class Ledger:
         fetch: Fetch,
         assessment: Assessment,
         seconds: StageSeconds,
+        opinions: Sequence[Opinion],
     ) -> Committed:
         started = time.perf_counter()
         with self._connection.transaction():
@@ -171,6 +177,7 @@ class Ledger:
             self._copy_scored(source_id, batch_id, policy_id, fetch, assessment)
             self._copy_rejected(source_id, batch_id, fetch, assessment)
             self._account(source_id, batch_id, fetch, assessment)
+            wrong = record_opinions(self._connection, source_id, fetch, assessment, opinions)
             copy_seconds = time.perf_counter() - started
             # The clock is read as late as a transaction can: only the commit itself comes after.
             known = fetch.timestamps[fetch.timestamps != NO_TIME]
@@ -201,7 +208,8 @@ class Ledger:
             )
             written = time.perf_counter()
         return Committed(
-            batch_id, assessment, buckets, written - started, time.perf_counter() - written
+            *(batch_id, assessment, buckets),
+            *(written - started, time.perf_counter() - written, wrong),
         )
 
     def _account(self, source_id: int, batch_id: int, fetch: Fetch, assessment: Assessment) -> None:

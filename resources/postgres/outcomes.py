@@ -1,7 +1,8 @@
 """What became of loans: a table of its own, to which rows are only added."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from typing import Any, LiteralString
 
@@ -63,6 +64,18 @@ class Outcomes:
         rows = self._read(_NEWEST.format(columns=columns), PORTFOLIO, {"limit": limit})
         return rows, self._read(_OBSERVED, OBSERVED.names, {})
 
+    def of_arms(
+        self, arms: Sequence[str], since: datetime, until: datetime | None, limit: int
+    ) -> tuple[pa.Table, pa.Table]:
+        """The newest loans of a split's arms (`ARMS`), each by its first decision in it, and what
+        was observed of loans (`OBSERVED`). Within a transaction.
+
+        Args:
+            since, until: when the split ran; `until` None while it does.
+        """
+        which = {"arms": list(arms), "since": since, "until": until, "limit": limit}
+        return self._read(_OF_ARMS, ARMS, which), self._read(_OBSERVED, OBSERVED.names, {})
+
     def _read(
         self, query: sql.Composed | sql.SQL, names: Iterable[str], parameters: dict[str, Any]
     ) -> pa.Table:
@@ -92,8 +105,10 @@ PORTFOLIO = (
     *("annual_inc_primary", "dti_primary", "annual_inc_joint", "dti_joint"),
     *COLUMNS[2:],
 )
+# What is compared of the arms of a split.
+ARMS = ("loan_id", "issue_d", "arm", "risk_tier", "loan_amnt")
 _TYPES: dict[str, pa.DataType] = {
-    **dict.fromkeys(("risk_tier", "addr_state", "application_type"), pa.string()),
+    **dict.fromkeys(("risk_tier", "addr_state", "application_type", "arm"), pa.string()),
     "scored_at": pa.timestamp("us", "UTC"),
     **{field.name: field.type for field in OBSERVED},
     **dict.fromkeys(TEXTS, pa.string()),
@@ -143,6 +158,22 @@ COPY (
         SELECT * FROM scored_applications
         ORDER BY scored_at DESC, partition DESC, "offset" DESC LIMIT %(limit)s
     ) AS newest ORDER BY scored_at, partition, "offset"
+) TO STDOUT (FORMAT csv)
+""")
+
+_OF_ARMS = sql.SQL("""
+COPY (
+    SELECT * FROM (
+        SELECT DISTINCT ON (loan_id) loan_id,
+            coalesce(issue_d, (coalesce(event_time, recorded_at) AT TIME ZONE 'UTC')::date),
+            arm, risk_tier, loan_amnt
+        FROM (
+            SELECT * FROM scored_applications
+            WHERE arm = ANY (%(arms)s) AND scored_at >= %(since)s
+                AND scored_at < coalesce(%(until)s::timestamptz, 'infinity') + interval '5 s'
+            ORDER BY scored_at DESC LIMIT %(limit)s
+        ) AS newest ORDER BY loan_id, scored_at, partition, "offset"
+    ) AS firsts
 ) TO STDOUT (FORMAT csv)
 """)
 

@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 from credit_risk_dagster.domain.scoring import Assessment
 from credit_risk_dagster.errors import PlatformError
 from resources.postgres.columns import constant, copy_batch
+from resources.postgres.scored_rows import by_policy
 from resources.postgres.unstorable import REFUSALS, refusal_of, refused_rows, tell
 
 PAGE_BYTES = 16 * 2**20  # of keys and values, and one event more
@@ -196,8 +197,8 @@ def _scored_rows(
         "offset": pa.array([event.offset for event in moved], pa.int64()),
         "batch_id": pa.array([event.batch_id for event in moved], pa.int64()),
         "recorded_at": pa.array([event.recorded_at for event in moved], pa.timestamp("us", "UTC")),
-        "policy_id": constant(policy_id, len(moved), pa.int32()),
     }
+    rows = by_policy(rows, policy_id)
     return pa.RecordBatch.from_pydict(coordinates | {n: rows[n] for n in rows.schema.names})
 
 

@@ -23,8 +23,15 @@ def scored_rows(
 ) -> pa.RecordBatch:
     """What `scored_applications` gets of a batch; `some` of its scored rows."""
     at = assessment.scored_at[some]
-    batch = _with_coordinates(assessment.scored[some], source_id, batch_id, fetch, at)
-    return batch.append_column("policy_id", constant(policy_id, len(at), pa.int32()))
+    rows = by_policy(assessment.scored[some], policy_id)
+    return _with_coordinates(rows, source_id, batch_id, fetch, at)
+
+
+def by_policy(rows: pa.RecordBatch, policy_id: int) -> pa.RecordBatch:
+    """Rows with the policy that decided them; those of a split have it already."""
+    if "policy_id" in rows.schema.names:
+        return rows
+    return rows.append_column("policy_id", constant(policy_id, len(rows), pa.int32()))
 
 
 def rejected_rows(

@@ -5,6 +5,7 @@ from typing import Any
 import psycopg
 
 from credit_risk_dagster.domain.policy import Policy, load_policy
+from credit_risk_dagster.pipelines import experiments
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from resources.postgres.policies import register_policy
 
@@ -36,3 +37,10 @@ def approved(connection: psycopg.Connection[Any], kind: str, subject_id: int) ->
         parameters,
     )
     return subject_id
+
+
+def started(connection: psycopg.Connection[Any], **given: Any) -> int:
+    """An experiment that the tests' role submitted and Bo approved, and that runs; its id."""
+    found = experiments.submit(connection, "a test", **given).subject_id
+    experiments.start(connection, approved(connection, "experiment", found), "a test")
+    return found

@@ -8,15 +8,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from typing import Any
 
 import pytest
 
 from credit_risk_dagster.domain.policy import Policy, PolicyError, load_policy
-from credit_risk_dagster.pipelines import modelling, policies
+from credit_risk_dagster.pipelines import experiments, modelling, policies
 from credit_risk_dagster.pipelines.drain import DrainReport, drain
 from credit_risk_dagster.settings import DEFAULT_POLICY, DrainSettings
 from resources.postgres.approvals import Approvals, NotInOrder
-from tests.pipelines.approvals import DEFAULT, approved, named, stored_policy
+from tests.pipelines.approvals import DEFAULT, approved, named, started, stored_policy
 from tests.platform.pipeline import Pipeline, good_event
 from tests.platform.waiting import wait_until
 
@@ -54,6 +55,26 @@ def used(pipeline: Pipeline) -> str | None:
     return rows[0]["name"] if rows else None
 
 
+def newest(pipeline: Pipeline) -> dict[str, bool]:
+    """Whether the rows of the newest batch have arms, and differences beside: a minute's."""
+    (row,) = pipeline.query(
+        "SELECT (SELECT bool_or(arm IS NOT NULL) FROM scored_applications"
+        " WHERE batch_id = (SELECT max(batch_id) FROM batches WHERE scored > 0)) AS dealt,"
+        " EXISTS (SELECT FROM shadow_by_minute) AS beside"
+    )
+    return row
+
+
+def starts(connection: Any, pipeline: Pipeline, expected: dict[str, bool], **given: Any) -> int:
+    """Start an experiment and wait until the session has taken it up; its id."""
+    begun = time.monotonic()
+    found = started(connection, **given)
+    what = {"beside": False, **expected}
+    wait_until(lambda: newest(pipeline) == what, 30, "it runs", every=0.05)
+    assert time.monotonic() - begun < WITHIN_SECONDS
+    return found
+
+
 def test_an_activation_takes_effect_in_a_running_session(pipeline: Pipeline, ready: int) -> None:
     with pipeline.warehouse.session() as connection, flowing(pipeline) as session:
         wait_until(lambda: used(pipeline) == DEFAULT.name, 30, "the first policy decides")
@@ -73,6 +94,11 @@ def test_an_activation_takes_effect_in_a_running_session(pipeline: Pipeline, rea
         soon = datetime.now(UTC) + timedelta(seconds=1)
         policies.activate(connection, second, "again", soon)
         within("second")
+        # A challenger that is the champion, too: the rows below name one policy each.
+        split = starts(connection, pipeline, {"dealt": True}, policy_id=second, share=50)
+        starts(connection, pipeline, {"dealt": True, "beside": True}, policy_id=second)
+        experiments.stop(connection, split, "seen")
+        wait_until(lambda: newest(pipeline) == {"dealt": False, "beside": True}, 5, "no arms")
         assert not session.done()
     report = session.result()
     short = DEFAULT.version

@@ -211,6 +211,6 @@ class Pipeline:
     def offsets(self, table: str = "raw_events") -> list[tuple[int, int]]:
         return sorted((row["partition"], row["offset"]) for row in self.rows(table))
 
-    def send_and_drain(self, values: Sequence[bytes | None], partition: int = 0) -> None:
+    def send_and_drain(self, values: Sequence[bytes | None], partition: int = 0) -> DrainReport:
         self.send(values, partition)
-        self.drain()
+        return self.drain()

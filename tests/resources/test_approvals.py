@@ -53,7 +53,9 @@ def test_nobody_approves_what_they_submitted(owner: psycopg.Connection[Any], als
     decide(owner, "activate", "ada")
 
 
-@pytest.mark.parametrize(("table", "column"), [("approvals", "why"), ("policies", "document")])
+@pytest.mark.parametrize(
+    ("table", "column"), [("approvals", "why"), ("policies", "document"), ("experiments", "salt")]
+)
 @pytest.mark.parametrize("change", ["UPDATE {0} SET {1} = ''", "DELETE FROM {0}", "TRUNCATE {0}"])
 def test_what_is_recorded_stays(
     owner: psycopg.Connection[Any], table: str, column: str, change: str
@@ -62,7 +64,7 @@ def test_what_is_recorded_stays(
         owner.execute(change.format(table, column).encode())
 
 
-@pytest.mark.parametrize("kind", ["policy", "model", "baseline"])
+@pytest.mark.parametrize("kind", ["policy", "model", "baseline", "experiment"])
 def test_a_subject_that_is_not_there(owner: psycopg.Connection[Any], kind: str) -> None:
     with refused(f"there is no {kind} 99"):
         owner.execute(RECORD, (kind, 99, "activate"))
