@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from credit_risk_dagster.domain.lake_rows import PARTITIONED_BY, SourceKey
 from credit_risk_dagster.errors import PlatformError
+from resources.delta_log import Transactions
 from resources.lake import Lake, LakeRefused, LakeUnavailable
 from resources.parquet_files import CONTENT_TYPE, StagedFile
 
@@ -76,6 +77,7 @@ class Snapshot:
     """A table as it was in one version."""
 
     table: "DeltaTable"
+    log: Transactions
 
     @property
     def version(self) -> int:
@@ -83,13 +85,13 @@ class Snapshot:
 
     def progress(self, source: SourceKey, partitions: Sequence[int]) -> dict[int, int]:
         """The next offset of each partition of which something was committed."""
-        found = {p: self.transaction(application(source, p)) for p in partitions}
-        return {p: at for p, at in found.items() if at is not None}
+        found = self.log.until(self.version)
+        names = {p: application(source, p) for p in partitions}
+        return {p: found[name] for p, name in names.items() if name in found}
 
     def transaction(self, application_id: str) -> int | None:
         """What an application last committed; None before that."""
-        with _errors("reading the log of", self.table.table_uri):
-            return self.table.transaction_version(application_id)
+        return self.log.until(self.version).get(application_id)
 
     def files(
         self,
@@ -157,6 +159,7 @@ class LakeTable:
         self.lake = lake
         self.root = root
         self.columns = columns
+        self._transactions = Transactions(lake, f"{root}/_delta_log/")
 
     @property
     def uri(self) -> str:
@@ -183,7 +186,7 @@ class LakeTable:
                 return None
             if at is not None:
                 table.load_as_version(at)
-        return Snapshot(table)
+        return Snapshot(table, self._transactions)
 
     def create(self) -> Snapshot:
         """The table, created when it is missing.

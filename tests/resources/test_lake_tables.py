@@ -105,6 +105,39 @@ def test_of_two_writers_one_is_refused(table: LakeTable) -> None:
     assert sum(file.rows for file in snapshot.files()) == 25
 
 
+def test_the_progress_of_all_partitions_is_one_reading_of_the_log(
+    table: LakeTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a checkpoint and after it, and as of a version before it."""
+    for partition in range(6):
+        if partition == 4:
+            table.checkpoint(timedelta(days=7))
+        append(table, rows(partition, 0, 3))
+    append(table, rows(0, 3, 3), before=3)
+    read, get = [], Lake.get
+    monkeypatch.setattr(
+        Lake, "get", lambda lake, key, into: read.append(key) or get(lake, key, into)
+    )
+    for at, checkpoint, entries in (
+        (None, 1, 3),
+        (table.history(1)[0]["version"] - 1, 1, 2),
+        (2, 0, 3),
+    ):
+        table = LakeTable(table.lake, table.root, table.columns)
+        snapshot = table.open(at)
+        assert snapshot
+        read.clear()
+        found = snapshot.progress(SOURCE, range(6))
+        names = ("t.parquet", ".json")
+        assert [sum(key.endswith(n) for key in read) for n in names] == [checkpoint, entries]
+        assert len(read) == 1 + checkpoint + entries
+        assert snapshot.transaction("nobody") is None
+        one_by_one = {
+            p: snapshot.table.transaction_version(application(SOURCE, p)) for p in range(6)
+        }
+        assert one_by_one == {p: found.get(p) for p in range(6)}
+
+
 def test_versions_and_times(table: LakeTable) -> None:
     append(table, rows(0, 0, 10))
     append(table, rows(0, 10, 5), before=10)

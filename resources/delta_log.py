@@ -1,0 +1,77 @@
+"""How far the writers of a Delta table are, by one reading of its log.
+
+`deltalake` answers for one application at a time, and reads for each all that was committed since
+the last checkpoint. The format: https://github.com/delta-io/delta/blob/master/PROTOCOL.md, sections
+"Transaction Identifiers", "Checkpoints" and "Last Checkpoint File".
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+
+from resources.lake import Lake, ObjectMissing
+
+_REQUESTS = 8
+_CHECKPOINT = re.compile(r"/(\d{20})\.checkpoint\.parquet$")
+
+
+class Transactions:
+    """What each application last committed; what was read is not read again.
+
+    Args:
+        lake: the bucket.
+        log: prefix of the log's keys, with the slash.
+    """
+
+    def __init__(self, lake: Lake, log: str) -> None:
+        self._lake = lake
+        self._log = log
+        self._at = -1
+        self._found: dict[str, int] = {}
+
+    def until(self, version: int) -> Mapping[str, int]:
+        """By application, as of a version of the table.
+
+        Raises:
+            LakeUnavailable, LakeRefused.
+            ObjectMissing: the log has been cleaned up to beyond the version.
+        """
+        if version < self._at:
+            self._at, self._found = -1, {}
+        if self._at < 0 and (start := self._checkpoint(version)) is not None:
+            self._at, self._found = start, self._read_checkpoint(start)
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            for moved in pool.map(self._read_entry, range(self._at + 1, version + 1)):
+                self._found |= moved
+        self._at = version
+        return dict(self._found)
+
+    def _checkpoint(self, version: int) -> int | None:
+        """The last one that is not beyond a version."""
+        try:
+            last = int(json.loads(self._get("_last_checkpoint"))["version"])
+        except ObjectMissing:
+            return None
+        if last <= version:
+            return last
+        found = map(_CHECKPOINT.search, self._lake.sizes(self._log))
+        return max((at for it in found if it and (at := int(it[1])) <= version), default=None)
+
+    def _read_checkpoint(self, version: int) -> dict[str, int]:
+        import pyarrow.parquet as pq
+
+        content = BytesIO(self._get(f"{version:020}.checkpoint.parquet"))
+        rows = pq.read_table(content, columns=["txn"])["txn"].drop_null()
+        return {row["appId"]: row["version"] for row in rows.to_pylist()}
+
+    def _read_entry(self, version: int) -> dict[str, int]:
+        actions = map(json.loads, self._get(f"{version:020}.json").splitlines())
+        moved = (action["txn"] for action in actions if "txn" in action)
+        return {txn["appId"]: txn["version"] for txn in moved}
+
+    def _get(self, name: str) -> bytes:
+        content = BytesIO()
+        self._lake.get(f"{self._log}{name}", content)
+        return content.getvalue()
