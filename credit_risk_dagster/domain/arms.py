@@ -82,9 +82,8 @@ def assess_by_arm(
     One without an id is the champion's, and of no arm; without a split, all are."""
     if split is None:
         return batch.assess(champion)
-    loan_ids = batch.loan_ids(champion)
-    of_challenger = challenged(loan_ids, split.salt, split.share)
-    arms = split.arms(loan_ids)
+    of_challenger = challenged(batch.loan_ids, split.salt, split.share)
+    arms = split.arms(batch.loan_ids)
     parts = []
     for policy, policy_id, mine in (
         (champion, champion_id, ~of_challenger),

@@ -102,15 +102,59 @@ class CleanApplications:
         return {**self.numbers, **self.texts, **dates, "figures": names[self.figures]}
 
 
-def clean(events: DecodedEvents, joint: Joint = "primary") -> CleanApplications:
-    """Clean a decoded batch. Never raises: what cannot be used gets a reason instead.
+@dataclass(frozen=True)
+class _Values:
+    """A batch whose values are clean, before it is said whose figures decide: as
+    `CleanApplications`, with the first borrower's, and with reasons of what is there."""
 
-    Args:
-        joint: whose figures decide on a joint application.
+    numbers: dict[str, Floats]
+    texts: dict[str, Texts]
+    event_time: npt.NDArray[np.datetime64]
+    issue_d: npt.NDArray[np.datetime64]
+    reasons: npt.NDArray[np.int16]
+
+
+def clean(events: DecodedEvents, joint: Joint = "primary") -> CleanApplications:
+    """Clean a decoded batch; see `Cleaning`."""
+    return Cleaning(events).decided_by(joint)
+
+
+class Cleaning:
+    """A decoded batch, cleaned. Never raises: what cannot be used gets a reason instead.
 
     A value that cannot be what its column means rejects the event, in an optional column too: it
     says that the producer is broken, and then the other values are not to be trusted either.
     """
+
+    def __init__(self, events: DecodedEvents) -> None:
+        self._values = _values(events)
+
+    @property
+    def texts(self) -> dict[str, Texts]:
+        """As `CleanApplications.texts`."""
+        return self._values.texts
+
+    def decided_by(self, joint: Joint) -> CleanApplications:
+        """The batch, by whose figures decide on a joint application."""
+        values = self._values
+        numbers, reasons = dict(values.numbers), values.reasons.copy()
+        figures = _take_figures(numbers, values.texts["application_type"], joint)
+        for field in REQUIRED:
+            missing = np.isnan(numbers[_CLEAN_NAMES.get(field, field)])
+            _assign(reasons, missing, f"missing_required:{field}")
+        return CleanApplications(
+            numbers, values.texts, figures, values.event_time, values.issue_d, reasons
+        )
+
+
+_CLEAN_NAMES = {
+    "credit_history": "credit_history_years",
+    "emp_length": "emp_length_yrs",
+    "term": "term_months",
+}
+
+
+def _values(events: DecodedEvents) -> _Values:
     raw = events.columns
     reasons = events.reasons.copy()
     numbers: dict[str, Floats] = {}
@@ -123,7 +167,6 @@ def clean(events: DecodedEvents, joint: Joint = "primary") -> CleanApplications:
         name = "loan_id" if field == "id" else field
         texts[name], impossible[field], rounded = parse_texts(raw[field], parse)
         _assign(reasons, rounded, ROUNDED_ID)
-    figures = _take_figures(numbers, texts["application_type"], joint)
     if events.keys is not None and None in texts["loan_id"]:
         texts["loan_id"] = [
             loan_id_of_key(key) if loan_id is None else loan_id
@@ -144,16 +187,12 @@ def clean(events: DecodedEvents, joint: Joint = "primary") -> CleanApplications:
     numbers["credit_history"] = history
     for field, found in impossible.items():
         _assign(reasons, found, f"invalid_value:{field}")
-    for field in REQUIRED:
-        _assign(reasons, np.isnan(numbers[field]), f"missing_required:{field}")
 
-    numbers["credit_history_years"] = numbers.pop("credit_history")
-    numbers["emp_length_yrs"] = numbers.pop("emp_length")
-    numbers["term_months"] = numbers.pop("term")
+    numbers = {_CLEAN_NAMES.get(field, field): found for field, found in numbers.items()}
     issue_d = np.full(len(reasons), "NaT", dtype="datetime64[M]")
     known = np.isfinite(issue_month)
     issue_d[known] = (issue_month[known] - 1970 * 12).astype(np.int64).astype("datetime64[M]")
-    return CleanApplications(numbers, texts, figures, event_time, issue_d, reasons)
+    return _Values(numbers, texts, event_time, issue_d, reasons)
 
 
 def _number(field: str, values: Floats) -> tuple[Floats, npt.NDArray[np.bool_]]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from credit_risk_dagster.domain.cleaning import FIGURES, CleanApplications, Joint, clean
+from credit_risk_dagster.domain.cleaning import FIGURES, CleanApplications, Cleaning, Joint
 from credit_risk_dagster.domain.decision import OUTCOMES, TIERS, Codes, Decisions, decide
 from credit_risk_dagster.domain.decoding import (
     ACCEPTED,
@@ -101,8 +102,7 @@ class Assessment:
 
 
 class Batch:
-    """A decoded batch, ready for any number of policies: cleaned once for each way to read joint
-    applications.
+    """A decoded batch, ready for any number of policies: its values are cleaned once.
 
     With a model, `scored` of its assessments has the model's columns too (see `PdModel.score`). The
     policy decides and the model only adds: when it fails, for whatever reason, the batch is scored
@@ -110,18 +110,21 @@ class Batch:
     """
 
     def __init__(self, events: DecodedEvents, model: PdModel | None = None) -> None:
-        self._events = events
+        self._cleaning = Cleaning(events)
         self._model = model
         self._ready: dict[Joint, _Ready] = {}
+        self.loan_ids: pa.StringArray = self._texts["loan_id"]
+        """Of every event; null where it has none."""
 
     def __len__(self) -> int:
-        return len(self._events.reasons)
+        return len(self.loan_ids)
 
     def assess(self, policy: Policy) -> Assessment:
         """What a policy makes of it."""
-        ready = self._as(policy.program.joint)
+        ready = self._as(policy)
         decisions = self.decide(policy)
-        scored, decided = ready.accepted_rows, _some(_decided(decisions), ready.accepted)
+        scored, model_error = ready.scored
+        decided = _some(_decided(decisions), ready.accepted)
         for name in decided.schema.names:
             scored = scored.append_column(name, decided[name])
         rejected_at = np.flatnonzero(~ready.accepted)
@@ -132,50 +135,63 @@ class Batch:
             tiers=decisions.tier[ready.accepted],
             rejected_at=rejected_at,
             reasons=ready.applications.reasons[rejected_at],
-            model_error=ready.model_error,
+            model_error=model_error,
         )
 
     def decide(self, policy: Policy) -> Decisions:
         """What a policy says of every event, of the rejected ones, too."""
-        return decide(policy.program, self._as(policy.program.joint).columns)
+        ready = self._as(policy)
+        columns = ready.columns
+        if "pd" in policy.program.columns:
+            columns = columns | {"pd": ready.pd}
+        return decide(policy.program, columns)
 
     def accepted(self, policy: Policy) -> Flags:
         """Which events a policy can decide on."""
-        return self._as(policy.program.joint).accepted
+        return self._as(policy).accepted
 
-    def loan_ids(self, policy: Policy) -> pa.StringArray:
-        """Of every event, as a policy reads them; null where it has none."""
-        return self._as(policy.program.joint).arrow["loan_id"]
+    @cached_property
+    def _texts(self) -> dict[str, pa.StringArray]:
+        return {n: pa.array(found, pa.string()) for n, found in self._cleaning.texts.items()}
 
-    def _as(self, joint: Joint) -> "_Ready":
+    def _as(self, policy: Policy) -> "_Ready":
+        joint = policy.program.joint
         if joint not in self._ready:
-            self._ready[joint] = _Ready.of(self._events, joint, self._model)
+            applications = self._cleaning.decided_by(joint)
+            self._ready[joint] = _Ready(applications, self._texts, self._model)
         return self._ready[joint]
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """A cleaned batch: its columns as a policy reads them, and as rows; `accepted_rows` have those
-    of the model."""
+    """A batch by whose figures decide, as columns for policies and as rows; each made once, and
+    only when it is asked for."""
 
     applications: CleanApplications
-    accepted: Flags
-    arrow: pa.RecordBatch
-    accepted_rows: pa.RecordBatch
-    columns: dict[str, Any]
-    model_error: str | None
+    texts: Mapping[str, pa.StringArray]
+    model: PdModel | None
 
-    @classmethod
-    def of(cls, events: DecodedEvents, joint: Joint, model: PdModel | None) -> "_Ready":
-        applications = clean(events, joint)
-        accepted = applications.reasons == ACCEPTED
-        arrow = _to_arrow(applications)
-        rows, model_error = _add_pd(_some(arrow, accepted), model)
-        columns = applications.columns() | {name: arrow[name] for name in applications.texts}
-        columns["pd"] = np.full(len(accepted), np.nan)
+    @cached_property
+    def accepted(self) -> Flags:
+        found: Flags = self.applications.reasons == ACCEPTED
+        return found
+
+    @cached_property
+    def columns(self) -> dict[str, Any]:
+        return {**self.applications.columns(), **self.texts}
+
+    @cached_property
+    def scored(self) -> tuple[pa.RecordBatch, str | None]:
+        """The rows of what is accepted, with the model's columns, or why they lack those."""
+        return _add_pd(_some(_to_arrow(self.applications, self.texts), self.accepted), self.model)
+
+    @property
+    def pd(self) -> npt.NDArray[np.float64]:
+        rows, _ = self.scored
+        found = np.full(len(self.accepted), np.nan)
         if "pd" in rows.schema.names:
-            columns["pd"][accepted] = rows["pd"].to_numpy(zero_copy_only=False)
-        return cls(applications, accepted, arrow, rows, columns, model_error)
+            found[self.accepted] = rows["pd"].to_numpy(zero_copy_only=False)
+        return found
 
 
 def assess(events: DecodedEvents, policy: Policy, model: PdModel | None = None) -> Assessment:
@@ -248,8 +264,10 @@ def answers(
     return replies
 
 
-def _to_arrow(applications: CleanApplications) -> pa.RecordBatch:
-    numbers, texts = applications.numbers, applications.texts
+def _to_arrow(
+    applications: CleanApplications, texts: Mapping[str, pa.StringArray]
+) -> pa.RecordBatch:
+    numbers = applications.numbers
     columns: dict[str, pa.Array] = {
         "event_time": pa.array(applications.event_time, pa.timestamp("us")).cast(
             pa.timestamp("us", "UTC")
@@ -257,7 +275,7 @@ def _to_arrow(applications: CleanApplications) -> pa.RecordBatch:
         "issue_d": pa.array(applications.issue_d.astype("datetime64[D]")),
     }
     columns |= {name: pa.array(values, from_pandas=True) for name, values in numbers.items()}
-    columns |= {name: pa.array(values, pa.string()) for name, values in texts.items()}
+    columns |= texts
     columns["figures"] = _named(FIGURES, applications.figures)
     return pa.RecordBatch.from_pydict(columns)
 

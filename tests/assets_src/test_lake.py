@@ -65,7 +65,7 @@ def test_what_s3_refuses_is_the_runs_failure_and_the_checks(
     assert "bucket nowhere at http" in said
     assert "NoSuchBucket" in said
     assert failure(result) == said
-    assert pipeline.send_and_drain([good_event(2)]) is None  # scoring goes on
+    assert pipeline.send_and_drain([good_event(2)]).scored == 1  # scoring goes on
     monkeypatch.setenv("S3_BUCKET", pipeline.lake._settings.bucket)
     assert run_job(instance, "archive_raw_events").success
     assert len(pipeline.rows()) == 2

@@ -24,6 +24,7 @@ from credit_risk_dagster.settings import PROJECT_ROOT
 from tests.benchmarks import (
     archive,
     drift,
+    experiments,
     lake,
     latency,
     memory,
@@ -50,6 +51,7 @@ class Name(StrEnum):
     MODEL = "model"
     METRICS = "metrics"
     POLICY = "policy"
+    EXPERIMENTS = "experiments"
     LATENCY = "latency"
 
 
@@ -62,6 +64,7 @@ _SECTIONS = {
     Name.MODEL: model,
     Name.METRICS: metrics,
     Name.POLICY: policy,
+    Name.EXPERIMENTS: experiments,
     Name.LATENCY: latency,
 }
 
@@ -95,6 +98,8 @@ def main(
     METRICS: a scrape of /metrics, without history and with ten million scored applications.
 
     POLICY: scoring by the default policy against comparisons by hand, and a table of 200 rules.
+
+    EXPERIMENTS: what two shadows cost the drain, and what a split does.
 
     LATENCY: from event to commit at 10, 100 and 1,000 events a second, through Dagster's daemon and
     the sensor, with handovers from run to run; and of the first event after an idle spell.

@@ -26,12 +26,14 @@ from psycopg import sql
 
 from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.pd import CategoryTerm, Coefficients, NumberTerm
-from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.domain.policy import load_policy, validate_policy
 from credit_risk_dagster.domain.scoring import assess
+from credit_risk_dagster.pipelines import policies
 from credit_risk_dagster.pipelines.drain import drain as run_drain
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.pipelines.lake_history import RawEvents
 from credit_risk_dagster.settings import (
+    DEFAULT_POLICY,
     ArchiveSettings,
     DrainSettings,
     DriftSettings,
@@ -44,6 +46,7 @@ from resources.kafka.reader import Reader
 from resources.lake import Lake
 from resources.postgres.connection import Warehouse, fetch_all
 from resources.postgres.models import ModelStore, NewModel
+from resources.postgres.policies import register_policy
 
 Measured = dict[str, Any]
 
@@ -120,11 +123,12 @@ def _copy(connection: psycopg.Connection[Any], rows: pa.Table) -> int:
     return int(batch.num_rows)
 
 
-def drain(model: bool = False) -> Measured:
+def drain(model: bool = False, experiments: str = "") -> Measured:
     """(c) The drain as a run executes it: from its first fetch to its last commit. The wait of
     `idle_seconds` that ends a session is after that, and taking the lane is before it.
 
-    With `model`, a logistic regression of the seven classic features is active.
+    With `model`, a logistic regression of the seven classic features is active; `experiments` are
+    two `shadows`, or a `split`.
     """
     # A run has all of these modules, for the garbage collector to walk through.
     from credit_risk_dagster import definitions  # noqa: F401
@@ -133,6 +137,8 @@ def drain(model: bool = False) -> Measured:
     warehouse = Warehouse(WarehouseSettings())
     if model:
         _activate_a_model(warehouse)
+    if experiments:
+        _start(warehouse, experiments)
     fetch, fetched_at = Reader.fetch, []
 
     def timed_fetch(reader: Reader) -> Any:
@@ -152,6 +158,7 @@ def drain(model: bool = False) -> Measured:
         "events": report.scored + report.rejected,
         "rows": report.scored,
         "with_pd": _with_pd(warehouse),
+        **_said(warehouse),
         "batches": report.batches,
         "seconds": _last_commit(warehouse) - fetched_at[0],
         "busy_seconds": report.busy_seconds,
@@ -195,6 +202,35 @@ def _activate_a_model(warehouse: Warehouse) -> None:
     with warehouse.session() as connection:
         store = ModelStore(connection)
         store.activate(approved(connection, "model", store.add_model(new)), "a benchmark")
+
+
+def _start(warehouse: Warehouse, experiments: str) -> None:
+    """The policy before, and the active one with another threshold, as candidates."""
+    from tests.pipelines.approvals import approved, started
+
+    active = load_policy(DEFAULT_POLICY)
+    content = active.table.content() | {"name": "stricter", "examples": []}
+    content["conditions"]["high-dti"] = {"dti": ">= 25"}
+    before = load_policy(DEFAULT_POLICY.with_name("lendingclub-v1.yaml"))
+    with warehouse.session() as connection:
+        policies.activate(connection, register_policy(connection, active), "the first")
+        for candidate in (before, validate_policy(content, "of the benchmark")):
+            found = approved(connection, "policy", register_policy(connection, candidate))
+            if experiments == "split":
+                started(connection, policy_id=found, share=50)
+                return
+            started(connection, policy_id=found)
+
+
+def _said(warehouse: Warehouse) -> Measured:
+    """What the shadows saw, and of how many they differ."""
+    with warehouse.session() as connection:
+        (row,) = fetch_all(
+            connection,
+            "SELECT (SELECT coalesce(sum(applications), 0)::bigint FROM shadow_by_minute) AS"
+            " beside, (SELECT count(*) FROM shadow_differences) AS differing",
+        )
+    return row
 
 
 def _with_pd(warehouse: Warehouse) -> int:

@@ -40,6 +40,10 @@ TOLD: dict[Name, tuple[list[str], list[str]]] = {
             "the drain, in times of row at a time (c / d)",
         ],
     ),
+    Name.EXPERIMENTS: (
+        ["the drain", "the same with two shadows", "the same with a split of 50 %"],
+        ["two shadows, cost in throughput"],
+    ),
     Name.MEMORY: (
         ["200 events", "400 events"],
         ["peak memory of a drain run", "its difference, 200 and 400 events"],
