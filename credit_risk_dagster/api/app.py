@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from credit_risk_dagster.api import decisions, operations, outcomes, problems, reports
+from credit_risk_dagster.api import decisions, operations, outcomes, policies, problems, reports
 from credit_risk_dagster.api.guards import Admission
 from credit_risk_dagster.api.health import PATIENCE_SECONDS, Health
 from credit_risk_dagster.api.metrics.collector import PlatformCollector
@@ -28,7 +28,7 @@ _CONNECTIONS = 8
 
 DESCRIPTION = """\
 Submit loan applications to the stream, score them on the spot, read what was decided, and tell how
-the loans went.
+the loans went. Policies are submitted, approved and activated by clients, each by its key.
 
 Every error is a problem (RFC 9457), and every answer has an `X-Request-ID`, which is in the log.
 """
@@ -93,6 +93,7 @@ def create_app(settings: Settings | None = None, registry: CollectorRegistry = R
     app.add_middleware(RequestLog)
     app.include_router(decisions.router)
     app.include_router(outcomes.router)
+    app.include_router(policies.router)
     app.include_router(operations.router)
     app.include_router(reports.router)
     return app

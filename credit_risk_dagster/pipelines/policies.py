@@ -20,6 +20,10 @@ from resources.postgres.connection import Warehouse
 from resources.postgres.policies import Policies, StoredPolicy, register_policy
 
 
+class NoSuchChoice(PlatformError):
+    """No policy, or several, are called so."""
+
+
 class NotPermitted(PlatformError):
     """Who asks has not the right to it."""
 
@@ -171,7 +175,7 @@ def chosen(connection: psycopg.Connection[Any], choice: str) -> PolicyLife:
     """A policy by its id, its version (name and short hash), or its name where that is one alone.
 
     Raises:
-        PlatformError: there is none, or there are several.
+        NoSuchChoice: there is none, or there are several.
     """
     every = lives(connection)
     found = [life for life in every if choice == str(life.stored.policy_id)]
@@ -179,7 +183,7 @@ def chosen(connection: psycopg.Connection[Any], choice: str) -> PolicyLife:
     found = found or [life for life in every if choice == life.stored.name]
     if len(found) != 1:
         several = ", ".join(life.stored.origin for life in found)
-        raise PlatformError(
+        raise NoSuchChoice(
             f"policy {choice!r} may be {several}: give the id"
             if found
             else f"there is no policy {choice!r}: see `credit-risk policy ls`"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from psycopg.rows import class_row
@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.errors import PlatformError
+from resources.postgres.approvals import NotInOrder
 
 
 class NoSuchPolicy(PlatformError):
@@ -92,7 +93,7 @@ def submit_policy(
     why: str,
     evidence: Mapping[str, Any],
 ) -> int:
-    """Submit for somebody whom the dashboard signed in, as a role that may do no more; its id."""
+    """Submit for somebody whom the dashboard signed in, or the API knows by a key; its id."""
     row = connection.execute(
         "SELECT submit_policy(%(name)s, %(hash)s, %(document)s, %(person)s, %(why)s, %(evidence)s)",
         {
@@ -106,3 +107,25 @@ def submit_policy(
     ).fetchone()
     assert row is not None  # noqa: S101
     return int(row[0])
+
+
+def decide_policy(
+    connection: psycopg.Connection[Any],
+    policy_id: int,
+    action: Literal["approve", "activate"],
+    person: str,
+    why: str,
+    at: datetime | None = None,
+) -> None:
+    """Decide for somebody whom the API knows by a key, from now on or from a later moment.
+
+    Raises:
+        NotInOrder: the table refuses it.
+    """
+    try:
+        connection.execute(
+            "SELECT decide_policy(%(policy_id)s, %(action)s, %(person)s, %(why)s, %(at)s)",
+            {"policy_id": policy_id, "action": action, "person": person, "why": why, "at": at},
+        )
+    except psycopg.errors.CheckViolation as error:
+        raise NotInOrder(str(error.diag.message_primary)) from error

@@ -70,6 +70,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
     API: {
         "activations": _READ,
         "alembic_version": _READ,
+        "approvals": _READ,
         "archive_objects": _READ,
         "batches": _READ,
         "drift_features": _READ,
@@ -103,7 +104,7 @@ ROUTINES: dict[str, tuple[LiteralString, ...]] = {
         *("forget_loan", "delete_old_reviews", "delete_old_outcomes"),
         *("roll_up_segments", "roll_up_segments_until", "first_writer", "close_segments"),
     ),
-    API: (),
+    API: ("submit_policy", "decide_policy"),
 }
 _SEQUENCES: dict[str, tuple[LiteralString, ...]] = {
     APP: ("batches_batch_id_seq", "model_benchmark_ids"),

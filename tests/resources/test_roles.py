@@ -188,7 +188,9 @@ def test_functions_with_the_owners_rights_are_for_few_and_find_their_own_tables(
             "INSERT INTO approvals (kind, subject_id, action, why) VALUES"
             " ('policy', 1, 'submit', 'x')",
         ),
-        (API, "SELECT submit_policy('a', 'b', 'c', 'd', 'e', NULL)"),
+        (APP, "SELECT submit_policy('a', 'b', 'c', 'd', 'e', NULL)"),
+        (APP, "SELECT decide_policy(1, 'approve', 'ada', 'x', NULL)"),
+        (READER, "SELECT decide_policy(1, 'approve', 'ada', 'x', NULL)"),
         (
             READER,
             "INSERT INTO approvals (kind, subject_id, action, why) VALUES"
