@@ -76,6 +76,9 @@ rejected_at timestamptz when the row was written
 reason      text        stable reason code, e.g. missing_required:dti
 key         bytea?      key of the record
 value       bytea?      exact bytes of the event; null for a tombstone
+first_source_id int?    source of the event that a duplicate_submission repeats
+first_partition int?    its partition
+first_offset bigint?    its offset
 """
 )
 

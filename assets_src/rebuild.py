@@ -68,6 +68,7 @@ def rebuilt_applications(
             model=chosen_model(warehouse, config.model),
             since=first.date(),
             until=(following - timedelta(days=1)).date(),
+            drain=settings.drain,
             log=context.log,
         )
     yield dg.MaterializeResult(

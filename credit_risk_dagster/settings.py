@@ -22,6 +22,7 @@ from credit_risk_dagster.base_settings import (
     check_certificates,
     clipped,
 )
+from credit_risk_dagster.decision_settings import DecisionSettings
 from credit_risk_dagster.domain.features import CLASSIC_FEATURES, Purpose
 from credit_risk_dagster.domain.rights import Right, has_right, parse_rights
 
@@ -298,10 +299,8 @@ class StreamSettings(GroupOfSettings):
     )
 
 
-class DrainSettings(GroupOfSettings):
+class DrainSettings(DecisionSettings):
     """How a drain run works (variables `CREDIT_RISK_*`)."""
-
-    model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_")
 
     lanes: int = Field(1, ge=1, le=64, description="concurrent runs the partitions are dealt over")
     session_seconds: float = Field(

@@ -1,5 +1,6 @@
 """What business systems use: submit and score applications, read decisions and the watchlist."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated
@@ -20,12 +21,13 @@ from credit_risk_dagster.api.answers import (
 )
 from credit_risk_dagster.api.cursors import Cursor, Limit
 from credit_risk_dagster.api.guards import JsonBody, admit
+from credit_risk_dagster.api.idempotency import IdempotencyKey, Submission
 from credit_risk_dagster.api.problems import RETRY_AFTER_SECONDS, ApiError
 from credit_risk_dagster.api.question import Unanswered
 from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import answers
-from resources.kafka.publisher import PublisherBusy
+from resources.kafka.publisher import Published, PublisherBusy
 
 # A LendingClub row with all its 151 columns has 4 KB.
 MAX_APPLICATION_BYTES = 64 * 2**10
@@ -62,15 +64,16 @@ def score(request: Request, body: JsonBody) -> Response:
     status_code=202,
     summary="Submit an application",
     response_model=Accepted,
-    responses=problems.responses(400, 413, 415, 422, 503),
+    responses=problems.responses(400, 409, 413, 415, 422, 503),
     openapi_extra=bodies.documented(bodies.APPLICATION, bodies.ONE),
 )
-async def submit(request: Request, body: JsonBody) -> Response:
+async def submit(request: Request, body: JsonBody, key: IdempotencyKey = None) -> Response:
     """Checks that it can be scored, sends it to the stream under its `id`, and answers when the
     broker has it. `event_time` is added when it is missing.
 
-    A 503 that is not for too many requests at once leaves open whether the broker has it: sent
-    again, it may be there twice, and is then decided twice, which its history shows.
+    A 503 that is not for too many requests at once leaves open whether the broker has it. Send it
+    again with the same `Idempotency-Key`: then it is decided once, however often it is sent. The
+    same key with another body is a 422, and a 409 while the first request is under way.
     """
     if len(body) > MAX_APPLICATION_BYTES:
         raise ApiError(413, f"an application has at most {MAX_APPLICATION_BYTES:,} bytes")
@@ -86,12 +89,7 @@ async def submit(request: Request, body: JsonBody) -> Response:
     loan_id = found["loan_id"]
     if loan_id is None:
         raise ApiError(422, "it has no id", reject_reason="missing_required:id")
-    try:
-        stored = await request.app.state.publisher.publish(loan_id.encode(), event)
-    except PublisherBusy as error:
-        raise ApiError(
-            503, "too many at once: nothing was sent", {"Retry-After": str(RETRY_AFTER_SECONDS)}
-        ) from error
+    stored = await _published(request, loan_id.encode(), event, body, key)
     accepted = {
         "loan_id": loan_id,
         "topic": stored.topic,
@@ -99,6 +97,38 @@ async def submit(request: Request, body: JsonBody) -> Response:
         "offset": stored.offset,
     }
     return respond(accepted, 202, Location=f"/applications/{quote(loan_id, safe='')}")
+
+
+async def _published(
+    request: Request, loan: bytes, event: bytes, body: bytes, key: str | None
+) -> Published:
+    """Where the event is, after sending it; or where it was sent to before, by the same key."""
+    state = request.app.state
+    if key is None:
+        return await _publish(request, loan, event, ())
+    client = request.state.client
+    submission = Submission(state.settings, client, key, body)
+    before = await run_in_threadpool(submission.begin)
+    if before:
+        return before
+    stored = None
+    try:
+        stored = await _publish(request, loan, event, submission.headers)
+    finally:
+        await run_in_threadpool(submission.end, stored)
+    return stored
+
+
+async def _publish(
+    request: Request, loan: bytes, event: bytes, headers: Sequence[tuple[str, bytes]]
+) -> Published:
+    try:
+        found: Published = await request.app.state.publisher.publish(loan, event, headers)
+    except PublisherBusy as error:
+        raise ApiError(
+            503, "too many at once: nothing was sent", {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        ) from error
+    return found
 
 
 @router.get(

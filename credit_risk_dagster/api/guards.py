@@ -5,6 +5,7 @@ import hmac
 import math
 import secrets
 import time
+import zlib
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from credit_risk_dagster.api.problems import ApiError
 from credit_risk_dagster.settings import ApiSettings, is_loopback
 
 HEADER = "X-API-Key"
+_GZIP = ("gzip", "x-gzip")
 KEY_PREFIX = "crk_"
 
 
@@ -105,13 +107,17 @@ async def admit(
 
 
 async def json_body(request: Request) -> bytes:
-    """The body, which says that it is JSON and is not too large.
+    """The body, which says that it is JSON and is not too large; what gzip compressed is unpacked,
+    and not too large then, either.
 
     A page of another origin cannot say so without being asked by the browser whether it may.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(415, "send application/json", {"Accept": "application/json"})
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "", *_GZIP):
+        raise ApiError(415, "send it plain, or by gzip", {"Accept-Encoding": "gzip, identity"})
     limit = request.app.state.settings.api.max_body_bytes
     length = request.headers.get("content-length", "")
     size, body = int(length) if length.isdecimal() else 0, bytearray()
@@ -122,7 +128,26 @@ async def json_body(request: Request) -> bytes:
                 break
     if size > limit:
         raise ApiError(413, f"a request has at most {limit:,} bytes", {"Connection": "close"})
-    return bytes(body)
+    return _unpacked(bytes(body), limit) if encoding in _GZIP else bytes(body)
+
+
+def _unpacked(body: bytes, limit: int) -> bytes:
+    """What gzip made smaller; never more than one byte above the limit is unpacked."""
+    found, rest = b"", body
+    while rest or not found:
+        unpacking = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        try:
+            found += unpacking.decompress(rest, limit + 1 - len(found))
+        except zlib.error as error:
+            raise ApiError(400, "the body is no gzip, as its Content-Encoding says") from error
+        if len(found) > limit:
+            raise ApiError(413, f"a request has at most {limit:,} bytes when it is unpacked")
+        if not unpacking.eof:
+            raise ApiError(400, "the body ends before its gzip does")
+        rest = unpacking.unused_data
+        if not found and not rest:
+            break
+    return found
 
 
 JsonBody = Annotated[bytes, Depends(json_body)]

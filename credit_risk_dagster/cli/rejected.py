@@ -17,7 +17,7 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 
 if TYPE_CHECKING:
-    pass
+    from resources.postgres.rejected import RejectedEvent
 
 app = typer.Typer(help="Events that could not be scored.", no_args_is_help=True)
 
@@ -45,7 +45,7 @@ def ls(
         for event in islice(RejectedEvents(connection).each(reason=reason), limit):
             table.add_row(
                 *map(str, event.coordinates),
-                *(f"{event.rejected_at:%Y-%m-%d %H:%M:%S}", event.reason, _preview(event.value)),
+                *(f"{event.rejected_at:%Y-%m-%d %H:%M:%S}", _reason(event), _preview(event.value)),
             )
     totals = Table("reason", "events", "last")
     for row in counts:
@@ -69,7 +69,7 @@ def show(
     if event is None:
         raise PlatformError(f"no rejected event has partition {partition} and offset {offset}")
     err.print(
-        f"source {event.source_id}, partition {partition}, offset {offset}: {event.reason}, "
+        f"source {event.source_id}, partition {partition}, offset {offset}: {_reason(event)}, "
         f"rejected at {event.rejected_at:%Y-%m-%d %H:%M:%S}, batch {event.batch_id}, "
         f"key {_preview(event.key)}",
         highlight=False,
@@ -101,6 +101,10 @@ def redrive(
         offset=offset,
     )
     out.print(f"{report.moved.total():,} of {report.examined:,} rejected events are now scored")
+
+
+def _reason(event: "RejectedEvent") -> str:
+    return f"{event.reason} of {event.first}" if event.first else event.reason
 
 
 def _preview(value: bytes | None) -> str:

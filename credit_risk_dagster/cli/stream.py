@@ -1,7 +1,7 @@
 """`credit-risk produce`, `status` and `score`: loans into the stream, and through the policy."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +22,6 @@ from credit_risk_dagster.cli.options import (
     parsed_shifts,
     told,
 )
-from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 
 if TYPE_CHECKING:
@@ -124,14 +123,18 @@ def status(json_: Json = False) -> None:
 @app.command()
 def score(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="JSON lines, one application a line; - is stdin.")
+        str,
+        typer.Argument(
+            metavar="FILE",
+            help="JSON (lines, array, objects) or a CSV of loans, also compressed; - is stdin.",
+        ),
     ],
     policy: Annotated[Path, typer.Option(help="Credit policy (YAML).")] = DEFAULT_POLICY,
     model: Annotated[
         Path | None, typer.Option(help="Model (JSON of `credit-risk model export`), for the PD.")
     ] = None,
 ) -> None:
-    """Score applications from a file: one JSON answer for each line, in order. Needs no server."""
+    """Score applications from a file: one JSON answer for each, in order. Needs no server."""
     from itertools import islice
 
     import msgspec
@@ -139,27 +142,16 @@ def score(
     from credit_risk_dagster.domain.pd import load_model_file
     from credit_risk_dagster.domain.policy import load_policy
     from credit_risk_dagster.domain.scoring import answers
+    from credit_risk_dagster.pipelines.application_files import read_applications
 
     rules = load_policy(policy)
     estimator = load_model_file(model) if model else None
     encoder = msgspec.json.Encoder()
-    lines = _lines(file)
+    found = read_applications(file)
     with progress("scored", None) as show:
         done = 0
-        while chunk := [line.rstrip(b"\r\n") for line in islice(lines, SCORE_CHUNK_EVENTS)]:
+        while chunk := list(islice(found, SCORE_CHUNK_EVENTS)):
             sys.stdout.buffer.write(encoder.encode_lines(answers(chunk, rules, estimator)))
             done += len(chunk)
             show(done)
     sys.stdout.buffer.flush()
-
-
-def _lines(file: str) -> Iterator[bytes]:
-    from credit_risk_dagster.pipelines.text_files import Unreadable, utf8_lines
-
-    if file == "-":
-        yield from sys.stdin.buffer
-        return
-    try:
-        yield from utf8_lines(Path(file))
-    except Unreadable as error:
-        raise PlatformError(f"cannot read {file}: {error}") from error

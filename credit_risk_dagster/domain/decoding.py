@@ -46,6 +46,9 @@ REQUIRED = ("loan_amnt", "annual_inc", "dti", "int_rate", "credit_history")
 # trigger, for a limit; or that cannot be sent to it.
 UNSTORABLE = ("unstorable:data", "unstorable:constraint", "unstorable:limit", "unstorable:encoding")
 
+# Of the same application, sent again: see `domain.repeats`.
+DUPLICATE = "duplicate_submission"
+
 # Every reason for which an event can be rejected. The codes are stored and alerted on: never rename
 # one. An event that has several gets the first in this order.
 REASONS: tuple[str, ...] = (
@@ -57,6 +60,7 @@ REASONS: tuple[str, ...] = (
     ROUNDED_ID,
     *(f"missing_required:{field}" for field in REQUIRED),
     *UNSTORABLE,
+    DUPLICATE,
 )
 ACCEPTED = -1
 _CODE = {reason: code for code, reason in enumerate(REASONS)}

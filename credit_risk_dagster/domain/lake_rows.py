@@ -152,6 +152,17 @@ def from_raw_rows(rows: pa.RecordBatch) -> dict[str, Any]:
     }
 
 
+def headers_of(rows: pa.RecordBatch) -> list[list[tuple[str, bytes | None]] | None]:
+    """The headers of raw events, as the drain gets them."""
+    column = rows["headers"]
+    if column.null_count == len(column):
+        return [None] * len(column)
+    return [
+        of_one and [(header["key"], header["value"]) for header in of_one]
+        for of_one in column.to_pylist()
+    ]
+
+
 def days_of(rows: pa.RecordBatch, column: str, today: date) -> npt.NDArray[Any]:
     """The day (UTC, datetime64[D]) of each row by a column of times.
 

@@ -13,6 +13,7 @@ from credit_risk_dagster.domain.cleaning import FIGURES, CleanApplications, Clea
 from credit_risk_dagster.domain.decision import OUTCOMES, TIERS, Codes, Decisions, decide
 from credit_risk_dagster.domain.decoding import (
     ACCEPTED,
+    DUPLICATE,
     REASONS,
     DecodedEvents,
     decode,
@@ -36,6 +37,8 @@ class Assessment:
         tiers: their positions in `TIERS`.
         rejected_at: positions of the rejected events in the input, ascending.
         reasons: their reasons, as positions in `REASONS`.
+        firsts: source, partition and offset of the record that each of them repeats, -1 where it
+            repeats none, shape (len(rejected_at), 3); None when none does.
         model_error: why there is no PD although there is a model; None when all is well.
     """
 
@@ -45,6 +48,7 @@ class Assessment:
     tiers: Codes
     rejected_at: npt.NDArray[np.intp]
     reasons: npt.NDArray[np.int16]
+    firsts: npt.NDArray[np.int64] | None = None
     model_error: str | None = None
 
     def tier_counts(self) -> dict[str, int]:
@@ -67,20 +71,44 @@ class Assessment:
         Args:
             found: position in `scored` to reason.
         """
-        if not found:
+        at = self.scored_at[list(found)]
+        return self._rejecting(at, np.array([reason_code(r) for r in found.values()], np.int16))
+
+    def repeating(self, at: npt.NDArray[np.intp], firsts: npt.NDArray[np.int64]) -> "Assessment":
+        """The same, with some of the events rejected because they repeat others.
+
+        Args:
+            at: their positions in the input.
+            firsts: source, partition and offset of what each repeats, shape (len(at), 3).
+        """
+        if not len(at):
             return self
-        scored = np.ones(len(self.scored_at), np.bool_)
-        scored[list(found)] = False
-        rejected_at = np.concatenate([self.rejected_at, self.scored_at[list(found)]])
-        codes = np.array([reason_code(reason) for reason in found.values()], np.int16)
-        order = np.argsort(rejected_at)
+        found = self._rejecting(at, np.full(len(at), reason_code(DUPLICATE), np.int16))
+        places = np.full((len(found.rejected_at), 3), -1, np.int64)
+        places[np.searchsorted(found.rejected_at, at)] = firsts
+        return replace(found, firsts=places)
+
+    def _rejecting(self, at: npt.NDArray[np.intp], reasons: npt.NDArray[np.int16]) -> "Assessment":
+        """The same, with the events at these positions rejected for these reasons."""
+        if not len(at):
+            return self
+        codes = np.full(len(self.scored_at) + len(self.rejected_at), ACCEPTED, np.int16)
+        codes[self.rejected_at] = self.reasons
+        codes[at] = reasons
+        rejected_at = np.flatnonzero(codes != ACCEPTED)
+        scored = codes[self.scored_at] == ACCEPTED
+        firsts = None
+        if self.firsts is not None:
+            firsts = np.full((len(rejected_at), 3), -1, np.int64)
+            firsts[np.searchsorted(rejected_at, self.rejected_at)] = self.firsts
         return replace(
             self,
             scored=self.scored.filter(pa.array(scored)),
             scored_at=self.scored_at[scored],
             tiers=self.tiers[scored],
-            rejected_at=rejected_at[order],
-            reasons=np.concatenate([self.reasons, codes])[order],
+            rejected_at=rejected_at,
+            reasons=codes[rejected_at],
+            firsts=firsts,
         )
 
     def only(self, which: Flags) -> "Assessment":

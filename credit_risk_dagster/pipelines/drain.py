@@ -41,6 +41,7 @@ from resources.postgres.lanes import (
     wait_for_lane,
 )
 from resources.postgres.micro_batch import Committed, Ledger, OffsetsMoved, StageSeconds
+from resources.postgres.repeats import Repeats
 from resources.postgres.sources import Source, Sources
 
 # All brokers have heard of a new partition after this.
@@ -110,6 +111,7 @@ def drain(
         warehouse.prepare_storage(connection)
         source = Sources(connection).register(topic)
         report = DrainReport(policy.version, lane, source)
+        ledger = Ledger(connection, Repeats(connection, settings))
         partitions = _partitions(topic, settings.lanes, lane, bounds)
         if not partitions:
             report.ended = f"lane {lane} of {settings.lanes} has no partition"
@@ -117,10 +119,9 @@ def drain(
         if not _take(connection, source, partitions, settings):
             report.ended = "a new epoch began while the run waited; the next run drains that"
             return report
-        log.info("draining %s, partitions %s", topic.topic, partitions)
-        deciders = Deciders(connection, policy)
         session = _Session(
-            *(broker, reader, connection, writer, deciders, run_id, partitions, bounds, report)
+            *(broker, reader, connection, writer, Deciders(connection, policy), ledger),
+            *(run_id, partitions, bounds, report),
         )
         session.run(settings, interrupts, log)
     report.tell(log)
@@ -213,6 +214,7 @@ class _Session:
     connection: psycopg.Connection[Any]
     writer: ThreadPoolExecutor
     deciders: Deciders
+    ledger: Ledger
     run_id: str
     partitions: Sequence[int]
     bounds: Sequence[Bound]
@@ -223,7 +225,6 @@ class _Session:
     in_flight: tuple[Future[Committed], Fetch, StageSeconds] | None = None
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(self.connection)
         self.report.policy = self.deciders.policy.version
         self._report_deciders()
 
@@ -238,6 +239,7 @@ class _Session:
         started = {"source_id": source.source_id, "topic": source.topic}
         started |= {"partitions": self.partitions, "policy": self.deciders.policy.version}
         _log.info("session started", extra=started)
+        log.info("draining %s, partitions %s", source.topic, self.partitions)
         self.seek()
         try:
             _drain_until_over(self, settings, log)

@@ -19,7 +19,7 @@ from resources.lake import Lake
 from resources.lake_tables import DataFile, LakeTable, Snapshot
 
 _LOG_ENTRY = re.compile(r"(\d{20})\.")
-_SCORED = ("partition", "offset", "timestamp", "key", "value")
+_SCORED = ("partition", "offset", "timestamp", "key", "value", "headers")
 Day = tuple[date, SourceKey, Iterator[pa.RecordBatch]]
 
 

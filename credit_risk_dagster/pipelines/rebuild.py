@@ -25,15 +25,16 @@ import pyarrow.compute as pc
 
 from credit_risk_dagster.domain.arms import Split, assess_by_arm
 from credit_risk_dagster.domain.decoding import decode
-from credit_risk_dagster.domain.lake_rows import SourceKey, from_raw_rows
+from credit_risk_dagster.domain.lake_rows import SourceKey, from_raw_rows, headers_of
 from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy
+from credit_risk_dagster.domain.repeats import Deduplicate, marks
 from credit_risk_dagster.domain.scoring import Batch
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.experiments import split_beside
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.pipelines.lake_history import RawEvents
-from credit_risk_dagster.settings import WarehouseSettings
+from credit_risk_dagster.settings import DrainSettings, WarehouseSettings
 from resources.kafka.reader import Fetch, OffsetRange
 from resources.postgres.connection import NotMigrated, Warehouse
 from resources.postgres.forgetting import Forgettings
@@ -42,6 +43,7 @@ from resources.postgres.migrate import migrate
 from resources.postgres.models import ModelStore
 from resources.postgres.policies import register_policy
 from resources.postgres.rebuilt import RebuiltLedger
+from resources.postgres.repeats import Repeats
 from resources.postgres.segments import roll_up_segments
 from resources.postgres.sources import Source, Sources
 
@@ -70,6 +72,7 @@ class RebuildReport:
     version: int
     known: int = 0
     gaps: int = 0
+    started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     tiers: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -98,35 +101,33 @@ def rebuild(
     model: PdModel | None = None,
     since: date | None = None,
     until: date | None = None,
+    drain: DrainSettings | None = None,
     log: logging.Logger,
 ) -> RebuildReport:
-    """Score the raw events of some days into a schema, which is created when it is missing.
-
-    After all days it has the table's progress, and a drain can go on from there.
+    """Score the raw events of some days into a schema, which is created when it is missing; after
+    all days it has the table's progress, and a drain can go on from there.
 
     Args:
         settings: the database; the schema that they name may be lost.
         raw: the events, as of a version of their table.
         policy: by which rules; by the live schema's active policy a split that runs there has its
             arms. Shadows are of live traffic only.
-        into: schema, in the same database.
-        run_id: recorded in the schema's ledger.
+        into, run_id: schema in the same database, and what its ledger names the run.
         model: gives the PD; it is copied into the schema.
         since, until: days, both inclusive; without, all there are.
+        drain: how repeated events are known; by default as without any setting.
 
     Raises:
         RebuildRefused: the schema is the live one, or another run writes the same days.
         ModelMismatch, SourceMismatch: the schema has another model or source of the same id.
-        WarehouseUnavailable, LakeUnavailable, LakeRefused, ObjectMissing, LakeDamaged: as their
-            names say. What was committed until then stays.
+        WarehouseUnavailable, LakeUnavailable, ...: what was committed until then stays.
     """
     if into == settings.db_schema:
         raise RebuildRefused(f"schema {into} is the live one: name another one to rebuild into")
     target = settings.model_copy(update={"db_schema": into, "dashboard_database_url": None})
-    report = RebuildReport(into, policy.version, model.version if model else None, raw.version)
-    started = time.monotonic()
-    migrate(target)
     store = Warehouse(target)
+    report = RebuildReport(into, policy.version, model.version if model else None, raw.version)
+    migrate(target)
     with (
         tuned_interpreter(),
         store.session(f"rebuild {run_id}") as reading,
@@ -138,14 +139,16 @@ def rebuild(
         if model:
             ModelStore(writing).adopt(settings.db_schema, model)
         policy_id, split = _register(writing, policy, split)
-        ledgers = RebuiltLedger(reading), RebuiltLedger(writing)
-        run = _Rebuild(*ledgers, policy, policy_id, split, model, run_id, report, writer, forgotten)
+        repeats = Repeats(writing, drain := drain or DrainSettings())
+        ledgers = RebuiltLedger(reading), RebuiltLedger(writing, repeats)
+        run = _Rebuild(
+            *ledgers, policy, policy_id, split, model, run_id, report, writer, forgotten, drain
+        )
         run.days(raw, since, until, adopted, log)
-        if since is None and until is None:
-            run.reach(raw, adopted)
-        report.gaps = sum(p.gaps for at in adopted.values() for p in run.ledger.progress(at))
+        run.reach(raw, adopted, whole=since is None and until is None)
+        repeats.forget(by_record_time=True)
         roll_up_segments(writing)  # the job does that for the live schema alone
-    report.seconds = time.monotonic() - started
+    report.seconds = time.monotonic() - report.started
     return report
 
 
@@ -200,6 +203,7 @@ class _Rebuild:
     report: RebuildReport
     writer: ThreadPoolExecutor
     forgotten: Mapping[tuple[int, int], list[int]]
+    settings: DrainSettings
     in_flight: Future[Committed] | None = None
     batches: int = 0
 
@@ -235,7 +239,7 @@ class _Rebuild:
         self.report.known += len(records) - len(new)
         if not len(new):
             return
-        fetch = fetch_of(records.take(new))
+        fetch = fetch_of(records.take(new), self.settings.deduplicate)
         fetched = time.thread_time()
         events = decode(fetch.values, fetch.keys)
         decoded = time.thread_time()
@@ -260,12 +264,14 @@ class _Rebuild:
             self.report.tiers.update(stored.tier_counts())
             self.report.reasons.update(stored.reason_counts())
 
-    def reach(self, raw: RawEvents, adopted: Mapping[SourceKey, int]) -> None:
-        """Give the partitions the progress that the table has."""
-        for key, source_id in adopted.items():
+    def reach(self, raw: RawEvents, adopted: Mapping[SourceKey, int], *, whole: bool) -> None:
+        """Count what is missing; after the whole, give the partitions the table's progress."""
+        for key, source_id in adopted.items() if whole else ():
             known = [p.partition for p in self.ledger.progress(source_id)]
             for partition, following in raw.progress(key, known).items():
                 self.ledger.cover(source_id, OffsetRange(partition, following, following))
+        progress = (p for at in adopted.values() for p in self.ledger.progress(at))
+        self.report.gaps = sum(p.gaps for p in progress)
 
     def _new(self, source_id: int, records: pa.RecordBatch) -> npt.NDArray[np.intp]:
         """Positions of the records that the schema has not yet, by partition and offset."""
@@ -280,7 +286,7 @@ class _Rebuild:
         return order[new[order]]
 
 
-def fetch_of(records: pa.RecordBatch) -> Fetch:
+def fetch_of(records: pa.RecordBatch, deduplicate: Deduplicate = "off") -> Fetch:
     """Raw events (some, by partition and offset) as the drain would have fetched them, but each
     range is one without holes."""
     columns = from_raw_rows(records)
@@ -291,5 +297,6 @@ def fetch_of(records: pa.RecordBatch) -> Fetch:
     return Fetch(
         ranges=[OffsetRange(int(p), int(f), int(n)) for p, f, n in runs],
         value_bytes=pc.sum(pc.binary_length(records["value"])).as_py() or 0,
+        marks=marks(deduplicate, columns["keys"], columns["values"], headers_of(records)),
         **columns,
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from credit_risk_dagster.domain.arms import assess_by_arm
-from credit_risk_dagster.domain.decoding import REASONS, decode
+from credit_risk_dagster.domain.decoding import DUPLICATE, REASONS, decode
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import Batch
 from credit_risk_dagster.errors import PlatformError
@@ -38,7 +38,8 @@ def redrive(
     partition: int | None = None,
     offset: int | None = None,
 ) -> RedriveReport:
-    """Score rejected events again; those that can be scored now move to the scored ones.
+    """Score rejected events again; those that can be scored now move to the scored ones, but for
+    repeated submissions, of which the first counts.
 
     Each transaction moves some events of one partition, so that a re-drive which is interrupted
     has moved some of them, wholly.
@@ -50,12 +51,14 @@ def redrive(
         reason, partition, offset: only the events with these.
 
     Raises:
-        UnknownReason: there is no such reason code.
+        UnknownReason: there is no such reason code, or it is that of repeated submissions.
         RedriveRaced: another re-drive is at work.
         WarehouseUnavailable, NotMigrated: as their names say.
     """
     if reason is not None and reason not in REASONS:
         raise UnknownReason(f"no event is rejected as {reason}; there are: {', '.join(REASONS)}")
+    if reason == DUPLICATE:
+        raise UnknownReason(f"{reason} is no mistake: another event decides the application")
     report = RedriveReport(policy.version)
     with warehouse.session(f"redrive {run_id}") as connection:
         rejected = RejectedEvents(connection)
@@ -66,7 +69,7 @@ def redrive(
         split = split_beside(connection, policy)
         after = (-1, -1, -1)
         while chunk := rejected.page(
-            reason=reason, partition=partition, offset=offset, after=after
+            reason=reason, partition=partition, offset=offset, repeats=False, after=after
         ):
             after = chunk[-1].coordinates
             for _, group in groupby(chunk, key=lambda event: (event.source_id, event.partition)):

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 _HEAD_BYTES = 2**12  # enough to tell UTF-16 by its zeros
 _LAYERS = 3  # a .csv.gz in a .zip, and one more
@@ -82,8 +82,8 @@ def open_text(path: Path, stack: ExitStack) -> io.TextIOWrapper:
     return stack.enter_context(io.TextIOWrapper(file, encoding, errors=errors, newline=""))
 
 
-def utf8_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file, in UTF-8 whatever it has; bytes that are none stay as they are.
+def utf8_lines(path: Path | BinaryIO) -> Iterator[bytes]:
+    """The lines of a file or a stream, in UTF-8 whatever it has; other bytes stay as they are.
 
     Raises:
         Unreadable: as `unpacked`; also while iterating, when the file is damaged.
@@ -97,20 +97,20 @@ def utf8_lines(path: Path) -> Iterator[bytes]:
             yield from (line.encode() for line in text)
 
 
-def unpacked(path: Path, stack: ExitStack) -> tuple[Any, str]:
+def unpacked(path: Path | BinaryIO, stack: ExitStack) -> tuple[Any, str]:
     """Open a file: plain, or by gzip, bzip2, xz or in a .zip by itself; and its encoding.
 
     It is UTF-8, UTF-16 or UTF-32, with or without byte order mark.
 
     Args:
-        path: the file, or a pipe.
+        path: the file, or a pipe; or a stream, which stays open.
         stack: closes what was opened.
 
     Raises:
         Unreadable: it is something else; the message says what, and what to do.
         OSError, EOFError, ValueError, ...: as `reading` expects.
     """
-    file: Any = stack.enter_context(path.open("rb"))
+    file: Any = stack.enter_context(path.open("rb")) if isinstance(path, Path) else path
     seekable = file.seekable()
     for layer in range(_LAYERS):
         head = file.read(_HEAD_BYTES)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from resources.kafka.errors import BrokerUnavailable, refused
 
 # Those that stood in line behind a failure fail with it, instead of waiting for one more each.
 _FAILURE_LASTS_SECONDS = 1.0
+
+Headers = Sequence[tuple[str, bytes]]
 
 
 class PublisherBusy(PlatformError):
@@ -55,7 +58,7 @@ class Publisher:
         self._failure: PlatformError | None = None
         self._failed_at = 0.0
 
-    async def publish(self, key: bytes, value: bytes) -> Published:
+    async def publish(self, key: bytes, value: bytes, headers: Headers = ()) -> Published:
         """Send an event, and wait until every replica that is in sync has it (acks=all).
 
         Raises:
@@ -70,7 +73,9 @@ class Publisher:
         loop = asyncio.get_running_loop()
         self._in_flight += 1
         try:
-            producer, sent = await loop.run_in_executor(self._threads, self._send, key, value)
+            producer, sent = await loop.run_in_executor(
+                self._threads, self._send, key, value, headers
+            )
             try:
                 record = await asyncio.wrap_future(sent)
             except KafkaError as error:
@@ -87,12 +92,14 @@ class Publisher:
             self._disconnect()
         self._threads.shutdown()
 
-    def _send(self, key: bytes, value: bytes) -> tuple[KafkaProducer, "Future[Any]"]:
+    def _send(
+        self, key: bytes, value: bytes, headers: Headers
+    ) -> tuple[KafkaProducer, "Future[Any]"]:
         producer = self._connect()
         done: Future[Any] = Future()
         done.set_running_or_notify_cancel()  # whoever asked may go; the event does not come back
         try:
-            sent = producer.send(self._settings.topic, value, key)
+            sent = producer.send(self._settings.topic, value, key, [*headers])
         except (KafkaError, OSError) as error:
             raise self._fail(producer, error) from error
         sent.add_callback(done.set_result)

@@ -15,6 +15,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import LogTruncationError
 
 from credit_risk_dagster.domain.record_time import CLOCKS, NO_TIME, UNKNOWN_CLOCK, record_times
+from credit_risk_dagster.domain.repeats import Marks, marks
 from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.client import ConsumerRecord, poll
 from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, diverged
@@ -48,6 +49,7 @@ class Fetch:
         ends: partition to where it ended when that was fetched, as far as the broker told.
         seconds: processor time of receiving, which leaves out the waiting for events.
         rest: what else the records have, where that was asked for.
+        marks: by which a repeated record is known, see `domain.repeats`; None when none has one.
     """
 
     ranges: list[OffsetRange] = field(default_factory=list)
@@ -60,6 +62,7 @@ class Fetch:
     value_bytes: int = 0
     ends: Mapping[int, int] = field(default_factory=dict)
     rest: "Rest | None" = None
+    marks: Marks | None = None
     seconds: float = 0.0
 
 
@@ -243,16 +246,20 @@ class Reader:
             gaps.extend(offsets_missing(tp.partition, first, end, offsets))
         if not parts:
             return Fetch(ranges=ranges, gaps=gaps)
+        keys = [key for _, _, r in parts for key in r.key]
+        values = [value for _, _, r in parts for value in r.value]
+        headers = [headers for _, _, r in parts for headers in r.headers]
         return Fetch(
             ranges=ranges,
             gaps=gaps,
             partitions=np.concatenate([np.full(len(at), p, np.int32) for p, at, _ in parts]),
             offsets=np.concatenate([at for _, at, _ in parts]),
             timestamps=np.concatenate([record_times(r.timestamp) for _, _, r in parts]),
-            keys=[key for _, _, r in parts for key in r.key],
-            values=[value for _, _, r in parts for value in r.value],
+            keys=keys,
+            values=values,
             value_bytes=sum(max(n, 0) for _, _, r in parts for n in r.serialized_value_size),
             rest=Rest.of([r for _, _, r in parts]) if self._whole else None,
+            marks=None if self._whole else marks(self._limits.deduplicate, keys, values, headers),
         )
 
     def _stop_at_bound(self, tp: TopicPartition, position: int) -> None:

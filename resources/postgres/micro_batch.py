@@ -21,6 +21,7 @@ from credit_risk_dagster.domain.scoring import Assessment
 from credit_risk_dagster.domain.shadow import Opinion
 from resources.kafka.reader import Fetch, OffsetRange
 from resources.postgres.columns import copy_batch
+from resources.postgres.repeats import Repeats
 from resources.postgres.scored_rows import rejected_rows, scored_rows
 from resources.postgres.shadow import record_opinions
 from resources.postgres.unstorable import (
@@ -78,10 +79,11 @@ class StageSeconds:
 
 
 class Ledger:
-    """Progress of the stream, over one connection."""
+    """Progress of the stream, over one connection; `repeats` knows what was sent before."""
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], repeats: Repeats | None = None) -> None:
         self._connection = connection
+        self._repeats = repeats
 
     def progress(self, source_id: int) -> list[Progress]:
         """What is committed, by partition."""
@@ -139,14 +141,16 @@ class Ledger:
         seconds: StageSeconds,
         opinions: Sequence[Opinion] = (),
     ) -> Committed:
-        """Write a micro-batch and move the offsets, in one transaction. Records that Postgres
-        refuses are looked for then, and rejected as unstorable.
+        """Write a micro-batch and move the offsets, in one transaction. Records that repeat others
+        are rejected; those that Postgres refuses are looked for then, and rejected as unstorable.
 
         Raises:
             OffsetsMoved: the offsets are no longer where the batch started. Nothing is written.
             BatchRefused: Postgres refuses it, and no record is at fault. Nothing is written.
         """
         batch = (source_id, policy_id, run_id, lane)
+        if self._repeats:
+            assessment = self._repeats.reject(source_id, fetch, assessment)
         try:
             return self._commit(*batch, fetch, assessment, seconds, opinions)
         except REFUSALS as error:

@@ -9,6 +9,7 @@ import psycopg
 import pyarrow as pa
 from psycopg.rows import class_row
 
+from credit_risk_dagster.domain.decoding import DUPLICATE
 from credit_risk_dagster.domain.scoring import Assessment
 from credit_risk_dagster.errors import PlatformError
 from resources.postgres.columns import constant, copy_batch
@@ -35,6 +36,7 @@ class RejectedEvent:
     reason: str
     key: bytes | None
     value: bytes | None
+    first: str | None = None  # source/partition/offset of the event that it repeats
 
     @property
     def coordinates(self) -> tuple[int, int, int]:
@@ -53,6 +55,7 @@ class RejectedEvents:
         reason: str | None = None,
         partition: int | None = None,
         offset: int | None = None,
+        repeats: bool = True,
         after: tuple[int, int, int] = (-1, -1, -1),
         limit: int = 5_000,
         max_bytes: int = PAGE_BYTES,
@@ -61,6 +64,7 @@ class RejectedEvents:
 
         Args:
             reason, partition, offset: only those.
+            repeats: also those of applications that another event is of.
             after: (source, partition, offset) of the last one that was seen.
             limit: most events.
             max_bytes: the page ends with the event that reaches so many bytes.
@@ -72,6 +76,7 @@ class RejectedEvents:
                     "reason": reason,
                     "partition": partition,
                     "offset": offset,
+                    "left_out": None if repeats else DUPLICATE,
                     "after_source": after[0],
                     "after_partition": after[1],
                     "after_offset": after[2],
@@ -204,7 +209,8 @@ def _scored_rows(
 
 _REJECTED: LiteralString = """
 SELECT source_id, partition, "offset", rejected_at,
-    least(recorded_at, '9999-12-31Z') AS recorded_at, batch_id, reason, key, value
+    least(recorded_at, '9999-12-31Z') AS recorded_at, batch_id, reason, key, value,
+    first_source_id || '/' || first_partition || '/' || first_offset AS first
 FROM (
     SELECT *, sum(coalesce(octet_length(key), 0) + coalesce(octet_length(value), 0)) OVER (
         ORDER BY source_id, partition, "offset" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
@@ -212,6 +218,7 @@ FROM (
     FROM (
         SELECT * FROM rejected_events
         WHERE (%(reason)s::text IS NULL OR reason = %(reason)s)
+            AND reason IS DISTINCT FROM %(left_out)s::text
             AND (%(partition)s::int IS NULL OR partition = %(partition)s)
             AND (%(offset)s::bigint IS NULL OR "offset" = %(offset)s)
             AND (source_id, partition, "offset")

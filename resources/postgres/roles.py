@@ -36,6 +36,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "experiments": _RECORD,
         "forgettings": "SELECT, UPDATE (lake_rows, lake_at)",
         "forgotten_offsets": _READ,
+        "idempotency_keys": "SELECT, DELETE",
         "known_outcomes": _READ,
         "lake_progress": _STATE,  # a mirror
         "lake_verifications": "SELECT, INSERT, UPDATE, DELETE",
@@ -58,6 +59,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "risk_reports": _RECORD,
         "risk_by_minute": _STATE,
         "scored_applications": _RECORD,
+        "seen_events": "SELECT, INSERT, DELETE",
         "segments": _RECORD,
         "segments_by_hour": "SELECT, INSERT, UPDATE, DELETE",
         "segments_progress": "SELECT, UPDATE",
@@ -77,6 +79,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "drift_reports": _READ,
         "experiments": _READ,
         "forgettings": _READ,
+        "idempotency_keys": _STATE,
         "lake_progress": _READ,
         "ledger_totals": _READ,
         "loan_outcomes": "INSERT",

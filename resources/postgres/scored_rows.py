@@ -11,6 +11,7 @@ from resources.kafka.reader import Fetch
 from resources.postgres.columns import constant
 
 _ALL = slice(None)
+_FIRST = ("first_source_id", "first_partition", "first_offset")
 
 
 def scored_rows(
@@ -46,6 +47,11 @@ def rejected_rows(
             "value": pa.array([fetch.values[i] for i in at], pa.binary()),
         }
     )
+    if assessment.firsts is not None:
+        for name, firsts in zip(_FIRST, assessment.firsts[some].T, strict=True):
+            kind = pa.int64() if name == "first_offset" else pa.int32()
+            column = pa.array(firsts, mask=firsts < 0).cast(kind)
+            rows = rows.append_column(name, column)
     return _with_coordinates(rows, source_id, batch_id, fetch, at)
 
 

@@ -30,6 +30,7 @@ from tests.benchmarks import (
     memory,
     metrics,
     model,
+    once,
     policy,
     throughput,
 )
@@ -52,6 +53,7 @@ class Name(StrEnum):
     METRICS = "metrics"
     POLICY = "policy"
     EXPERIMENTS = "experiments"
+    ONCE = "once"
     LATENCY = "latency"
 
 
@@ -65,6 +67,7 @@ _SECTIONS = {
     Name.METRICS: metrics,
     Name.POLICY: policy,
     Name.EXPERIMENTS: experiments,
+    Name.ONCE: once,
     Name.LATENCY: latency,
 }
 
@@ -100,6 +103,8 @@ def main(
     POLICY: scoring by the default policy against comparisons by hand, and a table of 200 rules.
 
     EXPERIMENTS: what two shadows cost the drain, and what a split does.
+
+    ONCE: the drain with and without knowing events that are sent again, in turns.
 
     LATENCY: from event to commit at 10, 100 and 1,000 events a second, through Dagster's daemon and
     the sensor, with handovers from run to run; and of the first event after an idle spell.

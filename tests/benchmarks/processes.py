@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 from unittest.mock import patch
@@ -19,6 +19,7 @@ from unittest.mock import patch
 import msgspec
 import numpy as np
 import pgpq
+import psutil
 import psycopg
 import pyarrow as pa
 from kafka import KafkaConsumer, TopicPartition
@@ -145,6 +146,7 @@ def drain(model: bool = False, experiments: str = "") -> Measured:
         fetched_at.append(time.time())
         return fetch(reader)
 
+    busy = _processor_seconds(warehouse)
     with patch.object(Reader, "fetch", timed_fetch):
         report = run_drain(
             Broker(KafkaSettings()),
@@ -162,7 +164,21 @@ def drain(model: bool = False, experiments: str = "") -> Measured:
         "batches": report.batches,
         "seconds": _last_commit(warehouse) - fetched_at[0],
         "busy_seconds": report.busy_seconds,
+        "processor_seconds": _processor_seconds(warehouse) - busy,
     }
+
+
+def _processor_seconds(warehouse: Warehouse) -> float:
+    """Of this process, and of Postgres with all that it started, which may have ended."""
+    with warehouse.session() as connection:
+        server = psutil.Process(connection.info.backend_pid).parent()
+        assert server
+        own = server.cpu_times()
+        seconds = own.user + own.system + own.children_user + own.children_system
+        for process in server.children():
+            with suppress(psutil.NoSuchProcess):
+                seconds += sum(process.cpu_times()[:2])
+    return time.process_time() + seconds
 
 
 def _activate_a_model(warehouse: Warehouse) -> None:

@@ -104,6 +104,10 @@ TOLD: dict[Name, tuple[list[str], list[str]]] = {
             "a table of many rules, an event",
         ],
     ),
+    Name.ONCE: (
+        ["deduplicate=off", "deduplicate=key", "deduplicate=content"],
+        ["knowing repeated content, cost in processor time"],
+    ),
     Name.LATENCY: (
         ["100 events/s", "first event after idle"],
         [

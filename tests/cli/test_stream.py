@@ -1,15 +1,19 @@
 """`credit-risk produce`, `status` and `score`."""
 
+import csv
 import gzip
+import io
 import json
 import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from credit_risk_dagster.cli.stream import SCORE_CHUNK_EVENTS
+from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.settings import (
     DEFAULT_POLICY,
     PROJECT_ROOT,
@@ -182,7 +186,7 @@ def test_score_answers_every_line_in_order(tmp_path: Path, run: Run) -> None:
     file.write_bytes(b"\n".join(LINES))  # no newline at the end
     result = run("score", file)
     assert (result.code, result.err) == (0, "")
-    first, *_, last = check_answers(result.out, LINES)
+    first, *_, last = check_answers(result.out, [line for line in LINES if line])
     assert list(first) == [
         *("loan_id", "outcome", "risk_tier", "recommendation", "early_warning", "reasons"),
         *("figures", "dti_band", "util_band", "rate_band", "policy", "reject_reason", "features"),
@@ -255,3 +259,61 @@ def test_a_reader_that_has_seen_enough_ends_score_quietly(tmp_path: Path) -> Non
         assert process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def indented(ids: Iterable[int]) -> list[str]:
+    return [json.dumps(json.loads(good_event(i)), indent=2) for i in ids]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[" + b", ".join(map(good_event, range(3))) + b"]",
+        b"\n[\n" + b",\n".join(map(good_event, range(3))) + b"\n]\n",
+        json.dumps([json.loads(good_event(i)) for i in range(3)], indent=1).encode(),
+        b"\xef\xbb\xbf[" + b",".join(map(good_event, range(3))) + b"]",
+        "\n\n".join(indented(range(3))).encode(),
+        b"\n \n" + b"\n\n\r\n".join(map(good_event, range(3))) + b"\n\n",
+    ],
+    ids=["array", "array of lines", "indented array", "array with BOM", "objects", "blank lines"],
+)
+def test_score_reads_json_however_it_is_laid_out(text: bytes, run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "applications.json.gz"
+    file.write_bytes(gzip.compress(text))
+    expected = run("score", "-", stdin=b"\n".join(map(good_event, range(3))))
+    assert expected.code == 0
+    assert run("score", file) == run("score", "-", stdin=text) == expected
+    assert run("score", "-", stdin=gzip.compress(text)) == expected
+
+
+def test_score_reads_a_csv(run: Run, tmp_path: Path) -> None:
+    loans = builtin_loans()[:3]
+    written = io.StringIO()
+    rows = csv.DictWriter(written, list(loans[0]))
+    rows.writeheader()
+    rows.writerows(loans)
+    file = tmp_path / "loans.csv"
+    file.write_text(written.getvalue())
+    result = run("score", file)
+    answers = [json.loads(line) for line in result.out.splitlines()]
+    assert [a["loan_id"] for a in answers] == [str(loan["id"]) for loan in loans]
+    assert {a["outcome"] for a in answers} == {"scored"}
+    assert run("score", "-", stdin=file.read_bytes()) == result
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"[1, 2", "it begins like a JSON array, and is none"),
+        (b'{\n "id": 1,\n', "it begins like a JSON object, and is none"),
+        (b"hello\nworld\n", "it has no JSON objects, and as a CSV: not a LendingClub CSV"),
+        (b"a,b\n1,2\n", "it has no column"),
+        (b"%PDF-1.7", "this is a PDF document"),
+        (gzip.compress(b'{"id": 1}' * 9)[:-9], "it is cut off"),
+    ],
+)
+def test_score_names_what_it_cannot_read(text: bytes, said: str, run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(text)
+    assert said in one_line(run("score", file))
+    assert said in one_line(run("score", "-", stdin=text))

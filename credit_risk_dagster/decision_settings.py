@@ -1,0 +1,25 @@
+"""Settings of what a decision leads to: that it is made once, and who looks at it."""
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from credit_risk_dagster.base_settings import GroupOfSettings
+from credit_risk_dagster.domain.repeats import Deduplicate
+
+
+class DecisionSettings(GroupOfSettings):
+    """Those of `DrainSettings` that are about single decisions."""
+
+    model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_")
+
+    deduplicate: Deduplicate = Field(
+        "key",
+        description="an application that was sent again is decided once: by its Idempotency-Key "
+        "(key), and without one by loan and bytes (content), or not at all (off)",
+    )
+    deduplicate_days: float = Field(
+        7, gt=0, le=366, description="for how many days an application that came is remembered"
+    )
+    deduplicate_events: int = Field(
+        2_000_000, ge=1, description="most events without a key that are; a run has 50 bytes each"
+    )
