@@ -38,15 +38,25 @@ class Transactions:
             LakeUnavailable, LakeRefused.
             ObjectMissing: the log has been cleaned up to beyond the version.
         """
-        if version < self._at:
-            self._at, self._found = -1, {}
-        if self._at < 0 and (start := self._checkpoint(version)) is not None:
-            self._at, self._found = start, self._read_checkpoint(start)
+        if not 0 <= self._at <= version:
+            self._begin(version)
+        try:
+            self._go_on(version)
+        except ObjectMissing:  # cleaned meanwhile, up to a later checkpoint
+            self._begin(version)
+            self._go_on(version)
+        return dict(self._found)
+
+    def _begin(self, version: int) -> None:
+        start = self._checkpoint(version)
+        self._found = {} if start is None else self._read_checkpoint(start)
+        self._at = -1 if start is None else start
+
+    def _go_on(self, version: int) -> None:
         with ThreadPoolExecutor(_REQUESTS) as pool:
             for moved in pool.map(self._read_entry, range(self._at + 1, version + 1)):
                 self._found |= moved
         self._at = version
-        return dict(self._found)
 
     def _checkpoint(self, version: int) -> int | None:
         """The last one that is not beyond a version."""

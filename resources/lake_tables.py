@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from tempfile import TemporaryFile
+from threading import RLock
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
@@ -74,7 +75,7 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A table as it was in one version."""
+    """A table as it was in one version, or as it is: then it goes along with its `LakeTable`."""
 
     table: "DeltaTable"
     log: Transactions
@@ -160,6 +161,8 @@ class LakeTable:
         self.root = root
         self.columns = columns
         self._transactions = Transactions(lake, f"{root}/_delta_log/")
+        self._now: DeltaTable | None = None
+        self._lock = RLock()  # nobody may move what a commit has compared its progress with
 
     @property
     def uri(self) -> str:
@@ -179,12 +182,17 @@ class LakeTable:
         from deltalake.exceptions import TableNotFoundError
 
         self.lake.check_access()
-        with _errors("opening", self.uri):
+        with self._lock, _errors("opening", self.uri):
+            if at is None and self._now is not None:
+                self._now.update_incremental()  # opening it reads all of its log
+                return Snapshot(self._now, self._transactions)
             try:
                 table = DeltaTable(self.uri, storage_options=self.lake.storage_options())
             except TableNotFoundError:
                 return None
-            if at is not None:
+            if at is None:
+                self._now = table
+            else:
                 table.load_as_version(at)
         return Snapshot(table, self._transactions)
 
@@ -258,12 +266,22 @@ class LakeTable:
             LakeMoved: progress is another, or a removed file is no longer there.
             LakeUnavailable, LakeRefused: whether it was committed is open; progress says it.
         """
+        self._require_two_writers()
+        with self._lock:
+            self._commit(self.create(), added, moved, removed, dict(said or {}))
+
+    def _commit(
+        self,
+        snapshot: Snapshot,
+        added: Sequence[tuple[DataFile, str]],
+        moved: Mapping[str, tuple[int | None, int]],
+        removed: Sequence[DataFile],
+        said: dict[str, str],
+    ) -> None:
         from deltalake import CommitProperties, Transaction
         from deltalake.exceptions import CommitFailedError
         from deltalake.transaction import AddAction, RemoveAction
 
-        self._require_two_writers()
-        snapshot = self.create()
         for name, (before, _) in moved.items():
             if snapshot.transaction(name) != before:
                 raise LakeMoved(f"{self.uri}: {name} is not at {before}")
@@ -287,7 +305,7 @@ class LakeTable:
                     snapshot.table.schema(),
                     PARTITIONED_BY.names,
                     commit_properties=CommitProperties(
-                        custom_metadata=dict(said or {}),
+                        custom_metadata=said,
                         app_transactions=[Transaction(n, after) for n, (_, after) in moved.items()],
                     ),
                 )
