@@ -232,13 +232,29 @@ def _checks(report: DriftReport) -> Iterator[dg.AssetCheckResult]:
         few if small else f"{rejected:.2%} of the events were rejected, limit {reject:.2%}",
         {"reject share": rejected, "upper limit": reject},
     )
-    low, high = drift.watchlist_limits or (0.0, 1.0)
-    share = drift.watchlist_share or 0.0
-    yield check_result(
+    yield _watchlist_check(drift, few if small else None)
+
+
+def _watchlist_check(drift: Drift, few: str | None) -> dg.AssetCheckResult:
+    shares = {
+        "the window": (drift.watchlist_share, drift.watchlist_limits),
+        "the last 24 hours": (drift.day_share, drift.day_limits),
+    }
+    known = {of: (share or 0.0, *limits) for of, (share, limits) in shares.items() if limits}
+    return check_result(
         WATCHLIST_SHARE,
-        low <= share <= high or small,
-        few if small else f"{share:.2%} are on the Watchlist, limits {low:.2%} to {high:.2%}",
-        {"watchlist share": share, "lower limit": low, "upper limit": high},
+        bool(few) or all(low <= share <= high for share, low, high in known.values()),
+        few
+        or "on the Watchlist: "
+        + "; ".join(
+            f"{share:.2%} of {of}, limits {low:.2%} to {high:.2%}"
+            for of, (share, low, high) in known.items()
+        ),
+        {
+            f"{name}, {of}": value
+            for of, found in known.items()
+            for name, value in zip(("share", "lower limit", "upper limit"), found, strict=True)
+        },
         dg.AssetCheckSeverity.WARN,
     )
 

@@ -18,6 +18,7 @@ from assets_src.source_code import linked
 from credit_risk_dagster.domain.features import FEATURES, PURPOSES, Purpose, select_features
 from credit_risk_dagster.domain.model.outcome import load_outcome
 from credit_risk_dagster.settings import ModelSettings, Settings
+from resources.lake import Lake
 from resources.postgres.connection import Warehouse
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def model_loans(
     config: ModelConfig,
     settings: dg.ResourceParam[Settings],
     warehouse: dg.ResourceParam[Warehouse],
+    lake: dg.ResourceParam[Lake],
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Take a sample, train on it, measure, and store; stop where a check fails."""
     from credit_risk_dagster.domain.model.sample import SampleTooSmall, make_sample
@@ -148,7 +150,7 @@ def model_loans(
         outcome, max_rows = load_outcome(config.outcome), settings.model.max_rows
         policy = policies.current_policy(warehouse, settings.policy)
         source = modelling.sample_source(config.sample, skip_bad=config.skip_bad)
-        loans = modelling.read_loans(source, policy, warehouse, max_rows)
+        loans = modelling.read_loans(source, policy, warehouse, max_rows, lambda: lake)
         yield from _vintages(loans, outcome, warehouse, context.run.run_id)
         try:
             sample = make_sample(outcome, loans)
@@ -231,7 +233,11 @@ def _vintages(
         }
         for vintage in found
     ]
-    metadata: dict[str, Any] = {"outcome": outcome.version, "vintages": table(rows)}
+    metadata: dict[str, Any] = {
+        "outcome": outcome.version,
+        "vintages": table(rows),
+        "loans with an outcome of which no decision is known": loans.undecided,
+    }
     yield dg.MaterializeResult(asset_key="loan_vintages", metadata=metadata)
 
 

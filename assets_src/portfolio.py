@@ -49,11 +49,19 @@ def portfolio_report(
     warehouse: dg.ResourceParam[Warehouse],
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Compute it, and say whom the policy flags more often."""
+    from credit_risk_dagster.pipelines.classes import read_classes
+    from credit_risk_dagster.pipelines.policies import current_policy
     from credit_risk_dagster.pipelines.portfolio import report_portfolio
 
     with one_line_failures():
-        outcome = load_outcome(settings.model.outcome)
-        found = report_portfolio(warehouse, settings.policy, outcome, run_id=context.run.run_id)
+        file = settings.model.classes_file
+        found = report_portfolio(
+            warehouse,
+            current_policy(warehouse, settings.policy),
+            load_outcome(settings.model.outcome),
+            run_id=context.run.run_id,
+            classes=read_classes(file) if file else None,
+        )
     if found is None:
         yield check_result(IMPACT, True, "nothing is scored yet")
         return
@@ -68,10 +76,12 @@ def _metadata(found: Mapping[str, Any]) -> dict[str, Any]:
         "policy": found["policy"],
         "model": f"{found['model']}{'' if found['active'] else ' (not active)'}",
         "loss given default": found["lgd"],
+        "protected classes": found["classes"] or "no file: CREDIT_RISK_MODEL_CLASSES_FILE",
         "stress": table(
             {name: "" if value is None else value for name, value in row.items()}
             for row in found["stress"]
         ),
+        "not used by the model": " ".join(found["unmoved"]) or "none of what the stress changes",
     }
 
 

@@ -265,17 +265,16 @@ class ModelSettings(GroupOfSettings):
     sample: str = Field(
         "scored", description="scored (the table), builtin (10,000 loans), or a LendingClub CSV"
     )
-    outcome: str = Field(
-        "early_delinquency", description="early_delinquency, matured, or a YAML file"
-    )
+    outcome: str = Field("early_delinquency", description="its name, or a YAML file of one")
     features: str = Field(
         ",".join(CLASSIC_FEATURES), description="columns that a model uses, comma-separated"
     )
     purpose: Purpose = Field(
         "benchmark", description="benchmark, or decision: without the lender's own rate and grade"
     )
-    skip_bad: bool = Field(
-        False, description="leave out the damaged rows of a sample's CSV, and count them"
+    skip_bad: bool = Field(False, description="leave out damaged rows of a CSV, and count them")
+    classes_file: Path | None = Field(
+        None, description="CSV of protected classes, or of their probabilities, for fair lending"
     )
     seed: int = Field(0, ge=0, lt=2**31, description="of folds and draws")
     max_rows: int = Field(1_000_000, ge=1_000, description="most rows of a sample, the newest")

@@ -29,6 +29,8 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from credit_risk_dagster.domain.pd import PdModel
     from credit_risk_dagster.pipelines.lake_history import RawEvents
     from resources.lake_tables import LakeTable, Snapshot
@@ -154,6 +156,7 @@ def _compare(raw: "RawEvents", policy: Path, since: Since, until: Until, json_: 
         raw,
         chosen_policy(policy),
         load_outcome(ModelSettings().outcome),
+        _observed(),
         since=day(since),
         until=day(until),
         log=logging.getLogger(__name__),
@@ -161,9 +164,24 @@ def _compare(raw: "RawEvents", policy: Path, since: Since, until: Until, json_: 
     if json_:
         print_json(found)
         return
-    moves = found.pop("moves")
+    moves, tiers = found.pop("moves"), found.pop("tiers")
     _print([move for move in moves if move["applications"]], False)
+    _print([tier for tier in tiers if tier["applications"]], False)
     _print([{"figure": name, "value": value} for name, value in found.items()], False)
+
+
+def _observed() -> "pa.Table | None":
+    """How loans went; None, and a warning, when the warehouse cannot say it."""
+    from resources.postgres.connection import NotMigrated, Warehouse, WarehouseUnavailable
+    from resources.postgres.outcomes import Outcomes
+
+    try:
+        session = Warehouse(WarehouseSettings()).session("rebuild")
+        with session as connection, connection.transaction():
+            return Outcomes(connection).observed()
+    except (WarehouseUnavailable, NotMigrated) as error:
+        print_warning(f"no outcomes but those that applications carry: {error}")
+        return None
 
 
 @lake_app.command("query")
@@ -359,5 +377,5 @@ def _cell(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, float):
-        return f"{value:.1f}"
+        return f"{value:,.1f}" if abs(value) >= 1 else f"{value:.4f}"  # amounts, shares
     return f"{value:,}" if isinstance(value, int) else str(value)

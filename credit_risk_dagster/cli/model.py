@@ -4,13 +4,14 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column, Table
 
 from credit_risk_dagster.cli.console import err, out
-from credit_risk_dagster.cli.options import NOT_SAID, SkipBad, Why, told
+from credit_risk_dagster.cli.options import NOT_SAID, SkipBad, Why, lake, told
 from credit_risk_dagster.settings import DrainSettings, ModelSettings, WarehouseSettings
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def show_vintages(
         load_policy(DrainSettings().policy_file),
         _warehouse(),
         settings.max_rows,
+        lake,
     )
     chosen = load_outcome(outcome or settings.outcome)
     found = modelling.vintages_of(loans, chosen)
@@ -133,6 +135,8 @@ def show_vintages(
     ]
     title = f"Bad by {chosen.version}; compare vintages at the same age"
     out.print(_table(title, rows) if rows else "nothing was observed of these loans")
+    if loans.undecided:
+        out.print(f"left out: {loans.undecided:,} loans with an outcome and no known decision")
 
 
 @app.command("ls")
@@ -172,6 +176,12 @@ def fairness(
         list[str] | None,
         typer.Option(help="A column of the loans to compare by, too, as a protected class."),
     ] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of protected classes, or of their probabilities (BISG), by loan or segment."
+        ),
+    ] = None,
     skip_bad: SkipBad = False,
     json_: Json = False,
 ) -> None:
@@ -181,6 +191,7 @@ def fairness(
     from credit_risk_dagster.domain.policy import load_policy
     from credit_risk_dagster.pipelines import fairness as fair
     from credit_risk_dagster.pipelines import modelling
+    from credit_risk_dagster.pipelines.classes import read_classes
     from credit_risk_dagster.pipelines.loans import builtin_loans
 
     loans = (
@@ -193,6 +204,7 @@ def fairness(
         load_policy(DrainSettings().policy_file),
         load_outcome(outcome or ModelSettings().outcome),
         ("application_type", *(column or ())),
+        read_classes(classes) if classes else None,
     )
     if json_:
         _print_json([asdict(segment) for segment in found])
@@ -304,7 +316,7 @@ def _model(
     policy = load_policy(DrainSettings().policy_file)
     source = modelling.sample_source(settings.sample, skip_bad=skip_bad or settings.skip_bad)
     loans = modelling.load_sample(
-        source, load_outcome(settings.outcome), policy, _warehouse(), settings.max_rows
+        source, load_outcome(settings.outcome), policy, _warehouse(), settings.max_rows, lake
     )
     if said := told(source):
         err.print(said.removeprefix("; "), soft_wrap=True)

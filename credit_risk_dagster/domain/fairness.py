@@ -27,6 +27,7 @@ class Segment:
     """People of one value of an attribute, against the value with the largest share not flagged.
 
     Attributes:
+        rows, flagged: people; of classes by probability, about so many.
         not_flagged: share, with its interval.
         ratio: adverse impact ratio: that share by the reference's, with Katz's interval (Biometrics
             34, 1978).
@@ -65,54 +66,83 @@ def by_segment(
         score: higher for riskier loans.
         bad: shape (n,): 1, 0, or NaN where it is not known.
     """
+    return by_class(
+        {
+            name: {
+                str(value): (values == value).astype(np.float64)
+                for value in sorted({v for v in values if v is not None})
+            }
+            for name, values in attributes.items()
+        },
+        flagged,
+        score,
+        bad,
+    )
+
+
+def by_class(
+    attributes: Mapping[str, Mapping[str, Floats]],
+    flagged: Flags,
+    score: Floats | None = None,
+    bad: Floats | None = None,
+) -> list[Segment]:
+    """As `by_segment`, where people belong to a class by a probability, as of BISG.
+
+    Everybody counts in each class by the probability (J. Chen et al., Fairness under unawareness,
+    FAT* 2019). A class has as many people as its probabilities add up to, so that intervals are
+    rather too wide than too narrow; how wrong the probabilities are is not in them.
+
+    Args:
+        attributes: name to class to probabilities, shape (n,).
+    """
     found = []
-    for name, values in attributes.items():
-        groups = {
-            str(value): values == value for value in sorted({v for v in values if v is not None})
+    for name, classes in attributes.items():
+        present = {value: weights for value, weights in classes.items() if weights.sum()}
+        large = {
+            value: float(np.average(~flagged, weights=weights))
+            for value, weights in present.items()
+            if weights.sum() >= MIN_ROWS
         }
-        large = {v: float(np.mean(~flagged[g])) for v, g in groups.items() if g.sum() >= MIN_ROWS}
         if len(large) < 2:
             continue
         best = max(large, key=large.__getitem__)
         found += [
-            _segment(name, value, inside, best, groups[best], flagged, score, bad)
-            for value, inside in groups.items()
+            _segment((name, value, best), weights, present[best], flagged, score, bad)
+            for value, weights in present.items()
         ]
     return sorted(found, key=lambda segment: segment.ratio.value)
 
 
 def _segment(
-    attribute: str,
-    value: str,
-    inside: Flags,
-    reference: str,
-    others: Flags,
+    named: tuple[str, str, str],
+    weights: Floats,
+    others: Floats,
     flagged: Flags,
     score: Floats | None,
     bad: Floats | None,
 ) -> Segment:
-    rows, kept = int(inside.sum()), int((inside & ~flagged).sum())
-    ratio = risk_ratio(kept, rows, int((others & ~flagged).sum()), int(others.sum()))
-    went_bad, went_good = (
-        inside & (np.zeros(len(inside), dtype=np.bool_) if bad is None else bad == outcome)
-        for outcome in (1, 0)
-    )
+    rows, kept = float(weights.sum()), float(weights[~flagged].sum())
+    ratio = risk_ratio(kept, rows, float(others[~flagged].sum()), float(others.sum()))
+
+    def of_outcome(outcome: int) -> Interval:
+        known = np.zeros(len(weights), np.bool_) if bad is None else bad == outcome
+        return share(float(weights[known & flagged].sum()), float(weights[known].sum()))
+
     return Segment(
-        attribute,
-        value,
-        rows,
-        rows - kept,
-        reference,
+        *named[:2],
+        round(rows),
+        round(rows - kept),
+        named[2],
         share(kept, rows),
         ratio,
-        math.nan if score is None else _difference(score[inside], score[others]),
-        share(int((went_bad & flagged).sum()), int(went_bad.sum())),
-        share(int((went_good & flagged).sum()), int(went_good.sum())),
+        math.nan if score is None else _difference(score, weights, others),
+        of_outcome(1),
+        of_outcome(0),
         _verdict(ratio.value, rows),
     )
 
 
-def risk_ratio(part: int, whole: int, other_part: int, other_whole: int) -> Interval:
+def risk_ratio(part: float, whole: float, other_part: float, other_whole: float) -> Interval:
     """One share by another, with Katz's log interval (Biometrics 34, 1978)."""
     value = part / whole / (other_part / other_whole)
     if not part:
@@ -121,15 +151,20 @@ def risk_ratio(part: int, whole: int, other_part: int, other_whole: int) -> Inte
     return Interval(value * math.exp(-Z_95 * error), value, value * math.exp(Z_95 * error))
 
 
-def _difference(ours: Floats, theirs: Floats) -> float:
-    """Standardized mean difference (J. Cohen, 1988), by the pooled standard deviation."""
-    freedom = len(ours) + len(theirs) - 2
-    squares = (values.var() * len(values) for values in (ours, theirs))
-    deviation = math.sqrt(sum(squares) / freedom) if freedom > 0 else 0.0
-    return float((ours.mean() - theirs.mean()) / deviation) if deviation else math.nan
+def _difference(score: Floats, ours: Floats, theirs: Floats) -> float:
+    """Standardized mean difference (J. Cohen, 1988), by the pooled standard deviation; by the
+    weights of either."""
+    freedom = float(ours.sum() + theirs.sum()) - 2
+    means = [float(np.average(score, weights=weights)) for weights in (ours, theirs)]
+    squares = sum(
+        float((weights * (score - mean) ** 2).sum())
+        for weights, mean in zip((ours, theirs), means, strict=True)
+    )
+    deviation = math.sqrt(squares / freedom) if freedom > 0 else 0.0
+    return (means[0] - means[1]) / deviation if deviation else math.nan
 
 
-def _verdict(ratio: float, rows: int) -> Verdict:
+def _verdict(ratio: float, rows: float) -> Verdict:
     if rows < MIN_ROWS:
         return "too_few_rows"
     return "alarm" if ratio < ALARM else "warning" if ratio < WARNING else "fair"

@@ -19,9 +19,9 @@ class Interval:
 NOTHING: Final = Interval(math.nan, math.nan, math.nan)
 
 
-def wilson_interval(successes: float, rows: int, z: float = Z_95) -> tuple[float, float] | None:
+def wilson_interval(successes: float, rows: float, z: float = Z_95) -> tuple[float, float] | None:
     """Score interval of a share (Wilson, 1927), for few rows and shares near 0 and 1 too; None
-    without rows. An expected number of successes may be a fraction."""
+    without rows. Expected numbers may be fractions."""
     if not rows:
         return None
     share = successes / rows
@@ -34,7 +34,7 @@ def wilson_interval(successes: float, rows: int, z: float = Z_95) -> tuple[float
     return low, high
 
 
-def share(part: int, whole: int) -> Interval:
+def share(part: float, whole: float) -> Interval:
     """A share with its `wilson_interval`."""
     limits = wilson_interval(part, whole)
     return NOTHING if limits is None else Interval(limits[0], part / whole, limits[1])

@@ -15,7 +15,13 @@ def loan_of(value: bytes | None, key: bytes | None) -> str | None:
 
 def normal_id(text: str) -> str | None:
     """A loan's id as the platform stores it: "68407277" of " 68407277.0 "; None of what is none."""
-    return loan_of(None, text.encode("utf-8", "surrogateescape"))
+    return normal_ids([text])[0]
+
+
+def normal_ids(texts: Sequence[str]) -> list[str | None]:
+    """`normal_id` of each."""
+    keys = [text.encode("utf-8", "surrogateescape") for text in texts]
+    return list(clean(decode([None] * len(keys), keys)).texts["loan_id"])
 
 
 def names(loan_id: str, text: str | bytes) -> bool:

@@ -58,6 +58,11 @@ class NumberTerm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="n
         ends = [end for end in (self.low, self.high) if end is not None]
         return [self.weight, self.reference, self.offset, self.if_missing, *ends]
 
+    @property
+    def flat(self) -> bool:
+        """Whether more or less of it changes nothing."""
+        return not self.weight
+
     def contradicts(self, risk_rises: int) -> bool:
         """Whether more of it lowers the PD although it should raise it, or the other way round."""
         return self.weight * risk_rises < 0
@@ -84,6 +89,11 @@ class BinTerm(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="bins
     @property
     def numbers(self) -> list[float]:
         return [*self.edges, *self.added, self.if_missing]
+
+    @property
+    def flat(self) -> bool:
+        """As `NumberTerm.flat`."""
+        return len(set(self.added)) == 1
 
     def contradicts(self, risk_rises: int) -> bool:
         """As `NumberTerm.contradicts`, from any bin to the next."""

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from credit_risk_dagster.domain.decision import decide, policy_columns
 from credit_risk_dagster.domain.intervals import wilson_interval
-from credit_risk_dagster.domain.pd import PdModel, probability
+from credit_risk_dagster.domain.pd import CategoryTerm, PdModel, probability
 from credit_risk_dagster.domain.policy import TIERS, Policy
 
 Floats = npt.NDArray[np.float64]
@@ -159,6 +159,22 @@ def stressed(rows: pa.Table, scenario: str) -> pa.Table:
             changed = getattr(pc, how)(rows[name], amount)
             rows = rows.set_column(rows.column_names.index(name), name, changed)
     return rows
+
+
+def unmoved(model: PdModel) -> list[str]:
+    """In words, which of the figures that the scenarios change do not move the model's PD."""
+    terms = {term.feature: term for term in model.coefficients.terms}
+    said = []
+    for name, word in (("dti", "DTI"), ("annual_inc", "income"), ("int_rate", "the rate")):
+        term = terms.get(name)
+        if term is None:
+            said.append(f"The model does not use {word}: it is none of its features.")
+        elif not isinstance(term, CategoryTerm) and term.flat:
+            said.append(
+                f"The model does not use {word}: its coefficient is at its bound of 0, because in "
+                "the sample more of it did not go with more bad loans."
+            )
+    return said
 
 
 def stress(rows: pa.Table, policy: Policy, model: PdModel | None, lgd: Lgd) -> list[Stress]:

@@ -178,6 +178,12 @@ def _summary(report: DriftReport, title: str) -> str:
             else ""
         )
         + (f" control limits {' to '.join(map(_percent, limits))})" if limits else "")
+        + (
+            f", of the last 24 hours {_percent(drift.day_share)} "
+            f"(control limits {' to '.join(map(_percent, drift.day_limits))})"
+            if drift.day_limits
+            else ""
+        )
         + f", rejected {_percent(drift.reject_share)}, PSI of the tiers {_figure(drift.tier_psi)}."
     )
     return (
@@ -190,9 +196,9 @@ def _summary(report: DriftReport, title: str) -> str:
         "<th>KS</th><th>p</th><th>chi-square</th><th>p</th><th>mean</th><th>was</th>"
         "<th>median</th><th>was</th><th>missing</th><th>was</th><th>verdict</th></tr>"
         f"{rows}</table><p class='note'>PSI from {report.thresholds.moderate:g} on is moderate, "
-        f"above {report.thresholds.significant:g} significant, when it is also above what one in "
-        "a thousand windows of this size has by chance. The pictures below are of at most 5,000 "
-        "rows; the baseline's are drawn from its counts, each column for itself.</p></section>"
+        f"above {report.thresholds.significant:g} significant, when it is also above what chance "
+        "has in one week in 20. The pictures below are of at most 5,000 rows; the "
+        "baseline's are drawn from its counts, each column for itself.</p></section>"
     )
 
 

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from credit_risk_dagster.domain.decoding import ACCEPTED, DecodedEvents, Event
-from credit_risk_dagster.domain.fairness import Segment, by_segment
+from credit_risk_dagster.domain.fairness import Segment, by_class, by_segment
 from credit_risk_dagster.domain.model.outcome import Outcome
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
+from credit_risk_dagster.pipelines.classes import CLASS, Classes
 
 ATTRIBUTES = ("home_ownership", "addr_state", "grade")
 _HISTORY = (5.0, 10.0, 20.0)  # years
@@ -23,12 +24,14 @@ def fairness(
     policy: Policy,
     outcome: Outcome,
     extra: Iterable[str] = ("application_type",),
+    classes: Classes | None = None,
 ) -> list[Segment]:
     """Compare who is on the Watchlist by home, state, grade, age of credit, and columns of the
     loans; the score is the interest rate.
 
     Args:
         extra: columns of the loans, as application_type or a protected class that the user adds.
+        classes: to which the applicants belong, or how probably.
     """
     rows = list(loans)
     columns: dict[str, Sequence[Any]] = {
@@ -51,7 +54,11 @@ def fairness(
         bad[pc.is_in(status, pa.array(statuses)).to_numpy(zero_copy_only=False)] = value
     flagged = pc.equal(scored["risk_tier"], "Watchlist").to_numpy(zero_copy_only=False)
     rate = scored["int_rate"].to_numpy(zero_copy_only=False)
-    return by_segment(attributes, flagged, rate, bad)
+    found = by_segment(attributes, flagged, rate, bad)
+    if classes is not None:
+        given = classes.of(pa.Table.from_batches([scored]))
+        found += by_class({CLASS: given}, flagged, rate, bad)
+    return found
 
 
 def _texts(column: pa.Array) -> Any:

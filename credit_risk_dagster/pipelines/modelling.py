@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import islice
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from credit_risk_dagster.domain.decoding import ACCEPTED, DecodedEvents, Event
 from credit_risk_dagster.domain.features import Feature, FeatureRefused, Purpose
@@ -44,9 +45,10 @@ from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.policies import require
+from resources.lake import Lake, LakeRefused, LakeUnavailable, ObjectMissing
 from resources.postgres.connection import Warehouse
 from resources.postgres.models import ModelStore, NewModel, StoredModel
-from resources.postgres.outcomes import Outcomes
+from resources.postgres.outcomes import Earlier, Outcomes
 from resources.postgres.risk_reports import add_report
 
 if TYPE_CHECKING:
@@ -117,17 +119,22 @@ def load_sample(
     policy: Policy,
     warehouse: Warehouse | None,
     max_rows: int,
+    open_lake: Callable[[], Lake] | None = None,
 ) -> Sample:
     """The loans with an outcome; arguments and errors as of `read_loans`.
 
     Raises:
         SampleTooSmall: there are too few good or bad loans.
     """
-    return make_sample(outcome, read_loans(source, policy, warehouse, max_rows))
+    return make_sample(outcome, read_loans(source, policy, warehouse, max_rows, open_lake))
 
 
 def read_loans(
-    source: "str | LoanFile", policy: Policy, warehouse: Warehouse | None, max_rows: int
+    source: "str | LoanFile",
+    policy: Policy,
+    warehouse: Warehouse | None,
+    max_rows: int,
+    open_lake: Callable[[], Lake] | None = None,
 ) -> Loans:
     """Loans as their first decision saw them, and what became of them.
 
@@ -136,16 +143,19 @@ def read_loans(
         policy: cleans with its scoring; the sample does not depend on its thresholds.
         warehouse: for `SCORED`.
         max_rows: most loans that are read.
+        open_lake: where the first decisions are that retention dropped.
 
     Raises:
-        SampleUnavailable, LoansUnavailable: the source is none, or has no outcomes.
+        SampleUnavailable, LoansUnavailable: the source is none, or has no outcomes; or first
+            decisions were dropped, and the lake cannot be asked.
         WarehouseUnavailable, NotMigrated: as their names say.
     """
     if source == SCORED:
         if warehouse is None:
             raise SampleUnavailable("the scored applications need a database")
+        earlier = _dropped(warehouse, open_lake)
         with warehouse.session("model") as connection, connection.transaction():
-            return Outcomes(connection).loans(max_rows)
+            return Outcomes(connection).loans(max_rows, earlier)
     from credit_risk_dagster.pipelines.loans import builtin_loans
 
     if source == BUILTIN:
@@ -153,6 +163,28 @@ def read_loans(
     if isinstance(source, str):
         source = sample_file(source)
     return first_decisions(source.name, _cleaned(source, policy, max_rows))
+
+
+def _dropped(warehouse: Warehouse, open_lake: Callable[[], Lake] | None) -> Earlier | None:
+    """The first decisions that retention dropped: a loan that came again would count by its later
+    one, and one that did not, not at all."""
+    from credit_risk_dagster.pipelines.dropped_decisions import dropped_decisions
+
+    with warehouse.session("model") as connection, connection.transaction():
+        outcomes = Outcomes(connection)
+        if not (dropped := outcomes.dropped()):
+            return None
+        loans, undecided = pc.unique(outcomes.observed()["loan_id"]), len(outcomes.undecided())
+    try:
+        if open_lake is None:
+            raise SampleUnavailable("no bucket is configured")
+        return dropped_decisions(open_lake(), dropped, loans)
+    except (SampleUnavailable, LakeUnavailable, LakeRefused, ObjectMissing) as error:
+        until = max(source.until for source in dropped)
+        raise SampleUnavailable(
+            f"retention dropped what was decided before {until:%Y-%m-%d}, of {undecided:,} loans "
+            f"with an outcome the only decision, and the lake cannot be asked for it: {error}"
+        ) from error
 
 
 def vintages_of(loans: Loans, outcome: Outcome) -> list[Vintage]:

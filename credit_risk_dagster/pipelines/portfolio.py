@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from credit_risk_dagster.domain.drift.comparison import Thresholds
-from credit_risk_dagster.domain.fairness import by_segment
+from credit_risk_dagster.domain.fairness import by_class, by_segment
 from credit_risk_dagster.domain.intervals import share
 from credit_risk_dagster.domain.model.development import stability
 from credit_risk_dagster.domain.model.estimated import estimate
@@ -17,7 +17,13 @@ from credit_risk_dagster.domain.model.observed import resolve
 from credit_risk_dagster.domain.model.outcome import Outcome
 from credit_risk_dagster.domain.pd import PdModel, probability
 from credit_risk_dagster.domain.policy import TIERS, Policy
-from credit_risk_dagster.domain.portfolio import expected_losses, loss_given_default, stress
+from credit_risk_dagster.domain.portfolio import (
+    expected_losses,
+    loss_given_default,
+    stress,
+    unmoved,
+)
+from credit_risk_dagster.pipelines.classes import CLASS, Classes
 from resources.postgres.connection import Warehouse
 from resources.postgres.models import ModelStore
 from resources.postgres.outcomes import Outcomes
@@ -56,6 +62,7 @@ def report_portfolio(
     *,
     run_id: str,
     most: int = MOST_APPLICATIONS,
+    classes: Classes | None = None,
 ) -> dict[str, Any] | None:
     """Compute and store the report of the newest applications, each loan once; None without any.
 
@@ -63,6 +70,7 @@ def report_portfolio(
         policy: decides anew in the stress.
         outcome: what is bad.
         most: applications.
+        classes: to which the applicants belong, where that is known; of them only sums are kept.
 
     Raises:
         WarehouseUnavailable, NotMigrated: as their names say.
@@ -75,7 +83,7 @@ def report_portfolio(
         if not len(rows):
             return None
         found = _applications(rows, observed, outcome, model)
-        document = _document(found, policy, outcome, model, active)
+        document = _document(found, policy, outcome, model, active, classes)
         if model is not None and found.pd is not None:
             kept = ModelStore(connection).model(model.model_id).metrics.get("development") or {}
             stable = stability(kept, found.rows, pa.array(found.pd), Thresholds())
@@ -118,7 +126,12 @@ def _applications(
 
 
 def _document(
-    found: _Applications, policy: Policy, outcome: Outcome, model: PdModel | None, active: bool
+    found: _Applications,
+    policy: Policy,
+    outcome: Outcome,
+    model: PdModel | None,
+    active: bool,
+    classes: Classes | None,
 ) -> dict[str, Any]:
     rows, known = found.rows, ~np.isnan(found.bad)
     amount = rows["loan_amnt"].to_numpy()
@@ -133,6 +146,8 @@ def _document(
         "vintage": [None if month == "NaT" else month for month in months],
     }
     segments = by_segment(_attributes(rows), found.flagged, score, found.bad)
+    if classes is not None:
+        segments += by_class({CLASS: classes.of(rows)}, found.flagged, score, found.bad)
     losses = [] if found.pd is None else expected_losses(groups, found.pd, amount, lgd)
     return {
         "policy": policy.version,
@@ -145,8 +160,10 @@ def _document(
         "last": str(rows["scored_at"][len(rows) - 1]),
         "lgd": lgd.words,
         "score": "rate" if found.pd is None else "PD",
+        "classes": classes and classes.words(rows),
         "segments": [asdict(segment) for segment in segments],
         "expected": [asdict(group) for group in losses],
+        "unmoved": [] if model is None else unmoved(model),
         "stress": [asdict(scenario) for scenario in stress(rows, policy, model, lgd)],
         "windows": [] if found.pd is None else _windows(found, found.pd),
     }

@@ -1,7 +1,7 @@
 """What another policy would have decided of the lake's history, beside what was decided then.
 
 Nothing is written. The raw events are scored anew by the drain's own code, and each is compared
-with its row of the table `decisions`.
+with its row of the table `decisions`; how the loans went, `loan_outcomes` says, if it can be asked.
 """
 
 import logging
@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from credit_risk_dagster.domain.decision import Codes
 from credit_risk_dagster.domain.decoding import decode
-from credit_risk_dagster.domain.model.outcome import Outcome
+from credit_risk_dagster.domain.model.observed import OBSERVED, resolve
+from credit_risk_dagster.domain.model.outcome import BAD, GOOD, UNKNOWN, Outcome
 from credit_risk_dagster.domain.policy import TIERS, Policy
 from credit_risk_dagster.domain.policy_lab import Comparison, outcome_codes, tally
 from credit_risk_dagster.domain.scoring import assess
@@ -65,6 +66,8 @@ class HistoryComparison:
             "newly_scored": self.newly_scored,
             "rejected": self.rejected,
             "undecided": self.undecided,
+            "known_outcomes": compared.known,
+            "bads": compared.bads,
             "moves": [
                 {
                     "then": before,
@@ -74,6 +77,25 @@ class HistoryComparison:
                 }
                 for i, before in enumerate(TIERS)
                 for j, after in enumerate(TIERS)
+            ],
+            "tiers": [
+                {
+                    "tier": tier,
+                    "when": when,
+                    "applications": int(verdict.tiers[at]),
+                    "known_outcomes": int(verdict.outcomes[at, [GOOD, BAD]].sum()),
+                    "bads": int(verdict.outcomes[at, BAD]),
+                    **{
+                        name: number(value)
+                        for name, value in zip(
+                            ("bad_rate_low", "bad_rate", "bad_rate_high"),
+                            vars(verdict.bad_rate(at)).values(),
+                            strict=True,
+                        )
+                    },
+                }
+                for at, tier in enumerate(TIERS)
+                for when, verdict in (("then", compared.active), ("now", compared.candidate))
             ],
             **{
                 f"{name}_{when}": number(value)
@@ -92,6 +114,7 @@ def compare_history(
     raw: RawEvents,
     policy: Policy,
     outcome: Outcome,
+    observed: pa.Table | None = None,
     *,
     since: date | None = None,
     until: date | None = None,
@@ -99,11 +122,18 @@ def compare_history(
 ) -> HistoryComparison:
     """Compare a policy with the decisions of then, over days (both inclusive; without, all).
 
+    A loan's outcome counts once, at its first application.
+
+    Args:
+        outcome: what is bad.
+        observed: `OBSERVED`, of the warehouse; without, only what applications carry is known.
+
     Raises:
         ObjectMissing, LakeUnavailable, LakeRefused, LakeDamaged.
     """
     nothing = np.empty(0, np.int8)
     found = HistoryComparison(policy.version, tally(nothing, nothing, np.empty(0), nothing))
+    outcomes = _Outcomes(outcome, OBSERVED.empty_table() if observed is None else observed)
     started = time.monotonic()
     with tuned_interpreter():
         for day, source, batches in raw.days(since, until):
@@ -111,13 +141,17 @@ def compare_history(
             then = _Then(iter(raw.decisions(source, day).to_batches()))
             found.days.add(day)
             for batch in batches:
-                _compare(found, batch, then, policy, outcome)
+                _compare(found, batch, then, policy, outcomes)
     found.seconds = time.monotonic() - started
     return found
 
 
 def _compare(
-    found: HistoryComparison, batch: pa.RecordBatch, then: "_Then", policy: Policy, outcome: Outcome
+    found: HistoryComparison,
+    batch: pa.RecordBatch,
+    then: "_Then",
+    policy: Policy,
+    outcomes: "_Outcomes",
 ) -> None:
     fetch = fetch_of(batch)
     before = then.tiers(fetch.partitions, fetch.offsets)
@@ -129,13 +163,43 @@ def _compare(
     found.newly_scored += int(((before == _REJECTED) & (after >= 0)).sum())
     found.rejected += int(((before == _REJECTED) & (after == _REJECTED)).sum())
     both = before[assessment.scored_at] >= 0
-    statuses = assessment.scored["loan_status"].to_pylist()
+    recorded = fetch.timestamps[assessment.scored_at].astype("datetime64[ms]")
+    recorded[recorded < np.datetime64(0, "ms")] = np.datetime64("NaT")  # `NO_TIME`
     found.compared += tally(
         before[assessment.scored_at][both],
         assessment.tiers[both],
         assessment.scored["loan_amnt"].to_numpy(zero_copy_only=False)[both],
-        outcome_codes(outcome, statuses)[both],
+        outcomes.codes(assessment.scored, recorded.astype("datetime64[D]"))[both],
     )
+
+
+class _Outcomes:
+    """What became of the loans of applications, each loan counted once."""
+
+    def __init__(self, outcome: Outcome, observed: pa.Table) -> None:
+        self._outcome, self._observed = outcome, observed
+        self._loans = pc.unique(observed["loan_id"])
+        self._due = np.ones(len(self._loans), np.bool_)
+
+    def codes(self, scored: pa.RecordBatch, recorded: npt.NDArray[np.datetime64]) -> Codes:
+        """`BAD`, `GOOD` or `UNKNOWN` of each application."""
+        codes = outcome_codes(self._outcome, scored["loan_status"].to_pylist())
+        found = pc.index_in(scored["loan_id"], value_set=self._loans).fill_null(-1).to_numpy()
+        codes[found >= 0] = UNKNOWN
+        loans, first = np.unique(found, return_index=True)
+        new = (loans >= 0) & np.append(self._due, False)[loans]
+        loans, first = loans[new], first[new]
+        self._due[loans] = False
+        if len(loans):
+            decided = recorded
+            for name in ("event_time", "issue_d"):
+                said = scored[name].to_numpy(zero_copy_only=False).astype("datetime64[D]")
+                decided = np.where(np.isnat(said), decided, said)
+            ids = self._loans.take(pa.array(loans))
+            resolved = resolve(self._outcome, ids, decided[first], self._observed)
+            known = np.where(resolved.bad, BAD, GOOD)
+            codes[first] = np.where(resolved.known, known, UNKNOWN)
+        return codes
 
 
 class _Then:

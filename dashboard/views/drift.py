@@ -105,7 +105,7 @@ def _window(report: pd.Series) -> str:
 
 
 def _key_figures(report: pd.Series, features: pd.DataFrame) -> None:
-    with st.grid(5, min_column_width=150):
+    with st.grid(6, min_column_width=150):
         for verdict in ("significant", "moderate"):
             names = features.loc[features["verdict"] == verdict, "feature"].map(formats.feature)
             figure(
@@ -128,6 +128,13 @@ def _key_figures(report: pd.Series, features: pd.DataFrame) -> None:
             ),
             help=f"Of {formats.count(report['rows'])} applications. Control limits: what the days "
             "before and chance explain, but for one week in 20",
+        )
+        figure(
+            "Watchlist share, 24 h",
+            _percent(report["day_share"]),
+            _within(report["day_share"], report["day_lower_limit"], report["day_upper_limit"]),
+            help=f"Of {formats.count(report['day_rows'] or 0)} applications of the 24 hours until "
+            "the window's end. Days that differ hide less in it than in a short window",
         )
         figure(
             "Unreadable events",
@@ -287,7 +294,7 @@ def _features_table(features: pd.DataFrame) -> None:
             "feature": tables.name("Feature"),
             "verdict": "Verdict",
             "psi": psi("PSI"),
-            "psi_limit": psi("PSI by chance", help="Exceeded by chance in 1 of 1,000 windows"),
+            "psi_limit": psi("PSI by chance", help="Exceeded by chance in one week in 20"),
             "ks": psi("KS", help="Kolmogorov-Smirnov distance, of numbers"),
             "p": st.column_config.NumberColumn(
                 "p", format="%.2g", help="Of Kolmogorov-Smirnov, or of chi-square for categories"

@@ -135,6 +135,8 @@ def _stress(document: dict[str, Any], caption: str) -> None:
             "What each scenario does to flags, PD and loss",
             height="content",
         )
+        for sentence in document.get("unmoved", ()):
+            st.markdown(formats.plain(sentence))
 
 
 # --- the model ----------------------------------------------------------------------------------
@@ -221,6 +223,11 @@ def _fairness(document: dict[str, Any], caption: str) -> None:
         f"the {document['score']} in standard deviations; recall and false positives of known "
         f"outcomes. It finds where to look, and proves nothing. {caption}",
     ):
+        if document.get("classes"):
+            st.write(
+                f"{document['classes']}; each counts by its probability, and n is what they add "
+                "up to."
+            )
         if large.empty:
             st.write("No attribute has two groups of 100 applications.")
             return

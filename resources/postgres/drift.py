@@ -121,7 +121,8 @@ class DriftLedger:
                 features[r.feature] = Current(found, int(found[-2]))
         tiers = counts["tier"]
         days = self._connection.execute(_DAYS, vars(period)).fetchall()
-        return Window(int(tiers.sum()), self._rejected(period), tiers, features, days)
+        last_day = self._connection.execute(_LAST_DAY, vars(period)).fetchone() or (0, 0)
+        return Window(int(tiers.sum()), self._rejected(period), tiers, features, days, last_day)
 
     def _centres(
         self, period: Period, features: Sequence[str]
@@ -182,6 +183,9 @@ class DriftLedger:
                     **_pair(
                         "watchlist_lower_limit", "watchlist_upper_limit", drift.watchlist_limits
                     ),
+                    "day_rows": drift.day_rows,
+                    "day_share": drift.day_share,
+                    **_pair("day_lower_limit", "day_upper_limit", drift.day_limits),
                     "reject_share": drift.reject_share,
                     "reject_upper_limit": drift.reject_limits and drift.reject_limits[1],
                 },
@@ -295,6 +299,15 @@ SELECT coalesce(scored, 0)::bigint, coalesce(watchlist, 0)::bigint, coalesce(rej
 FROM days ORDER BY day OFFSET 1
 """
 
+# Of the minutes that began in the 24 hours until the window's end.
+_LAST_DAY: LiteralString = """
+SELECT coalesce(sum(applications), 0)::bigint,
+    coalesce(sum(applications) FILTER (WHERE risk_tier = 'Watchlist'), 0)::bigint
+FROM risk_by_minute
+WHERE source_id = %(source_id)s AND risk_tier <> 'Rejected'
+    AND minute > %(end)s::timestamptz - interval '24 hours' AND minute <= %(end)s
+"""
+
 _SAMPLE = sql.SQL('SELECT {columns}, risk_tier FROM {window} AND "offset" %% %(step)s = 0').format(
     columns=_COLUMNS, window=_WINDOW
 )
@@ -303,6 +316,7 @@ _REPORT_COLUMNS = (
     *("baseline_id", "source_id", "window_start", "window_end", "rows", "rejected", "run_id"),
     *("verdict", "tier_shares", "tier_psi", "tier_psi_floor", "tier_verdict", "watchlist_share"),
     *("watchlist_low", "watchlist_high", "watchlist_lower_limit", "watchlist_upper_limit"),
+    *("day_rows", "day_share", "day_lower_limit", "day_upper_limit"),
     *("reject_share", "reject_upper_limit"),
 )
 _INSERT_REPORT = sql.SQL(

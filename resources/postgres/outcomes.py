@@ -8,8 +8,10 @@ from typing import Any, LiteralString
 
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg import sql
 
+from credit_risk_dagster.domain.lake_rows import SourceKey
 from credit_risk_dagster.domain.model.observed import OBSERVED
 from credit_risk_dagster.domain.model.sample import COLUMNS, TEXTS, Loans, first_decisions
 from credit_risk_dagster.domain.outcomes import Observation
@@ -23,6 +25,28 @@ class Added:
 
     added: int
     known: int
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A source of which retention dropped what was decided before a time."""
+
+    topic: str
+    key: SourceKey
+    until: datetime
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """First decisions that are no longer here.
+
+    Attributes:
+        rows: `COLUMNS` of each loan's first decision, the oldest first.
+        observed: `OBSERVED`, what those applications carried.
+    """
+
+    rows: pa.Table
+    observed: pa.Table
 
 
 class Outcomes:
@@ -47,22 +71,47 @@ class Outcomes:
                 given += len(chunk)
         return Added(added, given - added)
 
-    def loans(self, limit: int) -> Loans:
+    def dropped(self) -> list[Dropped]:
+        """The sources whose first decisions may be no longer here."""
+        rows = self._connection.execute(_DROPPED).fetchall()
+        return [Dropped(topic, SourceKey(*key), until) for topic, *key, until in rows]
+
+    def undecided(self) -> pa.Array:
+        """The loans with outcomes of which no decision is here. Within a transaction."""
+        return self._read(_UNDECIDED, ["loan_id"], {})["loan_id"].combine_chunks()
+
+    def loans(self, limit: int, earlier: Earlier | None = None) -> Loans:
         """The newest loans of which anything was observed, each by its first decision; by COPY,
-        which takes seconds for a million. Within a transaction."""
+        which takes seconds for a million. Within a transaction.
+
+        Args:
+            earlier: first decisions that are no longer here.
+        """
         columns = sql.SQL(", ").join(map(sql.Identifier, COLUMNS[2:]))
         rows = self._read(_FIRST_DECISIONS.format(columns=columns), COLUMNS, {"limit": limit})
-        observed = self._read(_OBSERVED, OBSERVED.names, {})
+        observed = self.observed()
         row = self._connection.execute(_UNOBSERVED).fetchone()
         assert row is not None  # noqa: S101 (a count)
-        return first_decisions("scored", rows, observed, int(row[0]))
+        undecided = self.undecided()
+        if earlier is not None:
+            before = earlier.rows["loan_id"].combine_chunks()
+            undecided = undecided.filter(pc.invert(pc.is_in(undecided, value_set=before)))
+            rows = rows.filter(pc.invert(pc.is_in(rows["loan_id"], value_set=before)))
+            kept = earlier.rows.slice(max(0, len(before) + len(rows) - limit)).cast(rows.schema)
+            rows = pa.concat_tables([kept, rows])
+            observed = pa.concat_tables([earlier.observed.cast(OBSERVED), observed])
+        return first_decisions("scored", rows, observed, int(row[0]), len(undecided))
+
+    def observed(self) -> pa.Table:
+        """What was observed of loans, `OBSERVED`. Within a transaction."""
+        return self._read(_OBSERVED, OBSERVED.names, {})
 
     def newest(self, limit: int) -> tuple[pa.Table, pa.Table]:
         """The newest applications, `PORTFOLIO`, the oldest first, and what was observed of loans
         (`OBSERVED`). Within a transaction."""
         columns = sql.SQL(", ").join(map(sql.Identifier, PORTFOLIO[2:]))
         rows = self._read(_NEWEST.format(columns=columns), PORTFOLIO, {"limit": limit})
-        return rows, self._read(_OBSERVED, OBSERVED.names, {})
+        return rows, self.observed()
 
     def of_arms(
         self, arms: Sequence[str], since: datetime, until: datetime | None, limit: int
@@ -79,17 +128,17 @@ class Outcomes:
     def _read(
         self, query: sql.Composed | sql.SQL, names: Iterable[str], parameters: dict[str, Any]
     ) -> pa.Table:
-        import pyarrow.csv as pc
+        import pyarrow.csv as csv
 
         with self._connection.cursor() as cursor, cursor.copy(query, parameters) as copy:
             text = b"".join(copy)
         types = {name: _TYPES.get(name, pa.float64()) for name in names}
         if not text:  # which is no CSV
             return pa.schema(types).empty_table()
-        return pc.read_csv(
+        return csv.read_csv(
             pa.py_buffer(text),
-            read_options=pc.ReadOptions(column_names=list(types)),
-            convert_options=pc.ConvertOptions(
+            read_options=csv.ReadOptions(column_names=list(types)),
+            convert_options=csv.ConvertOptions(
                 column_types=types,
                 null_values=[""],
                 strings_can_be_null=True,
@@ -184,6 +233,19 @@ COPY (
     FROM known_outcomes
 ) TO STDOUT (FORMAT csv)
 """)
+
+_UNDECIDED = sql.SQL("""
+COPY (
+    SELECT DISTINCT loan_id FROM loan_outcomes o
+    WHERE NOT EXISTS (SELECT FROM scored_applications s WHERE s.loan_id = o.loan_id)
+) TO STDOUT (FORMAT csv)
+""")
+
+_DROPPED: LiteralString = """
+SELECT topic, cluster_id, topic_id, epoch, max(coalesce(ends, month + interval '1 month'))
+FROM dropped_rows d JOIN sources s ON s.source_id = d.source_id
+WHERE scored > 0 GROUP BY s.source_id ORDER BY s.source_id
+"""
 
 _UNOBSERVED: LiteralString = """
 SELECT count(DISTINCT loan_id) FROM scored_applications s

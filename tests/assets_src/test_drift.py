@@ -308,7 +308,8 @@ def test_the_decisions_shares_have_control_limits(
     result = run_job(instance, "report_drift", {"html": False})
     passed, said = checks(result)["watchlist_share"]
     assert not passed
-    assert said.startswith("100.00% are on the Watchlist, limits")
+    assert said.startswith("on the Watchlist: 100.00% of the window, limits")
+    assert "of the last 24 hours, limits" in said
     severity = {e.check_name: e.severity.value for e in result.get_asset_check_evaluations()}
     assert severity == {
         "psi_significant": "ERROR",
@@ -320,6 +321,8 @@ def test_the_decisions_shares_have_control_limits(
     (report,) = pipeline.query("SELECT * FROM drift_reports ORDER BY report_id DESC LIMIT 1")
     assert report["watchlist_low"] <= report["watchlist_share"] <= report["watchlist_high"]
     assert report["watchlist_share"] > report["watchlist_upper_limit"]
+    assert report["day_rows"] == 650 + 600 + 600
+    assert report["watchlist_share"] > report["day_share"] > report["day_upper_limit"]
 
 
 def test_a_baseline_begins_after_what_retention_dropped(pipeline: Pipeline) -> None:

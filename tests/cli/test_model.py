@@ -8,6 +8,7 @@ import pytest
 
 from credit_risk_dagster.pipelines import modelling
 from credit_risk_dagster.pipelines.modelling import Modelling
+from credit_risk_dagster.settings import DEFAULT_POLICY
 from tests.pipelines.approvals import approved
 from tests.pipelines.models import KINDS, loans
 from tests.platform.commands import Run, one_line
@@ -113,12 +114,27 @@ def test_a_model_file_that_is_none(run: Run, tmp_path: Path) -> None:
     assert message.startswith(f"model {file} cannot be read")
 
 
-def test_fairness_of_the_built_in_loans(run: Run) -> None:
-    result = run("model", "fairness", "--json", "--column", "emp_length")
-    found = json.loads(result.out)
+def test_fairness_of_the_built_in_loans(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(
+        "CREDIT_RISK_POLICY_FILE", str(DEFAULT_POLICY.with_name("lendingclub-v1.yaml"))
+    )
+    classes = tmp_path / "bisg.csv"
+    classes.write_text("addr_state,one,other\nCA,0.4,0.6\nTX,0.3,0.7\nNY,0.2,0.8\n")
+    asked = ("--column", "emp_length", "--classes", classes)
+    found = json.loads(run("model", "fairness", "--json", *asked).out)
     named = {(s["attribute"], s["value"]): s for s in found}
-    assert 0.9 < named["application_type", "Joint App"]["ratio"]["value"] < 1
-    assert named["home_ownership", "RENT"]["rows"] > 3_000
+    ratios = {
+        ("application_type", "Joint App"): 0.931,  # 0.932 of those with a DTI of 100 at most
+        ("home_ownership", "RENT"): 0.992,
+        ("addr_state", "PA"): 0.929,
+        ("grade", "F"): 0.889,
+    }
+    for segment, ratio in ratios.items():
+        assert named[segment]["ratio"]["value"] == pytest.approx(ratio, abs=0.0006)
+    assert named["grade", "F"]["verdict"] == "too_few_rows"
     assert ("emp_length", "10+ years") in named
+    assert named["protected class", "one"]["rows"] > 500
     assert {s["attribute"] for s in found} > {"addr_state", "grade", "age of credit"}
     assert "Not flagged, against the segment with most" in run("model", "fairness").out

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import contingency
 
-from credit_risk_dagster.domain.fairness import Segment, by_segment, risk_ratio
+from credit_risk_dagster.domain.fairness import Segment, by_class, by_segment, risk_ratio
 
 # Loans and those on the Watchlist, of the built-in loans under lendingclub-v1 as it began.
 BUILT_IN = {
@@ -98,3 +98,46 @@ def test_scores_and_outcomes_by_segment() -> None:
         assert wrongly.value == flagged[part & (bad == 0)].mean()
         assert recall.low < recall.value < recall.high
     assert math.isnan(segments({"a": (200, 1), "b": (200, 2)})["a"].recall.value)
+
+
+def test_classes_that_are_known_are_segments() -> None:
+    random = np.random.default_rng(3)
+    values = random.choice(np.array(["a", "b", "c"], dtype=object), 3_000)
+    flagged, score = random.random(3_000) < 0.1, random.normal(size=3_000)
+    bad = random.choice([0.0, 1.0, np.nan], 3_000)
+    weights = {v: (values == v).astype(float) for v in "abc"}
+    by_weights = by_class({"x": weights}, flagged, score, bad)
+    assert by_weights == by_segment({"x": values}, flagged, score, bad)
+
+
+@pytest.mark.parametrize("sure", [0.99, 0.8, 0.6])
+def test_by_probability_a_difference_is_found_and_the_intervals_hold(sure: float) -> None:
+    """Group b is flagged at 30 %, a at 10 %; by a probability of `sure` one is taken for what one
+    is: each class is a mixture of both, and the ratio is that of the mixtures."""
+    same = sure**2 + (1 - sure) ** 2
+    kept = [1 - (same * one + (1 - same) * other) for one, other in ((0.1, 0.3), (0.3, 0.1))]
+    truth = kept[1] / kept[0]
+    random = np.random.default_rng(4)
+    covered, ratios = 0, []
+    for _ in range(200):
+        of_b = random.random(2_000) < 0.5
+        seen_as_b = of_b == (random.random(2_000) < sure)
+        p = np.where(seen_as_b, sure, 1 - sure)
+        flagged = random.random(2_000) < np.where(of_b, 0.3, 0.1)
+        found = {s.value: s for s in by_class({"x": {"a": 1 - p, "b": p}}, flagged)}
+        ratio = found["b"].ratio
+        ratios.append(ratio.value)
+        covered += ratio.low <= truth <= ratio.high
+        assert found["b"].rows == pytest.approx(1_000, abs=150)
+    assert np.mean(ratios) == pytest.approx(truth, abs=0.01)
+    assert covered >= 185
+
+
+def test_few_people_by_probability_are_few() -> None:
+    weights = {"a": np.full(1_000, 0.55), "b": np.full(1_000, 0.36), "c": np.full(1_000, 0.09)}
+    found = {s.value: s for s in by_class({"x": weights}, np.arange(1_000) % 10 == 0)}
+    assert {v: (s.rows, s.verdict) for v, s in found.items()} == {
+        "a": (550, "fair"),
+        "b": (360, "fair"),
+        "c": (90, "too_few_rows"),
+    }

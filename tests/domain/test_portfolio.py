@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from credit_risk_dagster.domain.model.observed import OBSERVED
-from credit_risk_dagster.domain.pd import Coefficients, NumberTerm, PdModel
+from credit_risk_dagster.domain.pd import BinTerm, Coefficients, NumberTerm, PdModel
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.portfolio import (
     ASSUMED_LGD,
@@ -15,6 +15,7 @@ from credit_risk_dagster.domain.portfolio import (
     loss_given_default,
     stress,
     stressed,
+    unmoved,
 )
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from tests.domain.model.samples import builtin_rows
@@ -80,6 +81,25 @@ def test_what_gets_worse_flags_and_loses_more() -> None:
     without = stress(rows, load_policy(DEFAULT_POLICY), None, Lgd(0.75, 0))
     assert [s.flagged for s in without] == [s.flagged for s in found.values()]
     assert {s.loss for s in without} == {None}
+
+
+def test_what_the_model_does_not_use_is_said() -> None:
+    """At its bound, DTI moves no PD: weakly monotone, and no mistake."""
+    bound = NumberTerm("dti", 0.0, 18.0, 0.0, 0.5)
+    model = PdModel(1, "x", Coefficients(-4.0, [bound, BinTerm("int_rate", [9.0], [0, 0.5], 0.5)]))
+    found = unmoved(model)
+    assert [said.split(":")[0] for said in found] == [
+        "The model does not use DTI",
+        "The model does not use income",
+    ]
+    assert "coefficient is at its bound of 0" in found[0]
+    assert "none of its features" in found[1]
+    assert unmoved(MODEL) == []
+    rows = builtin_rows()
+    now, *others = stress(rows, load_policy(DEFAULT_POLICY), model, Lgd(0.75, 0))
+    pds = {s.scenario: s.pd for s in others}
+    assert pds["DTI +5"] == pds["DTI +10"] == pds["income -10 %"] == now.pd
+    assert pds["rate +200 bp"] > now.pd  # type: ignore[operator]
 
 
 def test_what_a_scenario_changes() -> None:

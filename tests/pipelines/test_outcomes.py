@@ -1,6 +1,9 @@
 """Outcomes into Postgres and out of it: real servers."""
 
 import gzip
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from credit_risk_dagster.domain.model.outcome import Outcome
+from credit_risk_dagster.domain.model.sample import Sample
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines import modelling
 from credit_risk_dagster.pipelines.loans import builtin_loans
@@ -21,7 +25,9 @@ from credit_risk_dagster.pipelines.outcomes import (
     load_outcomes,
 )
 from credit_risk_dagster.pipelines.producer import produce
+from credit_risk_dagster.pipelines.retention import drop_old_periods
 from credit_risk_dagster.settings import DEFAULT_POLICY, LakeSettings
+from resources.lake import Lake
 from resources.postgres.retention import RetentionLedger
 from tests.domain.model.samples import OUTCOME
 from tests.platform.pipeline import Pipeline, good_event
@@ -138,6 +144,42 @@ def test_an_outcome_scores_nothing_again_and_is_learned_from(
     assert set(sample.rows["dti"].to_pylist()) == {20.0}
     assert sample.left_out == {"no outcome observed": 10}
     assert pipeline.query("SELECT count(*) FROM scored_applications") == decided
+
+
+def test_a_first_decision_that_retention_dropped_is_read_from_the_lake(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    """It trained as the next application saw it, or not at all, without a word."""
+
+    def apply(loans: range, dti: float) -> None:
+        event = msgspec.json.decode(good_event(0)) | {"dti": dti, "issue_d": "Jan-2018"}
+        pipeline.send_and_drain([msgspec.json.encode(event | {"id": at}) for at in loans])
+
+    apply(range(80), 20.0)
+    pipeline.archive()
+    drop_old_periods(
+        pipeline.warehouse, 30, now=datetime.now(UTC) + timedelta(days=70), log=getLogger("test")
+    )
+    apply(range(40), 99.0)  # of those that are dropped, half came again
+    apply(range(80, 90), 30.0)
+    lines = ["id,observed_at,days_past_due"]
+    lines += [f"{number},2018-09-01,{90 if number < 40 else 0}" for number in range(95)]
+    lines += [f"{number},2019-02-01,0" for number in range(95)]
+    load_outcomes(pipeline.warehouse, file(tmp_path, "\n".join(lines)))
+    policy = load_policy(DEFAULT_POLICY)
+
+    def sample(limit: int, open_lake: Callable[[], Lake] | None) -> Sample:
+        return modelling.load_sample("scored", SIXTY, policy, pipeline.warehouse, limit, open_lake)
+
+    found = sample(1_000, lambda: pipeline.lake)
+    assert (len(found), found.bads) == (90, 40)
+    assert sorted(set(found.rows["dti"].to_pylist())) == [20.0, 30.0]
+    assert found.left_out == {"no decision is known": 5}
+    assert len(sample(85, lambda: pipeline.lake)) == 85  # the newest
+    with pytest.raises(
+        modelling.SampleUnavailable, match=r"of 45 loans with an outcome the only decision.*bucket"
+    ):
+        sample(1_000, None)
 
 
 def test_what_a_producer_sends_is_no_outcome_until_it_tells_one(pipeline: Pipeline) -> None:

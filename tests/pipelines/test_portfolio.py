@@ -1,5 +1,6 @@
 """The report of the portfolio, of real servers."""
 
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -8,6 +9,7 @@ import pytest
 from credit_risk_dagster.definitions import defs
 from credit_risk_dagster.domain.model.outcome import load_outcome
 from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.pipelines.classes import read_classes
 from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.pipelines.outcomes import OutcomesLater
 from credit_risk_dagster.pipelines.portfolio import report_portfolio
@@ -88,6 +90,33 @@ def test_the_job_says_whom_the_policy_flags_more_often(
     assert check.passed == (not low)
     for segment in low:
         assert f"{segment['attribute']} {segment['value']}" in (check.description or "")
+
+
+def test_protected_classes_are_in_the_report_and_nobody_is(
+    streamed: Pipeline, tmp_path: Path
+) -> None:
+    """By probability and by loan; only sums of them are stored."""
+    path = tmp_path / "bisg.csv"
+    ids = [str(loan["id"]) for loan in builtin_loans()[: LOANS - 100]]
+    rows = [f"{loan},{0.25 if at % 2 else 0.75},0.25" for at, loan in enumerate(ids)]
+    path.write_text("\n".join(["loan_id,one,other", *rows]))
+    found = report_portfolio(
+        *(streamed.warehouse, POLICY, OUTCOME), run_id="run", classes=read_classes(path)
+    )
+    assert found is not None
+    assert found["classes"] == f"{LOANS - 100:,} of {LOANS:,} applications have a class, by loan_id"
+    classes = {s["value"]: s for s in found["segments"] if s["attribute"] == "protected class"}
+    assert {value: s["rows"] for value, s in classes.items()} == {"one": 950, "other": 475}
+    for segment in classes.values():
+        for figure in ("ratio", "recall", "false_positive"):
+            low, value, high = (segment[figure][end] for end in ("low", "value", "high"))
+            assert low <= value <= high
+        assert segment["difference"] == segment["difference"]
+    (stored,) = streamed.query(
+        "SELECT document::text FROM risk_reports WHERE kind = 'portfolio'"
+        " ORDER BY report_id DESC LIMIT 1"
+    )
+    assert not [loan for loan in ids if f'"{loan}"' in stored["document"]]
 
 
 def test_nothing_is_scored_yet(pipeline: Pipeline) -> None:

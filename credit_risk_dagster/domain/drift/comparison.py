@@ -19,9 +19,11 @@ from credit_risk_dagster.domain.drift.baseline import (
     shares,
 )
 from credit_risk_dagster.domain.drift.statistics import (
+    OF_WINDOWS,
     chi_square,
     control_limits,
     counts_of_values,
+    day_limits,
     kolmogorov_smirnov,
     psi,
     psi_by_chance,
@@ -135,6 +137,7 @@ class Window:
         tiers: rows by position in `TIERS`.
         features: by name of the feature.
         days: of the whole days before it, in order, scored, watchlist and rejected.
+        last_day: of the 24 hours until its end, scored and watchlist.
     """
 
     rows: int
@@ -142,6 +145,7 @@ class Window:
     tiers: Counts
     features: Mapping[str, Current]
     days: Sequence[tuple[int, int, int]] = ()
+    last_day: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,7 @@ class Drift:
         tier_psi, tier_psi_floor: of the tiers' distribution.
         tier_shares: by position in `TIERS`.
         watchlist: share of the window; its 95 % interval; its control limits.
+        day: applications of the last 24 hours, their share of Watchlist, and its control limits.
         reject: share of the events that could not be scored, and its control limits.
         features: in the order of `FEATURES`.
     """
@@ -163,6 +168,9 @@ class Drift:
     watchlist_share: float | None
     watchlist_interval: tuple[float, float] | None
     watchlist_limits: tuple[float, float] | None
+    day_rows: int
+    day_share: float | None
+    day_limits: tuple[float, float] | None
     reject_share: float | None
     reject_limits: tuple[float, float] | None
     features: tuple[FeatureDrift, ...]
@@ -181,6 +189,8 @@ def compare_window(baseline: Baseline, window: Window, thresholds: Thresholds) -
     tier_psi = psi(baseline.tiers, window.tiers)
     watchlist, baseline_watchlist = int(window.tiers[-1]), int(baseline.tiers[-1])
     events = window.rows + window.rejected
+    days = [(part, scored) for scored, part, _ in window.days]
+    scored, flagged = window.last_day
     return Drift(
         tier_psi=tier_psi,
         tier_psi_floor=chance and chance[0],
@@ -189,11 +199,11 @@ def compare_window(baseline: Baseline, window: Window, thresholds: Thresholds) -
         watchlist_share=watchlist / window.rows if window.rows else None,
         watchlist_interval=wilson_interval(watchlist, window.rows),
         watchlist_limits=control_limits(
-            baseline_watchlist,
-            baseline.rows,
-            window.rows,
-            [(watchlist, scored) for scored, watchlist, _ in window.days],
+            baseline_watchlist, baseline.rows, window.rows, days, alarms=OF_WINDOWS
         ),
+        day_rows=scored,
+        day_share=flagged / scored if scored else None,
+        day_limits=day_limits(baseline_watchlist, baseline.rows, scored, days),
         reject_share=window.rejected / events if events else None,
         reject_limits=control_limits(
             baseline.rejected,

@@ -5,6 +5,7 @@ scipy is imported where a distribution is needed.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -24,6 +25,13 @@ _WINDOWS: Final = 14
 _Z: Final = 2.5
 FEWEST_DAYS: Final = 10
 ORDINARY_SPREAD: Final = 0.10
+# Of the false alarms of a share that has both limits, those of its last 24 hours and of its window.
+_OF_DAYS: Final = 0.95
+OF_WINDOWS: Final = 0.05
+# Of a day's windows of 24 hours, how many are independent: as simulation says, some eight where
+# chance alone moves them, and one or two where days differ; by chance's part of the variance.
+_SLIDING: Final = (1.4, 8.0, 1.4)
+_NODES: Final = np.linspace(-6, 12, 361)
 
 
 def psi(reference: Counts, current: Counts) -> float | None:
@@ -117,58 +125,109 @@ def counts_of_values(reference: Counts, current: Counts) -> tuple[Counts, Counts
     return tuple(np.append(c[:last], c[last:].sum()) for c in (before, now))  # type: ignore[return-value]
 
 
-def control_limits(
+@dataclass(frozen=True)
+class _Process:
+    """A share as it is while nothing changes: its centre, of how many trials, the variance of a
+    trial and of a day's own difference, and the days that say so (0: the baseline does)."""
+
+    centre: float
+    rows: int
+    chance: float
+    between: float
+    days: int
+
+    @classmethod
+    def of(cls, successes: int, rows: int, days: Sequence[tuple[int, int]]) -> "_Process | None":
+        days = [day for day in days if day[1]]
+        known = len(days) >= FEWEST_DAYS
+        if known:
+            successes, rows = (sum(day[i] for day in days) for i in (0, 1))
+        if not rows:
+            return None
+        share = successes / rows
+        # With z^2 more trials, half of them successes (Agresti and Coull, 1998), so that a share of
+        # zero has limits too.
+        spread = (successes + _Z * _Z / 2) / (rows + _Z * _Z)
+        chance = spread * (1 - spread)
+        if not known:
+            return cls(share, rows, chance, 2 * (ORDINARY_SPREAD * share) ** 2, 0)
+        of_days = np.array([part / whole for part, whole in days])
+        by_chance = np.mean([chance / whole for _, whole in days])
+        between = max(float(of_days.var(ddof=1) - by_chance), 0.0) * (1 + 1 / len(days))
+        return cls(share, rows, chance, between, len(days))
+
+    def limits(
+        self, rows: int, alarms: float, windows: float, freedom: int = 0
+    ) -> tuple[float, float]:
+        """Of a share of so many rows, which may be wrong in so many of all false alarms; of a day
+        so many are independent. With degrees of freedom, days are known no better than by them."""
+        errors = math.sqrt(self.between), math.sqrt(self.chance * (1 / self.rows + 1 / rows))
+        below, above = (
+            _reach(alarms * _A_DAY * part, *errors, windows, freedom)
+            for part in (1 - _RISES, _RISES)
+        )
+        return max(0.0, self.centre - below), min(1.0, self.centre + above)
+
+
+def day_limits(
     successes: int, baseline_rows: int, rows: int, days: Sequence[tuple[int, int]] = ()
+) -> tuple[float, float] | None:
+    """Between which the share of the last 24 hours stays when nothing changed, but for one week in
+    20 together with `control_limits`.
+
+    Days differ by more than chance: by how much, the days before say, and the limits are those of a
+    prediction from so many days (Student's t; a p' chart, D. Laney, Quality Engineering 14, 2002).
+    Arguments as of `control_limits`.
+    """
+    process = _Process.of(successes, baseline_rows, days)
+    if process is None or not rows:
+        return None
+    by_chance = process.chance * (1 / process.rows + 1 / rows)
+    part = by_chance / (by_chance + process.between)
+    windows = _SLIDING[0] + _SLIDING[1] * part ** _SLIDING[2]
+    return process.limits(rows, _OF_DAYS, windows, process.days - 1)
+
+
+def control_limits(
+    successes: int,
+    baseline_rows: int,
+    rows: int,
+    days: Sequence[tuple[int, int]] = (),
+    alarms: float = 1.0,
 ) -> tuple[float, float] | None:
     """Between which a window's share stays when nothing changed, but for one week in 20.
 
-    Days differ by more than chance, and all windows of a day have its difference in common: a share
-    is chance around the day's own, and by how much days differ, their variance says (a p chart with
-    a random effect of the day, as D. Laney, Quality Engineering 14, 2002, has for whole days). The
-    centre is their share. Before there are `FEWEST_DAYS`, the centre is the baseline's share, and
-    its days and the window's are taken to differ by `ORDINARY_SPREAD` of it. Nine tenths of the
-    false alarms are for a rise.
-
-    The errors are those of a share with z^2 more trials, half of them successes (Agresti and Coull,
-    1998), so that a share of zero has limits too. None without rows.
+    All windows of a day have its difference in common: a share is chance around the day's own (a p
+    chart with a random effect of the day). The centre is the share of the days before. Before there
+    are `FEWEST_DAYS`, the centre is the baseline's share, and its days and the window's are taken
+    to differ by `ORDINARY_SPREAD` of it. Nine tenths of the false alarms are for a rise. None
+    without rows.
 
     Args:
         successes, baseline_rows: of the baseline.
         rows: of the window.
         days: successes and rows of the days before the window, in order.
+        alarms: of all false alarms, the part that these limits may make.
     """
-    days = [day for day in days if day[1]]
-    known = len(days) >= FEWEST_DAYS
-    if known:
-        successes, baseline_rows = (sum(day[i] for day in days) for i in (0, 1))
-    if not baseline_rows or not rows:
+    process = _Process.of(successes, baseline_rows, days)
+    if process is None or not rows:
         return None
-    a_day = baseline_rows / len(days) if known else rows
-    share = successes / baseline_rows
-    spread = (successes + _Z * _Z / 2) / (baseline_rows + _Z * _Z)
-    chance = spread * (1 - spread)
-    if known:
-        shares = np.array([part / whole for part, whole in days])
-        of_days = np.mean([chance / whole for _, whole in days])
-        between = max(float(shares.var(ddof=1) - of_days), 0.0) * (1 + 1 / len(days))
-    else:
-        between = 2 * (ORDINARY_SPREAD * share) ** 2
-    windows = _WINDOWS * max(1.0, a_day / rows) ** 1.5
-    errors = math.sqrt(between), math.sqrt(chance * (1 / baseline_rows + 1 / rows))
-    below, above = (_reach(_A_DAY * part, *errors, windows) for part in (1 - _RISES, _RISES))
-    return max(0.0, share - below), min(1.0, share + above)
+    a_day = process.rows / process.days if process.days else rows
+    return process.limits(rows, alarms, _WINDOWS * max(1.0, a_day / rows) ** 1.5)
 
 
-def _reach(alarm: float, of_day: float, of_window: float, windows: float) -> float:
+def _reach(alarm: float, of_day: float, of_window: float, windows: float, freedom: int) -> float:
     """How far the farthest of a day's windows is from the centre, but with this probability."""
     from scipy.optimize import brentq
     from scipy.special import ndtr
 
-    nodes, weights = np.polynomial.hermite_e.hermegauss(40)  # of the day's normal difference
+    # Of the day's difference: normal, or Student's where few days tell how much they differ.
+    exponent = -(freedom + 1) / 2
+    weights = (1 + _NODES**2 / freedom) ** exponent if freedom > 0 else np.exp(-(_NODES**2) / 2)
     weights = weights / weights.sum()
 
     def excess(reach: float) -> float:
-        within = ndtr((reach - of_day * nodes) / of_window) ** windows
+        within = ndtr((reach - of_day * _NODES) / of_window) ** windows
         return float(1 - (weights * within).sum()) - alarm
 
-    return float(brentq(excess, 0, 20 * (of_day + of_window)))
+    return float(brentq(excess, 0, 50 * (of_day + of_window)))

@@ -31,6 +31,7 @@ OBSERVED = pa.schema(
 )
 IMMATURE, UNSEEN = "immature", "not observed at the horizon"
 NONE, NO_DATE = "no outcome observed", "no date of the decision"
+UNDECIDED = "no decision is known"
 # What ended so is not observed again, and stays what it is.
 _ENDED = ("Fully Paid", "Does not meet the credit policy. Status:Fully Paid")
 _MONTHLY = np.timedelta64(31, "D")
@@ -54,15 +55,18 @@ class Resolved:
 
 @dataclass(frozen=True)
 class _Ordered:
-    """Observations by loan and time: the loan's position, when, class, status."""
+    """Observations by loan and time: the loan's position, when, class, status; and the newest of
+    all, those of other loans too."""
 
     loan: Positions
     when: Days
     codes: Codes
     status: pa.ChunkedArray
+    latest: np.datetime64
 
     @classmethod
     def of(cls, outcome: Outcome, loans: pa.Array, observed: pa.Table) -> "_Ordered":
+        latest = pc.max(observed["observed_at"]).as_py()
         at = pc.index_in(observed["loan_id"], value_set=loans)
         observed, at = observed.filter(at.is_valid()), at.drop_null()
         loan = at.to_numpy().astype(np.intp)
@@ -75,6 +79,7 @@ class _Ordered:
             when[order],
             outcome.classes(observed)[order],
             observed["status"].take(pa.array(order)),
+            np.datetime64("NaT") if latest is None else np.datetime64(latest.replace(tzinfo=None)),
         )
 
     def first(self, of: Flags, loans: int) -> Positions:
@@ -128,9 +133,8 @@ def _at_horizon(ordered: _Ordered, decided: Days, months: int) -> Resolved:
     ended = np.append(status, False)[before] & (before_codes == GOOD)
     # What is bad just after it, and was good within the month before, was good at it.
     good = (after_codes == GOOD) | ended | ((after_codes == BAD) & (before_codes == GOOD) & near)
-    latest = ordered.when.max() if len(ordered.when) else np.datetime64("NaT")
     found = np.where(went_bad, BAD, np.where(good, GOOD, UNKNOWN)).astype(np.int8)
-    mature = due <= latest
+    mature = due <= ordered.latest
     found[~mature] = UNKNOWN
     reasons = np.full(loans, "", object)
     reasons[(after < 0) | (after_codes == BAD)] = UNSEEN

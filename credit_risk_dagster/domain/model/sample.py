@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from credit_risk_dagster.domain.features import FEATURES
-from credit_risk_dagster.domain.model.observed import NONE, OBSERVED, resolve
+from credit_risk_dagster.domain.model.observed import NONE, OBSERVED, UNDECIDED, resolve
 from credit_risk_dagster.domain.model.outcome import Outcome
 from credit_risk_dagster.errors import PlatformError
 
@@ -77,6 +77,7 @@ class Loans:
         keys: of each loan, as `observed` names it.
         observed: `OBSERVED`, as they were recorded.
         unobserved: loans beside these of which nothing was observed.
+        undecided: loans of which something was observed, and no decision is known.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Loans:
     keys: pa.Array
     observed: pa.Table
     unobserved: int = 0
+    undecided: int = 0
 
     @property
     def decided(self) -> npt.NDArray[np.datetime64]:
@@ -92,7 +94,11 @@ class Loans:
 
 
 def first_decisions(
-    name: str, rows: pa.Table, observed: pa.Table | None = None, unobserved: int = 0
+    name: str,
+    rows: pa.Table,
+    observed: pa.Table | None = None,
+    unobserved: int = 0,
+    undecided: int = 0,
 ) -> Loans:
     """The loans of rows that are in order of time, each by its first row: what was known when it
     was decided. Rows without a loan id are loans of their own.
@@ -100,11 +106,11 @@ def first_decisions(
     Args:
         rows: `COLUMNS` at least; without `observed` also `loan_status` and, if known,
             `observed_at`: rows of a file, which say themselves what became of a loan.
-        observed: as of `Loans`.
+        observed, unobserved, undecided: as of `Loans`.
     """
     if not len(rows):
         none = pa.array([], pa.string()), OBSERVED.empty_table()
-        return Loans(name, rows.select(COLUMNS), *none, unobserved)
+        return Loans(name, rows.select(COLUMNS), *none, unobserved, undecided)
     ids = rows["loan_id"].combine_chunks()
     keys = ids
     if ids.null_count:
@@ -116,7 +122,7 @@ def first_decisions(
     if observed is None:
         observed = _told_by_rows(keys, rows)
     firsts = rows.select(COLUMNS).take(at).combine_chunks()
-    return Loans(name, firsts, keys.take(at), observed, unobserved)
+    return Loans(name, firsts, keys.take(at), observed, unobserved, undecided)
 
 
 def _told_by_rows(keys: pa.Array, rows: pa.Table) -> pa.Table:
@@ -137,8 +143,9 @@ def make_sample(outcome: Outcome, loans: Loans) -> Sample:
     """
     found = resolve(outcome, loans.keys, loans.decided, loans.observed)
     left_out = dict(found.left_out)
-    if loans.unobserved:
-        left_out[NONE] = left_out.get(NONE, 0) + loans.unobserved
+    for why, count in ((NONE, loans.unobserved), (UNDECIDED, loans.undecided)):
+        if count:
+            left_out[why] = left_out.get(why, 0) + count
     rows, bad = loans.rows.filter(pa.array(found.known)), found.bad[found.known]
     sample = Sample(
         loans.name, outcome.version, rows.combine_chunks(), bad, _hash(rows, bad), left_out
