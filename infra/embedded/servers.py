@@ -360,10 +360,8 @@ class S3(Server):
         log: Path | None = None,
     ) -> None:
         port = port or free_port()
-        command = [sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)]
-        super().__init__(
-            "S3", command, port, ready_path="/moto-api/", environment=environment, log=log
-        )
+        command = [sys.executable, "-m", "infra.embedded.s3", "--host", HOST, "--port", str(port)]
+        super().__init__("S3", command, port, environment=environment, log=log)
         self.bucket = bucket
         self.endpoint_url = f"http://{HOST}:{port}"
         self._secret = secrets.token_hex(16)

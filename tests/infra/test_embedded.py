@@ -195,7 +195,7 @@ def test_after_a_killed_owner_the_next_start_is_clean(state: Path) -> None:
             pass
         owner.kill()
     left = processes_of(state)
-    for server in ("tansu", "moto", "postgres"):
+    for server in ("tansu", "embedded.s3", "postgres"):
         assert server in command_lines(left)
 
     with Stack(state) as stack:
