@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from io import SEEK_END, BytesIO
 from types import MappingProxyType
 from typing import Any, BinaryIO
@@ -33,6 +33,14 @@ _NOT_FOUND = frozenset({"404", "NoSuchKey", "NotFound"})
 _THERE = frozenset({"412", "PreconditionFailed", "409", "ConditionalRequestConflict"})
 _UNKNOWN = frozenset({"NotImplemented", "501", "InvalidArgument", "InvalidRequest"})
 _BUSY = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"})
+
+
+@cache
+def _service_models() -> Any:
+    """What botocore knows of AWS: megabytes of JSON, which each session would read for itself."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
 
 
 class LakeUnavailable(PlatformError):
@@ -285,10 +293,13 @@ class Lake:
         # Not dagster-aws' S3Resource: its client has no timeouts, so that an endpoint which is
         # gone holds a run for minutes, and the command line needs the same client without Dagster.
         import boto3
+        import botocore.session
         from botocore.config import Config
 
         # A session of its own: the default one keeps the credentials that it first saw.
-        return boto3.session.Session().client(
+        session = botocore.session.Session()
+        session.register_component("data_loader", _service_models())
+        return boto3.session.Session(botocore_session=session).client(
             "s3",
             endpoint_url=self._settings.endpoint_url,
             config=Config(

@@ -25,6 +25,7 @@ import psycopg
 import pyarrow as pa
 import pytest
 from kafka import KafkaAdminClient
+from kafka.errors import UnknownTopicOrPartitionError
 from pydantic import SecretStr
 
 from credit_risk_dagster import logs
@@ -277,33 +278,42 @@ def warehouse_settings(postgres: Postgres, _template: str) -> Iterator[Warehouse
     postgres.drop_database(name)
 
 
+@pytest.fixture(scope="session")
+def _admin(broker: Broker) -> Iterator[KafkaAdminClient]:
+    admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap_servers)
+    yield admin
+    admin.close()
+
+
 @pytest.fixture
-def kafka_settings(broker: Broker, request: pytest.FixtureRequest) -> KafkaSettings:
+def kafka_settings(
+    broker: Broker, _admin: KafkaAdminClient, request: pytest.FixtureRequest
+) -> Iterator[KafkaSettings]:
     """An empty topic; `parametrize("kafka_settings", [1], indirect=True)` sets its partitions."""
     settings = KafkaSettings(
         bootstrap_servers=broker.bootstrap_servers,
         topic=f"applications_{uuid.uuid4().hex}",
         partitions=getattr(request, "param", 4),
     )
-    create_topic(settings)
-    return settings
+    _create_topic(_admin, settings, 1)
+    yield settings
+    # This broker tells each new client of all the topics that it has.
+    with suppress(UnknownTopicOrPartitionError):
+        _admin.delete_topics([settings.topic])
 
 
 def create_topic(settings: KafkaSettings, replicas: int = 1) -> None:
     """Create the settings' topic and wait until the broker serves it."""
     admin = KafkaAdminClient(**settings.client_options())
     try:
-        admin.create_topics(
-            {
-                settings.topic: {
-                    "num_partitions": settings.partitions,
-                    "replication_factor": replicas,
-                }
-            },
-            wait_for_metadata=True,
-        )
+        _create_topic(admin, settings, replicas)
     finally:
         admin.close()
+
+
+def _create_topic(admin: KafkaAdminClient, settings: KafkaSettings, replicas: int) -> None:
+    options = {"num_partitions": settings.partitions, "replication_factor": replicas}
+    admin.create_topics({settings.topic: options}, wait_for_metadata=True)
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ Every command imports what it needs when it runs: `--help` and `score` answer at
 """
 
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -74,12 +76,18 @@ def _options(
 ) -> None: ...
 
 
+@cache
+def _command() -> Callable[[], Any]:
+    """The commands, put together once in a process."""
+    return typer.main.get_command(app)
+
+
 def main() -> None:
     """Run the command line: one line for an expected error, and exit code 1."""
     for line in misspelt(GROUPS):
         print_warning(line)
     try:
-        app()
+        _command()()
     except SettingInvalid as error:
         for line in str(error).splitlines():
             print_error(line)

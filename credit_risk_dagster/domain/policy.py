@@ -3,7 +3,7 @@
 A decision table, or the older form of four thresholds, which loads for ever: it is translated.
 """
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,6 +123,7 @@ def load_policy(path: Path) -> Policy:
     return parse_policy(read_text(path, "policy", PolicyError), str(path))
 
 
+@lru_cache(maxsize=32)
 def parse_policy(text: str, origin: str) -> Policy:
     """Validate a policy document (YAML) that comes from somewhere else than a file of its own.
 

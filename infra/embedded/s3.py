@@ -1,13 +1,13 @@
 """S3 in memory: moto's, answered by cheroot.
 
-`python -m moto.server` finds out for each request which of 200 services is meant, logs it, and closes
-its connection; without that a request costs 2.4 in place of 3.9 ms of CPU.
+`python -m moto.server` finds out for each request which of 200 services is meant, logs it, and
+closes its connection; without that a request costs 2.4 in place of 3.9 ms of CPU.
 """
 
 import argparse
 
-from moto.moto_server.werkzeug_app import create_backend_app
 from cheroot.wsgi import Server
+from moto.moto_server.werkzeug_app import create_backend_app
 
 
 def main() -> None:
