@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from credit_risk_dagster.domain.decoding import REASONS, UNSTORABLE
+from credit_risk_dagster.domain.decoding import DUPLICATE, REASONS, UNSTORABLE
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import answers
 from tests.malformed import CATALOGUE, Malformed, event
@@ -16,7 +16,7 @@ GOOD = [event(id=1), event(id=2, dti=10, revol_util=50), event(id=3, revol_util=
 def test_the_catalogue_is_rich_and_names_are_unique() -> None:
     assert len(CATALOGUE) >= 100
     assert [name for name, count in Counter(c.name for c in CATALOGUE).items() if count > 1] == []
-    assert {case.reason for case in CATALOGUE} == {None, *REASONS} - {*UNSTORABLE}
+    assert {case.reason for case in CATALOGUE} == {None, *REASONS} - {*UNSTORABLE, DUPLICATE}
 
 
 @pytest.fixture(scope="module")
