@@ -52,6 +52,13 @@ _PD_REASONS: Any = Field(
 _MODEL: Any = Field(None, description="the model's version", examples=["logistic@1a2b3c4d5e6f"])
 
 
+_ARM: Any = Field(
+    None,
+    description="arm of the split that runs: its salt, and champion or challenger",
+    examples=["autumn/champion"],
+)
+
+
 class _Decided(BaseModel):
     """The policy's decision; nulls when the event was rejected."""
 
@@ -83,11 +90,12 @@ class _Decided(BaseModel):
 
 class Assessment(_Decided):
     """What the stream would decide of an application. pd, pd_reasons and model are there when a
-    model is active."""
+    model is active, arm when a split runs."""
 
     pd: float | None = _PD
     pd_reasons: list[str] | None = _PD_REASONS
     model: str | None = _MODEL
+    arm: str | None = _ARM
     loan_id: str | None = Field(examples=["127000001"])
     policy: str = Field(examples=["lendingclub-v2@15f92f12269e"])
 
@@ -107,6 +115,7 @@ class Decision(_Decided):
     pd: float | None = _PD
     pd_reasons: list[str] | None = _PD_REASONS
     model: str | None = _MODEL
+    arm: str | None = _ARM
     loan_id: str | None = Field(examples=["127000001"])
     decided_at: datetime
     policy: str | None = Field(description="name@hash", examples=["lendingclub-v2@15f92f12269e"])
@@ -156,6 +165,7 @@ _COLUMNS = (
         "pd",
         "pd_reasons",
         "model",
+        "arm",
         "loan_id",
         "decided_at",
         "event_time",

@@ -14,8 +14,10 @@ from credit_risk_dagster.api.health import PATIENCE_SECONDS, Health
 from credit_risk_dagster.api.metrics.collector import PlatformCollector
 from credit_risk_dagster.api.question import Question
 from credit_risk_dagster.api.requests import RequestLog
+from credit_risk_dagster.domain.arms import Split
 from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy
+from credit_risk_dagster.pipelines.experiments import running
 from credit_risk_dagster.pipelines.policies import deciding
 from credit_risk_dagster.settings import Settings
 from resources.kafka.publisher import Publisher
@@ -55,10 +57,11 @@ def create_app(settings: Settings | None = None, registry: CollectorRegistry = R
             app.state.lake = Lake(settings.lake.impatient())
             app.state.applications = Applications(stack.enter_context(warehouse))
 
-            def active() -> tuple[Policy, PdModel | None]:
+            def active() -> tuple[Policy, PdModel | None, Split | None]:
                 with warehouse.session() as connection:
                     policy = deciding(connection, settings.policy).policy
-                    return policy, ModelStore(connection).scorer()
+                    split = running(connection).split
+                    return policy, ModelStore(connection).scorer(), split
 
             app.state.deciders = Question(
                 "the active policy and model",

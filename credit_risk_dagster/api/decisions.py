@@ -24,9 +24,9 @@ from credit_risk_dagster.api.guards import JsonBody, admit
 from credit_risk_dagster.api.idempotency import IdempotencyKey, Submission
 from credit_risk_dagster.api.problems import RETRY_AFTER_SECONDS, ApiError
 from credit_risk_dagster.api.question import Unanswered
+from credit_risk_dagster.domain.arms import Split, answers_by_arm
 from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy
-from credit_risk_dagster.domain.scoring import answers
 from resources.kafka.publisher import Published, PublisherBusy
 
 # A LendingClub row with all its 151 columns has 4 KB.
@@ -52,11 +52,11 @@ def score(request: Request, body: JsonBody) -> Response:
     state = request.app.state
     values = bodies.applications(body)
     if values is None:
-        return respond(answers([body], *_deciders(request))[0])
+        return respond(answers_by_arm([body], *_deciders(request))[0])
     most = state.settings.api.max_events
     if len(values) > most:
         raise ApiError(413, f"{len(values):,} applications; one request has at most {most:,}")
-    return respond(answers(values, *_deciders(request)))
+    return respond(answers_by_arm(values, *_deciders(request)))
 
 
 @router.post(
@@ -78,8 +78,8 @@ async def submit(request: Request, body: JsonBody, key: IdempotencyKey = None) -
     if len(body) > MAX_APPLICATION_BYTES:
         raise ApiError(413, f"an application has at most {MAX_APPLICATION_BYTES:,} bytes")
     event = _event(body)
-    policy, _ = await run_in_threadpool(_deciders, request)
-    (found,) = answers([event], policy)
+    policy, _, split = await run_in_threadpool(_deciders, request)
+    (found,) = answers_by_arm([event], policy, None, split)
     if found["outcome"] == "rejected":
         raise ApiError(
             422,
@@ -171,13 +171,14 @@ def watchlist(request: Request, limit: Limit = 50, cursor: Cursor = None) -> Res
     return respond({"applications": [decision(row) for row in rows], "next": cursors.encode(last)})
 
 
-def _deciders(request: Request) -> tuple[Policy, PdModel | None]:
-    """The active policy and model; the configured policy alone when Postgres does not tell."""
+def _deciders(request: Request) -> tuple[Policy, PdModel | None, Split | None]:
+    """The active policy and model, and a split that runs; the configured policy alone when Postgres
+    does not tell."""
     state = request.app.state
     with suppress(Unanswered):
-        found: tuple[Policy, PdModel | None] = state.deciders.ask()()
+        found: tuple[Policy, PdModel | None, Split | None] = state.deciders.ask()()
         return found
-    return state.policy, None
+    return state.policy, None, None
 
 
 def _event(body: bytes) -> bytes:

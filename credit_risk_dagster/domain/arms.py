@@ -4,16 +4,18 @@ By a hash of the salt and the loan's id, so that a loan is always in the same ar
 challenger at a small share stays one at a larger share of the same salt.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from credit_risk_dagster.domain.pd import PdModel
 from credit_risk_dagster.domain.policy import Policy
-from credit_risk_dagster.domain.scoring import Assessment, Batch
+from credit_risk_dagster.domain.scoring import Assessment, Batch, answers
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 ARMS = (CHAMPION, CHALLENGER)
@@ -95,6 +97,26 @@ def assess_by_arm(
         named = named.append_column("arm", arms.take(pa.array(part.scored_at)))
         parts.append(replace(part, scored=named))
     return _together(*parts)
+
+
+def answers_by_arm(
+    values: Sequence[bytes | None],
+    champion: Policy,
+    model: PdModel | None = None,
+    split: Split | None = None,
+) -> list[dict[str, Any]]:
+    """As `answers`, each by the policy of its loan's arm; with a split, it has `arm`, too."""
+    found = answers(values, champion, model)
+    if split is None:
+        return found
+    loan_ids = pa.array([one["loan_id"] for one in found], pa.string())
+    challenger = answers(values, split.policy, model)
+    dealt = zip(
+        *(found, challenger, challenged(loan_ids, split.salt, split.share)),
+        split.arms(loan_ids).to_pylist(),
+        strict=True,
+    )
+    return [(other if mine else one) | {"arm": arm} for one, other, mine, arm in dealt]
 
 
 def _together(one: Assessment, other: Assessment) -> Assessment:

@@ -3,7 +3,7 @@
 A decision table, or the older form of four thresholds, which loads for ever: it is translated.
 """
 
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,6 +121,13 @@ def load_policy(path: Path) -> Policy:
         PolicyError: the file is missing, is not YAML, or a field is missing, unknown or impossible.
     """
     return parse_policy(read_text(path, "policy", PolicyError), str(path))
+
+
+@cache
+def built_in_hashes() -> list[str]:
+    """The content hashes of the policies that this version brings."""
+    files = (Path(__file__).parent / "policies").glob("*.yaml")
+    return sorted(load_policy(file).content_hash for file in files)
 
 
 @lru_cache(maxsize=32)

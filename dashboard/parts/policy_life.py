@@ -1,5 +1,7 @@
 """The life of policies on the page: submit the candidate, and what was decided about each."""
 
+from functools import partial
+
 import pandas as pd
 import streamlit as st
 
@@ -23,7 +25,8 @@ def submission(candidate: Policy, compared: Comparison) -> None:
             "kept with it."
         )
         allowed = sign_in.may("submit")
-        if st.form_submit_button("Submit", icon=":material/send:", disabled=not allowed):
+        button = partial(st.form_submit_button, icon=":material/send:", disabled=not allowed)
+        if button("Submit") and allowed:  # a browser can press what is disabled
             if not why.strip():
                 st.error("A submission needs a reason.", icon=":material/error:")
                 return

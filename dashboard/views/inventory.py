@@ -33,7 +33,7 @@ def _body() -> None:
     with panel(
         "Policies, models and baselines",
         f"{formats.count(len(items))} in all, the active ones first. The owner is who "
-        "submitted it; what is older than the approvals has none that is known.",
+        "submitted it; of a first policy, that it is built in or whose file it was.",
     ):
         tables.table(
             items.assign(kind=items["kind"].map(formats.words), state=items["state"].str.title()),

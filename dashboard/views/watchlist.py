@@ -105,14 +105,15 @@ def _heading(flagged: Flagged, found: queries.Watchlist, period: str, until: pd.
             f"{formats.dollars(found.loan_amnt)} in all.".replace("$", "\\$")
             + f" {what}. As of {until:%-d %b %H:%M:%S} ({until.tz})."
         )
+        allowed = sign_in.may("export")
         st.download_button(
             "Export CSV",
-            partial(queries.watchlist_csv, flagged),
+            partial(queries.watchlist_csv, flagged) if allowed else b"",
             file_name=f"watchlist-{until:%Y%m%dT%H%M%S}.csv",
             mime="text/csv",
             icon=":material/download:",
             on_click="ignore",
-            disabled=not (found.matching and sign_in.may("export")),
+            disabled=not (found.matching and allowed),
         )
         _newer(until)
     if found.matching > len(found.rows):
@@ -361,8 +362,9 @@ def _reviews(key: Key, found: Application) -> None:
             "Reviewer", value=signed_in or "", disabled=bool(signed_in), max_chars=200
         )
         note = st.text_area("Note", max_chars=2000, height=90)
-        allowed = sign_in.may("review")
-        if st.form_submit_button("Mark as reviewed", icon=":material/check:", disabled=not allowed):
+        allowed = sign_in.may("review")  # asked again: a browser can press what is disabled
+        button = partial(st.form_submit_button, icon=":material/check:", disabled=not allowed)
+        if button("Mark as reviewed") and allowed:
             if not (reviewer and reviewer.strip() and note and note.strip()):
                 st.error("A review needs a name and a note.", icon=":material/error:")
                 return

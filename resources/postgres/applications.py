@@ -80,7 +80,7 @@ SELECT scored_at AS decided_at, source_id, partition, "offset", batch_id, policy
     dti_band, util_band, rate_band, loan_amnt, annual_inc, dti, int_rate, revol_util, delinq_2yrs,
     inq_last_6mths, credit_history_years, emp_length_yrs, term_months, purpose, grade, addr_state,
     home_ownership, application_type, annual_inc_primary, dti_primary, annual_inc_joint, dti_joint,
-    pd, pd_reasons, model_id
+    pd, pd_reasons, model_id, arm
 FROM scored_applications
 -- The first condition is one that an index on the time alone serves.
 WHERE scored_at <= %(decided_at)s AND (scored_at, source_id, partition, "offset")
@@ -94,7 +94,7 @@ SELECT rejected_at, source_id, partition, "offset", batch_id, NULL,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL,
     NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL
 FROM rejected_events
 WHERE key = %(key)s AND (rejected_at, source_id, partition, "offset")
         < (%(decided_at)s::timestamptz, %(source_id)s, %(partition)s, %(offset)s)

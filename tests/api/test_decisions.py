@@ -17,7 +17,7 @@ from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY, DrainSettings
 from resources.postgres.applications import _HISTORY, _WATCHLIST, NEWEST
 from resources.postgres.models import ModelStore, NewModel
-from tests.pipelines.approvals import approved
+from tests.pipelines.approvals import approved, started, stored_policy
 from tests.platform.pipeline import Pipeline, good_event, send_at
 
 SAMPLE = Path(__file__).parents[1] / "data" / "lendingclub_raw_sample.jsonl"
@@ -103,6 +103,21 @@ def test_the_active_model_adds_its_pd(client: TestClient, pipeline: Pipeline) ->
     assert {name: decided[name] for name in ("pd", "pd_reasons", "model")} == {
         name: answer[name] for name in ("pd", "pd_reasons", "model")
     }
+
+
+def test_a_split_deals_loans_here_as_on_the_stream(client: TestClient, pipeline: Pipeline) -> None:
+    pipeline.send_and_drain([json.dumps(EXAMPLE | {"id": "1"}).encode()])
+    with pipeline.warehouse.session() as connection:
+        second = approved(connection, "policy", stored_policy(connection, "second"))
+        started(connection, policy_id=second, share=50)
+    several = [EXAMPLE | {"id": str(number)} for number in range(2, 12)]
+    answered = client.post("/score", json=several).json()
+    pipeline.send_and_drain([json.dumps(one).encode() for one in several])
+    for answer in answered:
+        (decided,) = client.get(f"/applications/{answer['loan_id']}").json()["decisions"]
+        assert (decided["arm"], decided["policy"]) == (answer["arm"], answer["policy"])
+    assert {answer["arm"] for answer in answered} == {"second/champion", "second/challenger"}
+    assert {answer["policy"].split("@")[0] for answer in answered} == {"second", "lendingclub-v2"}
 
 
 A_MODEL = NewModel(

@@ -187,6 +187,31 @@ def test_a_review_is_recorded_and_shown(warehouse: psycopg.Connection[Any], comm
     assert loans(review="Open") == ["1001"]
 
 
+def test_who_may_not_review_or_export_cannot_although_a_browser_says_so(
+    warehouse: psycopg.Connection[Any], commit: Commit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(WATCHLIST)
+
+    def buttons() -> tuple[Any, Any, Any]:
+        page = open_view("watchlist", application="1-0-0")
+        assert not page.exception
+        return page, page.get("download_button")[0].proto, page.button[-1]
+
+    page, export, review = buttons()
+    assert (export.disabled, review.disabled) == (False, False)
+    page.text_input[-1].set_value("Ada")
+    page.text_area[0].set_value("pressed on a page that is older than the rights")
+    monkeypatch.setenv("CREDIT_RISK_ROLES", "submit: *; review: ada; export: bo")  # nobody of them
+    review.click().run()
+    assert not page.exception
+    assert warehouse.execute("SELECT count(*) FROM application_reviews").fetchone() == (0,)
+    _, export, review = buttons()
+    assert (export.disabled, review.disabled) == (True, True)
+    monkeypatch.setenv("CREDIT_RISK_ROLES", "review: *; export: *")
+    _, export, review = buttons()
+    assert (export.disabled, review.disabled) == (False, False)
+
+
 def test_what_is_newer_is_announced(commit: Commit) -> None:
     commit(WATCHLIST)
     page = open_view("watchlist")

@@ -6,6 +6,7 @@ from credit_risk_dagster.domain.model.card import Section, to_html, to_markdown
 from credit_risk_dagster.pipelines.model_document import model_document
 from resources.postgres.inventory import inventory
 from resources.postgres.models import ModelMissing
+from tests.pipelines.approvals import approved, stored_policy
 from tests.pipelines.test_modelling import activate
 from tests.platform.commands import Run
 from tests.platform.pipeline import Pipeline, good_event
@@ -47,13 +48,22 @@ def test_the_inventory_has_all_three_kinds(pipeline: Pipeline, ready: int) -> No
     pipeline.send_and_drain([good_event(1)])
     with pipeline.warehouse.session() as connection:
         items = {item.kind: item for item in inventory(connection)}
-    assert items["policy"].state == "active"
+    assert (items["policy"].state, items["policy"].owner) == ("active", "built in")
     assert items["model"].subject_id == ready
     assert items["model"].state in ("recorded", "submitted")
     activate(pipeline, ready)
     with pipeline.warehouse.session() as connection:
+        approved(connection, "policy", stored_policy(connection, "second"))
+        connection.execute("SET session_replication_role = replica")  # as a database of before
+        stored_policy(connection, "third")
+        connection.execute(
+            "INSERT INTO approvals (kind, subject_id, action, who, why) VALUES"
+            " ('policy', 3, 'activate', 'batch', 'first'), ('policy', 2, 'activate', 'x', 'x')"
+        )
+        owners = {i.subject_id: i.owner for i in inventory(connection) if i.kind == "policy"}
         (model,) = (item for item in inventory(connection) if item.kind == "model")
     assert (model.state, bool(model.approved_by)) == ("active", True)
+    assert owners == {1: "built in", 2: "Ada", 3: "file: batch"}
 
 
 @pytest.mark.usefixtures("servers")

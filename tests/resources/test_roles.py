@@ -150,6 +150,34 @@ def test_functions_with_the_owners_rights_are_for_few_and_find_their_own_tables(
         assert not any(right.startswith("=") for right in rights.split(";")), name
 
 
+AUDIT = (
+    *("approvals", "policies", "experiments", "application_reviews", "redriven_events"),
+    *("lost_acknowledgements", "abandoned_offsets", "forgotten_offsets", "dropped_rows"),
+)
+
+
+@pytest.mark.parametrize("role", [APP, API, READER])
+def test_no_role_changes_what_is_for_the_audit(owner: psycopg.Connection[Any], role: str) -> None:
+    """By no right of a table or of a column, and by none that it could give itself."""
+    rows = owner.execute(
+        """
+        SELECT relname, verb FROM pg_class, unnest(%(verbs)s::text[]) AS v (verb)
+        WHERE oid = ANY (SELECT t::regclass FROM unnest(%(tables)s::text[]) AS t)
+            AND (has_table_privilege(%(role)s, oid, verb)
+                OR verb = 'UPDATE' AND has_any_column_privilege(%(role)s, oid, verb)
+                OR pg_has_role(%(role)s, relowner, 'MEMBER'))
+        """,
+        {"role": role, "tables": list(AUDIT), "verbs": ["UPDATE", "DELETE", "TRUNCATE"]},
+    ).fetchall()
+    assert rows == []
+    (count,) = owner.execute(
+        "SELECT count(*) FROM pg_class WHERE relname = ANY (%(tables)s)"
+        " AND relnamespace = 'credit_risk'::regnamespace",
+        {"tables": list(AUDIT)},
+    ).fetchone() or (0,)
+    assert count == len(AUDIT)
+
+
 @pytest.mark.parametrize(
     ("role", "statement"),
     [
