@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from credit_risk_dagster.domain.decision import OUTCOMES, Codes, Decisions
+from credit_risk_dagster.domain.decoding import DUPLICATE, UNSTORABLE, reason_code
 from credit_risk_dagster.domain.pd import Floats, PdModel, probability
 from credit_risk_dagster.domain.policy import TIERS, Policy
 from credit_risk_dagster.domain.scoring import Assessment, Batch
@@ -24,6 +25,7 @@ PD_BANDS: Final = (
     *("No PD", FAILED),
 )
 _REJECTED, _NO_PD = len(TIERS), len(PD_BANDS) - 2
+_OF_NO_POLICY = [reason_code(reason) for reason in (DUPLICATE, *UNSTORABLE)]
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def beside(found: Opinion, assessment: Assessment) -> Beside:
         decided = np.full(count, _REJECTED, np.int8)
         decided[at] = assessment.tiers
         decided_pd = None
-        of_all = np.arange(count)
+        of_all = np.flatnonzero(_compared(assessment, count))
     else:
         decided_pd = np.full(count, np.nan)
         if "pd" in assessment.scored.schema.names:
@@ -136,6 +138,13 @@ def beside(found: Opinion, assessment: Assessment) -> Beside:
         differing=differing,
         rows=_rows(found, decided, decided_pd, differing),
     )
+
+
+def _compared(assessment: Assessment, count: int) -> npt.NDArray[np.bool_]:
+    """Not what was rejected whatever any policy says: repeated, or not to be stored."""
+    found = np.ones(count, np.bool_)
+    found[assessment.rejected_at[np.isin(assessment.reasons, _OF_NO_POLICY)]] = False
+    return found
 
 
 def _pd_bands(pd: Floats) -> Codes:
