@@ -1,5 +1,7 @@
-"""The life of policies as jobs of the UI. A run acts as its database's role: one person."""
+"""The life of policies and of experiments as jobs of the UI. A run acts as its database's role: one
+person."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets_src.common import one_line_failures
-from credit_risk_dagster.pipelines import policies
+from credit_risk_dagster.pipelines import experiments, policies
 from resources.postgres.approvals import Approval, NotInOrder
 from resources.postgres.connection import Warehouse
 
@@ -37,6 +39,25 @@ class ActivateConfig(PolicyConfig):
 class RollBackConfig(dg.Config):
     """Why."""
 
+    why: str = _WHY
+
+
+class ExperimentConfig(dg.Config):
+    """Which candidate, and how."""
+
+    policy: str = Field(default="", description="the challenger: id, version or name")
+    model: int | None = Field(default=None, description="or a model's id, as a shadow")
+    share: int | None = Field(
+        default=None, ge=1, le=99, description="percent that it decides; without, it is a shadow"
+    )
+    salt: str | None = Field(default=None, description="deals the loans; default the policy's name")
+    why: str = _WHY
+
+
+class StepConfig(dg.Config):
+    """Which experiment."""
+
+    experiment: int
     why: str = _WHY
 
 
@@ -81,6 +102,51 @@ def roll_back(
         _tell(context, policies.roll_back(connection, config.why))
 
 
+@dg.op(name="retire_the_policy")
+def retire(
+    context: dg.OpExecutionContext, config: PolicyConfig, warehouse: dg.ResourceParam[Warehouse]
+) -> None:
+    """Call off what is still to come of a policy's activations."""
+    with one_line_failures(), warehouse.session("policy") as connection:
+        policy_id = policies.chosen(connection, config.policy).stored.policy_id
+        _tell(context, policies.retire(connection, policy_id, config.why))
+
+
+@dg.op(name="submit_the_experiment")
+def submit_experiment(
+    context: dg.OpExecutionContext, config: ExperimentConfig, warehouse: dg.ResourceParam[Warehouse]
+) -> None:
+    """Store an experiment, for somebody else to approve."""
+    with one_line_failures(), warehouse.session("experiment") as connection:
+        chosen = policies.chosen(connection, config.policy) if config.policy else None
+        given = experiments.submit(
+            *(connection, config.why),
+            policy_id=chosen.stored.policy_id if chosen else None,
+            model_id=config.model,
+            share=config.share,
+            salt=config.salt,
+        )
+        _tell(context, given)
+
+
+def _step(name: str, step: Callable[..., Approval], words: str) -> dg.OpDefinition:
+    @dg.op(name=name, description=words)
+    def op(
+        context: dg.OpExecutionContext, config: StepConfig, warehouse: dg.ResourceParam[Warehouse]
+    ) -> None:
+        with one_line_failures(), warehouse.session("experiment") as connection:
+            _tell(context, step(connection, config.experiment, config.why))
+
+    return op
+
+
+_STEPS: dict[str, tuple[Callable[..., Approval], str]] = {
+    "approve": (experiments.approve, "Approve an experiment that somebody else submitted."),
+    "start": (experiments.start, "Let an approved experiment run; a split replaces another."),
+    "stop": (experiments.stop, "Let an experiment run no more; its results stay."),
+}
+
+
 def _moment(text: str) -> datetime | None:
     if not text:
         return None
@@ -93,8 +159,9 @@ def _moment(text: str) -> datetime | None:
 
 def _tell(context: dg.OpExecutionContext, given: Approval) -> None:
     context.log.info(
-        "policy %d: %s by %s, from %s on",
-        *(given.subject_id, given.action, given.who, f"{given.effective_from:%Y-%m-%d %H:%M:%S}"),
+        "%s %d: %s by %s, from %s on",
+        *(given.kind, given.subject_id, given.action, given.who),
+        f"{given.effective_from:%Y-%m-%d %H:%M:%S}",
     )
 
 
@@ -116,5 +183,14 @@ defs = dg.Definitions(
             "activate_policy", activate, "Let an approved policy decide, now or from a moment on."
         ),
         _job("roll_back_policy", roll_back, "Let the policy before the active one decide again."),
+        _job("retire_policy", retire, "Call off what is still to come of a policy's activations."),
+        _job(
+            *("submit_experiment", submit_experiment),
+            "Let a candidate decide a share of the live traffic, or beside: once it is approved.",
+        ),
+        *(
+            _job(f"{verb}_experiment", _step(f"{verb}_the_experiment", step, words), words)
+            for verb, (step, words) in _STEPS.items()
+        ),
     ]
 )

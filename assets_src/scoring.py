@@ -255,6 +255,7 @@ def _metadata(report: DrainReport) -> dict[str, Any]:
         ),
         "policy": report.policy,
         "model": report.model_error or report.model or "none",
+        "experiments": "; ".join((*report.experiments, *report.problems)) or "none",
         "lane": report.lane,
         "scored": report.scored,
         "rejected": report.rejected,

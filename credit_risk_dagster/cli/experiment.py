@@ -7,7 +7,6 @@ from rich.table import Table
 
 from credit_risk_dagster.cli.console import out, print_json
 from credit_risk_dagster.cli.options import Json, Why, warehouse_session
-from credit_risk_dagster.errors import PlatformError
 
 if TYPE_CHECKING:
     from resources.postgres.approvals import Approval
@@ -44,12 +43,6 @@ def submit(
     """Store an experiment, for somebody else to approve: a split with --share, else a shadow."""
     from credit_risk_dagster.pipelines import experiments, policies
 
-    if (policy is None) == (model is None):
-        raise PlatformError("give either a policy or --model, the challenger")
-    if (share is None and salt is not None) or (model is not None and share is not None):
-        raise PlatformError(
-            "a shadow decides no share: --share and --salt are a policy's in a split"
-        )
     with warehouse_session("experiment") as connection:
         chosen = policies.chosen(connection, policy).stored.policy_id if policy else None
         given = experiments.submit(

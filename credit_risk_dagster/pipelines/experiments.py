@@ -157,6 +157,10 @@ def submit(
             names say; a candidate has to be one that can decide.
     """
     require(connection, "submit")
+    if (policy_id is None) == (model_id is None):
+        raise NotInOrder("give either a policy or a model, the challenger")
+    if (share is None and salt is not None) or (model_id is not None and share is not None):
+        raise NotInOrder("a shadow decides no share: a share and a salt are a policy's in a split")
     if policy_id is None:
         ModelStore(connection).scorer(model_id)
     else:

@@ -45,7 +45,7 @@ def test_an_experiment_from_its_submission_to_its_end(
     ]
     assert "stopped" in run("experiment", "ls").out
     for wrong, said in (
-        (("submit", "--why", "x"), "give either a policy or --model, the challenger"),
+        (("submit", "--why", "x"), "give either a policy or a model, the challenger"),
         (("submit", 2, "--salt", "a", "--why", "x"), "a shadow decides no share"),
         (("submit", "--model", 7, "--why", "x"), "model 7 is none that can score"),
         (("start", 9, "--why", "x"), "there is no experiment 9"),
