@@ -52,7 +52,7 @@ def lake_maintenance(
 
 maintain_lake = dg.define_asset_job(
     "maintain_lake",
-    selection=dg.AssetSelection.assets(lake_maintenance),
+    selection=dg.AssetSelection.assets(lake_maintenance).without_checks(),
     description="Merge the small files of the lake's tables, and delete what was replaced long "
     "ago. Launch it at any time, also while a run archives.",
     executor_def=dg.in_process_executor,

@@ -17,7 +17,7 @@ _SHOWN = 20
 
 
 @dg.asset_check(
-    asset="scored_applications",
+    asset=loan_applications.key,
     name="backlog_is_scored",
     description="While events wait on the broker, applications are being scored "
     "(CREDIT_RISK_STREAM_SILENT_MINUTES). If it fails, look at the ticks of the sensor "

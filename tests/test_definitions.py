@@ -15,9 +15,11 @@ import pytest
 import yaml
 
 import credit_risk_dagster
-from assets_src.common import kept_fresh
+from assets_src import archive
+from assets_src.common import kept_fresh, table
 from credit_risk_dagster.base_settings import GroupOfSettings, wrong
 from credit_risk_dagster.definitions import defs
+from credit_risk_dagster.pipelines.archive import ArchiveReport
 from credit_risk_dagster.settings import (
     GROUPS,
     PROJECT_ROOT,
@@ -255,3 +257,18 @@ def test_everything_loads_together_as_the_code_server_loads_it() -> None:
     """Names of ops are unique over all jobs, which no job alone shows."""
     jobs = {job.name for job in defs.get_repository_def().get_all_jobs()}
     assert {"score_applications", "activate_model", "activate_policy"} <= jobs
+
+
+def test_a_table_of_nothing_has_its_schema() -> None:
+    """When events were lost and no object was written, the run failed on its own metadata."""
+    none = table([], "key", "events")
+    assert [column.name for column in none.schema.columns] == ["key", "events"]
+    assert table([]).records == []
+    assert archive._metadata(ArchiveReport(), 0)["objects"].records == []
+
+
+def test_a_check_is_of_nothing_that_is_materialized_more_often_than_it_runs() -> None:
+    """Each materialization of an asset drops its checks: those of another job were grey."""
+    graph = asset_graph()
+    of_runs = {"scored_applications": ["reconciliation"], "raw_event_archive": ["archive_complete"]}
+    assert {name: graph[name]["checks"] for name in of_runs} == of_runs

@@ -48,8 +48,13 @@ class Backlog:
         )
 
 
-def measure_backlog(broker: Broker, warehouse: Warehouse) -> Backlog:
+def measure_backlog(
+    broker: Broker, warehouse: Warehouse, patience: float = _PATIENCE_SECONDS
+) -> Backlog:
     """How many events wait, and for how long.
+
+    Args:
+        patience: seconds that the broker may take to hand out the oldest.
 
     Raises:
         BrokerUnavailable, TopicMissing, TopicReplaced, WarehouseUnavailable, NotMigrated.
@@ -65,7 +70,7 @@ def measure_backlog(broker: Broker, warehouse: Warehouse) -> Backlog:
     oldest = {p: end - waiting[p] for p, (_, end) in offsets.items() if waiting[p]}
     sent = [
         milliseconds / 1000
-        for fetch in _read(broker, {p: (at, at + 1) for p, at in oldest.items()})
+        for fetch in _read(broker, {p: (at, at + 1) for p, at in oldest.items()}, patience)
         for milliseconds in fetch.timestamps.tolist()
         if milliseconds != NO_TIME
     ]
@@ -121,8 +126,10 @@ def newest_events(broker: Broker, events: int) -> list[bytes | None]:
     return [value for fetch in _read(broker, newest) for value in fetch.values]
 
 
-def _read(broker: Broker, ranges: Mapping[int, tuple[int, int]]) -> Iterator[Fetch]:
-    """Read offset ranges by partition, until their end, 16 MiB, or ten seconds of silence."""
+def _read(
+    broker: Broker, ranges: Mapping[int, tuple[int, int]], patience: float = _PATIENCE_SECONDS
+) -> Iterator[Fetch]:
+    """Read offset ranges by partition, until their end, 16 MiB, or so many seconds of silence."""
     if not ranges:
         return
     limits = DrainSettings.model_construct(
@@ -145,5 +152,5 @@ def _read(broker: Broker, ranges: Mapping[int, tuple[int, int]]) -> Iterator[Fet
                 size += fetch.value_bytes
                 moved = time.monotonic()
                 yield fetch
-            elif time.monotonic() - moved > _PATIENCE_SECONDS:
+            elif time.monotonic() - moved > patience:
                 return

@@ -83,21 +83,25 @@ def verdicts(features: tuple[str, ...], theme: str) -> alt.Chart:
 @chart
 def courses(features: tuple[str, ...], moderate: float, significant: float) -> alt.LayerChart:
     """PSI over time, and from which on drift has a name; rows as of `verdicts`."""
-    lines = (
-        rows()
-        .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2)
-        .encode(
-            x=alt.X("time:T", title="End of the window", axis=time()),
-            y=alt.Y("psi:Q", title="PSI", scale=alt.Scale(domainMin=0)),
-            **series("feature:N", features),
-            tooltip=tips(*_TIPS_OVER_TIME),
-        )
+    base = rows().encode(
+        x=alt.X("time:T", title="End of the window", axis=time()),
+        y=alt.Y("psi:Q", title="PSI", scale=alt.Scale(domainMin=0)),
+        tooltip=tips(*_TIPS_OVER_TIME),
+        **series("feature:N", features),
     )
+    # Too few rows say nothing: a hollow point, at which the line has a gap.
+    said = f"datum.verdict !== '{VERDICT_WORDS['too_few_rows']}'"
+    lines = (
+        base.transform_calculate(known=f"{said} ? datum.psi : null")
+        .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2)
+        .encode(y=alt.Y("known:Q", title="PSI"))
+    )
+    hollow = base.transform_filter(f"!({said})").mark_point(size=40, strokeWidth=1.5)
     limits = _limits(moderate, significant)
     labels = limits.mark_text(align="left", baseline="bottom", dx=4, dy=-2, fontSize=11).encode(
         x=alt.value(0), y="psi:Q", text="label:N"
     )
-    return lines + guide(limits, y="psi:Q") + labels
+    return lines + hollow + guide(limits, y="psi:Q") + labels
 
 
 @chart

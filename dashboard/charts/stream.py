@@ -3,7 +3,7 @@
 import altair as alt
 import pandas as pd
 
-from dashboard.charts.theme import TILE_COLOURS
+from dashboard.charts.theme import NEUTRAL, TILE_COLOURS
 from dashboard.charts.vocabulary import (
     TIME_FORMAT,
     WORST_FIRST,
@@ -18,6 +18,7 @@ from dashboard.charts.vocabulary import (
     tips,
 )
 
+_STRIPES = 6
 _AXIS_FORMATS = ((pd.Timedelta("25h"), "%H:%M"), (pd.Timedelta("10D"), TIME_FORMAT))
 
 
@@ -107,7 +108,7 @@ def segments(title: str, axis_format: str, colour: str, interval: bool) -> alt.L
 @chart
 def state_map(title: str, axis_format: str, theme: str) -> alt.LayerChart:
     """Tiles of the states; rows have `state`, `column`, `row`, `value`, `text`, `ink` (the colour
-    of its letters) and `applications`."""
+    of its letters), `applications` and `few`: hatched, as so few say nothing."""
     base = rows().encode(
         x=alt.X("column:O", axis=None, scale=alt.Scale(paddingInner=0.06)),
         y=alt.Y("row:O", axis=None, scale=alt.Scale(paddingInner=0.06)),
@@ -127,7 +128,19 @@ def state_map(title: str, axis_format: str, theme: str) -> alt.LayerChart:
     letters = base.mark_text(fontSize=11, fontWeight=600).encode(
         text="state:N", color=alt.Color("ink:N", scale=None)
     )
-    return (tiles + letters).resolve_scale(color="independent")
+    stripes = [
+        alt.GradientStop(offset=offset, color=colour)
+        for at in range(_STRIPES)
+        for offset, colour in (
+            (at / _STRIPES, NEUTRAL),
+            ((at + 0.25) / _STRIPES, NEUTRAL),
+            ((at + 0.25) / _STRIPES, "#0000"),
+            ((at + 1) / _STRIPES, "#0000"),
+        )
+    ]
+    hatch = alt.Gradient(gradient="linear", stops=stripes, x1=0, y1=0, x2=1, y2=1)
+    few = base.transform_filter("datum.few").mark_rect(cornerRadius=3, color=hatch)
+    return (tiles + few + letters).resolve_scale(color="independent")
 
 
 @chart

@@ -1,7 +1,9 @@
 """Colours that Streamlit's own theme (`.streamlit/config.toml`) does not reach."""
 
+import math
 from collections.abc import Sequence
 from html import escape
+from itertools import groupby
 from typing import Any
 from urllib.parse import quote
 
@@ -64,21 +66,31 @@ def tile_ink(share: float, theme: str) -> str:
 
 
 def sparkline(values: Sequence[float], words: str, colour: str) -> str:
-    """A line over its area, as HTML; it fills the width that there is.
+    """A line over its area, as HTML; it fills the width that there is, and has a gap where there is
+    no value (NaN). A value between two gaps is a dash, which is as long as a step.
 
     Streamlit's own charts in a metric say nothing to a screen reader.
     """
-    low, high = min(values), max(values)
-    span = (high - low) or 1.0
+    known = [value for value in values if not math.isnan(value)]
+    low, span = min(known), (max(known) - min(known)) or 1.0
     step = 100 / (len(values) - 1)
-    points = " ".join(
-        f"{at * step:.2f},{30 - 28 * (value - low) / span:.2f}" for at, value in enumerate(values)
-    )
+    parts = []
+    for has, run in groupby(enumerate(values), key=lambda each: not math.isnan(each[1])):
+        if has:
+            heights = [(at * step, 30 - 28 * (value - low) / span) for at, value in run]
+            if len(heights) == 1:
+                ((at, height),) = heights
+                heights = [(max(at - step / 2, 0), height), (min(at + step / 2, 100), height)]
+            points = " ".join(f"{at:.2f},{height:.2f}" for at, height in heights)
+            under = f"{heights[0][0]:.2f},32 {points} {heights[-1][0]:.2f},32"
+            parts.append(
+                f'<polygon points="{under}" fill="{colour}" fill-opacity="0.12"/>'
+                f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"'
+                ' vector-effect="non-scaling-stroke"/>'
+            )
     line = (
         '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 32" preserveAspectRatio="none">'
-        f'<polygon points="0,32 {points} 100,32" fill="{colour}" fill-opacity="0.12"/>'
-        f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.5"'
-        ' vector-effect="non-scaling-stroke"/></svg>'
+        f"{''.join(parts)}</svg>"
     )
     return (
         f'<img src="data:image/svg+xml,{quote(line)}" alt="{escape(words)}"'

@@ -8,6 +8,7 @@ import streamlit as st
 
 from credit_risk_dagster.domain.latency import percentile
 from dashboard.data.connection import Snapshot, snapshot
+from dashboard.data.overview import events_per_second
 
 BATCH_ROWS = 100
 REJECTED_ROWS = 100
@@ -30,6 +31,7 @@ class Operations:
         reasons: of the events rejected in the last 7 days: `reason`, `events`, `last`.
         rejected: the newest of all: `rejected_at`, `reason`, `source_id`, `partition`, `offset`.
         redriven: how many events were scored after they had been rejected.
+        events_per_second: as on the page Overview.
     """
 
     as_of: pd.Timestamp
@@ -39,6 +41,7 @@ class Operations:
     reasons: pd.DataFrame
     rejected: pd.DataFrame
     redriven: int
+    events_per_second: float
 
 
 @st.cache_data(ttl=1, max_entries=20, show_spinner=False)
@@ -54,6 +57,7 @@ def operations(zone: str) -> Operations:
             reasons=db.frame(_REJECT_REASONS, zone),
             rejected=db.frame(_REJECTED, zone, rows=REJECTED_ROWS),
             redriven=db.one("SELECT count(*) FROM redriven_events")["count"],
+            events_per_second=events_per_second(db),
         )
 
 

@@ -22,6 +22,7 @@ from dashboard.parts.periods import PERIODS, Buckets, buckets
 
 OUTCOMES = (*TIERS, "Rejected")
 LATENCY_BATCHES = 1_000
+RATE_MINUTES = 5  # throughput is of these, here and on the page Operations
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Progress:
     last_commit: pd.Timestamp | None
     first_minute: pd.Timestamp | None
     events_per_second: float
-    """Scored and rejected events of the last minute, per second."""
+    """Scored and rejected events of the last `RATE_MINUTES`, per second."""
 
     @property
     def silence_seconds(self) -> float:
@@ -191,14 +192,24 @@ def _progress(db: Snapshot) -> Progress:
                coalesce(sum(scored), 0)::bigint AS scored,
                coalesce(sum(rejected), 0)::bigint AS rejected,
                (SELECT max(committed_at) FROM batches) AS last_commit,
-               (SELECT min(minute) FROM risk_by_minute) AS first_minute,
-               (SELECT coalesce(sum(scored + rejected), 0) / 60.0::float8 FROM batches
-                 WHERE committed_at > now() - interval '1 minute') AS events_per_second
+               (SELECT min(minute) FROM risk_by_minute) AS first_minute
           FROM stream_offsets
     """)
     for moment in ("as_of", "last_commit", "first_minute"):
         row[moment] = row[moment] and pd.Timestamp(row[moment])
-    return Progress(**row)
+    return Progress(**row, events_per_second=events_per_second(db))
+
+
+def events_per_second(db: Snapshot) -> float:
+    """Scored and rejected events of the last `RATE_MINUTES`, per second."""
+    row = db.one(
+        """
+        SELECT coalesce(sum(scored + rejected), 0) / (60.0::float8 * %(minutes)s) AS rate
+          FROM batches WHERE committed_at > now() - make_interval(mins => %(minutes)s)
+        """,
+        minutes=RATE_MINUTES,
+    )
+    return float(row["rate"])
 
 
 def _latency(db: Snapshot, since: datetime, until: datetime) -> Latency:

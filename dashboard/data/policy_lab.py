@@ -25,6 +25,7 @@ STATUSES = (
 )
 LAB_SIZES = (10_000, 100_000, 1_000_000)
 LAB_ROWS = 100
+SAMPLES = 2
 _POSTGRES_EPOCH = pd.Timestamp("2000-01-01", tz="UTC")
 _LAB_COLUMNS = {
     "loan": "i8",
@@ -73,14 +74,22 @@ def active_policy() -> Policy | None:
     return document and parse_policy(document, "that is active")
 
 
-@st.cache_resource(scope="session", max_entries=1, show_spinner="Reading the applications")
+@st.cache_resource(show_spinner=False)
+def readings() -> list[int]:
+    """How often somebody asked to read again; all viewers look at the same reading."""
+    return [0]
+
+
+@st.cache_resource(max_entries=SAMPLES, show_spinner="Reading the applications")
 def lab_sample(applications: int, reading: int, numbers: frozenset[str]) -> LabSample:
-    """Read the newest applications, once for each session and `reading`.
+    """Read the newest applications, once for each of `readings`, for all viewers.
 
     A loan that was sent again and again counts once: as many would make intervals too short. It
-    takes about 110 bytes an application, which the session keeps until it asks for others.
+    takes about 110 bytes an application: with `SAMPLES` of the largest size that are kept, and one
+    that is being read, 330 MB, however many look.
 
     Args:
+        reading: as of `readings`.
         applications: so many are looked at.
         numbers: of which columns.
     """

@@ -24,6 +24,11 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def counted(number: float, noun: str) -> str:
+    """`1 report`, `1,234 reports`."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def share(part: float, whole: float) -> str:
     """`12.3 %`."""
     return f"{100 * part / whole:.1f} %" if whole else UNKNOWN

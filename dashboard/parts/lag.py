@@ -9,7 +9,9 @@ import streamlit as st
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.status import partition_status
+from credit_risk_dagster.pipelines.stream_health import measure_backlog
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
+from resources.kafka.broker import Broker
 from resources.kafka.errors import (
     BrokerRefused,
     BrokerUnavailable,
@@ -17,7 +19,7 @@ from resources.kafka.errors import (
     TopicReplaced,
     UnreadableBatch,
 )
-from resources.postgres.connection import NotMigrated, WarehouseUnavailable
+from resources.postgres.connection import NotMigrated, Warehouse, WarehouseUnavailable
 
 _logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class Lag:
         topic: that the dashboard looks at.
         words: what a viewer should know about it.
         history: the last figures, oldest first, since somebody opened the dashboard.
+        waited_seconds: how long the oldest of them waits, where nothing moves; else None.
     """
 
     events: int | None
@@ -44,15 +47,18 @@ class Lag:
     topic: str
     words: str
     history: tuple[int, ...]
+    waited_seconds: float | None = None
 
 
 @dataclass
 class _Memory:
-    """What all viewers' pages remember: the last figures, what went wrong, when to ask again."""
+    """What all viewers' pages remember: the last figures, how much was committed then, what went
+    wrong, when to ask again."""
 
     history: deque[int] = field(default_factory=lambda: deque(maxlen=SAMPLES))
     quiet_until: float = 0.0
     trouble: str = ""
+    committed: int = -1
 
 
 # Their messages name hosts and commands, which are for the log.
@@ -88,11 +94,16 @@ def consumer_lag() -> Lag:
     memory = _memory()
     if time.monotonic() < memory.quiet_until:
         return Lag(None, {}, settings.topic, memory.trouble, tuple(memory.history))
+    impatient = settings.model_copy(update={"timeout_ms": TIMEOUT_MS})
+    reader = WarehouseSettings().of_dashboard()
+    waited = None
     try:
-        status = partition_status(
-            settings.model_copy(update={"timeout_ms": TIMEOUT_MS}),
-            WarehouseSettings().of_dashboard(),
-        )
+        status = partition_status(impatient, reader)
+        committed = sum(row["committed"] for row in status["partitions"])
+        stands, memory.committed = committed == memory.committed, committed
+        if stands and any(row["lag"] for row in status["partitions"]):
+            backlog = measure_backlog(Broker(impatient), Warehouse(reader), patience=1.0)
+            waited = backlog.waited_seconds
     except PlatformError as error:
         _logger.warning("%s", error)
         memory.quiet_until = time.monotonic() + QUIET_SECONDS
@@ -106,4 +117,5 @@ def consumer_lag() -> Lag:
         settings.topic,
         f"in {len(by_partition)} partitions",
         tuple(memory.history),
+        waited,
     )

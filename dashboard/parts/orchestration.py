@@ -1,5 +1,6 @@
 """What Dagster is doing, from its webserver, and links into its UI and into Grafana."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from credit_risk_dagster.settings import DashboardSettings
 
 LOCATION = "credit_risk"  # of workspace.yaml
 TIMEOUT_SECONDS = 2.0
+QUIET_SECONDS = 30.0
 RUNS = 20
 
 _QUERY = """
@@ -150,6 +152,8 @@ def _ask(query: str, **variables: Any) -> dict[str, Any]:
     """
     settings = DashboardSettings()
     url = settings.dagster_internal_url or settings.dagster_url
+    if time.monotonic() < _quiet().get(url, 0.0):
+        raise _unavailable(url, f"asked again within {QUIET_SECONDS:g} s")
     try:
         answer = requests.post(
             f"{url.rstrip('/')}/graphql",
@@ -159,11 +163,22 @@ def _ask(query: str, **variables: Any) -> dict[str, Any]:
         answer.raise_for_status()
         data: dict[str, Any] = dict(answer.json()["data"])  # null, with errors beside it
     except (requests.RequestException, KeyError, TypeError) as error:
-        raise DagsterUnavailable(
-            f"Dagster at {url} does not answer as it should ({type(error).__name__}): start it, or "
-            "set CREDIT_RISK_DAGSTER_URL"
-        ) from error
+        _quiet()[url] = time.monotonic() + QUIET_SECONDS
+        raise _unavailable(url, type(error).__name__) from error
     return data
+
+
+def _unavailable(url: str, why: str) -> DagsterUnavailable:
+    return DagsterUnavailable(
+        f"Dagster at {url} does not answer as it should ({why}): start it, or set "
+        "CREDIT_RISK_DAGSTER_URL"
+    )
+
+
+@st.cache_resource
+def _quiet() -> dict[str, float]:
+    """Until when an address that did not answer is left alone: each page would wait for it."""
+    return {}
 
 
 def _run(run: dict[str, Any]) -> dict[str, Any]:

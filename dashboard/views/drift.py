@@ -63,7 +63,7 @@ def _body(period: str) -> None:
         return
     features = queries.drift_features(int(history.reports["report_id"].iloc[-1]))
     as_of = f"as of {history.as_of:{TIME_FORMAT}} ({zone})"
-    caption = f"{formats.count(len(history.reports))} reports {PERIODS[period].words}, {as_of}"
+    caption = f"{formats.counted(len(history.reports), 'report')} {PERIODS[period].words}, {as_of}"
     newest = history.reports.iloc[-1]
     _status(history, newest)
     _key_figures(newest, features)
@@ -99,12 +99,13 @@ def _status(history: queries.DriftHistory, report: pd.Series) -> None:
 def _window(report: pd.Series) -> str:
     start, end = report["window_start"], report["window_end"]
     return (
-        f"{formats.count(report['rows'])} applications, scored {start:{TIME_FORMAT}} to "
+        f"{formats.counted(report['rows'], 'application')}, scored {start:{TIME_FORMAT}} to "
         f"{end:{TIME_FORMAT}}"
     )
 
 
 def _key_figures(report: pd.Series, features: pd.DataFrame) -> None:
+    day_rows = 0 if pd.isna(report["day_rows"]) else report["day_rows"]
     with st.grid(6, min_column_width=150):
         for verdict in ("significant", "moderate"):
             names = features.loc[features["verdict"] == verdict, "feature"].map(formats.feature)
@@ -126,14 +127,14 @@ def _key_figures(report: pd.Series, features: pd.DataFrame) -> None:
                 report["watchlist_lower_limit"],
                 report["watchlist_upper_limit"],
             ),
-            help=f"Of {formats.count(report['rows'])} applications. Control limits: what the days "
-            "before and chance explain, but for one week in 20",
+            help=f"Of {formats.counted(report['rows'], 'application')}. Control limits: what "
+            "the days before and chance explain, but for one week in 20",
         )
         figure(
             "Watchlist share, 24 h",
             _percent(report["day_share"]),
             _within(report["day_share"], report["day_lower_limit"], report["day_upper_limit"]),
-            help=f"Of {formats.count(report['day_rows'] or 0)} applications of the 24 hours until "
+            help=f"Of {formats.counted(day_rows, 'application')} of the 24 hours until "
             "the window's end. Days that differ hide less in it than in a short window",
         )
         figure(

@@ -7,6 +7,7 @@ from credit_risk_dagster.errors import PlatformError
 from dashboard.charts import stream as charts
 from dashboard.data import operations as queries
 from dashboard.data.operations import Operations
+from dashboard.data.overview import RATE_MINUTES
 from dashboard.parts import formats, orchestration, tables
 from dashboard.parts.chart import show
 from dashboard.parts.lag import Lag, consumer_lag
@@ -57,17 +58,10 @@ def _pipeline() -> None:
 def _figures(data: Operations, lag: Lag) -> None:
     last = data.batches["committed_at"].max()
     silence = (data.as_of - last).total_seconds() if pd.notna(last) else float("nan")
-    recent = data.minutes.iloc[-6:-1]
-    pending = int(
-        (
-            data.partitions["scored"]
-            + data.partitions["rejected"]
-            + data.partitions["gaps"]
-            + data.partitions["lost_events"]
-            + data.partitions["forgotten"]
-            - data.partitions["archived"]
-        ).sum()
-    )
+    # What an earlier cluster or topic took with it can be archived no more.
+    now = data.partitions.groupby("topic")["source_id"].transform("max")
+    pending = _pending(data.partitions)
+    gone = int(pending[data.partitions["source_id"] != now].clip(lower=0).sum())
     with st.grid(5, min_column_width=170, gap="small"):
         figure(
             "Last commit",
@@ -83,15 +77,26 @@ def _figures(data: Operations, lag: Lag) -> None:
         )
         figure(
             "Throughput, events/s",
-            formats.rate((recent["scored"].sum() + recent["rejected"].sum()) / 300),
-            delta_description="in 5 minutes",
+            formats.rate(data.events_per_second),
+            delta_description=f"in the last {RATE_MINUTES} minutes",
         )
         figure(
             "Rejected events",
             formats.count(data.reasons["events"].sum()),
             delta_description="in the last 7 days",
         )
-        figure("Not archived yet", formats.count(pending), delta_description="committed events")
+        figure(
+            "Not archived yet",
+            formats.count(pending[data.partitions["source_id"] == now].sum()),
+            delta_description="committed events"
+            + (f"; {formats.count(gone)} went with earlier topics" if gone else ""),
+        )
+
+
+def _pending(partitions: pd.DataFrame) -> "pd.Series[int]":
+    """Of each partition, the committed events that are not archived."""
+    done = partitions[["scored", "rejected", "gaps", "lost_events", "forgotten"]].sum(axis=1)
+    return done - partitions["archived"]
 
 
 def _charts(data: Operations, as_of: str) -> None:
@@ -125,7 +130,6 @@ def _long(frame: pd.DataFrame, names: dict[str, str]) -> pd.DataFrame:
         frame[list(names)]
         .rename(columns=names)
         .melt(ignore_index=False, var_name="series", value_name="value")
-        .dropna()
         .reset_index()
     )
 
@@ -157,7 +161,7 @@ def _archive(partitions: pd.DataFrame) -> None:
     done = partitions[["scored", "rejected", "gaps", "lost_events", "forgotten"]].sum(axis=1)
     tables.table(
         partitions.assign(
-            pending=done - partitions["archived"],
+            pending=_pending(partitions),
             share=100 * partitions["archived"] / done.where(done > 0),
             size=partitions["bytes"].map(formats.size),
         ),

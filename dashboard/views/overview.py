@@ -27,6 +27,7 @@ from dashboard.parts.periods import DEFAULT_PERIOD, PERIODS
 from dashboard.parts.states import TILES
 
 SILENT_AFTER_SECONDS = 60
+STALLED_AFTER_SECONDS = 20  # a run that has to start first takes up to ten
 BREAKDOWN_EVERY = timedelta(seconds=10)  # kept for longer; but a viewer may change the theme
 PURPOSES = 12  # the other ones, with few applications, are one bar
 BAR_HEIGHT = 26
@@ -53,8 +54,8 @@ def _figures(period: str, segment: Segment) -> None:
     data = queries.overview(period, viewer_zone(), segment)
     lag = consumer_lag()
     when = PERIODS[period].words
-    _status(data, segment)
-    _key_figures(data, lag, when)
+    _status(data, lag, segment)
+    _key_figures(data, lag, segment, when)
     if data.totals.applications:
         st.caption(_WHAT_THEY_ARE)
         _charts(data, segment, when)
@@ -73,7 +74,26 @@ def _as_of(moment: pd.Timestamp, since: pd.Timestamp) -> str:
     )
 
 
-def _status(data: queries.Overview, segment: Segment) -> None:
+def _state(silence: float, lag: Lag) -> str:
+    """A badge: whether what comes is scored. Idle is who has nothing to do."""
+    waiting = lag.events or 0
+    if waiting and silence > STALLED_AFTER_SECONDS:
+        # Right after a quiet hour an event waits until a run has started.
+        if lag.waited_seconds is None and silence < SILENT_AFTER_SECONDS:
+            return ":orange-badge[Starting]"
+        if lag.waited_seconds is None or lag.waited_seconds > STALLED_AFTER_SECONDS:
+            oldest = (
+                f", the oldest {formats.duration(lag.waited_seconds)}"
+                if lag.waited_seconds is not None
+                else ""
+            )
+            return f":red-badge[Stalled: {formats.count(waiting)} wait{oldest}]"
+    if silence < SILENT_AFTER_SECONDS or waiting:
+        return ":green-badge[Live]"
+    return ":gray-badge[Quiet]" if lag.events is None else ":gray-badge[Idle]"
+
+
+def _status(data: queries.Overview, lag: Lag, segment: Segment) -> None:
     progress = data.progress
     if progress.last_commit is None:
         st.info(
@@ -83,22 +103,22 @@ def _status(data: queries.Overview, segment: Segment) -> None:
         )
         return
     silence = progress.silence_seconds
-    state = ":green-badge[Live]" if silence < SILENT_AFTER_SECONDS else ":gray-badge[Idle]"
     rejected = formats.share(progress.rejected, progress.scored + progress.rejected)
     st.markdown(
-        f"{state} **{filters.describe(segment)}**  ·  Last commit {formats.age(silence)}  ·  "
-        f"Since the start {formats.count(progress.scored)} scored, "
+        f"{_state(silence, lag)} **{filters.describe(segment)}**  ·  "
+        f"Last commit {formats.age(silence)}  ·  Since the start, of all kinds, "
+        f"{formats.count(progress.scored)} scored, "
         f"{formats.count(progress.rejected)} rejected ({rejected})"
     )
 
 
-def _key_figures(data: queries.Overview, lag: Lag, when: str) -> None:
+def _key_figures(data: queries.Overview, lag: Lag, segment: Segment, when: str) -> None:
     """Eight figures; the last four are of the stream as a whole, whatever the segment."""
     now, before = data.totals, data.before
     volume = data.volume.iloc[:-1]  # the last bucket is not over
     scored = volume[list(WORST_FIRST)].sum(axis=1)
     known = before is not None and before.applications > 0
-    earlier = "than the period before" if known else "no period before"
+    earlier = "against the period before" if known else "no period before"
     interval = wilson_interval(now.watchlist, now.applications)
     with st.grid(4, min_column_width=160, gap="small"):
         _figure(
@@ -113,7 +133,7 @@ def _key_figures(data: queries.Overview, lag: Lag, when: str) -> None:
             f"{swatch('Watchlist')} Watchlist share",
             formats.percent(now.share("watchlist")),
             _points(now, before, "watchlist"),
-            line=_course(volume["Watchlist"] / scored),
+            line=(volume["Watchlist"] / scored).tolist(),
             delta_description="{} of {}; 95 %: {:.1f}–{:.1f} %".format(
                 formats.count(now.watchlist),
                 formats.count(now.applications),
@@ -128,7 +148,7 @@ def _key_figures(data: queries.Overview, lag: Lag, when: str) -> None:
             f"{swatch('Elevated')} Elevated share",
             formats.percent(now.share("elevated")),
             _points(now, before, "elevated"),
-            line=_course(volume["Elevated"] / scored),
+            line=(volume["Elevated"] / scored).tolist(),
             delta_description=f"{formats.count(now.elevated)} of {formats.count(now.applications)}",
             help="Applications without an early warning, with high DTI or utilization.",
         )
@@ -141,10 +161,10 @@ def _key_figures(data: queries.Overview, lag: Lag, when: str) -> None:
             help="What the applications on the Watchlist ask for, USD; how much of it would be "
             "lost, it does not say.",
         )
-        _stream_figures(data, volume, lag)
+        _stream_figures(data, volume, lag, ", of the whole stream" if segment else "")
 
 
-def _stream_figures(data: queries.Overview, volume: pd.DataFrame, lag: Lag) -> None:
+def _stream_figures(data: queries.Overview, volume: pd.DataFrame, lag: Lag, of_whom: str) -> None:
     now = data.totals
     events = volume[list(queries.OUTCOMES)].sum(axis=1)
     seconds = (volume["end"] - volume.index).dt.total_seconds()
@@ -153,7 +173,7 @@ def _stream_figures(data: queries.Overview, volume: pd.DataFrame, lag: Lag) -> N
         "Unreadable events",
         formats.percent(now.share("rejected")),
         _points(now, data.before, "rejected"),
-        line=_course(volume["Rejected"] / events) if of_all else (),
+        line=(volume["Rejected"] / events).tolist() if of_all else (),
         delta_description=f"{formats.count(now.rejected or 0)} of "
         f"{formats.count(now.applications + (now.rejected or 0))}"
         if of_all
@@ -166,7 +186,7 @@ def _stream_figures(data: queries.Overview, volume: pd.DataFrame, lag: Lag) -> N
         "Throughput, events/s",
         formats.rate(data.progress.events_per_second),
         line=(events / seconds).tolist() if of_all else (),
-        delta_description="in the last minute",
+        delta_description=f"in the last {queries.RATE_MINUTES} minutes{of_whom}",
         help="Scored and rejected events of the whole stream; the line is of the period.",
     )
     change = data.latency.p50 - data.latency_before.p50
@@ -174,7 +194,7 @@ def _stream_figures(data: queries.Overview, volume: pd.DataFrame, lag: Lag) -> N
         "Event to commit, p50",
         formats.duration(data.latency.p50),
         None if pd.isna(change) else formats.milliseconds(change),
-        delta_description=f"p95 {formats.duration(data.latency.p95)}",
+        delta_description=f"p95 {formats.duration(data.latency.p95)}{of_whom}",
         help="From the broker's timestamp to the commit, of the whole stream: the newest "
         f"{queries.LATENCY_BATCHES:,} batches of the period, and of the one before.",
     )
@@ -182,7 +202,7 @@ def _stream_figures(data: queries.Overview, volume: pd.DataFrame, lag: Lag) -> N
         "Lag, events",
         formats.UNKNOWN if lag.events is None else formats.count(lag.events),
         line=lag.history,
-        delta_description=lag.words,
+        delta_description=lag.words + of_whom,
         help="Events in the topic that are not committed yet.",
     )
 
@@ -206,7 +226,7 @@ def _figure(
             delta_description=delta_description,
             help=help,
         )
-        if len(line) > 1:
+        if sum(not math.isnan(value) for value in line) > 1:
             words = f"Course of {label.rpartition(')')[2].strip()}"
             st.html(theme.sparkline(line, words, theme.CHART_TEXT[viewer_theme()]))
 
@@ -219,11 +239,6 @@ def _change(now: float, before: float) -> str | None:
 def _points(now: Totals, before: Totals | None, name: str) -> str | None:
     change = now.share(name) - before.share(name) if before else math.nan
     return None if math.isnan(change) else formats.points(change)
-
-
-def _course(shares: "pd.Series[float]") -> list[float]:
-    """A sparkline: where nothing came, the line goes on as before."""
-    return shares.ffill().fillna(0).tolist()
 
 
 def _charts(data: queries.Overview, segment: Segment, when: str) -> None:
@@ -270,7 +285,8 @@ def _breakdown(period: str, segment: Segment) -> None:
     left, right = st.columns([1, 1])
     with left:
         _bars("Purpose", measure, _purposes(rows), caption)
-    with panel(f"{measure} by state", caption, right):
+    few = f". Hatched: fewer than {FEWEST} applications" if "low" in rows else ""
+    with panel(f"{measure} by state", caption + few, right):
         show(
             charts.state_map(measure, _FORMATS[measure][0], viewer_theme()),
             _tiles(rows),
@@ -339,6 +355,9 @@ def _tiles(rows: pd.DataFrame) -> pd.DataFrame:
     tiles = tiles.join(found[["value", "text", "applications"]])
     tiles["text"] = tiles["text"].fillna(formats.UNKNOWN)
     tiles["applications"] = tiles["applications"].fillna(0)
+    # A share of a few applications is hatched: it has no colour of its own.
+    tiles["few"] = tiles["value"].notna() & (tiles["applications"] < FEWEST) & ("low" in rows)
+    tiles["value"] = tiles["value"].where(~tiles["few"])
     highest = tiles["value"].max() or 1
     viewer = viewer_theme()
     tiles["ink"] = [

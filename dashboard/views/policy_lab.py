@@ -37,7 +37,6 @@ DEFAULT_SIZE = 100_000
 DEFINITIONS = tuple(queries.OUTCOME_DEFINITIONS)
 _AGAINST = "against active"
 _FLAGGED_SHARE, _RECALL = "Flagged share", "Recall: bad loans that are flagged"
-_READING = "lab_reading"
 
 
 def page() -> None:
@@ -56,7 +55,6 @@ def page() -> None:
 @guarded
 def _body() -> None:
     size, definition = _choices()
-    reading = st.session_state.setdefault(_READING, 0)
     active = queries.active_policy()
     if active is None:
         queries.active_policy.clear()
@@ -78,7 +76,7 @@ def _body() -> None:
         except NotInTheLab as error:
             st.info(formats.plain(str(error)), icon=":material/science:")
             return
-        sample = queries.lab_sample(size, reading, numbers)
+        sample = queries.lab_sample(size, queries.readings()[0], numbers)
         bad = outcome_codes(outcome, queries.STATUSES)[sample.status]
         applications = Applications(sample.numbers, sample.of_two, bad)
         _results(sample, applications, active, candidate, outcome.name)
@@ -116,7 +114,7 @@ def _choices() -> tuple[int, str]:
 
 
 def _read_again() -> None:
-    st.session_state[_READING] += 1
+    queries.readings()[0] += 1
 
 
 def _results(

@@ -87,7 +87,7 @@ def _content(period: str) -> None:
         _nothing(flagged, period)
     else:
         _table(found.rows, any_tier=bool(flagged.loan_id))
-    key = _chosen(found.rows)
+    key = _chosen(found.rows, searched=bool(flagged.loan_id))
     if key is not None:
         _detail(key)
 
@@ -101,7 +101,7 @@ def _heading(flagged: Flagged, found: queries.Watchlist, period: str, until: pd.
     )
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(
-            f"{swatch('Watchlist')} **{formats.count(found.matching)} applications**, "
+            f"{swatch('Watchlist')} **{formats.counted(found.matching, 'application')}**, "
             f"{formats.dollars(found.loan_amnt)} in all.".replace("$", "\\$")
             + f" {what}. As of {until:%-d %b %H:%M:%S} ({until.tz})."
         )
@@ -199,12 +199,16 @@ def _select(rows: pd.DataFrame) -> None:
         st.query_params.pop("application", None)
 
 
-def _chosen(rows: pd.DataFrame) -> Key | None:
-    """The application in the address; a search with one result needs no click."""
+def _chosen(rows: pd.DataFrame, *, searched: bool) -> Key | None:
+    """The application in the address; a search with one result needs no click, and shows no panel
+    of another loan, where a review would go to the wrong one."""
     parts = st.query_params.get("application", "").split("-")
     if len(parts) == 3 and all(part.isdecimal() and len(part) < 19 for part in parts):
         source, partition, offset = map(int, parts)
-        return source, partition, offset
+        names = ["source_id", "partition", "offset"]
+        if not searched or (rows[names] == (source, partition, offset)).all(axis=1).any():
+            return source, partition, offset
+        st.query_params.pop("application", None)
     if len(rows) == 1:
         row = rows.iloc[0]
         return int(row["source_id"]), int(row["partition"]), int(row["offset"])
@@ -357,7 +361,7 @@ def _reviews(key: Key, found: Application) -> None:
     if found.reviews.empty:
         st.caption("Nobody has reviewed this application yet.")
     signed_in = sign_in.email()
-    with st.form("review_form", clear_on_submit=True, border=False):
+    with st.form(f"review of {'-'.join(map(str, key))}", clear_on_submit=True, border=False):
         reviewer = st.text_input(
             "Reviewer", value=signed_in or "", disabled=bool(signed_in), max_chars=200
         )

@@ -7,7 +7,6 @@ from infra.grafana.panels import (
     GREEN,
     RED,
     YELLOW,
-    Steps,
     bars,
     number,
     rows,
@@ -137,16 +136,17 @@ def _decisions() -> list[Panel]:
 
 
 def _population() -> list[Panel]:
-    psi: Steps = [(None, GREEN), (0.1, YELLOW), (0.25, RED)]
+    # Without colours: whether a PSI is drift, chance and the rows have a say in, too.
     return [
         bars(
             "PSI by feature",
-            "Population stability index of each feature in the newest drift report: moderate "
-            "from 0.1, significant above 0.25.",
+            "Population stability index of each feature in the newest drift report: moderate from "
+            "0.1, significant above 0.25, but only above what chance explains; the table has the "
+            "verdict.",
             "sort_desc(max by (feature) (credit_risk_psi))",
             "{{feature}}",
             "none",
-            psi,
+            ANY,
         ),
         series(
             "PSI",
@@ -156,7 +156,6 @@ def _population() -> list[Panel]:
                 "{{feature}}": "topk(5, max by (feature) (credit_risk_psi))",
             },
             "none",
-            steps=psi,
         ),
         rows(
             "Features of the newest drift report",

@@ -91,6 +91,14 @@ class ArchiveLedger:
         )
         return [OffsetRange(*row) for row in rows]
 
+    def rows(self) -> int:
+        """Of all sources, the events that the mirror's files have."""
+        row = self._connection.execute(
+            "SELECT coalesce(sum(rows), 0)::bigint FROM archive_objects"
+        ).fetchone()
+        assert row is not None  # noqa: S101 (a sum)
+        return int(row[0])
+
     def backlog(self, source_id: int) -> list[OffsetRange]:
         """What is committed and not archived, by partition; ranges may be empty."""
         rows = self._connection.execute(_BACKLOG, {"source_id": source_id})

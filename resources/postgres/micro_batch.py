@@ -96,6 +96,16 @@ class Ledger:
                 {"source_id": source_id},
             ).fetchall()
 
+    def stored(self) -> tuple[int, int]:
+        """Scored and rejected events of all sources that the tables have."""
+        row = self._connection.execute(
+            "SELECT coalesce(sum(scored), 0)::bigint - (SELECT coalesce(sum(scored), 0)::bigint"
+            " FROM dropped_rows), coalesce(sum(rejected), 0)::bigint - (SELECT"
+            " coalesce(sum(rejected), 0)::bigint FROM dropped_rows) FROM stream_offsets"
+        ).fetchone()
+        assert row is not None  # noqa: S101 (sums)
+        return int(row[0]), int(row[1])
+
     def silent_seconds(self, source_id: int) -> float | None:
         """Seconds since an application of the source was scored; None when none ever was."""
         row = self._connection.execute(

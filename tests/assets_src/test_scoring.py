@@ -89,12 +89,18 @@ def test_bounds_limit_a_launch(
         instance, settings, bounds=[{"partition": 0, "first_offset": 0, "until_offset": 7}]
     )
     assert result.success
-    assert materialized(result)["scored_applications"]["dagster/row_count"] == 7
+    found = materialized(result)["scored_applications"]
+    assert (found["dagster/row_count"], found["scored"]) == (7, 7)
+    again = run_job(
+        instance, settings, bounds=[{"partition": 0, "first_offset": 7, "until_offset": 9}]
+    )
+    found = materialized(again)["scored_applications"]
+    assert (found["dagster/row_count"], found["scored"]) == (9, 2)  # the table's, the session's
     assert "rejected_events" not in materialized(result)
     refused = run_job(
         instance, settings, bounds=[{"partition": 0, "first_offset": 12, "until_offset": 20}]
     )
-    assert "begin at 12, but offsets from 7 on are not processed yet" in failure(refused)
+    assert "begin at 12, but offsets from 9 on are not processed yet" in failure(refused)
 
 
 def test_nothing_new_materializes_nothing(

@@ -30,7 +30,7 @@ STACKED = stream.stacked(
 SEGMENTS = rows(3, label=list("abc"), value=[0.1, 0.2, 0.3], text="20 %", applications=7)
 INTERVALS = SEGMENTS.assign(low=0.05, high=0.4)
 MAP = pd.DataFrame.from_dict(TILES, orient="index", columns=["column", "row"]).assign(
-    value=0.1, text="10 %", ink="#000000", applications=3
+    value=0.1, text="10 %", ink="#000000", applications=3, few=False
 )
 MAP = MAP.rename_axis("state").reset_index()
 MINUTES = rows(6, minute=[*HOURS, *HOURS], series=["p50"] * 3 + ["p95"] * 3, value=range(6))
@@ -111,11 +111,22 @@ CHARTS: dict[str, tuple[Spec, pd.DataFrame, dict[str, int]]] = {
         {"rect": 3, "text": 3, "rule": 3},
     ),
     "states": (stream.state_map("Share", "%", "dark"), MAP, {"rect": 51, "text": 51}),
+    "states, one of a few applications": (
+        stream.state_map("Share", "%", "light"),
+        MAP.assign(few=MAP["state"] == "WY", value=MAP["value"].where(MAP["state"] != "WY")),
+        {"rect": 50 + 1, "text": 51},
+    ),
     "minutes": (stream.courses("Events", ",d", ("p50", "p95")), MINUTES, {"line": 2, "symbol": 6}),
     "verdicts": (drift.verdicts(("DTI", "Purpose"), "light"), REPORTS, {"rect": 6}),
     "PSI over time": (
         drift.courses(("DTI", "Purpose"), 0.1, 0.25),
         REPORTS,
+        {"line": 2, "symbol": 6, "rule": 2, "text": 2},
+    ),
+    # Too few rows: a hollow point, and no line to it.
+    "PSI over time, of few rows": (
+        drift.courses(("DTI", "Purpose"), 0.1, 0.25),
+        REPORTS.assign(verdict=["Stable", "Too few rows", "Stable"] * 2),
         {"line": 2, "symbol": 6, "rule": 2, "text": 2},
     ),
     # A PSI that cannot be computed has no bar, but the feature has its line and its limit.
@@ -172,6 +183,25 @@ def test_a_chart_draws_all_its_rows(name: str) -> None:
     drawn = svg(spec, data)
     assert {kind: marks(drawn, kind) for kind in expected} == expected
     assert "NaN" not in drawn
+
+
+def lines_of(spec: Spec, data: pd.DataFrame) -> list[str]:
+    """The paths of a picture's lines."""
+    groups = ElementTree.fromstring(svg(spec, data)).iter("{http://www.w3.org/2000/svg}g")
+    of_lines = [g for g in groups if {"mark-line", "role-mark"} <= set(g.get("class", "").split())]
+    return [path.get("d", "") for group in of_lines for path in group]
+
+
+def test_lines_have_gaps_where_nothing_came_or_nothing_can_be_said() -> None:
+    spec, data, _ = CHARTS["PSI over time"]
+    assert [path.count("M") for path in lines_of(spec, data)] == [1, 1]
+    spec, data, _ = CHARTS["PSI over time, of few rows"]
+    assert all("L" not in path for path in lines_of(spec, data))  # of three, two say something
+    latency = rows(4, minute=pd.date_range("2026-05-01", periods=4, freq="h", tz="UTC")).assign(
+        series="p50", value=[1.0, None, 2.0, 3.0]
+    )
+    (path,) = lines_of(stream.courses("Milliseconds", ",d", ("p50",)), latency)
+    assert path.count("M") == 2
 
 
 def test_a_chart_is_built_once() -> None:

@@ -149,7 +149,7 @@ def test_an_older_baseline_can_be_chosen(
     assert (first, second) == ("loan_applications, first 100", "the second (active)")
     page.selectbox(key="baseline").select(first).run()
     assert not page.exception
-    assert "1 reports" in words(page)
+    assert "1 report in" in words(page)
 
 
 def test_the_html_report_comes_from_s3(

@@ -1,6 +1,7 @@
 """The Operations page as a viewer meets it."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -107,6 +108,34 @@ def test_another_server_in_dagsters_place_is_named(
     monkeypatch.setenv("CREDIT_RISK_DAGSTER_URL", elsewhere)
     with pytest.raises(orchestration.DagsterUnavailable, match=elsewhere):
         orchestration.state("UTC")
+
+
+def test_dagster_that_does_not_answer_is_left_alone_for_a_while(
+    warehouse: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cost each refresh of each viewer two seconds."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes calls, and says nothing
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("CREDIT_RISK_DAGSTER_URL", address)
+        monkeypatch.setattr(orchestration, "TIMEOUT_SECONDS", 0.2)
+        with pytest.raises(orchestration.DagsterUnavailable, match="Timeout"):
+            orchestration.state("UTC")
+        monkeypatch.setattr(orchestration, "TIMEOUT_SECONDS", 60.0)
+        for ask in (orchestration.state, orchestration.checks):
+            with pytest.raises(orchestration.DagsterUnavailable, match="again within 30 s"):
+                ask("UTC")
+
+
+def test_what_an_earlier_topic_took_along_is_not_pending(
+    warehouse: psycopg.Connection[Any], commit: Commit
+) -> None:
+    commit(LOW, LOW)
+    warehouse.execute("UPDATE sources SET cluster_id = 'gone'")
+    commit(LOW)
+    page = open_view("operations")
+    (pending,) = (m for m in page.metric if m.label == "Not archived yet")
+    assert pending.value == "1"
+    assert pending.proto.delta_description == "committed events; 2 went with earlier topics"
 
 
 def test_grafana_is_linked_where_there_is_one(

@@ -2,13 +2,17 @@
 
 from typing import Any
 
+import pandas as pd
 import psycopg
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from credit_risk_dagster.domain.latency import BOUNDS_SECONDS
 from credit_risk_dagster.settings import PROJECT_ROOT, WarehouseSettings
+from dashboard.data.overview import breakdown
+from dashboard.parts.lag import Lag
 from dashboard.parts.states import TILES
+from dashboard.views import overview
 from tests.dashboard.conftest import (
     ELEVATED,
     LOW,
@@ -49,7 +53,7 @@ def test_a_filled_database_shows_figures_and_charts(
         "Elevated share": "18.8 %",
         "Amount requested": "$100 K",
         "Unreadable events": "0.62 %",
-        "Throughput, events/s": "2.7",
+        "Throughput, events/s": "0.5",  # in five minutes, as on the page Operations
         "Event to commit, p50": "120 ms",
         "Lag, events": "–",
     }
@@ -59,6 +63,12 @@ def test_a_filled_database_shows_figures_and_charts(
     assert len(page.get("vega_lite_chart")) == 7
     assert "Live" in words(page)
     assert "160 scored, 1 rejected (0.6 %)" in words(page)
+    (of_stream,) = (m for m in page.metric if m.label.startswith("Throughput"))
+    assert of_stream.proto.delta_description == "in the last 5 minutes"
+    assert figures(open_view("operations"))["Throughput, events/s"] == "0.5"
+    drawn = "".join(html.proto.body for html in page.get("html"))
+    assert "Course of Applications" in drawn
+    assert "Course of Watchlist share" not in drawn  # of one bucket there is no line
 
 
 def test_figures_change_against_the_period_before(
@@ -84,6 +94,10 @@ def test_a_segment_filters_everything_and_is_in_the_address(commit: Commit) -> N
     assert figures(page)["Watchlist share"] == "100.0 %"
     assert figures(page)["Unreadable events"] == "–"
     assert "**Small business**" in words(page)
+    told = {m.label: m.proto.delta_description for m in page.metric}
+    for label in ("Throughput, events/s", "Event to commit, p50", "Lag, events"):
+        assert told[label].endswith(", of the whole stream")
+    assert "Since the start, of all kinds, 9 scored" in words(page)
     page.multiselect(key="state").set_value(["TX"]).run()
     assert figures(page)["Applications scored"] == "1"
     page.multiselect(key="grade").set_value(["G"]).run()
@@ -110,10 +124,44 @@ def test_a_period_without_events_says_so(
         warehouse.execute(f"UPDATE {table} SET {column} = {column} - interval '2 hours'")  # type: ignore[call-overload]
     page = open_view("overview")
     assert figures(page)["Watchlist share"] == "100.0 %"
-    assert "Idle" in words(page)
+    assert "Quiet" in words(page)  # without a broker nobody knows whether anything waits
     page.segmented_control(key="period").set_value("1 h").run()
     assert not page.exception
     assert "was scored in the last hour" in page.info[0].value
+
+
+@pytest.mark.parametrize(
+    ("silence", "waiting", "oldest", "said"),
+    [
+        (3.0, 500, None, "green-badge[Live]"),
+        (3.0, 0, None, "green-badge[Live]"),
+        (90.0, 0, None, "gray-badge[Idle]"),
+        (90.0, None, None, "gray-badge[Quiet]"),
+        (52.0, 2_971, 52.0, "red-badge[Stalled: 2,971 wait, the oldest 52 s]"),
+        (7_200.0, 12, 4.0, "green-badge[Live]"),  # the first one after quiet hours
+        (30.0, 12, None, "orange-badge[Starting]"),
+        (7_200.0, 12, None, "red-badge[Stalled: 12 wait]"),
+    ],
+)
+def test_whether_the_stream_lives(
+    silence: float, waiting: int | None, oldest: float | None, said: str
+) -> None:
+    """A green "Live" stood over 2,971 events that waited for a daemon that was stopped."""
+    lag = Lag(waiting, {}, "topic", "", (), oldest)
+    assert overview._state(silence, lag) == f":{said}"
+
+
+def test_a_state_of_a_few_applications_is_hatched(commit: Commit) -> None:
+    commit(*[LOW] * 40, *[WATCHLIST | {"addr_state": "TX"}] * 2)
+    page = open_view("overview")
+    rows = breakdown("24 h", "UTC").rows
+    tiles = overview._tiles(overview._measured(rows, "Watchlist share")).set_index("state")
+    assert tiles["few"][["TX", "CA", "NY"]].tolist() == [True, False, False]
+    assert pd.isna(tiles["value"]["TX"])
+    assert tiles["text"]["TX"] == "100.0 %"
+    counted = overview._tiles(overview._measured(rows, "Applications")).set_index("state")
+    assert not counted["few"].any()
+    assert "Hatched: fewer than 30 applications" in words(page)
 
 
 def test_a_server_that_is_down_is_named_once_and_the_password_is_not(unreachable: None) -> None:

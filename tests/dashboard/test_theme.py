@@ -2,7 +2,8 @@
 
 import tomllib
 from itertools import combinations
-from math import dist
+from math import dist, nan
+from urllib.parse import unquote
 
 import pytest
 
@@ -13,6 +14,7 @@ from dashboard.charts.theme import (
     SERIES_COLOURS,
     TIER_COLOURS,
     TILE_COLOURS,
+    sparkline,
     tile_ink,
 )
 
@@ -92,3 +94,13 @@ def test_tiers_are_told_apart_with_every_colour_blindness(kind: str) -> None:
     colours = [seen(colour, BLINDNESS[kind]) for colour in TIER_COLOURS.values()]
     for one, other in combinations(colours, 2):
         assert dist(one, other) > 0.12
+
+
+def test_a_sparkline_has_gaps_and_begins_where_something_is_known() -> None:
+    """It began at an invented 0 %, and went on through an outage."""
+    drawn = unquote(sparkline([nan, 2.0, 3.0, nan, nan, 1.0, nan], "Course of x", "#000000"))
+    assert drawn.count("<polyline") == 2
+    first, second = (part.partition('"')[0] for part in drawn.split('<polyline points="')[1:])
+    assert [point.partition(",")[0] for point in first.split()] == ["16.67", "33.33"]
+    assert len({point.partition(",")[2] for point in second.split()}) == 1  # a dash
+    assert "nan" not in drawn

@@ -137,6 +137,19 @@ def test_a_search_opens_the_application(commit: Commit) -> None:
     assert "/runs/run)" in words(page)
 
 
+def test_a_search_shows_no_panel_of_another_loan(commit: Commit) -> None:
+    """Its review form would take a review of the wrong one."""
+    commit(WATCHLIST, WATCHLIST, LOW)
+    page = open_view("watchlist", application="1-0-0")
+    assert "Loan 1000" in [header.value for header in page.header]
+    page.text_input(key="loan").set_value("4711").run()
+    assert not page.exception
+    assert "No application has the loan id 4711" in page.info[0].value
+    assert not [header.value for header in page.header if header.value.startswith("Loan ")]
+    page.text_input(key="loan").set_value("1001").run()
+    assert [h.value for h in page.header if h.value.startswith("Loan ")] == ["Loan 1001"]
+
+
 def test_the_probability_and_its_reasons_are_shown(
     warehouse: psycopg.Connection[Any], commit: Commit
 ) -> None:

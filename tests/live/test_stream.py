@@ -90,8 +90,8 @@ def check_metadata(platform: Platform, runs: Collection[str]) -> None:
         ]
         for table in ("scored_applications", "rejected_events")
     }
-    assert sum(m["dagster/row_count"] for m in scored) == len(stored["scored_applications"])
-    assert sum(m["dagster/row_count"] for m in rejected) == len(stored["rejected_events"]) > 0
+    assert sum(m["scored"] for m in scored) == len(stored["scored_applications"])
+    assert sum(m["rejected"] for m in rejected) == len(stored["rejected_events"]) > 0
 
     offsets = [
         (row["partition"], offset)
