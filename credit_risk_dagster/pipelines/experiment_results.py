@@ -22,6 +22,8 @@ class Arm:
 
     Attributes:
         arm: champion or challenger.
+        policies: ids of those that decided in it; of the champion several, where another policy
+            was activated meanwhile.
         known: of how many the outcome is known.
         flagged, bad: share of all on the Watchlist; of the known that went bad.
         caught: share of the bad that were on the Watchlist.
@@ -29,6 +31,7 @@ class Arm:
     """
 
     arm: str
+    policies: tuple[int, ...]
     loans: int
     known: int
     bads: int
@@ -61,18 +64,20 @@ def arms_of(
     loans = rows["loan_id"].combine_chunks()
     found = resolve(outcome, loans, rows["issue_d"].to_numpy().astype("datetime64[D]"), observed)
     arms = np.array(rows["arm"].to_pylist(), object)
+    policies = rows["policy_id"].to_numpy().astype(np.int64)
     flagged = np.array(rows["risk_tier"].to_pylist(), object) == "Watchlist"
     return [
-        _arm(arm, flagged[mine], found.known[mine], found.bad[mine])
+        _arm(arm, policies[mine], flagged[mine], found.known[mine], found.bad[mine])
         for arm, name in zip(ARMS, names, strict=True)
         for mine in (arms == name,)
     ]
 
 
-def _arm(arm: str, flagged: Any, known: Any, bad: Any) -> Arm:
+def _arm(arm: str, policies: Any, flagged: Any, known: Any, bad: Any) -> Arm:
     bads, through = int(bad.sum()), known & ~flagged
     return Arm(
         arm=arm,
+        policies=tuple(np.unique(policies).tolist()),
         loans=len(flagged),
         known=int(known.sum()),
         bads=bads,

@@ -67,6 +67,7 @@ def arms_table(arms: list[Arm]) -> pd.DataFrame:
     columns = {
         formats.words(arm.arm): {
             "Loans": f"{formats.count(arm.loans)} ({formats.percent(arm.loans / loans)})",
+            "Decided by policy": ", ".join(map(str, arm.policies)),
             "Outcome known": formats.count(arm.known),
             **{words: _interval(getattr(arm, measure)) for measure, words in MEASURES.items()},
         }

@@ -319,6 +319,7 @@ def _provenance(found: Application) -> None:
     lines = {
         "Scored": f"{scored_at:%-d %b %Y %H:%M:%S} ({scored_at.tz})",
         "Policy": f"`{row['policy']}`",
+        **({"Arm": f"`{row['arm']}`"} if row["arm"] else {}),
         "Model": f"`{row['model']}`" if row["model"] else formats.UNKNOWN,
         "Dagster run": run,
         "Batch": formats.count(row["batch_id"]),

@@ -155,7 +155,7 @@ PORTFOLIO = (
     *COLUMNS[2:],
 )
 # What is compared of the arms of a split.
-ARMS = ("loan_id", "issue_d", "arm", "risk_tier", "loan_amnt")
+ARMS = ("loan_id", "issue_d", "arm", "policy_id", "risk_tier")
 _TYPES: dict[str, pa.DataType] = {
     **dict.fromkeys(("risk_tier", "addr_state", "application_type", "arm"), pa.string()),
     "scored_at": pa.timestamp("us", "UTC"),
@@ -215,7 +215,7 @@ COPY (
     SELECT * FROM (
         SELECT DISTINCT ON (loan_id) loan_id,
             coalesce(issue_d, (coalesce(event_time, recorded_at) AT TIME ZONE 'UTC')::date),
-            arm, risk_tier, loan_amnt
+            arm, policy_id, risk_tier
         FROM (
             SELECT * FROM scored_applications
             WHERE arm = ANY (%(arms)s) AND scored_at >= %(since)s

@@ -66,6 +66,7 @@ def test_the_arms_of_a_split_by_outcome(page_of: Any, pipeline: Pipeline) -> Non
     for row in rows:
         shown = table[row["arm"].capitalize()]
         assert shown["Loans"].startswith(f"{row['loans']} (")
+        assert shown["Decided by policy"] == {"champion": "1", "challenger": "2"}[row["arm"]]
         assert shown["Outcome known"] == str(row["loans"])
         for measure, part, whole in (
             ("On the Watchlist", row["flagged"], row["loans"]),

@@ -155,10 +155,12 @@ def test_the_probability_and_its_reasons_are_shown(
 ) -> None:
     commit(WATCHLIST)
     warehouse.execute(
-        "UPDATE scored_applications SET pd = 0.123, pd_reasons = '{high DTI,high rate}'"
+        "UPDATE scored_applications SET pd = 0.123, pd_reasons = '{high DTI,high rate}',"
+        " arm = 'autumn/champion'"
     )
     page = open_view("watchlist", application="1-0-0")
     assert "Probability of the outcome **12.3 %**" in words(page)
+    assert "Arm: `autumn/champion`" in words(page)
     assert "What raises it, for staff: high DTI, high rate. The decision is the" in words(page)
 
 
