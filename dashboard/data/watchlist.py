@@ -96,21 +96,26 @@ def watchlist(flagged: Flagged, zone: str) -> Watchlist:
 def watchlist_csv(flagged: Flagged) -> bytes:
     """The matching applications in the same order, at most `EXPORT_ROWS`, as CSV with a header.
 
-    A text that a spreadsheet would take for a formula begins with an apostrophe.
+    A text that a spreadsheet would take for a formula begins with an apostrophe. Numbers have two
+    decimals, and their unit in the heading.
     """
     where, parameters = _flagged(flagged)
     texts = ", ".join(
         f"CASE WHEN {name} ~ '^[-=+@\\t\\r]' THEN '''' || {name} ELSE {name} END AS {name}"
         for name in ("loan_id", "purpose", "grade", "addr_state", "application_type")
     )
+    numbers = {
+        name: f"round({name}::numeric, 2) AS {name}{unit}" for name, unit in _EXPORTED.items()
+    }
     query = f"""
         COPY (
-            SELECT source_id, partition, "offset", scored_at, {texts}, risk_tier, loan_amnt,
-                   annual_inc, dti, int_rate, revol_util, delinq_2yrs, inq_last_6mths,
-                   credit_history_years, term_months, dti_band, util_band, rate_band,
+            SELECT (SELECT topic || ' of ' || cluster_id FROM sources o
+                     WHERE o.source_id = s.source_id) AS source,
+                   source_id, partition, "offset", scored_at, {texts}, risk_tier,
+                   {", ".join(numbers.values())},
+                   delinq_2yrs, inq_last_6mths, term_months, dti_band, util_band, rate_band,
                    array_to_string(reasons, '; ') AS reasons, recommendation, figures,
-                   annual_inc_primary, dti_primary, annual_inc_joint, dti_joint,
-                   pd, policy_id, model_id,
+                   round(100 * pd::numeric, 2) AS pd_percent, policy_id, model_id,
                    {_REVIEWED} AS reviewed
               FROM scored_applications s WHERE {where}
              ORDER BY {SORTS[flagged.sort]}, scored_at DESC, source_id, partition, "offset" DESC
@@ -124,6 +129,14 @@ def watchlist_csv(flagged: Flagged) -> bytes:
             return b"".join(bytes(block) for block in copy)
 
 
+# Numbers with decimals, and the unit that their heading ends with.
+_EXPORTED = {
+    **dict.fromkeys(("loan_amnt", "annual_inc"), "_usd"),
+    **dict.fromkeys(("dti", "int_rate", "revol_util"), "_percent"),
+    "credit_history_years": "",
+    **dict.fromkeys(("annual_inc_primary", "annual_inc_joint"), "_usd"),
+    **dict.fromkeys(("dti_primary", "dti_joint"), "_percent"),
+}
 _REVIEWED = """EXISTS (SELECT FROM application_reviews r WHERE r.source_id = s.source_id
                           AND r.partition = s.partition AND r."offset" = s."offset")"""
 _COLUMNS = {

@@ -12,7 +12,7 @@ import streamlit as st
 from credit_risk_dagster.domain.intervals import wilson_interval
 from dashboard.charts import stream as charts
 from dashboard.charts import theme
-from dashboard.charts.theme import TIER_COLOURS, swatch
+from dashboard.charts.theme import TIER_COLOURS
 from dashboard.charts.vocabulary import WORST_FIRST
 from dashboard.data import overview as queries
 from dashboard.data.connection import PROBLEMS
@@ -130,7 +130,7 @@ def _key_figures(data: queries.Overview, lag: Lag, segment: Segment, when: str) 
             help=f"Scored {when}. Changes are against the period before, of the same length.",
         )
         _figure(
-            f"{swatch('Watchlist')} Watchlist share",
+            "Watchlist share",
             formats.percent(now.share("watchlist")),
             _points(now, before, "watchlist"),
             line=(volume["Watchlist"] / scored).tolist(),
@@ -145,7 +145,7 @@ def _key_figures(data: queries.Overview, lag: Lag, segment: Segment, when: str) 
             "share (Wilson).",
         )
         _figure(
-            f"{swatch('Elevated')} Elevated share",
+            "Elevated share",
             formats.percent(now.share("elevated")),
             _points(now, before, "elevated"),
             line=(volume["Elevated"] / scored).tolist(),
@@ -153,7 +153,7 @@ def _key_figures(data: queries.Overview, lag: Lag, segment: Segment, when: str) 
             help="Applications without an early warning, with high DTI or utilization.",
         )
         _figure(
-            f"{swatch('Watchlist')} Amount requested",
+            "Amount requested, Watchlist",
             formats.dollars(now.watchlist_amnt),
             _change(now.watchlist_amnt, before.watchlist_amnt if before else 0),
             line=volume["watchlist_amnt"].tolist(),

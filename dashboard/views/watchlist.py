@@ -323,7 +323,8 @@ def _provenance(found: Application) -> None:
         "Model": f"`{row['model']}`" if row["model"] else formats.UNKNOWN,
         "Dagster run": run,
         "Batch": formats.count(row["batch_id"]),
-        "Topic": f"`{row['topic']}`, partition {row['partition']}, offset {row['offset']}",
+        "Topic": f"`{row['topic']}` of cluster `{row['cluster_id']}`, partition "
+        f"{row['partition']}, offset {row['offset']}",
     }
     if found.redriven:
         lines["Re-driven"] = (

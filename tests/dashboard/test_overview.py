@@ -51,7 +51,7 @@ def test_a_filled_database_shows_figures_and_charts(
         "Applications scored": "160",
         "Watchlist share": "6.2 %",
         "Elevated share": "18.8 %",
-        "Amount requested": "$100 K",
+        "Amount requested, Watchlist": "$100 K",
         "Unreadable events": "0.62 %",
         "Throughput, events/s": "0.5",  # in five minutes, as on the page Operations
         "Event to commit, p50": "120 ms",
@@ -80,7 +80,7 @@ def test_figures_change_against_the_period_before(
     page = open_view("overview", period="1 h")
     deltas = {m.label.rpartition(")")[2].strip(): m.delta for m in page.metric}
     assert deltas["Applications scored"] == "+50.0 %"
-    assert deltas["Amount requested"] == "+50.0 %"
+    assert deltas["Amount requested, Watchlist"] == "+50.0 %"
     assert deltas["Watchlist share"] == "+0.00 points"
     deltas = {m.label: m.delta for m in open_view("overview", period="All").metric}
     assert not deltas["Applications scored"]

@@ -32,7 +32,7 @@ def test_what_the_pipeline_commits_is_what_the_page_gets(commit: Commit) -> None
         data = queries.overview(period, "America/New_York")
         assert data.scored == {"Watchlist": 1, "Elevated": 1, "Low": 3}
         assert (data.progress.scored, data.progress.rejected) == (5, 1)
-        assert data.progress.events_per_second == pytest.approx(6 / 60)
+        assert data.progress.events_per_second == pytest.approx(6 / 300)
         assert data.progress.silence_seconds < 30
         assert 0.15 < data.latency.p50 <= data.latency.p95
         assert data.volume["Rejected"].sum() == 1

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from typing import Any
 
 import pandas as pd
@@ -115,6 +116,10 @@ def test_the_export_is_what_is_filtered(warehouse: psycopg.Connection[Any], comm
     assert rows[0]["reasons"] == "DTI>=30; REVOL_UTIL>=80; DELINQ_2YRS>0; INQ_LAST_6MTHS>=2"
     assert [row["reviewed"] for row in rows] == ["t", "f", "f"]
     assert [row["purpose"] for row in rows if row["loan_id"] == "1003"] == ["'-1"]
+    first = rows[0]
+    assert (first["loan_amnt_usd"], first["dti_percent"]) == ("12000.00", "35.00")
+    assert re.fullmatch(r"\d+\.\d\d", first["credit_history_years"])
+    assert first["source"] == "loan_applications of cluster"
     one = Flagged(until=now(), segment=Segment(addr_state=("TX",), amount_from=(10_000,)))
     assert queries.watchlist_csv(one).decode().count("\n") == 2
 
