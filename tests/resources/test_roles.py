@@ -15,7 +15,9 @@ from pydantic import SecretStr
 
 from credit_risk_dagster.domain.outcomes import Observation
 from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.pipelines import experiments
 from credit_risk_dagster.pipelines.archive_check import verify_lake
+from credit_risk_dagster.pipelines.deciders import Deciders
 from credit_risk_dagster.pipelines.drift import report_drift
 from credit_risk_dagster.pipelines.forget import forget
 from credit_risk_dagster.pipelines.policies import activate, approve, submit
@@ -39,11 +41,12 @@ from resources.postgres.metrics import MetricsLedger
 from resources.postgres.migrate import migrate
 from resources.postgres.models import ModelStore
 from resources.postgres.outcomes import Added, Outcomes
-from resources.postgres.policies import register_policy, submit_policy
+from resources.postgres.policies import decide_policy, register_policy, submit_policy
 from resources.postgres.readers import grant_reader
 from resources.postgres.reconciliation import Reconciliation
 from resources.postgres.roles import API, APP
 from resources.postgres.segments import roll_up_segments
+from resources.postgres.shadow import delete_old_opinions
 from tests.infra.conftest import create_roles
 from tests.pipelines.approvals import named
 from tests.platform.pipeline import Pipeline, good_event
@@ -305,10 +308,33 @@ def as_app(pipeline: Pipeline, server: Postgres, lake_settings: LakeSettings) ->
     )
 
 
-def test_a_days_work(as_app: Pipeline, server: Postgres) -> None:
+def experiment(as_app: Pipeline, owner: psycopg.Connection[Any], **given: Any) -> None:
+    """Start an experiment as app, which the owner approves."""
+    with as_app.warehouse.session() as connection:
+        found = experiments.submit(connection, "a test", **given).subject_id
+        owner.execute(
+            "INSERT INTO approvals (kind, subject_id, action, why)"
+            " VALUES ('experiment', %s, 'approve', 'a test')",
+            (found,),
+        )
+        experiments.start(connection, found, "a test")
+
+
+def test_a_days_work(as_app: Pipeline, server: Postgres, owner: psycopg.Connection[Any]) -> None:
     """What runs and commands do, as app; what is read, as API."""
     log, policy = logging.getLogger("test"), load_policy(DEFAULT_POLICY)
-    as_app.send_and_drain([*map(good_event, range(100)), b"junk", None])
+    with as_app.warehouse.session() as connection:
+        first = Deciders(connection, policy).policy_id
+    v1 = load_policy(DEFAULT_POLICY.with_name("lendingclub-v1.yaml"))
+    with as_app.warehouse.session() as connection:
+        experiment(as_app, owner, policy_id=register_policy(connection, v1))
+    experiment(as_app, owner, policy_id=first, share=50)
+    report = as_app.send_and_drain([*map(good_event, range(100)), b"junk", None])
+    assert (len(report.experiments), report.problems) == (2, [])
+    (dealt,) = as_app.query("SELECT count(DISTINCT arm) AS arms FROM scored_applications")
+    assert dealt == {"arms": 2}
+    with as_app.warehouse.session() as connection:
+        assert delete_old_opinions(connection, 30) == 0
     as_app.archive()
     verify_lake(as_app.warehouse, as_app.lake, as_app.kafka.topic)
     assert as_app.account().problems == []
@@ -341,6 +367,12 @@ def test_a_days_work(as_app: Pipeline, server: Postgres) -> None:
         assert len(Applications(pool).history("7", limit=10)[0]) == 1
         assert len(Applications(pool).watchlist(limit=5)[0]) == 5
         assert ModelStore(connection).active_scorer() == (None, None)
+        assert len(experiments.running(connection).shadows) == 1
+        connection.execute("SET default_transaction_read_only = off")
+        ours = submit_policy(connection, named("by-api"), "desk-app", "fewer losses", {})
+        with pytest.raises(NotInOrder, match="desk-app submitted"):
+            decide_policy(connection, ours, "approve", "desk-app", "mine")
+        decide_policy(connection, ours, "approve", "risk-app", "checked")
 
     later = datetime.now(UTC) + timedelta(days=70)
     dropped = drop_old_periods(as_app.warehouse, 30, now=later, log=log).dropped
