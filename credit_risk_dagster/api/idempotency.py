@@ -22,7 +22,8 @@ from resources.kafka.publisher import Published
 from resources.postgres.connection import Warehouse
 from resources.postgres.idempotency import Busy, IdempotencyKeys, OtherBody
 
-_KEY = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")  # visible ASCII, but no quote or backslash
+_VISIBLE = r"[!#-\[\]-~]{1,255}"  # ASCII, but no quote or backslash
+_KEY = re.compile(_VISIBLE)
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ def idempotency_key(
         Header(
             alias=KEY_HEADER,
             description="names the request, so that it can be sent again: a UUID, in quotes or not",
+            json_schema_extra={"pattern": f'^({_VISIBLE}|"{_VISIBLE}")$'},
         ),
     ] = None,
 ) -> str | None:
