@@ -440,7 +440,7 @@ class AccessSettings(GroupOfSettings):
         "",
         alias="CREDIT_RISK_ROLES",
         description="right: name name; right: ..., of submit, approve, review and export, by "
-        "database role, address or group, * for anybody; empty lets anybody do all",
+        "database role, client, address or group, * for anybody; empty lets anybody do all",
     )
 
     @field_validator("roles")
