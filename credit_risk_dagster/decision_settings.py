@@ -1,5 +1,7 @@
 """Settings of what a decision leads to: that it is made once, and who looks at it."""
 
+from datetime import timedelta
+
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -23,3 +25,11 @@ class DecisionSettings(GroupOfSettings):
     deduplicate_events: int = Field(
         2_000_000, ge=1, description="most events without a key that are; a run has 50 bytes each"
     )
+    case_sla_hours: float = Field(
+        72, gt=0, le=8_784, description="hours until a case of the Watchlist is due"
+    )
+
+    @property
+    def case_within(self) -> timedelta:
+        """For how long a case may be open."""
+        return timedelta(hours=self.case_sla_hours)

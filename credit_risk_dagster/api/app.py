@@ -8,7 +8,15 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from prometheus_client import REGISTRY, CollectorRegistry
 
-from credit_risk_dagster.api import decisions, operations, outcomes, policies, problems, reports
+from credit_risk_dagster.api import (
+    cases,
+    decisions,
+    operations,
+    outcomes,
+    policies,
+    problems,
+    reports,
+)
 from credit_risk_dagster.api.guards import Admission
 from credit_risk_dagster.api.health import PATIENCE_SECONDS, Health
 from credit_risk_dagster.api.metrics.collector import PlatformCollector
@@ -94,9 +102,6 @@ def create_app(settings: Settings | None = None, registry: CollectorRegistry = R
     app.state.policy = settings.policy
     problems.install(app)
     app.add_middleware(RequestLog)
-    app.include_router(decisions.router)
-    app.include_router(outcomes.router)
-    app.include_router(policies.router)
-    app.include_router(operations.router)
-    app.include_router(reports.router)
+    for routes in (decisions, cases, outcomes, policies, operations, reports):
+        app.include_router(routes.router)
     return app

@@ -4,11 +4,14 @@ The domain decides what can be scored, from the bytes as they came. So bodies ar
 what is JSON at all, and of which kind, is decided here.
 """
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+from pydantic import BaseModel, ValidationError
 
 from credit_risk_dagster.api.problems import ApiError
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 EXAMPLE: dict[str, Any] = {
     "id": "127000001",
@@ -109,6 +112,21 @@ def objects(body: bytes) -> list[dict[str, Any]]:
     """
     found = _parse(body, dict[str, Any] | list[dict[str, Any]])
     return found if isinstance(found, list) else [found]
+
+
+def read(model: type[_Model], body: bytes) -> _Model:
+    """A body as a model of it.
+
+    Raises:
+        ApiError: 400, it is no JSON; 422, it is another.
+    """
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        status = 400 if first["type"] == "json_invalid" else 422
+        where = ".".join(map(str, first["loc"]))
+        raise ApiError(status, f"{where}: {first['msg']}" if where else first["msg"]) from error
 
 
 def _parse(body: bytes, kind: Any) -> Any:

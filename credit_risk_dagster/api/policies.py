@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import psycopg
 from fastapi import APIRouter, Depends, Path, Request, Response
-from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
 from credit_risk_dagster.api import bodies, problems
 from credit_risk_dagster.api.answers import respond
@@ -130,7 +130,7 @@ def show(request: Request, policy: _Choice) -> Response:
 )
 def submit(request: Request, body: JsonBody) -> Response:
     """Stores a policy, for somebody else to approve."""
-    given = _read(Submission, body)
+    given = bodies.read(Submission, body)
     try:
         policy = parse_policy(given.document, "document")
     except PolicyError as error:
@@ -151,7 +151,7 @@ def submit(request: Request, body: JsonBody) -> Response:
 )
 def approve(request: Request, policy: _Choice, body: JsonBody) -> Response:
     """Whoever submitted it cannot: 409."""
-    given = _read(Reason, body)
+    given = bodies.read(Reason, body)
     with _writing(request, "approve") as connection:
         found = _chosen(connection, policy).stored.policy_id
         decide_policy(connection, found, "approve", request.state.client, given.why)
@@ -167,7 +167,7 @@ def approve(request: Request, policy: _Choice, body: JsonBody) -> Response:
 )
 def activate(request: Request, policy: _Choice, body: JsonBody) -> Response:
     """From now on, or from a later moment. Sessions that run take it up within five seconds."""
-    given = _read(Activation, body)
+    given = bodies.read(Activation, body)
     if given.at is not None and given.at < datetime.now(UTC):
         raise ApiError(409, "that moment is over: a policy decides from a later one")
     with _writing(request, "approve") as connection:
@@ -180,19 +180,6 @@ def activate(request: Request, policy: _Choice, body: JsonBody) -> Response:
             connection, stored.policy_id, "activate", request.state.client, given.why, given.at
         )
     return _given(request, stored.policy_id, "activate")
-
-
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-def _read(model: type[_Model], body: bytes) -> _Model:
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        status = 400 if first["type"] == "json_invalid" else 422
-        where = ".".join(map(str, first["loc"]))
-        raise ApiError(status, f"{where}: {first['msg']}" if where else first["msg"]) from error
 
 
 @contextmanager

@@ -111,7 +111,7 @@ def drain(
         warehouse.prepare_storage(connection)
         source = Sources(connection).register(topic)
         report = DrainReport(policy.version, lane, source)
-        ledger = Ledger(connection, Repeats(connection, settings))
+        ledger = Ledger(connection, Repeats(connection, settings), settings.case_within)
         partitions = _partitions(topic, settings.lanes, lane, bounds)
         if not partitions:
             report.ended = f"lane {lane} of {settings.lanes} has no partition"

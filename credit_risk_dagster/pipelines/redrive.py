@@ -10,6 +10,7 @@ from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import Batch
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.experiments import split_beside
+from credit_risk_dagster.settings import DrainSettings
 from resources.postgres.connection import Warehouse
 from resources.postgres.models import ModelStore
 from resources.postgres.policies import register_policy
@@ -60,6 +61,7 @@ def redrive(
     if reason == DUPLICATE:
         raise UnknownReason(f"{reason} is no mistake: another event decides the application")
     report = RedriveReport(policy.version)
+    within = DrainSettings().case_within
     with warehouse.session(f"redrive {run_id}") as connection:
         rejected = RejectedEvents(connection)
         rejected.lock_redrive()
@@ -77,7 +79,7 @@ def redrive(
                 values, keys = [e.value for e in events], [e.key for e in events]
                 batch = Batch(decode(values, keys), model)
                 assessment = assess_by_arm(batch, policy, policy_id, split)
-                moved = rejected.redrive(events, assessment, policy_id, run_id)
+                moved = rejected.redrive(events, assessment, policy_id, run_id, within)
                 report.examined += len(events)
                 report.moved.update(event.reason for event in moved)
     return report

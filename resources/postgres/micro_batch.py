@@ -6,6 +6,7 @@ All SQL that writes these tables is here.
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from operator import itemgetter
 from typing import Any, LiteralString
 
@@ -20,6 +21,7 @@ from credit_risk_dagster.domain.record_time import NO_TIME
 from credit_risk_dagster.domain.scoring import Assessment
 from credit_risk_dagster.domain.shadow import Opinion
 from resources.kafka.reader import Fetch, OffsetRange
+from resources.postgres.cases import open_cases
 from resources.postgres.columns import copy_batch
 from resources.postgres.repeats import Repeats
 from resources.postgres.scored_rows import rejected_rows, scored_rows
@@ -79,11 +81,22 @@ class StageSeconds:
 
 
 class Ledger:
-    """Progress of the stream, over one connection; `repeats` knows what was sent before."""
+    """Progress of the stream, over one connection.
 
-    def __init__(self, connection: psycopg.Connection[Any], repeats: Repeats | None = None) -> None:
+    Args:
+        repeats: knows what was sent before.
+        case_within: for how long a case of the Watchlist may be open; without it, none is opened.
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        repeats: Repeats | None = None,
+        case_within: timedelta | None = None,
+    ) -> None:
         self._connection = connection
         self._repeats = repeats
+        self._case_within = case_within
 
     def progress(self, source_id: int) -> list[Progress]:
         """What is committed, by partition."""
@@ -307,6 +320,8 @@ class Ledger:
         if len(assessment.scored_at):
             rows = scored_rows(source_id, batch_id, policy_id, fetch, assessment)
             copy_batch(self._connection, "scored_applications", rows)
+            if self._case_within and assessment.tier_counts()["Watchlist"]:
+                open_cases(self._connection, self._case_within, batch_id)
 
     def _copy_rejected(
         self, source_id: int, batch_id: int, fetch: Fetch, assessment: Assessment

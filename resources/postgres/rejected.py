@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
 import psycopg
@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 from credit_risk_dagster.domain.decoding import DUPLICATE
 from credit_risk_dagster.domain.scoring import Assessment
 from credit_risk_dagster.errors import PlatformError
+from resources.postgres.cases import open_cases
 from resources.postgres.columns import constant, copy_batch
 from resources.postgres.scored_rows import by_policy
 from resources.postgres.unstorable import REFUSALS, refusal_of, refused_rows, tell
@@ -116,6 +117,7 @@ class RejectedEvents:
         assessment: Assessment,
         policy_id: int,
         run_id: str,
+        case_within: timedelta | None = None,
     ) -> list[RejectedEvent]:
         """Move those of one partition's rejected events that are now scored, in one transaction.
 
@@ -125,6 +127,7 @@ class RejectedEvents:
         Args:
             events: of one source and partition.
             assessment: of the same events, in the same order.
+            case_within: for how long a case of the Watchlist may be open; without it, none is.
 
         Returns:
             Those that were moved.
@@ -134,7 +137,7 @@ class RejectedEvents:
             BatchRefused: Postgres refuses them, and no event is at fault. Nothing is written.
         """
         try:
-            return self._move(events, assessment, policy_id, run_id)
+            return self._move(events, assessment, policy_id, run_id, case_within)
         except REFUSALS as error:
             refusal_of(error)
         scored = [events[at] for at in assessment.scored_at]
@@ -146,7 +149,7 @@ class RejectedEvents:
         )
         tell({scored[at].coordinates[1:]: refusal for at, refusal in refused.items()})
         assessment = assessment.rejecting({at: r.reason for at, r in refused.items()})
-        return self._move(events, assessment, policy_id, run_id)
+        return self._move(events, assessment, policy_id, run_id, case_within)
 
     def _move(
         self,
@@ -154,6 +157,7 @@ class RejectedEvents:
         assessment: Assessment,
         policy_id: int,
         run_id: str,
+        case_within: timedelta | None,
     ) -> list[RejectedEvent]:
         moved = [events[at] for at in assessment.scored_at]
         if not moved:
@@ -179,6 +183,8 @@ class RejectedEvents:
                 )
             rows = _scored_rows(moved, assessment.scored, policy_id)
             copy_batch(self._connection, "scored_applications", rows)
+            if case_within:
+                open_cases(self._connection, case_within)
             self._connection.execute(_REDRIVE_AUDIT, which)
             tiers = assessment.tier_counts()
             self._connection.execute(

@@ -59,9 +59,10 @@ class RetentionLedger:
             ) from error
 
     def delete_reviews(self, keep_days: int) -> int:
-        """Delete the reviews that are older than so many days, at least one; returns how many."""
+        """Delete reviews that are older than so many days, at least one, and cases that were closed
+        before; returns how many."""
         row = self._connection.execute(
-            "SELECT delete_old_reviews(%(days)s)", {"days": keep_days}
+            "SELECT delete_old_reviews(%(days)s) + delete_old_cases(%(days)s)", {"days": keep_days}
         ).fetchone()
         return int(row[0]) if row else 0
 

@@ -28,6 +28,10 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "archive_objects": "SELECT, INSERT, UPDATE (verified_at), DELETE",  # a mirror
         "archive_plans": "SELECT, INSERT, UPDATE (rows, bytes, sha256), DELETE",
         "batches": _RECORD,
+        "case_events": _READ,
+        # Opened and joined by the drain; everything else is act_on_case's.
+        "cases": "SELECT, INSERT,"
+        " UPDATE (decided_at, decisions, loan_amnt, pd, priority, policy_id, reasons)",
         "dropped_rows": _READ,
         "drift_baseline_features": _RECORD,
         "drift_baselines": "SELECT, INSERT, UPDATE (stream_columns)",
@@ -75,6 +79,8 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "approvals": _READ,
         "archive_objects": _READ,
         "batches": _READ,
+        "case_events": _READ,
+        "cases": _READ,
         "drift_features": _READ,
         "drift_reports": _READ,
         "experiments": _READ,
@@ -104,10 +110,10 @@ WITHHELD = {API: {"models": ["artifact"], "rejected_events": ["value"]}}
 ROUTINES: dict[str, tuple[LiteralString, ...]] = {
     APP: (
         *("ensure_partitions", "make_partitions", "drop_period", "drop_month"),
-        *("forget_loan", "delete_old_reviews", "delete_old_outcomes"),
+        *("forget_loan", "delete_old_reviews", "delete_old_cases", "delete_old_outcomes"),
         *("roll_up_segments", "roll_up_segments_until", "first_writer", "close_segments"),
     ),
-    API: ("submit_policy", "decide_policy"),
+    API: ("submit_policy", "decide_policy", "act_on_case"),
 }
 _SEQUENCES: dict[str, tuple[LiteralString, ...]] = {
     APP: ("batches_batch_id_seq", "model_benchmark_ids"),

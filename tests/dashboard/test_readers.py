@@ -70,8 +70,8 @@ def test_a_reader_writes_nothing(
     assert {"scored_applications", "rejected_events", "stream_offsets", "models"} <= set(found)
     for table in found:
         column = warehouse.execute(
-            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
-            " AND attidentity = '' ORDER BY attnum DESC LIMIT 1",
+            "SELECT quote_ident(attname) FROM pg_attribute WHERE attrelid = %s::regclass"
+            " AND attnum > 0 AND attidentity = '' ORDER BY attnum DESC LIMIT 1",
             (table,),
         ).fetchone()
         assert column is not None

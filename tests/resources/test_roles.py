@@ -213,6 +213,12 @@ def test_no_role_changes_what_is_for_the_audit(owner: psycopg.Connection[Any], r
         ),
         (APP, "UPDATE models SET activated_at = now()"),
         (APP, "UPDATE application_reviews SET note = ''"),
+        *((role, "UPDATE case_events SET note = ''") for role in (APP, API, READER)),
+        *((role, "DELETE FROM case_events") for role in (APP, API, READER)),
+        *((role, "UPDATE cases SET state = 'open'") for role in (APP, API, READER)),
+        (API, "INSERT INTO case_events DEFAULT VALUES"),
+        (APP, "SELECT act_on_case(1, 1, 'start', 'ada', NULL, NULL, NULL, NULL)"),
+        (API, "SELECT delete_old_cases(1)"),
         (APP, "DELETE FROM redriven_events"),
         (
             API,

@@ -1,0 +1,157 @@
+"""A case for each loan on the Watchlist: opened by who decides, and changed by one at a time."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.pipelines.redrive import redrive
+from credit_risk_dagster.settings import DEFAULT_POLICY
+from resources.postgres.cases import CaseChanged, CaseMissing, CaseRefused, Cases, Wanted
+from resources.postgres.forgetting import Forgettings
+from tests.pipelines.test_rebuild import run as rebuild
+from tests.platform.pipeline import Pipeline, good_event
+
+LOW = good_event(9).replace(b'"dti": 35.5', b'"dti": 5.5').replace(b"81.2%", b"1%")
+NO_ID = good_event(1).replace(b'"id": 1, ', b"")
+
+
+def cases(pipeline: Pipeline) -> list[dict[str, Any]]:
+    return pipeline.query("SELECT * FROM cases ORDER BY case_id")
+
+
+def act(pipeline: Pipeline, case_id: int, version: int, action: str, who: str, **what: Any) -> int:
+    with pipeline.warehouse.session() as connection:
+        return Cases(connection).act(case_id, version, action, who, **what)
+
+
+def close(pipeline: Pipeline, case_id: int = 1, version: int = 1, who: str = "ada") -> int:
+    what = {"disposition": "confirmed", "reason_code": "debt_burden"}
+    return act(pipeline, case_id, version, "close", who, **what)
+
+
+def test_a_loan_on_the_watchlist_opens_a_case_and_joins_it(pipeline: Pipeline) -> None:
+    pipeline.send([good_event(1), LOW, good_event(2), good_event(1)])
+    pipeline.send([NO_ID, NO_ID], partition=1, key=None)  # type: ignore[arg-type]
+    pipeline.drain(case_sla_hours=24)
+    first, second, *nameless = sorted(cases(pipeline), key=lambda case: case["loan_id"] or "3")
+    assert (first["loan_id"], first["decisions"], first["state"]) == ("1", 2, "open")
+    assert (first["due_at"] - first["opened_at"]).total_seconds() == 86_400
+    assert first["priority"] == 10_000 * 0.2
+    assert first["reasons"] == ["DTI>=30", "REVOL_UTIL>=80", "DELINQ_2YRS>0"]
+    assert (second["loan_id"], second["decisions"]) == ("2", 1)
+    assert [case["loan_id"] for case in nameless] == [None, None]
+    pipeline.send_and_drain([good_event(2).replace(b'"loan_amnt": 10000', b'"loan_amnt": 20000')])
+    (again,) = (case for case in cases(pipeline) if case["loan_id"] == "2")
+    assert (again["decisions"], again["priority"], again["version"]) == (2, 4_000, 1)
+    assert again["opened_at"] == second["opened_at"] < again["decided_at"]
+    close(pipeline, first["case_id"])
+    pipeline.send_and_drain([good_event(1)])
+    assert [case["state"] for case in cases(pipeline) if case["loan_id"] == "1"] == [
+        "closed",
+        "open",
+    ]
+
+
+def test_a_redrive_opens_cases_and_a_rebuild_none(
+    pipeline: Pipeline, warehouse_settings: Any
+) -> None:
+    pipeline.send_and_drain([b'{"id": 1}'])
+    assert cases(pipeline) == []
+    pipeline.query("UPDATE rejected_events SET value = %(event)s RETURNING 1", event=good_event(1))
+    redrive(pipeline.warehouse, load_policy(DEFAULT_POLICY), run_id="again")
+    assert [case["loan_id"] for case in cases(pipeline)] == ["1"]
+    pipeline.send_and_drain([good_event(2)])
+    pipeline.archive()
+    rebuild(pipeline, warehouse_settings)
+    assert pipeline.query("SELECT FROM rebuilt.cases") == []
+
+
+def test_two_lanes_share_a_loans_case(pipeline: Pipeline) -> None:
+    for partition in (0, 1):
+        pipeline.send([good_event(n) for n in range(200)][:: 1 - 2 * partition], partition)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda lane: pipeline.drain(lanes=2, lane=lane), range(2)))
+    assert [case["decisions"] for case in cases(pipeline)] == [2] * 200
+
+
+def test_two_reviewers_cannot_close_one_case(pipeline: Pipeline) -> None:
+    pipeline.send_and_drain([good_event(1)])
+    with ThreadPoolExecutor(2) as pool:
+        tried = [pool.submit(close, pipeline, who=who) for who in ("ada", "bo")]
+    errors = [future.exception() for future in tried]
+    assert {type(error) for error in errors} == {CaseChanged, type(None)}
+    winner = "ada" if errors[0] is None else "bo"
+    (said,) = filter(None, errors)
+    assert f"case 1 was changed by {winner} at " in str(said)
+    assert "UTC and is closed now: look at it again" in str(said)
+    assert cases(pipeline)[0]["closed_by"] == winner
+
+
+def test_a_case_and_its_history(pipeline: Pipeline) -> None:
+    pipeline.send_and_drain([good_event(1), good_event(2)])
+    version = act(pipeline, 1, 1, "assign", "ada", assignee=" bo ")
+    version = act(pipeline, 1, version, "start", "bo")
+    version = act(pipeline, 1, version, "note", "cy", note="<b>called</b>")
+    version = close(pipeline, 1, version, "bo")
+    with pytest.raises(CaseRefused, match="case 1 is closed"):
+        act(pipeline, 1, version, "start", "ada")
+    with pytest.raises(CaseRefused, match="reopen of case 1 needs a note"):
+        act(pipeline, 1, version, "reopen", "ada", note=" ")
+    pipeline.send_and_drain([good_event(1)])
+    with pytest.raises(CaseRefused, match="another case that is open"):
+        act(pipeline, 1, version, "reopen", "ada", note="why not")
+    close(pipeline, 3)
+    act(pipeline, 1, version, "reopen", "ada", note="new papers")
+    with pipeline.warehouse.session() as connection:
+        history = Cases(connection).history(1)
+        case = Cases(connection).one(1)
+        queue = Cases(connection).page(Wanted(state="open"), limit=10)
+        after = Cases(connection).page(Wanted(state="open"), limit=1, after=queue[0].case_id)
+        nobodys = Cases(connection).page(Wanted(assignee="", loan_id="2"), limit=10)
+        with pytest.raises(CaseMissing, match="there is no case 99"):
+            Cases(connection).one(99)
+    assert [(e.action, e.who, e.state, e.version) for e in history] == [
+        ("assign", "ada", "open", 2),
+        ("start", "bo", "in_review", 3),
+        ("note", "cy", "in_review", 4),
+        ("close", "bo", "closed", 5),
+        ("reopen", "ada", "open", 6),
+    ]
+    assert (case.assignee, case.disposition, case.closed_at) == (None, None, None)
+    assert {c.case_id for c in queue} == {1, 2}
+    assert after == queue[1:]
+    assert [c.case_id for c in nobodys] == [2]
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ({"disposition": "right", "reason_code": "other"}, "is closed as one of confirmed, "),
+        ({"disposition": "escalated"}, "escalated has one of the reasons fraud_suspected, "),
+        ({"disposition": "confirmed", "reason_code": "legal"}, "has one of the reasons debt_"),
+    ],
+)
+def test_dispositions_are_coded(pipeline: Pipeline, what: dict[str, str], said: str) -> None:
+    pipeline.send_and_drain([good_event(1)])
+    with pytest.raises(CaseRefused, match=said):
+        act(pipeline, 1, 1, "close", "ada", **what)
+    with pytest.raises(CaseMissing, match="there is no case 2"):
+        close(pipeline, 2)
+    assert cases(pipeline)[0]["version"] == 1
+
+
+def test_a_loan_that_is_forgotten_takes_its_cases(pipeline: Pipeline) -> None:
+    pipeline.send_and_drain([good_event(12345), good_event(2)])
+    act(pipeline, 1, 1, "note", "ada", note="12345 called")
+    act(pipeline, 2, 1, "note", "ada", note="see 12345, and 123456")
+    with pipeline.warehouse.session() as connection:
+        done = Forgettings(connection).forget("12345", [], "dpo", "asked")
+    assert done
+    assert (done.scored, done.reviews, done.mentions) == (1, 1, 1)
+    assert [case["loan_id"] for case in cases(pipeline)] == ["2"]
+    assert pipeline.query("SELECT note FROM case_events") == [
+        {"note": "see [forgotten], and 123456"}
+    ]
+    assert pipeline.unreconciled() == 0
