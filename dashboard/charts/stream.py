@@ -139,7 +139,7 @@ def state_map(title: str, axis_format: str, theme: str) -> alt.LayerChart:
         )
     ]
     hatch = alt.Gradient(gradient="linear", stops=stripes, x1=0, y1=0, x2=1, y2=1)
-    few = base.transform_filter("datum.few").mark_rect(cornerRadius=3, color=hatch)
+    few = base.transform_filter("datum.few").mark_rect(cornerRadius=3, color=hatch, opacity=0.6)
     return (tiles + few + letters).resolve_scale(color="independent")
 
 

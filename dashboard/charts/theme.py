@@ -24,13 +24,17 @@ CHART_TEXT = {"light": "#45556A", "dark": "#B4C1D0"}
 
 # Streamlit announces each run: it shows a running figure and fades what is not redrawn yet. On a
 # page that refreshes every two seconds that is flicker. And it leaves a lot of room above headings,
-# and writes what is chosen in white on the theme's own colour, which in dark has no contrast.
+# and writes what is chosen in white on the theme's own colour, which in dark has no contrast. And
+# it cuts off what a narrow key figure says, as on a phone.
 PAGE_STYLE = """
 <style>
 [data-testid="stStatusWidget"] { display: none; }
 [data-stale="true"] { opacity: 1 !important; transition: none !important; }
 [data-testid="stMainBlockContainer"] { padding-top: 4rem; }
 [data-testid="stHeading"] h2 { padding: 0; }
+[data-testid="stMetric"] * {
+  white-space: normal !important; overflow: visible !important; text-overflow: clip !important;
+}
 [data-testid="stCaptionContainer"] code { color: inherit; }
 [data-tag] { background-color: rgba(128, 140, 155, 0.25) !important; }
 [data-tag], [data-tag] * { color: inherit !important; }

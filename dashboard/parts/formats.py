@@ -176,6 +176,7 @@ _NAMES = {
     "emp_length_yrs": "Employment length",
     "addr_state": "State",
     "term_months": "Term",
+    "pd": "PD",
 }
 
 

@@ -283,11 +283,20 @@ def _statistics(feature: pd.Series) -> pd.DataFrame:
     return pd.DataFrame({"Value": rows | {"Missing": f"{before} → {after}"}})
 
 
+_UNITS = {
+    **dict.fromkeys(("loan_amnt", "annual_inc"), ", USD"),
+    **dict.fromkeys(("dti", "revol_util", "int_rate"), ", %"),
+    **dict.fromkeys(("credit_history_years", "emp_length_yrs"), ", years"),
+}
+
+
 def _features_table(features: pd.DataFrame) -> None:
     psi = partial(st.column_config.NumberColumn, format="%.3f")
     tables.table(
         features.assign(
-            feature=features["feature"].map(formats.feature),
+            feature=[formats.feature(n) + _UNITS.get(n, "") for n in features["feature"]],
+            reference_mean=features["reference_mean"].astype(float).round(2),
+            mean=features["mean"].astype(float).round(2),
             verdict=features["verdict"].map(VERDICT_WORDS),
             p=features["ks_p"].astype(float).combine_first(features["chi2_p"].astype(float)),
         ),

@@ -98,8 +98,8 @@ def test_a_shift_is_shown_over_time_and_in_detail(commit: Commit, report: Report
     assert table(page)["Verdict"] == "Significant"
     assert table(page)["Mean"] == "14.5 → 34.5"
     features = page.dataframe[0].value.set_index("feature")
-    assert features["verdict"]["DTI"] == "Significant"
-    assert features["verdict"]["Loan amount"] == "Stable"
+    assert features["verdict"]["DTI, %"] == "Significant"
+    assert features["verdict"]["Loan amount, USD"] == "Stable"
 
 
 def test_another_feature_and_another_report_can_be_chosen(commit: Commit, report: Report) -> None:

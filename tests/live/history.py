@@ -143,6 +143,7 @@ def _move_apart(connection: psycopg.Connection[Any]) -> None:
     The batches of a slice are spread evenly over its hours, and what happened between two batches
     happened between the hours of the two.
     """
+    connection.execute("SET LOCAL session_replication_role = replica")  # records that stay, too
     rows = connection.execute(_HOURS, (SPAN, SPAN / SLICES)).fetchall()
     real, target = (np.array([at.timestamp() for at in times]) for times in zip(*rows, strict=True))
     for table, names in _times(connection):
