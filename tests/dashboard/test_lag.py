@@ -31,6 +31,12 @@ def test_what_waits_is_counted(look: Callable[..., Lag], pipeline: Pipeline) -> 
     pipeline.send([good_event(1), good_event(2)], partition=1)
     found = look()
     assert (found.events, found.by_partition[1], found.words) == (2, 2, "in 4 partitions")
+    assert found.waited_seconds is None
+    consumer_lag.clear()
+    again = consumer_lag()  # nothing moved since: the oldest is asked for
+    assert again.events == 2
+    assert again.waited_seconds is not None
+    assert 0 <= again.waited_seconds < 60
 
 
 def test_each_error_is_called_what_it_is(
