@@ -37,6 +37,8 @@ class Snapshot:
         features: of that report: feature, psi, psi_limit, verdict.
         benchmark: of the newest benchmark: created_at (Unix time), subject, auc, auc_low, auc_high,
             gini, ks, brier.
+        cases: those that are not closed: state, assigned, overdue (whether), how many, and
+            opened_at of the oldest (Unix time).
         table_bytes: size of each table with its indexes, over all its time partitions.
     """
 
@@ -47,6 +49,7 @@ class Snapshot:
     drift: Row | None
     features: list[Row]
     benchmark: list[Row]
+    cases: list[Row]
     table_bytes: dict[str, int]
 
 
@@ -67,7 +70,7 @@ class MetricsLedger:
         topic = {"topic": self._topic}
         # One round trip for all of them.
         with self._connection.pipeline(), self._connection.transaction():
-            totals, rejected, partitions, reconciliation, drift, features, benchmark = (
+            totals, rejected, partitions, reconciliation, drift, features, benchmark, cases = (
                 self._connection.cursor(row_factory=dict_row).execute(query, parameters)
                 for query, parameters in (
                     (_TOTALS, None),
@@ -77,6 +80,7 @@ class MetricsLedger:
                     (_DRIFT, None),
                     (_FEATURES, None),
                     (_BENCHMARK, None),
+                    (_CASES, None),
                 )
             )
             return Snapshot(
@@ -87,6 +91,7 @@ class MetricsLedger:
                 drift.fetchone(),
                 features.fetchall(),
                 benchmark.fetchall(),
+                cases.fetchall(),
                 self._sizes,
             )
 
@@ -178,6 +183,12 @@ WHERE report_id = (
     SELECT report_id FROM drift_reports ORDER BY created_at DESC, report_id DESC LIMIT 1
 )
 ORDER BY feature
+"""
+
+_CASES: LiteralString = """
+SELECT state, assignee IS NOT NULL AS assigned, due_at < now() AS overdue, count(*) AS cases,
+    extract(epoch FROM min(opened_at))::float8 AS opened_at
+FROM cases WHERE state <> 'closed' GROUP BY 1, 2, 3
 """
 
 _BENCHMARK: LiteralString = """

@@ -134,6 +134,11 @@ def test_counters_are_what_the_tables_hold_and_never_fall(
     assert of(found, "events_total", outcome="rejected") == 2
     assert of(found, "decisions_total", tier="Watchlist") == 2
     assert of(found, "decisions_total", tier="Low") == 0
+    (loans,) = pipeline.query("SELECT count(*) AS n FROM cases")
+    assert of(found, "cases", state="open") == loans["n"] > 0
+    assert of(found, "cases", state="in_review") == of(found, "cases_overdue") == 0
+    since = of(found, "cases_unassigned_since_timestamp_seconds")
+    assert abs(since - time.time()) < 300
     assert of(found, "rejects_total", reason="invalid_json") == 1
     assert of(found, "rejects_total", reason="missing_required:dti") == 1
     assert of(found, "unstorable_events_total") == 0

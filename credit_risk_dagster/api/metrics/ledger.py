@@ -52,6 +52,7 @@ def ledger_metrics(snapshot: Snapshot) -> Iterator[Metric]:
         "Events that the broker removed before they were scored, and of which nobody said to know",
         [({}, totals["lost_unknown"])],
     )
+    yield from _cases(snapshot.cases)
     yield counter("batches", "Micro-batches committed", [({}, totals["batches"])])
     yield counter(
         "event_bytes", "Bytes of the committed events' values", [({}, totals["value_bytes"])]
@@ -68,6 +69,27 @@ def ledger_metrics(snapshot: Snapshot) -> Iterator[Metric]:
         "table_bytes",
         "Size of a table with its indexes, over all its time partitions",
         [({"table": table}, size) for table, size in snapshot.table_bytes.items()],
+    )
+
+
+def _cases(found: list[Row]) -> Iterator[Metric]:
+    yield gauge(
+        "cases",
+        "Cases of the Watchlist that are not closed, by state",
+        [
+            ({"state": state}, sum(row["cases"] for row in found if row["state"] == state))
+            for state in ("open", "in_review")
+        ],
+    )
+    yield gauge(
+        "cases_overdue",
+        "Cases that are not closed, and should be",
+        [({}, sum(row["cases"] for row in found if row["overdue"]))],
+    )
+    yield gauge(
+        "cases_unassigned_since_timestamp_seconds",
+        "When the oldest case that is nobody's was opened; 0 without one",
+        [({}, min((row["opened_at"] for row in found if not row["assigned"]), default=0))],
     )
 
 
