@@ -208,7 +208,9 @@ class RetentionSettings(GroupOfSettings):
         ge=0,
         description="days after its end that a time partition stays in Postgres; empty keeps all",
     )
-    review_days: int | None = Field(None, ge=1, description="days reviews stay; empty keeps all")
+    review_days: int | None = Field(
+        None, ge=1, description="days that reviews and closed cases stay; empty keeps all"
+    )
     outcome_days: int | None = Field(None, ge=1, description="days outcomes stay; empty keeps all")
     shadow_days: int = Field(30, ge=1, description="days that what shadows said stays")
     run_days: int = Field(
