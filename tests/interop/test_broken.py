@@ -54,6 +54,11 @@ policy rollback --why seen
 policy retire 1 --why seen
 policy ls
 policy show 1
+experiment submit 1 --share 10 --why cautious
+experiment approve 1 --why seen
+experiment start 1 --why seen
+experiment stop 1 --why seen
+experiment ls
 produce --max 1
 status
 topic create
