@@ -23,7 +23,7 @@ class DecisionSettings(GroupOfSettings):
         7, gt=0, le=366, description="for how many days an application that came is remembered"
     )
     deduplicate_events: int = Field(
-        2_000_000, ge=1, description="most events without a key that are; a run has 50 bytes each"
+        2_000_000, ge=1, description="most events that are, the newest; a run has 50 bytes each"
     )
     case_sla_hours: float = Field(
         72, gt=0, le=8_784, description="hours until a case of the Watchlist is due"

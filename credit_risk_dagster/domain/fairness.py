@@ -147,7 +147,8 @@ def risk_ratio(part: float, whole: float, other_part: float, other_whole: float)
     value = part / whole / (other_part / other_whole)
     if not part:
         return Interval(0.0, value, math.nan)
-    error = math.sqrt(1 / part - 1 / whole + 1 / other_part - 1 / other_whole)
+    # Sums of weights are not exact: the variance of one share by itself may come out below nothing.
+    error = math.sqrt(max(0.0, 1 / part - 1 / whole + 1 / other_part - 1 / other_whole))
     return Interval(value * math.exp(-Z_95 * error), value, value * math.exp(Z_95 * error))
 
 

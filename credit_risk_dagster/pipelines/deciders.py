@@ -79,7 +79,8 @@ class Deciders:
         except Exception as error:
             if split is None:
                 raise
-            problem = f"the split's challenger {split.policy.version} cannot decide: {error!r}"
+            what = f"the split's challenger {split.policy.version}"
+            problem = f"{what} cannot decide: {type(error).__name__}"
             assessment = batch.assess(self.policy)
         shadows = self.experiments.shadows
         said = tuple(opinion(shadow, batch, assessment) for shadow in shadows)

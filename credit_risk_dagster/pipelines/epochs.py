@@ -26,6 +26,7 @@ from resources.postgres.archive import ArchiveLedger
 from resources.postgres.connection import Warehouse
 from resources.postgres.lanes import wait_for_lane
 from resources.postgres.micro_batch import Ledger
+from resources.postgres.repeats import forget_all
 from resources.postgres.sources import Source, Sources
 
 
@@ -106,7 +107,7 @@ def start_epoch(
             _require_replaced(broker, connection)  # nobody was faster
         left = _archived(broker, warehouse, lake, connection, newest, abandon)
         topic = broker.inspect()
-        return _begin(connection, topic, newest, left, abandon)
+        return _begin(connection, topic, newest, left, abandon, again=force)
 
 
 def unscored(broker: Broker, warehouse: Warehouse) -> int:
@@ -163,7 +164,7 @@ def start_empty(
         topic = broker.inspect()
         if newest is None and (newest := Sources(connection).newest(topic.cluster_id, topic.topic)):
             left = _archived(broker, warehouse, lake, connection, newest, abandon)  # it was missing
-        return _begin(connection, topic, newest, left, abandon)
+        return _begin(connection, topic, newest, left, abandon, again=False)
 
 
 def _archived(
@@ -213,9 +214,14 @@ def _begin(
     before: Source | None,
     left: Sequence[OffsetRange],
     abandon: Abandonment | None,
+    *,
+    again: bool,
 ) -> NewEpoch:
-    """Begin the epoch, and record in the same step what of the one before is given up."""
+    """Begin the epoch, and record in the same step what of the one before is given up. What is to
+    be scored again is no repeat of what was."""
     with connection.transaction():
+        if again:
+            forget_all(connection)
         if before and left and abandon:
             AbandonedOffsets(connection).abandon(before.source_id, left, abandon.by, abandon.why)
         epoch = Sources(connection).new_epoch(topic)

@@ -52,8 +52,8 @@ MEASURES = {
 def arms_of(
     connection: psycopg.Connection[Any], life: ExperimentLife, outcome: Outcome
 ) -> list[Arm]:
-    """Champion and challenger of a split, since it was last started; empty before that. Of the
-    newest 100,000 applications. Within a transaction."""
+    """Champion and challenger of a split, since it was last started; empty before that. Of
+    its first 100,000 decisions, whose outcomes are known first. Within a transaction."""
     if not life.activations or life.experiment.salt is None:
         return []
     last = life.activations[-1]

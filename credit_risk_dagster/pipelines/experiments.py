@@ -24,6 +24,10 @@ from resources.postgres.policies import Policies
 SALT = r"[A-Za-z0-9._-]{1,64}"
 
 
+class ExperimentBroken(PlatformError):
+    """What runs beside the active policy cannot be loaded."""
+
+
 @dataclass(frozen=True)
 class Running:
     """The experiments that run.
@@ -62,10 +66,19 @@ def running(connection: psycopg.Connection[Any]) -> Running:
 
 
 def split_beside(connection: psycopg.Connection[Any], policy: Policy) -> Split | None:
-    """The split that runs, where this policy is its champion: the active one."""
+    """The split that runs, where this policy is its champion: the active one.
+
+    Raises:
+        ExperimentBroken: something runs that cannot be loaded, so that arms might be lost.
+    """
     own = Policies(connection).find(policy)
     active = Approvals(connection, "policy").active()
-    return running(connection).split if own is not None and own == active else None
+    if own is None or own != active:
+        return None
+    found = running(connection)
+    if found.problems:
+        raise ExperimentBroken("; ".join(found.problems))
+    return found.split
 
 
 def _candidate(connection: psycopg.Connection[Any], found: Experiment) -> Split | Shadow:

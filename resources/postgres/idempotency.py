@@ -47,9 +47,12 @@ class IdempotencyKeys:
             "window": window,
             "patience": patience,
         }
-        if self._connection.execute(_TAKE, named).fetchone():
-            return None
-        row = self._connection.execute(_FOUND, named).fetchone()
+        with self._connection.transaction():
+            # The API's role reads only, unless a transaction says otherwise.
+            self._connection.execute("SET TRANSACTION READ WRITE")
+            if self._connection.execute(_TAKE, named).fetchone():
+                return None
+            row = self._connection.execute(_FOUND, named).fetchone()
         if row is None:  # it expired this moment
             return None
         same, topic, partition, offset = row
@@ -62,16 +65,16 @@ class IdempotencyKeys:
     def end(self, client: str, key_digest: bytes, place: Place | None) -> None:
         """Remember where a request was sent to; None frees the key for the same body again."""
         topic, partition, offset = place or (None, None, None)
-        self._connection.execute(
-            _END,
-            {
-                "client": client,
-                "key": key_digest,
-                "topic": topic,
-                "partition": partition,
-                "offset": offset,
-            },
-        )
+        named = {
+            "client": client,
+            "key": key_digest,
+            "topic": topic,
+            "partition": partition,
+            "offset": offset,
+        }
+        with self._connection.transaction():
+            self._connection.execute("SET TRANSACTION READ WRITE")
+            self._connection.execute(_END, named)
 
 
 def forget_keys(connection: psycopg.Connection[Any], window: timedelta) -> None:

@@ -187,7 +187,10 @@ ORDER BY feature
 
 _CASES: LiteralString = """
 SELECT state, assignee IS NOT NULL AS assigned, due_at < now() AS overdue, count(*) AS cases,
-    extract(epoch FROM min(opened_at))::float8 AS opened_at
+    extract(epoch FROM min(coalesce(
+        (SELECT max(at) FROM case_events e
+         WHERE e.case_id = cases.case_id AND e.action IN ('assign', 'reopen')), opened_at
+    )))::float8 AS opened_at
 FROM cases WHERE state <> 'closed' GROUP BY 1, 2, 3
 """
 

@@ -220,8 +220,8 @@ COPY (
             SELECT * FROM scored_applications
             WHERE arm = ANY (%(arms)s) AND scored_at >= %(since)s
                 AND scored_at < coalesce(%(until)s::timestamptz, 'infinity') + interval '5 s'
-            ORDER BY scored_at DESC LIMIT %(limit)s
-        ) AS newest ORDER BY loan_id, scored_at, partition, "offset"
+            ORDER BY scored_at LIMIT %(limit)s
+        ) AS earliest ORDER BY loan_id, scored_at, partition, "offset"
     ) AS firsts
 ) TO STDOUT (FORMAT csv)
 """)

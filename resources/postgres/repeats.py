@@ -44,8 +44,8 @@ class Repeats:
         self._most = settings.deduplicate_events
         self._runs: list[tuple[npt.NDArray[np.uint64], Rows]] = []  # sorted by `low`, oldest first
         self._seen_id = 0
+        self.forget()
         if settings.deduplicate != "off":
-            self.forget()
             self._read_on()
 
     def forget(self, *, by_record_time: bool = False) -> None:
@@ -128,7 +128,8 @@ class Repeats:
         runs.append(_sorted(rows))
         while len(runs) >= _RUNS and len(runs[-_RUNS][0]) < _RUNS * len(runs[-1][0]):
             every = np.concatenate([run for _, run in runs[-_RUNS:]])
-            since = every["at"].max() - self._window.total_seconds()
+            # A record may have a time that is still to come.
+            since = min(every["at"].max(), time.time()) - self._window.total_seconds()
             runs[-_RUNS:] = [_sorted(every[every["at"] >= since])]
 
     def _firsts(self, rows: Rows) -> tuple[npt.NDArray[np.bool_], Rows]:
@@ -176,6 +177,12 @@ class Repeats:
         return same & (apart <= self._window.total_seconds())
 
 
+def forget_all(connection: psycopg.Connection[Any]) -> None:
+    """Delete every mark, within a transaction: what comes again is decided again."""
+    connection.execute(_LOCK)
+    connection.execute("DELETE FROM seen_events")
+
+
 def _sorted(rows: Rows) -> tuple[npt.NDArray[np.uint64], Rows]:
     rows = rows[np.argsort(rows["low"], kind="stable")]
     return np.ascontiguousarray(rows["low"]), rows
@@ -197,7 +204,7 @@ WHERE CASE WHEN %(by_record_time)s THEN least(seen_at, newest) ELSE seen_at END
     OR seen_id IN (
         SELECT seen_id FROM (
             SELECT seen_id, sum(events) OVER (ORDER BY seen_id DESC) - events AS newer
-            FROM seen_events WHERE NOT keyed
+            FROM seen_events
         ) AS counted WHERE newer >= %(most)s
     )
 """

@@ -30,8 +30,12 @@ def record_opinions(
             with connection.transaction():
                 _write(connection, source_id, fetch, found.experiment_id, beside(found, assessment))
         except Exception as error:  # noqa: BLE001 (it costs its own results, and not the batch)
-            said = " ".join(str(error).split())
-            wrong.append(f"experiment {found.experiment_id}: {type(error).__name__}: {said}")
+            # Not its text, which may have the row.
+            said = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+            name = type(error).__name__
+            wrong.append(
+                f"experiment {found.experiment_id}: {name}" + (f": {said}" if said else "")
+            )
     return wrong
 
 

@@ -127,3 +127,4 @@ def test_bodies_are_plain_or_by_gzip(start_api: StartApi) -> None:
         for damaged in (b"", body, packed[:-9], packed + b"junk"):
             assert problem(post(path, "gzip", damaged))[0] == 400, damaged
         assert problem(post(path, "gzip", gzip.compress(b" " * 10_000_000)))[0] == 413
+        assert problem(post(path, "gzip", gzip.compress(body) + gzip.compress(b"")))[0] == 400

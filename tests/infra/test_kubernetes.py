@@ -24,7 +24,8 @@ from dagster_k8s.job import (
 from kubernetes.client import ApiClient
 from kubernetes.utils import parse_quantity
 
-from credit_risk_dagster.settings import PROJECT_ROOT
+from credit_risk_dagster.api.app import create_app
+from credit_risk_dagster.settings import PROJECT_ROOT, Settings
 from dashboard.parts.orchestration import LOCATION
 from tests.platform.compose import INFRA, secrets, services
 from tests.platform.tools import program
@@ -274,6 +275,10 @@ def test_only_what_asks_who_is_there_is_published() -> None:
         for path in rule["http"]["paths"]
     }
     assert published == {"credit-risk-api", "credit-risk-dashboard"}
+    (api, _) = ingress["spec"]["rules"]
+    paths = {path["path"] for path in api["http"]["paths"]}
+    documented = {f"/{path.split('/')[1]}" for path in create_app(Settings()).openapi()["paths"]}
+    assert paths == documented - {"/metrics", "/ready", "/health", "/"} | {"/docs", "/openapi.json"}
     assert {host for tls in ingress["spec"]["tls"] for host in tls["hosts"]} == {
         rule["host"] for rule in ingress["spec"]["rules"]
     }

@@ -1,5 +1,6 @@
 """A case for each loan on the Watchlist: opened by who decides, and changed by one at a time."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +11,7 @@ from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from resources.postgres.cases import CaseChanged, CaseMissing, CaseRefused, Cases, Wanted
 from resources.postgres.forgetting import Forgettings
+from resources.postgres.metrics import _CASES
 from tests.pipelines.test_rebuild import run as rebuild
 from tests.platform.pipeline import Pipeline, good_event
 
@@ -120,6 +122,20 @@ def test_a_case_and_its_history(pipeline: Pipeline) -> None:
         ("reopen", "ada", "open", 6),
     ]
     assert (case.assignee, case.disposition, case.closed_at) == (None, None, None)
+    # As long as at first, also when it was open for a month meanwhile, and nobody's from now on.
+    pipeline.query(
+        "UPDATE cases SET opened_at = opened_at - interval '30 days' WHERE case_id = 1 RETURNING 1"
+    )
+    version = close(pipeline, 1, case.version)
+    act(pipeline, 1, version, "reopen", "ada", note="again")
+    (waits,) = pipeline.query(
+        "SELECT round(extract(epoch FROM due_at - now()) / 3600) AS hours FROM cases"
+        " WHERE case_id = 1"
+    )
+    assert waits == {"hours": 72}
+    with pipeline.warehouse.session() as connection:
+        oldest = connection.execute(_CASES).fetchall()
+    assert min(row[-1] for row in oldest if not row[1]) > time.time() - 3600
     assert {c.case_id for c in queue} == {1, 2}
     assert after == queue[1:]
     assert [c.case_id for c in nobodys] == [2]

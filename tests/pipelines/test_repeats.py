@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.pipelines.epochs import start_epoch
 from credit_risk_dagster.pipelines.redrive import UnknownReason, redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY, DrainSettings
 from resources.postgres.repeats import Repeats
@@ -166,3 +167,26 @@ def test_a_rebuild_decides_the_same(pipeline: Pipeline, warehouse_settings: Any)
         " ORDER BY 1)::text FROM rebuilt.rejected_events) AS same"
     )
     assert of_both["same"]
+
+
+def test_an_epoch_by_force_decides_again(pipeline: Pipeline) -> None:
+    send(pipeline, good_event(1), 0, *headers(b"a"))
+    send(pipeline, good_event(1), 0, *headers(b"a"))
+    assert pipeline.drain().scored == 1
+    start_epoch(pipeline.broker, pipeline.warehouse, pipeline.lake, 1, force=True)
+    again = pipeline.drain()
+    assert (again.scored, again.reasons) == (1, {"duplicate_submission": 1})
+
+
+def test_what_is_remembered_has_an_end(pipeline: Pipeline) -> None:
+    """By number also with keys; and without looking at repeats, what was remembered goes, too."""
+    for number in range(4):
+        send(pipeline, good_event(number), 0, *headers(b"%d" % number))
+        pipeline.drain()
+    remembered = "SELECT coalesce(sum(events), 0) AS events FROM seen_events"
+    with pipeline.warehouse.session() as connection:
+        Repeats(connection, DrainSettings(deduplicate_events=2))
+        assert connection.execute(remembered).fetchone() == (2,)
+        connection.execute("UPDATE seen_events SET seen_at = now() - interval '8 days'")
+        Repeats(connection, DrainSettings(deduplicate="off"))
+        assert connection.execute(remembered).fetchone() == (0,)

@@ -36,6 +36,7 @@ from resources.lake import Lake
 from resources.postgres.applications import Applications
 from resources.postgres.approvals import Approvals, NotInOrder
 from resources.postgres.connection import Warehouse, WarehouseReader
+from resources.postgres.idempotency import IdempotencyKeys
 from resources.postgres.lost import LostEvents
 from resources.postgres.metrics import MetricsLedger
 from resources.postgres.migrate import migrate
@@ -374,6 +375,11 @@ def test_a_days_work(as_app: Pipeline, server: Postgres, owner: psycopg.Connecti
         assert len(Applications(pool).watchlist(limit=5)[0]) == 5
         assert ModelStore(connection).active_scorer() == (None, None)
         assert len(experiments.running(connection).shadows) == 1
+        keys = IdempotencyKeys(connection)
+        key = ("desk-app", b"key", b"body", timedelta(days=1), timedelta(seconds=9))
+        assert keys.begin(*key) is None
+        keys.end("desk-app", b"key", ("topic", 0, 7))
+        assert keys.begin(*key) == ("topic", 0, 7)
         connection.execute("SET default_transaction_read_only = off")
         ours = submit_policy(connection, named("by-api"), "desk-app", "fewer losses", {})
         with pytest.raises(NotInOrder, match="desk-app submitted"):

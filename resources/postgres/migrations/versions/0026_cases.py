@@ -118,7 +118,9 @@ BEGIN
             reason_code = CASE $3 WHEN 'close' THEN $7 END,
             closed_at = CASE $3 WHEN 'close' THEN clock_timestamp() END,
             closed_by = CASE $3 WHEN 'close' THEN btrim($4) END,
-            due_at = CASE $3 WHEN 'reopen' THEN clock_timestamp() + (c.due_at - c.opened_at)
+            due_at = CASE $3 WHEN 'reopen' THEN clock_timestamp() + (c.due_at - coalesce(
+                         (SELECT max(e.at) FROM case_events e
+                          WHERE e.case_id = $1 AND e.action = 'reopen'), c.opened_at))
                      ELSE c.due_at END
         WHERE c.case_id = $1 RETURNING * INTO found;
     EXCEPTION WHEN unique_violation THEN
@@ -171,44 +173,11 @@ BEGIN
 END $$;
 COMMENT ON COLUMN forgettings.reviews IS 'Reviews and cases that were deleted';
 
--- As in 0022, but readers act on cases, too.
-CREATE OR REPLACE FUNCTION grant_reader(reader name) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    object  text;
-    columns text;
-BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended(current_schema() || '.migrations', 0));
-    EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', current_schema(), reader);
-    EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA %I FROM %I', current_schema(), reader);
-    -- Not the partitions: they are read through their tables.
-    FOR object IN
-        SELECT relname FROM pg_class
-        WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'p', 'v')
-            AND NOT relispartition
-            AND relname NOT IN ('rejected_events', 'models', 'alembic_version')
-    LOOP
-        EXECUTE format('GRANT SELECT ON %I TO %I', object, reader);
-    END LOOP;
-    FOR object, columns IN
-        SELECT attrelid::regclass::text, string_agg(quote_ident(attname), ', ')
-        FROM pg_attribute
-        WHERE attrelid IN ('rejected_events'::regclass, 'models'::regclass) AND attnum > 0
-            AND NOT attisdropped AND attname NOT IN ('key', 'value', 'artifact')
-        GROUP BY attrelid
-    LOOP
-        EXECUTE format('GRANT SELECT (%s) ON %s TO %I', columns, object, reader);
-    END LOOP;
-    EXECUTE format('GRANT EXECUTE ON FUNCTION review_application TO %I', reader);
-    EXECUTE format('GRANT EXECUTE ON FUNCTION submit_policy TO %I', reader);
-    EXECUTE format('GRANT EXECUTE ON FUNCTION act_on_case TO %I', reader);
-END $$;
-
 DO $$
 DECLARE
     routine text;
 BEGIN
-    FOREACH routine IN ARRAY ARRAY['act_on_case', 'delete_old_cases', 'forget_loan',
-                                   'grant_reader'] LOOP
+    FOREACH routine IN ARRAY ARRAY['act_on_case', 'delete_old_cases', 'forget_loan'] LOOP
         EXECUTE format('ALTER FUNCTION %I SET search_path = %I, pg_temp',
                        routine, current_schema());
         EXECUTE format('REVOKE ALL ON FUNCTION %I FROM PUBLIC', routine);
