@@ -96,7 +96,8 @@ def courses(features: tuple[str, ...], moderate: float, significant: float) -> a
         .mark_line(point=alt.OverlayMarkDef(size=22), strokeWidth=2)
         .encode(y=alt.Y("known:Q", title="PSI"))
     )
-    hollow = base.transform_filter(f"!({said})").mark_point(size=40, strokeWidth=1.5)
+    # Not read out: without such a point, it would be a picture that nothing describes.
+    hollow = base.transform_filter(f"!({said})").mark_point(size=40, strokeWidth=1.5, aria=False)
     limits = _limits(moderate, significant)
     labels = limits.mark_text(align="left", baseline="bottom", dx=4, dy=-2, fontSize=11).encode(
         x=alt.value(0), y="psi:Q", text="label:N"

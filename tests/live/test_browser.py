@@ -138,7 +138,7 @@ def test_the_export_has_what_the_page_counts(live: Platform, desk: Visit) -> Non
     with open(download.value.path(), newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert before <= len(rows) <= counted()  # equal, unless something came meanwhile
-    amounts = [float(row["loan_amnt"]) for row in rows]
+    amounts = [float(row["loan_amnt_usd"]) for row in rows]
     assert amounts == sorted(amounts, reverse=True)
 
 
