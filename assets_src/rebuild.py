@@ -10,7 +10,7 @@ from pydantic import Field
 from assets_src.common import CODE_VERSION, OWNERS, one_line_failures
 from assets_src.source_code import linked
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.pipelines.lake_history import RawEvents
+from credit_risk_dagster.pipelines.lake_history import RawEvents, moment
 from credit_risk_dagster.pipelines.modelling import chosen_model
 from credit_risk_dagster.pipelines.policies import current_policy
 from credit_risk_dagster.pipelines.rebuild import rebuild
@@ -28,7 +28,10 @@ class RebuildConfig(dg.Config):
         description="schema to write; created when it is missing",
     )
     policy_file: str = Field(default="", description="credit policy (YAML); default the active one")
-    at: int | None = Field(default=None, description="version of the table; default the newest")
+    at: str = Field(
+        default="",
+        description="version of the table, as 12, or time (UTC), as 2026-11-28T19:00; default now",
+    )
     model: str = Field(
         default="active", description="who gives the PD: active, none, or a model's id"
     )
@@ -59,7 +62,7 @@ def rebuilt_applications(
     with one_line_failures():
         report = rebuild(
             settings.warehouse,
-            RawEvents(lake, settings.kafka.topic, config.at),
+            RawEvents(lake, settings.kafka.topic, moment(config.at or None)),
             load_policy(Path(config.policy_file))
             if config.policy_file
             else current_policy(warehouse, settings.policy),

@@ -52,23 +52,8 @@ At = Annotated[
 ]
 
 
-def moment(at: str | None) -> int | datetime | None:
-    """A version or a time of `--at`. Raises PlatformError for another text."""
-    from datetime import UTC
-
-    if at is None or at.isdecimal():
-        return at if at is None else int(at)
-    try:
-        found = datetime.fromisoformat(at)
-    except ValueError as error:
-        raise PlatformError(
-            f"--at {at} is neither a version, as 12, nor a time, as 2026-11-28T19:00"
-        ) from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
 def _raw_events(topic: str | None, at: str | None) -> "RawEvents":
-    from credit_risk_dagster.pipelines.lake_history import RawEvents
+    from credit_risk_dagster.pipelines.lake_history import RawEvents, moment
 
     return RawEvents(lake(), kafka(None, topic).topic, moment(at))
 
@@ -198,7 +183,7 @@ def query(
 
     Example: SELECT day, count(*) FROM raw_events GROUP BY day ORDER BY day
     """
-    from credit_risk_dagster.pipelines.lake_history import ask
+    from credit_risk_dagster.pipelines.lake_history import ask, moment
 
     columns, rows, more = ask(lake(), kafka(None, topic).topic, sql, moment(at), limit)
     if json_:
@@ -358,7 +343,7 @@ def verify(topic: Topic = None, since: Since = None, until: Until = None) -> Non
 
 
 def _tables(topic: str | None, at: str | None) -> "list[tuple[str, LakeTable, Snapshot]]":
-    from credit_risk_dagster.pipelines.lake_history import there
+    from credit_risk_dagster.pipelines.lake_history import moment, there
 
     return there(lake(), kafka(None, topic).topic, moment(at))
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from itertools import groupby
 from pathlib import Path
 from shutil import copyfileobj
@@ -29,6 +29,29 @@ class TableMissing(PlatformError):
 
 class QueryRefused(PlatformError):
     """A query that the tables cannot answer."""
+
+
+class NoMoment(PlatformError):
+    """A text that names neither a version nor a time."""
+
+
+def moment(at: str | None) -> int | datetime | None:
+    """A version or a time (UTC, where it says no zone) of a table; None for no text.
+
+    Raises:
+        NoMoment: it is another text.
+    """
+    if at is None:
+        return None
+    try:
+        if at.isdecimal() and int(at) < 2**63:
+            return int(at)
+        found = datetime.fromisoformat(at)
+    except ValueError as error:
+        raise NoMoment(
+            f"at {at!r}: neither a version of the table, as 12, nor a time, as 2026-11-28T19:00"
+        ) from error
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def tables(lake: Lake, topic: str) -> dict[str, LakeTable]:

@@ -1,5 +1,6 @@
 """The lake's Dagster side and command line, against real servers."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +87,28 @@ def test_a_damaged_object_fails_the_daily_check(
 
 
 def test_a_day_is_rebuilt_by_the_job(pipeline: Pipeline, instance: dg.DagsterInstance) -> None:
+    """As of now, and of a time; what is no time or version is told in a line."""
     pipeline.send_and_drain([good_event(i) for i in range(5)] + [b"junk"])
     pipeline.archive()
     (archived,) = pipeline.objects()
-    result = run_job(instance, "rebuild_from_archive", partition_key=str(archived.dt))
-    assert result.success
-    (event,) = result.get_asset_materialization_events()
-    metadata = event.materialization.metadata
-    assert (metadata["scored"].value, metadata["rejected"].value) == (5, 1)
-    rows = pipeline.query("SELECT count(*) AS n FROM credit_risk_rebuilt.scored_applications")
-    assert rows == [{"n": 5}]
+    then = datetime.now(UTC).isoformat()
+    pipeline.send_and_drain([good_event(9)])
+    pipeline.archive()
+
+    def rebuild(into: str, at: str) -> dg.ExecuteInProcessResult:
+        config = {"ops": {"rebuilt_applications": {"config": {"into": into, "at": at}}}}
+        day = str(archived.dt)
+        return run_job(instance, "rebuild_from_archive", partition_key=day, run_config=config)
+
+    for into, at, scored in (("by_now", "", 6), ("by_time", then, 5)):
+        result = rebuild(into, at)
+        assert result.success
+        (event,) = result.get_asset_materialization_events()
+        metadata = event.materialization.metadata
+        assert (metadata["scored"].value, metadata["rejected"].value) == (scored, 1)
+        rows = pipeline.query(f"SELECT count(*) AS n FROM {into}.scored_applications")
+        assert rows == [{"n": scored}]
+    assert "at 'noon': neither a version of the table" in failure(rebuild("never", "noon"))
 
 
 def test_the_redrive_job(pipeline: Pipeline, instance: dg.DagsterInstance) -> None:

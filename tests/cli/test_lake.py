@@ -55,7 +55,8 @@ def test_query(run: Run) -> None:
         0
     ] == {"n": 16}
     assert "No field named nothing" in run("query", "SELECT nothing FROM raw_events")
-    assert "--at noon is neither a version" in run("query", sql, "--at", "noon")
+    for at in ("noon", "", "-1", "9" * 30):
+        assert f"at {at!r}: neither a version of the table" in run("query", sql, "--at", at)
     assert "version" in run("query", sql, "--at", "99")
 
 
