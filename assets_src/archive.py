@@ -44,8 +44,8 @@ ARCHIVE_COMPLETE = dg.AssetCheckSpec(
     key=ARCHIVE,
     group_name="lake",
     deps=["scored_applications", "rejected_events"],
-    description="Every committed event as the broker gave it, on S3 as Parquet by day: "
-    "raw_events/<topic>/dt=<day>/p<partition>/<offsets>.parquet.",
+    description="Every committed event as the broker gave it, and every decision, on S3 as two "
+    "Delta tables by day: raw_events/<topic> and decisions/<topic>.",
     kinds={"s3", "parquet"},
     owners=OWNERS,
     code_version=CODE_VERSION,
@@ -104,8 +104,8 @@ def _metadata(report: ArchiveReport, total: int) -> dict[str, Any]:
         "events": report.rows,
         "objects": table(
             (
-                {"key": plan.key, "events": plan.rows, "bytes": plan.bytes}
-                for plan in report.objects[:50]
+                {"key": stored.key, "events": stored.rows, "bytes": stored.bytes}
+                for stored in report.objects[:50]
             ),  # of the first archiving of an old topic, enough
             *("key", "events", "bytes"),
         ),

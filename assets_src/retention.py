@@ -22,7 +22,7 @@ _FINISHED = [
 _CHUNK = 100
 
 
-@dg.op(description="Drop the old time partitions whose events are archived and verified.")
+@dg.op(description="Drop the old time partitions whose events both tables of the lake have.")
 def drop_periods(
     context: dg.OpExecutionContext,
     settings: dg.ResourceParam[Settings],
@@ -127,7 +127,7 @@ def delete_runs(instance: dg.DagsterInstance, before: datetime) -> int:
 
 
 @dg.job(
-    description="Drop old time partitions that are archived and verified "
+    description="Drop old time partitions that both tables of the lake have "
     "(CREDIT_RISK_RETENTION_DAYS), and delete old reviews (CREDIT_RISK_RETENTION_REVIEW_DAYS), "
     "outcomes (CREDIT_RISK_RETENTION_OUTCOME_DAYS), what shadows said "
     "(CREDIT_RISK_RETENTION_SHADOW_DAYS) and runs (CREDIT_RISK_RETENTION_RUN_DAYS).",
@@ -145,9 +145,9 @@ def apply_retention() -> None:
 retention_schedule = dg.ScheduleDefinition(
     name="apply_retention_schedule",
     job=apply_retention,
-    cron_schedule="47 4 * * *",  # after the daily verification
+    cron_schedule="47 4 * * *",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Once a day, after the verification of the archive.",
+    description="Once a day.",
 )
 
 

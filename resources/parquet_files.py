@@ -106,12 +106,13 @@ class DayFiles:
 class FileWriter:
     """A day's rows, which come in order, as a file; without a name until it is finished."""
 
-    def __init__(self, day: date, columns: pa.Schema) -> None:
+    def __init__(self, day: date, columns: pa.Schema, group_bytes: int = ROW_GROUP_BYTES) -> None:
         import pyarrow.parquet as pq
 
         self.staged = StagedFile(day, TemporaryFile(prefix="credit-risk-lake-"))  # noqa: SIM115
         self.pending = 0
         self._columns = columns
+        self._group_bytes = group_bytes
         self._group: list[pa.RecordBatch] = []
         self._parquet = pq.ParquetWriter(
             self.staged.file,
@@ -127,21 +128,27 @@ class FileWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file, which is gone then."""
         self._parquet.close()
         self.staged.file.close()
 
-    def add(self, rows: pa.RecordBatch) -> None:
-        """Append rows; each row group is written when it is full."""
+    def add(self, rows: pa.RecordBatch) -> bool:
+        """Append rows; each row group is written when it is full. Returns whether one was."""
+        written = self.staged.file.tell()
         self.staged.count(rows)
         # The group ends with the row that fills it.
         while len(rows):
-            room = ROW_GROUP_BYTES - self.pending
+            room = self._group_bytes - self.pending
             fits = max(1, int(len(rows) * room / max(rows.nbytes, 1)))
             self._group.append(rows.slice(0, fits))
             self.pending += max(1, self._group[-1].nbytes)
             rows = rows.slice(fits)
-            if self.pending >= ROW_GROUP_BYTES or len(rows):
+            if self.pending >= self._group_bytes or len(rows):
                 self.flush()
+        return self.staged.file.tell() > written
 
     def flush(self) -> None:
         """Write what is pending as a row group."""

@@ -11,19 +11,18 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from functools import partial
-from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 from kafka.errors import OffsetOutOfRangeError
 
 from credit_risk_dagster.domain.columns import where
-from credit_risk_dagster.domain.lake_rows import RAW_EVENTS, SourceKey, raw_rows
-from credit_risk_dagster.domain.raw_events import COLUMNS, Cutter, Limits, file_name
+from credit_risk_dagster.domain.lake_rows import RAW_EVENTS, SourceKey, days_of, raw_rows
+from credit_risk_dagster.domain.raw_events import file_name
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.archive_decisions import DecisionsReport, archive_decisions
 from credit_risk_dagster.pipelines.archive_migration import adopt_objects
@@ -37,7 +36,7 @@ from resources.kafka.broker import Broker
 from resources.kafka.reader import Fetch, OffsetRange, Reader
 from resources.lake import Lake
 from resources.lake_tables import DataFile, LakeMoved, LakeTable, application
-from resources.parquet_files import COMPRESSION_LEVEL, StagedFile
+from resources.parquet_files import ROW_GROUP_BYTES, FileWriter, StagedFile
 from resources.postgres.archive import ArchivedRange, ArchiveLedger
 from resources.postgres.connection import Warehouse
 from resources.postgres.forgetting import Forgettings
@@ -93,7 +92,6 @@ class _Draft:
 
     range: OffsetRange
     staged: StagedFile | None
-    value_bytes: int = 0
 
 
 @tuned_interpreter()
@@ -136,21 +134,20 @@ def archive(
         report.source, key = recognized(
             connection, table, report.source, topic, partial(_event_at, broker)
         )
-        known = Sources(connection).all()
+        gc.freeze()  # what the lake's clients imported, too, which each collection would walk
         failed: PlatformError | None = None
         try:
             with broker.reader(_READ, whole=True) as reader:
-                run = _Run(
+                _Run(
                     *(broker, reader, ledger, table, settings, report.source, key),
                     *(report, log, Forgettings(connection).offsets()),
-                )
-                run.run()
+                ).run()
         except PlatformError as error:  # the decisions do without the broker
             failed = error
         report.seconds = time.monotonic() - started
         gc.collect()
         pa.default_memory_pool().release_unused()
-        named = _named(lake, known, report.source, key)
+        named = _named(lake, Sources(connection).all(), report.source, key)
         report.decisions = archive_decisions(warehouse, named, run_id=run_id, log=log)
         finish_forgettings(connection, lake, log=log)
         if failed:
@@ -218,20 +215,13 @@ class _Run:
         self._commit()
 
     def _archive_partition(self, backlog: OffsetRange, known: int | None) -> None:
-        limits = Limits(
-            self.settings.max_object_events,
-            self.settings.max_object_bytes,
-            min(Limits.row_group_bytes, self.settings.max_object_bytes // 4),
-        )
         while len(backlog):
             gone, backlog = self._lost(backlog)
             if len(gone):
                 self._store(_Draft(gone, None), known)
                 known = known if self.moved else gone.next
             position = backlog.first
-            cutter = Cutter(limits, datetime.now(UTC).date())
-            forgotten = self.forgotten.get((self.source.source_id, backlog.partition), [])
-            for draft in _drafts(self.reader, backlog, limits, cutter, forgotten):
+            for draft in self._drafts(backlog):
                 self._store(draft, known)
                 known = known if self.moved else draft.range.next
                 position = draft.range.next
@@ -243,6 +233,67 @@ class _Run:
         beginning = topic.offsets[backlog.partition][0]
         middle = min(max(beginning, backlog.first), backlog.next)
         return replace(backlog, next=middle), replace(backlog, first=middle)
+
+    def _drafts(self, wanted: OffsetRange) -> Iterator[_Draft]:
+        """Cut a range into files, one after the other; each must be used before the next one.
+
+        A file has the day of its first event. One of a later day begins another file; one of an
+        earlier day, which came late, stays where it was read: a stream whose times go back and
+        forth would otherwise be as many files as events. They end early when the broker's retention
+        overtakes the reading.
+        """
+        forgotten = self.forgotten.get((self.source.source_id, wanted.partition), [])
+        today = datetime.now(UTC).date()
+        writer: FileWriter | None = None
+        first = end = wanted.first
+        try:
+            for fetch in _read(self.reader, wanted):
+                end = fetch.ranges[0].next
+                self.report.value_bytes += fetch.value_bytes
+                rows = _rows(fetch)
+                if forgotten:
+                    rows = where(rows, ~np.isin(rows["offset"], forgotten))
+                days = days_of(rows, "timestamp", today)
+                while len(rows):
+                    if writer and (days[0] > writer.staged.day or self._is_full(writer)):
+                        start = rows["offset"][0].as_py()
+                        yield _Draft(OffsetRange(wanted.partition, first, start), writer.finish())
+                        writer.close()
+                        writer, first = None, start
+                    if writer is None:
+                        day = days[0].astype(object)
+                        writer = FileWriter(day, RAW_EVENTS, self._group_bytes)
+                    part = self._fitting(rows, days <= writer.staged.day, writer)
+                    if writer.add(part):
+                        gc.collect()  # little, as what was imported is frozen; the client's cycles
+                    rows, days = rows.slice(len(part)), days[len(part) :]
+            if writer:
+                yield _Draft(OffsetRange(wanted.partition, first, end), writer.finish())
+            elif end > first:
+                yield _Draft(OffsetRange(wanted.partition, first, end), None)
+        finally:
+            if writer:
+                writer.close()
+
+    @property
+    def _group_bytes(self) -> int:
+        return min(ROW_GROUP_BYTES, self.settings.max_object_bytes // 4)
+
+    def _is_full(self, writer: FileWriter) -> bool:
+        """Whether it has all its events, or what is pending and to come could be too much."""
+        most = writer.staged.file.tell() + 2 * self._group_bytes
+        limits = self.settings
+        return writer.staged.rows >= limits.max_object_events or most > limits.max_object_bytes
+
+    def _fitting(
+        self, rows: pa.RecordBatch, here: npt.NDArray[np.bool_], writer: FileWriter
+    ) -> pa.RecordBatch:
+        """The first of the rows that may be in the file, no more than a row group."""
+        stop = len(rows) if here.all() else int(here.argmin())
+        part = rows.slice(0, min(stop, self.settings.max_object_events - writer.staged.rows))
+        while len(part) > 1 and part.nbytes > self._group_bytes:
+            part = part.slice(0, len(part) // 2)
+        return part
 
     def _store(self, draft: _Draft, known: int | None) -> None:
         """Upload a file, to be committed with others.
@@ -256,7 +307,6 @@ class _Run:
             name = file_name(self.key, at.partition, at.first, at.next)
             file, statistics = self.table.upload(draft.staged, self.key, name)
             self.added.append((file, statistics))
-            self.report.value_bytes += draft.value_bytes
             stored = range_of(self.table, file)
         self.covered.append(stored)
         self.moved[application(self.key, at.partition)] = (known, at.next)
@@ -287,40 +337,6 @@ class _Run:
     @property
     def report_name(self) -> str:
         return f"archive of {self.source.topic}"
-
-
-def _drafts(
-    reader: Reader, wanted: OffsetRange, limits: Limits, cutter: Cutter, forgotten: list[int]
-) -> Iterator[_Draft]:
-    """Cut a range into objects, one after the other; each must be used before the next one.
-
-    Those without the forgotten offsets. They end early when the broker's retention overtakes the
-    reading.
-    """
-    first = end = wanted.first
-    with _Writers() as writers:
-        for fetch in _read(reader, wanted):
-            end = fetch.ranges[0].next
-            batch = _rows(fetch)
-            if forgotten:
-                batch = where(batch, ~np.isin(batch["offset"], forgotten))
-            for span in cutter.spans(batch):
-                if span.opens:
-                    start = batch["offset"][span.start].as_py()
-                    if writers.current is not None:
-                        yield writers.finish(OffsetRange(wanted.partition, first, start))
-                        first = start
-                    writers.open(span.opens)
-                writer = writers.current
-                assert writer is not None  # noqa: S101 (the first span always opens one)
-                writer.add(batch.slice(span.start, span.stop - span.start), flush=span.flush)
-                # What is buffered could stay as large as it is.
-                if span.flush and writer.file.tell() + limits.row_group_bytes > limits.bytes:
-                    cutter.close_object()
-        if writers.current is not None:
-            yield writers.finish(OffsetRange(wanted.partition, first, end))
-        elif end > first:
-            yield _Draft(OffsetRange(wanted.partition, first, end), None)
 
 
 def _rows(fetch: Fetch) -> pa.RecordBatch:
@@ -359,75 +375,3 @@ def _read(reader: Reader, wanted: OffsetRange) -> Iterator[Fetch]:
                 f"the broker has offsets {position} to {wanted.next - 1} of partition "
                 f"{wanted.partition} and delivered none of them within {_PATIENCE_SECONDS:.0f} s"
             )
-
-
-class _Writer:
-    """Parquet in a temporary file without a name, which a kill leaves nothing of."""
-
-    def __init__(self, day: date) -> None:
-        import pyarrow.parquet as pq
-
-        self.file: Any = TemporaryFile(prefix="credit-risk-archive-")  # noqa: SIM115
-        self.staged = StagedFile(day, self.file)
-        self.value_bytes = 0
-        self._group: list[pa.RecordBatch] = []
-        self._parquet = pq.ParquetWriter(
-            self.file,
-            COLUMNS,
-            compression="zstd",
-            compression_level=COMPRESSION_LEVEL,
-            use_dictionary=["partition"],
-            # Of bytes, the smallest and greatest tell nothing, and a footer full of them costs.
-            write_statistics=["partition", "offset", "timestamp"],
-        )
-
-    def add(self, rows: pa.RecordBatch, *, flush: bool) -> None:
-        self.staged.count(rows)
-        self.value_bytes += pc.sum(pc.binary_length(rows["value"])).as_py() or 0
-        self._group.append(rows)
-        if flush:
-            self._flush()
-            gc.collect()  # little, as everything imported is frozen; the records' cycles go
-
-    def finish(self) -> None:
-        self._flush()
-        self._parquet.close()
-        gc.collect()
-
-    def _flush(self) -> None:
-        if self._group:
-            # Whole, because Parquet's pages would otherwise follow how the events arrived.
-            table = pa.Table.from_batches(self._group, COLUMNS).combine_chunks()
-            self._parquet.write_table(table, row_group_size=len(table))
-            self._group = []
-            del table
-            pa.default_memory_pool().release_unused()
-
-
-class _Writers:
-    """At most one open file at a time, closed however the reading ends."""
-
-    def __init__(self) -> None:
-        self.current: _Writer | None = None
-        self._finished: Any = None
-
-    def __enter__(self) -> "_Writers":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._finished is not None:
-            self._finished.close()
-        if self.current is not None:
-            self.current.file.close()
-
-    def open(self, day: date) -> None:
-        self.current = _Writer(day)
-
-    def finish(self, covered: OffsetRange) -> _Draft:
-        writer, self.current = self.current, None
-        assert writer is not None  # noqa: S101
-        if self._finished is not None:
-            self._finished.close()
-        self._finished = writer.file
-        writer.finish()
-        return _Draft(covered, writer.staged, writer.value_bytes)

@@ -177,7 +177,10 @@ class Reader:
             for tp, records in polled.items():
                 columns.setdefault(tp, []).extend(records)
                 count += len(records)
-                size += sum(record.serialized_value_size for record in records)
+                size += sum(
+                    r.serialized_key_size + r.serialized_value_size + r.serialized_header_size
+                    for r in records
+                )
         self._next_fetch = time.monotonic() + interval
         after = {tp: self._consumer.position(tp) for tp in before}
         self._check_identity(after)

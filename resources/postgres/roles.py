@@ -25,7 +25,8 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "application_segments": _READ,
         # Who it was, and when, is not the writer's to say.
         "approvals": "SELECT, INSERT (kind, subject_id, action, effective_from, why, evidence)",
-        "archive_objects": "SELECT, INSERT, UPDATE (verified_at), DELETE",  # a mirror
+        # A mirror; UPDATE, and the plans, are of the version before, as archive_folder below.
+        "archive_objects": "SELECT, INSERT, UPDATE (verified_at), DELETE",
         "archive_plans": "SELECT, INSERT, UPDATE (rows, bytes, sha256), DELETE",
         "batches": _RECORD,
         "case_events": _READ,

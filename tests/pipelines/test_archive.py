@@ -75,16 +75,24 @@ def test_the_next_run_continues(pipeline: Pipeline) -> None:
 
 
 def test_objects_are_as_large_as_the_limits_allow(pipeline: Pipeline) -> None:
+    """Whether values or headers are large."""
     pipeline.send_and_drain([good_event(i) for i in range(1_000)])
     pipeline.archive(max_object_events=300)
     assert [o.rows for o in pipeline.objects()] == [300, 300, 300, 100]
     noise = random.Random(1)
-    pipeline.send_and_drain([noise.randbytes(100_000) for _ in range(60)], 1)
+    large = [noise.randbytes(100_000) for _ in range(60)]
+    pipeline.send(large, 1)
+    producer = KafkaProducer(**pipeline.kafka.client_options())
+    for content in large:
+        producer.send(pipeline.kafka.topic, b"{}", partition=2, headers=[("trace", content)])
+    producer.close()
+    pipeline.drain()
     pipeline.archive(max_object_bytes=2 * MIB)
-    sizes = [o.bytes or 0 for o in pipeline.objects() if o.partition == 1]
-    assert max(sizes) <= 2 * MIB
-    assert min(sizes[:-1]) > MIB
-    assert_complete(pipeline, {0: 1_000, 1: 60})
+    for partition in (1, 2):
+        sizes = [o.bytes or 0 for o in pipeline.objects() if o.partition == partition]
+        assert max(sizes) <= 2 * MIB
+        assert min(sizes[:-1]) > MIB
+    assert_complete(pipeline, {0: 1_000, 1: 60, 2: 60})
 
 
 def test_a_day_begins_a_new_object_and_a_late_event_does_not(pipeline: Pipeline) -> None:
