@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _CONFIGURATION = {"delta.checkpointInterval": "50"}
 _KEPT = ("delta.logRetentionDuration", "delta.deletedFileRetentionDuration")
 _NAME = re.compile(r"-([0-9a-f]{64})\.parquet$")
+_MARK = re.compile(r"(.+)/p(\d+)/(\d+)")  # what `mark` makes
 _REFUSALS = ("NoSuchBucket", "AccessDenied", "403 Forbidden", "401 Unauthorized", "InvalidAccess")
 _BATCH_ROWS = 50_000
 
@@ -94,6 +95,11 @@ class Snapshot:
         """What an application last committed; None before that."""
         return self.log.until(self.version).get(application_id)
 
+    def forgotten(self) -> set[tuple[str, int, int]]:
+        """Source, partition and offset of each event that was forgotten, whoever did it."""
+        marks = map(_MARK.fullmatch, self.log.until(self.version))
+        return {(found[1], int(found[2]), int(found[3])) for found in marks if found}
+
     def files(
         self,
         source: SourceKey | None = None,
@@ -145,6 +151,11 @@ def _bounds(row: Mapping[str, Any], column: str) -> tuple[int, int] | None:
 def application(source: SourceKey, partition: int) -> str:
     """Who moves the progress of a partition: the id of the table's application transaction."""
     return f"{source}/p{partition}"
+
+
+def mark(source: str, partition: int, offset: int) -> str:
+    """The id of the application transaction that tells of a forgotten event."""
+    return f"{source}/p{partition}/{offset}"
 
 
 class LakeTable:
@@ -282,8 +293,9 @@ class LakeTable:
         from deltalake.exceptions import CommitFailedError
         from deltalake.transaction import AddAction, RemoveAction
 
+        found = snapshot.log.until(snapshot.version)
         for name, (before, _) in moved.items():
-            if snapshot.transaction(name) != before:
+            if found.get(name) != before:
                 raise LakeMoved(f"{self.uri}: {name} is not at {before}")
         if removed:
             present = {file.path for file in snapshot.files()}

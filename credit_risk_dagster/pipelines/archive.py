@@ -29,7 +29,7 @@ from credit_risk_dagster.pipelines.archive_migration import adopt_objects
 from credit_risk_dagster.pipelines.archive_mirror import range_of, ranges_of
 from credit_risk_dagster.pipelines.archive_source import recognized
 from credit_risk_dagster.pipelines.interpreter import memory_of_the_system, tuned_interpreter
-from credit_risk_dagster.pipelines.lake_forget import finish_forgettings
+from credit_risk_dagster.pipelines.lake_forget import finish_forgettings, share_forgettings
 from credit_risk_dagster.pipelines.lake_history import tables
 from credit_risk_dagster.settings import ArchiveSettings, DrainSettings
 from resources.kafka.broker import Broker
@@ -149,6 +149,7 @@ def archive(
         pa.default_memory_pool().release_unused()
         named = _named(lake, Sources(connection).all(), report.source, key)
         report.decisions = archive_decisions(warehouse, named, run_id=run_id, log=log)
+        share_forgettings(connection, table, report.source.topic, log=log)
         finish_forgettings(connection, lake, log=log)
         if failed:
             raise failed

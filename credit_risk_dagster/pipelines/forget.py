@@ -189,9 +189,8 @@ def _found_at(
     connection: psycopg.Connection[Any], rejected: RejectedEvents, place: Place
 ) -> tuple[str | None, list[Place]]:
     """The loan of the event at a place, as far as it says, and the place, if there is any."""
-    scored = Forgettings(connection).loan_at(place)
-    if scored is not None:
-        return scored, [place]
+    if scored := Forgettings(connection).scored_at(place):
+        return scored[0], [place]
     for event in rejected.each(partition=place[1], offset=place[2]):
         if event.coordinates == place:
             return loan_of(event.value, event.key), [place]

@@ -1,15 +1,17 @@
 """Forgetting in the lake: forgotten rows leave its tables, and every object that has them goes.
 
-A file with such a row is replaced by one without it. Then whatever is not the tables' any more and
-has the row is deleted at once: what was replaced now or by a merge before, what a run that died
-left, and the originals of the layout before. So an older version of a table misses those files.
-What is to go is `forgotten_offsets`, of which nobody has a name; a run that archives does what
-`forget` could not, because it was interrupted or another run archived.
+The table is told first which events are forgotten, for good: so that each database that writes to
+it, also one that is restored to before, forgets them with its next run that archives. A file with
+such a row is replaced by one without it. Then whatever is not the tables' any more and has the row
+is deleted at once: what was replaced now or by a merge before, what a run that died left, and the
+originals of the layout before. So an older version of a table misses those files. What is to go is
+`forgotten_offsets`, of which nobody has a name; a run that archives does what `forget` could not,
+because it was interrupted or another run archived.
 """
 
 import logging
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from tempfile import TemporaryFile
 from typing import Any
@@ -29,7 +31,7 @@ from credit_risk_dagster.pipelines.archive_mirror import mirror
 from credit_risk_dagster.pipelines.lake_history import tables
 from credit_risk_dagster.pipelines.lake_maintenance import replace_files
 from resources.lake import Lake
-from resources.lake_tables import DataFile, LakeMoved, LakeTable
+from resources.lake_tables import DataFile, LakeMoved, LakeTable, mark
 from resources.parquet_files import FileWriter
 from resources.postgres.forgetting import Forgettings
 from resources.postgres.sources import Sources
@@ -69,6 +71,31 @@ def loan_places(lake: Lake, topic: str, loan_id: str) -> list[LakePlace]:
     return found
 
 
+def share_forgettings(
+    connection: psycopg.Connection[Any], table: LakeTable, topic: str, *, log: logging.Logger
+) -> None:
+    """Tell the table what this database forgot, and forget what the table knows of others: of other
+    databases that write to it, and of this one before it was restored.
+
+    Raises:
+        TablesBusy, LakeBusy, LakeUnavailable, LakeRefused.
+    """
+    forgettings = Forgettings(connection)
+    keys = {s.source_id: str(s.key) for s in Sources(connection).all() if s.topic == topic}
+    ids = {key: source_id for source_id, key in keys.items()}
+    mine = {
+        (keys[source_id], partition, at)
+        for (source_id, partition), offsets in forgettings.offsets().items()
+        if source_id in keys
+        for at in offsets
+    }
+    _tried(table, lambda table: _mark(table, mine))
+    told = table.create().forgotten() - mine
+    if new := forgettings.unknown((ids[key], p, at) for key, p, at in told if key in ids):
+        forgettings.forget(None, new, "the lake", "forgotten elsewhere, or before a restore")
+        log.warning("%d events are forgotten, as the lake's table says", len(new))
+
+
 def finish_forgettings(
     connection: psycopg.Connection[Any],
     lake: Lake,
@@ -100,7 +127,7 @@ def finish_forgettings(
         wanted.setdefault(topic, set()).add((str(key), partition, at))
     for topic, of_it in wanted.items():
         ids = {str(s.key): s.source_id for s in sources.values() if s.topic == topic}
-        if not _forget_topic(lake, topic, _Places(of_it), ids, forgettings, log):
+        if not _forget_topic(lake, topic, of_it, ids, forgettings, log):
             return False
         mirror(connection, tables(lake, topic)["raw_events"], topic)
     forgettings.close_lake(set(pending.values()))
@@ -110,7 +137,7 @@ def finish_forgettings(
 def _forget_topic(
     lake: Lake,
     topic: str,
-    places: "_Places",
+    wanted: set[_Key],
     ids: dict[str, int],
     forgettings: Forgettings,
     log: logging.Logger,
@@ -119,14 +146,16 @@ def _forget_topic(
     raw = there["raw_events"].open()
     if raw is None or raw.transaction(ADOPTED) is None:
         return False
+    places = _Places(wanted)
     found = [
         pair for table in there.values() for _, pairs in _found(table, places) for pair in pairs
     ]
     # Before they go, so that it is known whatever happens; who goes on finds fewer.
     forgettings.count_lake((ids[key], p, at) for key, p, at in found if key in ids)
     log.info("%d rows of topic %s are to go from the lake", len(found), topic)
+    _tried(there["raw_events"], lambda table: _mark(table, wanted))
     for table in there.values():
-        _delete_rows(table, places)
+        _tried(table, lambda table: _delete_rows(table, places))
         _delete_objects(table, places, log)
     for key in lake.sizes(f"{PREFIX}/{topic}@"):
         at = parse_key(key)
@@ -203,13 +232,21 @@ def _found(table: LakeTable, places: _Places) -> Iterator[tuple[DataFile, list[_
             yield file, found
 
 
-def _delete_rows(table: LakeTable, places: _Places) -> None:
+def _tried(table: LakeTable, step: Callable[[LakeTable], None]) -> None:
     for _ in range(_TRIES):
         with suppress(LakeMoved):
-            for file, _ in _found(table, places):
-                _rewrite(table, file, places)
-            return
+            return step(table)
     raise LakeBusy(f"{table.uri}: its files were rewritten {_TRIES} times meanwhile: try again")
+
+
+def _mark(table: LakeTable, places: set[_Key]) -> None:
+    if new := places - table.create().forgotten():
+        table.commit([], {mark(*at): (None, 1) for at in new}, said={"run": "forgetting"})
+
+
+def _delete_rows(table: LakeTable, places: _Places) -> None:
+    for file, _ in _found(table, places):
+        _rewrite(table, file, places)
 
 
 def _rewrite(table: LakeTable, file: DataFile, places: _Places) -> None:

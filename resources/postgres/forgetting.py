@@ -68,14 +68,7 @@ class Forgettings:
         Raises:
             TablesBusy: the stream's tables were held for more than five seconds.
         """
-        named = {
-            "loan": loan_id,
-            "sources": [place[0] for place in places],
-            "partitions": [place[1] for place in places],
-            "offsets": [place[2] for place in places],
-            "by": by,
-            "why": why,
-        }
+        named = {"loan": loan_id, "by": by, "why": why, **_columns(places)}
         try:
             with (
                 self._connection.transaction() as transaction,
@@ -109,16 +102,19 @@ class Forgettings:
         )
         return {(source_id, partition, at): which for source_id, partition, at, which in rows}
 
+    def unknown(self, places: Iterable[Place]) -> list[Place]:
+        """Those of the places that are committed, and of which nothing is known to be forgotten."""
+        return self._connection.execute(_UNKNOWN, _columns(places)).fetchall()
+
     def count_lake(self, places: Iterable[Place]) -> None:
         """Record rows that are about to be deleted from the lake, by their places."""
-        sources, partitions, offsets = tuple(zip(*places, strict=True)) or ((), (), ())
         self._connection.execute(
             "UPDATE forgettings f SET lake_rows = greatest(f.lake_rows, n) FROM ("
             " SELECT forgetting_id, count(*) AS n FROM forgotten_offsets"
             " JOIN unnest(%(sources)s::int[], %(partitions)s::int[], %(offsets)s::bigint[])"
             ' AS p (source_id, partition, "offset") USING (source_id, partition, "offset")'
             " GROUP BY 1) AS gone WHERE f.forgetting_id = gone.forgetting_id",
-            {"sources": list(sources), "partitions": list(partitions), "offsets": list(offsets)},
+            _columns(places),
         )
 
     def of(self, place: Place) -> Forgetting | None:
@@ -159,19 +155,36 @@ class Forgettings:
         )
         return {(source_id, partition): offsets for source_id, partition, offsets in rows}
 
-    def loan_at(self, place: Place) -> str | None:
-        """The loan that the row of a scored application is of."""
-        row = self._connection.execute(
+    def scored_at(self, place: Place) -> tuple[str | None] | None:
+        """The loan that the row of a scored application is of, which may name none; None without
+        such a row."""
+        return self._connection.execute(
             "SELECT loan_id FROM scored_applications WHERE source_id = %(source)s"
             ' AND partition = %(partition)s AND "offset" = %(offset)s',
             _named(place),
         ).fetchone()
-        return row[0] if row else None
 
 
 def _named(place: Place) -> dict[str, int]:
     return dict(zip(("source", "partition", "offset"), place, strict=True))
 
+
+def _columns(places: Iterable[Place]) -> dict[str, list[int]]:
+    columns = list(zip(*places, strict=True)) or [(), (), ()]
+    return dict(zip(("sources", "partitions", "offsets"), map(list, columns), strict=True))
+
+
+_UNKNOWN: LiteralString = """
+SELECT p.* FROM unnest(%(sources)s::int[], %(partitions)s::int[], %(offsets)s::bigint[])
+    AS p (source_id, partition, "offset")
+JOIN stream_offsets o USING (source_id, partition)
+WHERE p."offset" >= o.first_offset AND p."offset" < o.next_offset
+AND NOT EXISTS (SELECT FROM forgotten_offsets f
+    WHERE (f.source_id, f.partition, f."offset") = (p.source_id, p.partition, p."offset"))
+AND NOT EXISTS (SELECT FROM offset_gaps g
+    WHERE (g.source_id, g.partition) = (p.source_id, p.partition)
+    AND g.first_offset <= p."offset" AND g.next_offset > p."offset")
+"""
 
 _FORGET: LiteralString = """
 SELECT forgetting_id, forgotten_at, forgotten_by, why, scored, rejected, reviews, mentions,

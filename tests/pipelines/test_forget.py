@@ -13,7 +13,7 @@ import pytest
 from assets_src.forget import forget_applicant
 from credit_risk_dagster.domain.outcomes import Observation
 from credit_risk_dagster.domain.policy import load_policy
-from credit_risk_dagster.pipelines.forget import ForgetRefused, forget
+from credit_risk_dagster.pipelines.forget import ForgetRefused, forget, forget_at
 from credit_risk_dagster.pipelines.lake_history import RawEvents
 from credit_risk_dagster.pipelines.rebuild import rebuild
 from credit_risk_dagster.pipelines.redrive import redrive
@@ -244,6 +244,18 @@ def test_the_job_is_not_told_the_loan(stored: Pipeline, caplog: pytest.LogCaptur
     assert len(stored.query("SELECT FROM forgettings")) == 1
     launch(9)  # an event that names no loan, with a key that does: one that was
     assert stored.unreconciled() == 0
+
+
+def test_who_has_no_id_is_forgotten_by_the_place(pipeline: Pipeline) -> None:
+    nameless = good_event(LOAN).replace(b'"id": 127000001, ', b"")
+    pipeline.send([nameless, nameless], key=b"")
+    pipeline.drain()
+    pipeline.archive()
+    done = forget_at(*(pipeline.warehouse, pipeline.lake, (1, 0, 1)), by="Ada", why="31", log=LOG)
+    assert done
+    assert (done.scored, done.lake_rows) == (1, 2)
+    assert pipeline.stored()["scored_applications"] == pipeline.offsets() == [(0, 0)]
+    assert pipeline.unreconciled() == 0
 
 
 def test_a_drain_and_a_forgetting_at_once_meet_in_no_circle(stored: Pipeline) -> None:

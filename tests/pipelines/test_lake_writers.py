@@ -84,6 +84,29 @@ def test_whoever_meets_whom_nothing_is_doubled_or_lost(
             assert live.offsets(table) == sorted(left), (first, other, table)
 
 
+def test_what_one_database_forgets_all_forget(live: Pipeline, beside: Pipeline) -> None:
+    """Archived or not, and whoever of them archives first."""
+
+    def forget_in(pipeline: Pipeline, loan: int) -> None:
+        forget(*(pipeline.warehouse, pipeline.lake, str(loan)), by="Ada", why="request 31", log=LOG)
+
+    forget_in(beside, LOANS[2])
+    live.send_and_drain([good_event(loan) for loan in (20, 21, 22)])
+    beside.drain()
+    forget_in(live, 21)  # the lake has it in no version
+    for pipeline in (beside, live, beside):
+        pipeline.archive()
+    left = [(0, at) for at in range(len(LOANS) + 3) if at not in (2, 7)]
+    for pipeline in (live, beside):
+        assert pipeline.stored()["scored_applications"] == left
+        assert pipeline.offsets() == pipeline.offsets("decisions") == left
+        assert pipeline.account().problems == []
+        assert pipeline.unreconciled() == 0
+        done = pipeline.query("SELECT forgotten_by, lake_at IS NOT NULL AS done FROM forgettings")
+        assert {row["forgotten_by"] for row in done} == {"Ada", "the lake"}
+        assert all(row["done"] for row in done)
+
+
 ARCHIVE = (
     *("before Lake.put", "after Lake.put", "before LakeTable.commit"),
     *("before ArchiveLedger.confirm", "before _Copy._commit"),
