@@ -1,21 +1,30 @@
 """An archive of the layout before, as its code wrote it, becomes the table's first files."""
 
 import io
+import json
+from base64 import b64decode
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from credit_risk_dagster.domain.lake_rows import RAW_EVENTS
+from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines import archive_migration
-from credit_risk_dagster.settings import WarehouseSettings
+from credit_risk_dagster.pipelines.archive_migration import adopt_objects
+from credit_risk_dagster.pipelines.lake_history import RawEvents
+from credit_risk_dagster.pipelines.rebuild import rebuild as again
+from credit_risk_dagster.settings import DEFAULT_POLICY, LakeSettings, WarehouseSettings
+from resources.lake import Lake
 from resources.lake_tables import LakeTable
+from tests.data.archive_0_1_0 import FILE, TOPIC
 from tests.pipelines.test_rebuild import run as rebuild
 from tests.pipelines.test_rebuild import tables
-from tests.platform.pipeline import Pipeline, good_event
+from tests.platform.pipeline import LOG, Pipeline, good_event
 
 COLUMNS = pa.schema(
     [
@@ -122,3 +131,33 @@ def test_an_interrupted_adoption_goes_on(
     assert pipeline.archive().rows == 100
     assert len(pipeline.offsets()) == len(set(pipeline.offsets())) == 200
     assert pipeline.account().problems == []
+
+
+def test_what_the_version_before_archived_is_read_by_others(
+    lake_settings: LakeSettings, warehouse_settings: WarehouseSettings
+) -> None:
+    """Of two epochs, over a restored backup: each event once, and as many decisions as events."""
+    before = json.loads(FILE.read_text())
+    lake = Lake(lake_settings)
+    for stored in before["objects"]:
+        lake.put(stored["key"], b64decode(stored["content"]), "text/plain", stored["labels"])
+    table = LakeTable(lake, f"raw_events/{TOPIC}", RAW_EVENTS)
+    assert adopt_objects(table, TOPIC, LOG) > 5
+    assert adopt_objects(table, TOPIC, LOG) == 0
+    snapshot = table.open()
+    assert snapshot
+    here = [stored["key"] for stored in before["objects"] if "@" not in stored["key"]]
+    assert len({table.key(file.path) for file in snapshot.files()} & set(here)) > 3  # as they are
+    rows = snapshot.table.to_pyarrow_dataset()  # noqa: F841 (DuckDB finds it by its name)
+    found = duckdb.sql(
+        'SELECT epoch, partition, "offset", epoch_ms(timestamp), base64(key), base64(value)'
+        " FROM rows ORDER BY 1, 2, 3"
+    ).fetchall()
+    assert found == [(epoch, *event) for epoch in (0, 1) for event in before["events"]]
+    report = again(
+        *(warehouse_settings, RawEvents(lake, TOPIC), load_policy(DEFAULT_POLICY)),
+        into="again",
+        run_id="again",
+        log=LOG,
+    )
+    assert (report.scored + report.rejected, report.gaps) == (len(found), 0)

@@ -14,7 +14,7 @@ import pytest
 
 from credit_risk_dagster.domain.lake_rows import RAW_EVENTS, SourceKey, days_of, raw_rows
 from credit_risk_dagster.settings import LakeSettings
-from resources.lake import Lake, LakeRefused, LakeUnavailable
+from resources.lake import Lake, LakeRefused, LakeUnavailable, ObjectMissing
 from resources.lake_tables import LakeDamaged, LakeMoved, LakeTable, application
 from resources.parquet_files import DayFiles
 
@@ -136,6 +136,32 @@ def test_the_progress_of_all_partitions_is_one_reading_of_the_log(
             p: snapshot.table.transaction_version(application(SOURCE, p)) for p in range(6)
         }
         assert one_by_one == {p: found.get(p) for p in range(6)}
+
+
+def test_a_log_may_be_cleaned_while_it_is_read(table: LakeTable) -> None:
+    """Up to a checkpoint, from which whoever reads on goes on; versions before it are not known."""
+    append(table, rows(0, 0, 3))
+    slow = LakeTable(table.lake, table.root, table.columns)
+    before = slow.open()
+    assert before
+    assert before.progress(SOURCE, [0]) == {0: 3}
+    for first in range(3, 9, 3):
+        append(table, rows(0, first, 3), before=first)
+    opened = LakeTable(table.lake, table.root, table.columns).open()
+    assert opened
+    now = opened.version
+    append(table, rows(0, 9, 3), before=9)
+    table.checkpoint(timedelta(0))
+    log = f"{table.root}/_delta_log/"
+    entries = [key for key in table.lake.sizes(log) if key.endswith(".json")]
+    assert f"{log}{now:020}.json" not in entries
+    assert not entries or min(entries) > f"{log}{now:020}.json"
+    with pytest.raises(ObjectMissing, match=r"has no object .*_delta_log"):
+        opened.progress(SOURCE, [0])
+    after = slow.open()
+    assert after
+    assert after.version > now
+    assert after.progress(SOURCE, [0]) == {0: 12}
 
 
 def test_versions_and_times(table: LakeTable) -> None:
