@@ -113,6 +113,7 @@ env:  ## write infra/.env with random secrets, unless it is there
 	@$(PYTHON) infra/make_env.py
 
 up:  ## start everything in containers; needs Docker, and `make env` once
+	@$(PYTHON) infra/ports.py $$($(CONTAINERS) ps --services --status running 2>/dev/null)
 	$(CONTAINERS) up --build --detach $(ARGS)
 	$(CONTAINERS) ps
 

@@ -1,6 +1,7 @@
 """The compose file, the Dockerfile and the locks keep their rules, without a container."""
 
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 import yaml
 
 from credit_risk_dagster.settings import PROJECT_ROOT, ApiSettings
-from infra import make_env
+from infra import make_env, ports
+from infra.embedded.servers import free_port
 from tests.infra.test_docs import READERS_OWN
 from tests.platform.compose import (
     INFRA,
@@ -96,6 +98,7 @@ def test_each_service_knows_only_its_own_secrets() -> None:
     postgres = [name for name in secrets() if name.endswith("_PASSWORD") and "GRAFANA" not in name]
     assert {name: secret for name, secret in known.items() if secret} == {
         "postgres": sorted(postgres),
+        "backup": ["POSTGRES_PASSWORD"],
         "seaweedfs": s3,
         "migrate": ["CREDIT_RISK_OWNER_PASSWORD"],
         "dagster-migrate": ["DAGSTER_PASSWORD"],
@@ -162,6 +165,27 @@ def test_make_env_makes_secrets_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     # What is used in an address needs no escapes, and the API takes its key.
     assert all(re.fullmatch(r"[\w:.-]+", value) for value in secrets().values())
     assert ApiSettings(host="0.0.0.0", keys=secrets()["CREDIT_RISK_API_KEYS"]).hashes
+
+
+def test_make_up_says_which_port_is_taken() -> None:
+    text = COMPOSE.read_text()
+    named = set(re.findall(r"\$\{(\w+_PORT):-\d+\}", text))
+    free = {name: str(free_port()) for name in named} | {"COMPOSE_PROFILES": "s3"}
+    published = {service for service, *_ in ports.published(text, free)}
+    assert published == {name for name, service in SERVICES.items() if service.get("ports")}
+    assert ports.taken(text, free, []) == []
+    with socket.create_server((ports.HOST, 0)) as somebody:
+        port = somebody.getsockname()[1]
+        here = {**free, "POSTGRES_PORT": str(port), "API_PORT": free["GRAFANA_PORT"]}
+        assert ports.taken(text, here, ["dagster-code"]) == [
+            f"postgres: port {port}: address already in use; set POSTGRES_PORT in infra/.env",
+            f"grafana: port {here['API_PORT']}: address already in use;"
+            " set GRAFANA_PORT in infra/.env",
+        ]
+        # One's own, from before; and a server that is left out.
+        assert ports.taken(text, {**free, "POSTGRES_PORT": str(port)}, ["postgres"]) == []
+        no_s3 = {**free, "S3_PORT": str(port), "COMPOSE_PROFILES": "demo"}
+        assert ports.taken(text, no_s3, []) == []
 
 
 def test_git_and_the_image_leave_secrets_out() -> None:

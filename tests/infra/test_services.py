@@ -10,6 +10,7 @@ import psutil
 import psycopg
 import pytest
 
+from infra import health
 from infra.embedded.servers import HOST, Server
 from tests.platform.compose import Composed
 from tests.platform.running import PATIENCE_SECONDS
@@ -145,6 +146,7 @@ def test_the_instance_is_what_production_needs(composed: Composed) -> None:
     assert instance.run_monitoring_enabled
     assert instance.run_monitoring_max_runtime_seconds == 6 * 3600
     assert instance.run_retries_enabled
+    assert sorted(instance.get_required_daemon_types()) == list(health.DAEMONS)
     assert not instance.run_retries_retry_on_asset_or_op_failure
     assert instance.get_settings("sensors")["use_threads"]
     assert instance.get_settings("retention")["sensor"]["purge_after_days"]["skipped"] == 1

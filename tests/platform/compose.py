@@ -257,6 +257,8 @@ def _interpolated(value: Any, variables: Mapping[str, str]) -> Any:
         return value
 
     def variable(found: re.Match[str]) -> str:
+        if found[0] == "$$":
+            return "$"
         name, colon, operator, rest = found.groups()
         given = variables.get(name)
         if given is not None and (given or not colon):
@@ -265,4 +267,4 @@ def _interpolated(value: Any, variables: Mapping[str, str]) -> Any:
             raise LookupError(f"{name}: {rest}")
         return rest or ""
 
-    return re.sub(r"\$\{(\w+)(?:(:?)([-?])([^}]*))?\}", variable, value)
+    return re.sub(r"\$\$|\$\{(\w+)(?:(:?)([-?])([^}]*))?\}", variable, value)
