@@ -4,6 +4,7 @@ Isolation is by content, not by servers: each test has databases, a topic and a 
 A test that breaks a server starts one for itself: `with Broker() as broker: ...`.
 """
 
+import gc
 import io
 import logging
 import os
@@ -96,6 +97,13 @@ def pytest_configure() -> None:
     for asked in (signal.SIGTERM, signal.SIGINT):
         signal.signal(asked, signal.default_int_handler)
     os.environ.setdefault(_MARK, str(os.getpid()))
+    gc.disable()  # what is collected stays
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected is no garbage, and need not be looked through for any."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:
@@ -125,8 +133,8 @@ _SERVERS = {"postgres", "broker", "s3", "own_servers", *_PLATFORMS}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test by what it uses, and let those that share a platform follow each other.
 
-    One process runs all the tests that share the trained models. What works for seconds comes
-    first, so that no process waits for it at the end.
+    One process runs all the tests that share the trained models, or one platform. What works for
+    seconds comes first, so that no process waits for it at the end.
     """
     for item in items:
         uses = set(getattr(item, "fixturenames", ()))
@@ -136,6 +144,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if uses & set(_PLATFORMS):
             item.add_marker(pytest.mark.platform)
+            shared = uses & {"live", "composed"}
+            if shared:
+                item.add_marker(pytest.mark.xdist_group(shared.pop()))
         if "trained" in uses:
             item.add_marker(pytest.mark.xdist_group("trained"))
 

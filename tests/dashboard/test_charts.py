@@ -2,7 +2,8 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from xml.etree import ElementTree
 
@@ -101,56 +102,68 @@ MOVES = rows(
 )
 
 # Of each chart: itself, its rows, and how many marks of a kind there have to be.
-CHARTS: dict[str, tuple[Spec, pd.DataFrame, dict[str, int]]] = {
-    "volume": (stream.volume("hour", "%H:%M"), STACKED, {"rect": 9}),
-    "mix": (stream.mix("%H:%M"), STACKED, {"rect": 9}),
-    "segments": (stream.segments("Share", "%", "#C6303E", False), SEGMENTS, {"rect": 3, "text": 3}),
+CHARTS: dict[str, tuple[Callable[[], Spec], pd.DataFrame, dict[str, int]]] = {
+    "volume": (lambda: stream.volume("hour", "%H:%M"), STACKED, {"rect": 9}),
+    "mix": (lambda: stream.mix("%H:%M"), STACKED, {"rect": 9}),
+    "segments": (
+        lambda: stream.segments("Share", "%", "#C6303E", False),
+        SEGMENTS,
+        {"rect": 3, "text": 3},
+    ),
     "segments with intervals": (
-        stream.segments("Share", "%", "#C6303E", True),
+        lambda: stream.segments("Share", "%", "#C6303E", True),
         INTERVALS,
         {"rect": 3, "text": 3, "rule": 3},
     ),
-    "states": (stream.state_map("Share", "%", "dark"), MAP, {"rect": 51, "text": 51}),
+    "states": (lambda: stream.state_map("Share", "%", "dark"), MAP, {"rect": 51, "text": 51}),
     "states, one of a few applications": (
-        stream.state_map("Share", "%", "light"),
+        lambda: stream.state_map("Share", "%", "light"),
         MAP.assign(few=MAP["state"] == "WY", value=MAP["value"].where(MAP["state"] != "WY")),
         {"rect": 50 + 1, "text": 51},
     ),
-    "minutes": (stream.courses("Events", ",d", ("p50", "p95")), MINUTES, {"line": 2, "symbol": 6}),
-    "verdicts": (drift.verdicts(("DTI", "Purpose"), "light"), REPORTS, {"rect": 6}),
+    "minutes": (
+        lambda: stream.courses("Events", ",d", ("p50", "p95")),
+        MINUTES,
+        {"line": 2, "symbol": 6},
+    ),
+    "verdicts": (lambda: drift.verdicts(("DTI", "Purpose"), "light"), REPORTS, {"rect": 6}),
     "PSI over time": (
-        drift.courses(("DTI", "Purpose"), 0.1, 0.25),
+        lambda: drift.courses(("DTI", "Purpose"), 0.1, 0.25),
         REPORTS,
         {"line": 2, "symbol": 6, "rule": 2, "text": 2},
     ),
     # Too few rows: a hollow point, and no line to it.
     "PSI over time, of few rows": (
-        drift.courses(("DTI", "Purpose"), 0.1, 0.25),
+        lambda: drift.courses(("DTI", "Purpose"), 0.1, 0.25),
         REPORTS.assign(verdict=["Stable", "Too few rows", "Stable"] * 2),
         {"line": 2, "symbol": 6, "rule": 2, "text": 2},
     ),
     # A PSI that cannot be computed has no bar, but the feature has its line and its limit.
     "PSI by feature": (
-        drift.features(0.1, 0.25, "light"),
+        lambda: drift.features(0.1, 0.25, "light"),
         FEATURES,
         {"rect": 2 + 3, "rule": 2, "text": 2},
     ),
-    "distribution": (drift.distribution(), BINS, {"rect": 6}),
+    "distribution": (lambda: drift.distribution(), BINS, {"rect": 6}),
     **{
         name: (
-            model.curve(name, SUBJECTS),
+            partial(model.curve, name, SUBJECTS),
             model.curve_rows(CURVES, name),
             {"line": 2, "rule": 1},
         )
         for name in model.CURVES
     },
-    "calibration": (model.calibration(SUBJECTS[1:]), TENTHS, {"symbol": 2, "rule": 2 + 1}),
-    "PD by outcome": (model.scores(), DENSITIES, {"area": 2}),
-    "bad rate by tier": (model.tiers(), RATES, {"symbol": 3, "rule": 3, "text": 3}),
-    "odds ratios": (model.effects(), EFFECTS, {"symbol": 4, "rule": 4 + 1}),
-    "AUC over time": (model.history(SUBJECTS), BENCHMARKS, {"line": 2, "symbol": 4, "rule": 4}),
-    "tiers of policies": (policy.tiers(), POLICIES, {"rect": 6, "text": 6}),
-    "moves": (policy.moves(), MOVES, {"rect": 9, "text": 9}),
+    "calibration": (lambda: model.calibration(SUBJECTS[1:]), TENTHS, {"symbol": 2, "rule": 2 + 1}),
+    "PD by outcome": (lambda: model.scores(), DENSITIES, {"area": 2}),
+    "bad rate by tier": (lambda: model.tiers(), RATES, {"symbol": 3, "rule": 3, "text": 3}),
+    "odds ratios": (lambda: model.effects(), EFFECTS, {"symbol": 4, "rule": 4 + 1}),
+    "AUC over time": (
+        lambda: model.history(SUBJECTS),
+        BENCHMARKS,
+        {"line": 2, "symbol": 4, "rule": 4},
+    ),
+    "tiers of policies": (lambda: policy.tiers(), POLICIES, {"rect": 6, "text": 6}),
+    "moves": (lambda: policy.moves(), MOVES, {"rect": 9, "text": 9}),
 }
 
 
@@ -178,7 +191,8 @@ def fields(spec: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", CHARTS)
 def test_a_chart_draws_all_its_rows(name: str) -> None:
-    spec, data, expected = CHARTS[name]
+    build, data, expected = CHARTS[name]
+    spec = build()
     assert set(fields(spec)) <= set(data.columns)
     drawn = svg(spec, data)
     assert {kind: marks(drawn, kind) for kind in expected} == expected
@@ -193,10 +207,10 @@ def lines_of(spec: Spec, data: pd.DataFrame) -> list[str]:
 
 
 def test_lines_have_gaps_where_nothing_came_or_nothing_can_be_said() -> None:
-    spec, data, _ = CHARTS["PSI over time"]
-    assert [path.count("M") for path in lines_of(spec, data)] == [1, 1]
-    spec, data, _ = CHARTS["PSI over time, of few rows"]
-    assert all("L" not in path for path in lines_of(spec, data))  # of three, two say something
+    build, data, _ = CHARTS["PSI over time"]
+    assert [path.count("M") for path in lines_of(build(), data)] == [1, 1]
+    build, data, _ = CHARTS["PSI over time, of few rows"]
+    assert all("L" not in path for path in lines_of(build(), data))  # of three, two say something
     latency = rows(4, minute=pd.date_range("2026-05-01", periods=4, freq="h", tz="UTC")).assign(
         series="p50", value=[1.0, None, 2.0, 3.0]
     )

@@ -9,7 +9,7 @@ import pytest
 from credit_risk_dagster.domain.shifts import ShiftRefused, parse_shift, shifted
 from credit_risk_dagster.pipelines.loans import builtin_loans, endless
 
-LOANS = builtin_loans()
+LOANS = list(builtin_loans())
 
 
 def shift(loans: Any, *texts: str, after: int = 0) -> list[Any]:

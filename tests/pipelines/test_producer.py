@@ -45,7 +45,7 @@ from resources.kafka.topics import TopicRefused, ensure_topic, reset_topic
 
 @pytest.fixture(scope="module")
 def loans() -> list[Row]:
-    return builtin_loans()
+    return list(builtin_loans())
 
 
 def test_builtin_loans_are_in_lendingclubs_notation(loans: list[Row]) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +25,7 @@ from dagster_graphql import DagsterGraphQLClient
 from pydantic import SecretStr
 
 from assets_src.scoring import score_applications
-from credit_risk_dagster.pipelines.loans import Row, builtin_loans, endless
+from credit_risk_dagster.pipelines.loans import builtin_loans, endless
 from credit_risk_dagster.pipelines.producer import Produced, produce
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.servers import HOST, Server
@@ -278,7 +277,7 @@ class Platform:
         incomplete = {"dti": None, "dti_joint": None}
         loans = (
             {**row, "id": str(number), **(incomplete if number % 50 == 7 else {})}
-            for number, row in enumerate(endless(_loans()), self.sent)
+            for number, row in enumerate(endless(builtin_loans()), self.sent)
         )
         with ThreadPoolExecutor(1, "send") as thread:
             self._sending = thread.submit(
@@ -447,11 +446,6 @@ class Platform:
                 if word in process.cmdline():
                     return process
         raise LookupError(f"no process of dagster dev has {word!r} in its command line")
-
-
-@cache
-def _loans() -> list[Row]:
-    return builtin_loans()
 
 
 def _plain(value: dg.MetadataValue[Any]) -> Any:

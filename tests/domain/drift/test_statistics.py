@@ -380,6 +380,7 @@ def undrifted(halves: tuple[pa.Table, pa.Table], baseline: Baseline) -> list[Dri
     return simulate(halves, baseline, size=1000, windows=500)
 
 
+@pytest.mark.slow
 def test_without_drift_there_are_no_alarms(undrifted: list[Drift]) -> None:
     significant = [d for d in undrifted if d.verdict == "significant"]
     assert len(significant) / len(undrifted) < 0.01
@@ -394,6 +395,7 @@ def test_without_drift_there_are_no_alarms(undrifted: list[Drift]) -> None:
     assert len(outside) / len(undrifted) < 0.02
 
 
+@pytest.mark.slow
 def test_a_shift_of_dti_by_eight_is_found(
     halves: tuple[pa.Table, pa.Table], baseline: Baseline
 ) -> None:
@@ -402,6 +404,7 @@ def test_a_shift_of_dti_by_eight_is_found(
     assert verdicts.count("significant") > 495
 
 
+@pytest.mark.slow
 def test_small_windows_do_not_cry_wolf(
     halves: tuple[pa.Table, pa.Table], baseline: Baseline
 ) -> None:
@@ -427,6 +430,7 @@ def test_the_noise_floor_is_what_psi_is_on_average(bins: int, m: int, n: int) ->
     assert (found > limit).mean() < 0.001
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("m", "n"), [(5_000, 500), (100_000, 500), (5_000, 5_000)])
 def test_at_most_one_week_in_twenty_has_a_false_alarm(baseline: Baseline, m: int, n: int) -> None:
     """Of all features together, with a report every half hour, even if no two shared a row."""
@@ -515,6 +519,7 @@ def test_a_score_without_a_model_is_not_compared() -> None:
     assert higher.verdict == "significant"
 
 
+@pytest.mark.slow
 def test_control_limits_hold_what_chance_does() -> None:
     rng = np.random.default_rng(7)
     for share, m, n in itertools.product((0.0, 0.002, 0.15), (5000,), (500, 5000)):
@@ -543,6 +548,7 @@ WEEKS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("a_day", "spread", "past", "within_the_day", "by_the_next"), WEEKS)
 def test_a_week_in_twenty_has_a_false_alarm_and_a_shift_is_seen_within_a_day(
     a_day: int, spread: float, past: int, within_the_day: float, by_the_next: float
