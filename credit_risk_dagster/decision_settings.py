@@ -5,7 +5,7 @@ from datetime import timedelta
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from credit_risk_dagster.base_settings import GroupOfSettings
+from credit_risk_dagster.base_settings import Cron, GroupOfSettings
 from credit_risk_dagster.domain.repeats import Deduplicate
 
 
@@ -28,6 +28,7 @@ class DecisionSettings(GroupOfSettings):
     case_sla_hours: float = Field(
         72, gt=0, le=8_784, description="hours until a case of the Watchlist is due"
     )
+    review_cron: Cron = Field("0 6 * * 1", description="when a run reports reviews (cron, UTC)")
 
     @property
     def case_within(self) -> timedelta:

@@ -16,6 +16,7 @@ from assets_src import (
     rebuild,
     redrive,
     retention,
+    reviews,
     scoring,
     segments,
     stream_checks,
@@ -36,7 +37,7 @@ for line in wrong(group for group in GROUPS if group not in (ApiSettings, Dashbo
 
 _SUBJECTS = (
     *(scoring, stream_checks, archive, maintenance, rebuild, redrive, retention, forget),
-    *(drift, outcomes, model, portfolio, policies, segments),
+    *(drift, outcomes, model, portfolio, policies, segments, reviews),
     *(offsets, observation, population, alerts),
 )
 

@@ -17,7 +17,8 @@ this page against the database, and does the work of a day as `{APP}` and `{API}
   dropped, reviewed or acknowledged) none of them can change; of findings, only whether they hold.
 - Time partitions are nobody's: they are read and written through their tables.
 - Functions with the owner's rights do what a role may not do itself, and decide what is right.
-  `{READER}` may execute `review_application` and `submit_policy`, `{API}`
+  `{READER}` may execute `act_on_case`, `record_export` and `submit_policy` (other readers none),
+  `{API}`
   {", ".join(f"`{name}`" for name in ROUTINES[API])} (for whose key it knows), and `{APP}`
   {", ".join(f"`{name}`" for name in ROUTINES[APP])}.
 

@@ -151,13 +151,30 @@ def ls(
         Query(max_length=200, pattern=r"^[^\x00]*$", description='"" has those of nobody'),
     ] = None,
     overdue: bool | None = None,
+    loan_id: Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]+$")] = None,
+    reason: Annotated[
+        list[Annotated[str, StringConstraints(max_length=100, pattern=r"^[^\x00]+$")]] | None,
+        Query(max_length=50, description="codes of rules, any of which flagged the loan"),
+    ] = None,
+    priority_from: Annotated[
+        float | None, Query(ge=0, allow_inf_nan=False, description="USD that may be lost")
+    ] = None,
+    amount_from: Annotated[float | None, Query(ge=0, allow_inf_nan=False)] = None,
     limit: Limit = 50,
     after: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
 ) -> Response:
     """Cases by priority, the highest first."""
     _allow(request)
     with request.app.state.warehouse.session() as connection:
-        wanted = Wanted(state, assignee, overdue)
+        wanted = Wanted(
+            state,
+            assignee,
+            overdue,
+            loan_id=loan_id,
+            reasons=tuple(reason) if reason else None,
+            priority_from=priority_from,
+            amount_from=amount_from,
+        )
         found = Cases(connection).page(wanted, limit=limit + 1, after=after)
     more = found[limit - 1].case_id if len(found) > limit else None
     return respond({"cases": [_told(case) for case in found[:limit]], "next": more})

@@ -29,8 +29,12 @@ def grant_reader(
     role: Annotated[
         str | None, typer.Argument(help="Role; default is the user of DASHBOARD_DATABASE_URL.")
     ] = None,
+    acts: Annotated[
+        bool, typer.Option("--acts", help="It also works on cases, and submits policies.")
+    ] = False,
 ) -> None:
-    """Let a role read the tables and record reviews, nothing else; personal data stays hidden.
+    """Let a role read the tables; bytes of events stay hidden. The user of DASHBOARD_DATABASE_URL
+    also acts for the people whom the dashboard signs in.
 
     A role that is missing is created, if DATABASE_URL's user may do that, with the password that
     DASHBOARD_DATABASE_URL has for it. `migrate` does the same for that variable's user.
@@ -42,6 +46,10 @@ def grant_reader(
     name = role or user
     if name is None:
         raise PlatformError("name a role, or set DASHBOARD_DATABASE_URL with a user in it")
-    created = readers.grant_reader(settings, name, password if name == user else None)
+    acts = acts or name == user
+    created = readers.grant_reader(settings, name, password if name == user else None, acts=acts)
     done = "is created, and" if created else "now"
-    out.print(f"role {name} {done} reads schema {settings.db_schema}", soft_wrap=True)
+    out.print(
+        f"role {name} {done} reads schema {settings.db_schema}{', and acts' if acts else ''}",
+        soft_wrap=True,
+    )

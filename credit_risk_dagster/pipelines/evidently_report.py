@@ -7,7 +7,6 @@ The statistics that Evidently shows are the ones computed here, not its own with
 
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
 from html import escape
 from importlib.util import find_spec
 from typing import Any
@@ -21,11 +20,11 @@ from credit_risk_dagster.domain.drift.baseline import FEATURES, MISSING, OTHER, 
 from credit_risk_dagster.domain.drift.comparison import FeatureDrift
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.drift import DriftReport
+from credit_risk_dagster.pipelines.html_reports import put_page
 from resources.lake import Lake
 from resources.postgres.connection import Warehouse
 from resources.postgres.drift import DriftLedger
 
-CONTENT_TYPE = "text/html; charset=utf-8"
 _REFERENCE_ROWS = 5_000
 _HTML_ROWS = 5_000
 
@@ -35,13 +34,12 @@ def publish_html(
 ) -> None:
     """Make the HTML of a report and put it on S3. What goes wrong is noted in the report: its
     numbers are stored, and stay."""
-    key = html_key(report.period.end)
     try:
         if find_spec("evidently") is None:
             raise PlatformError("Evidently is not installed; the extra `report` has it")
         with warehouse.session("drift") as connection:
             sample = DriftLedger(connection).sample(report.period, report.window.rows, _HTML_ROWS)
-        lake.put(key, render(report, sample).encode(), CONTENT_TYPE)
+        key = put_page(lake, "drift", report.period.end, render(report, sample))
         with warehouse.session("drift") as connection:
             DriftLedger(connection).set_html(report.report_id, key)
     except PlatformError as error:
@@ -53,12 +51,6 @@ def publish_html(
         report.html_key, report.html_problem = key, ""
         return
     log.warning("no HTML report: %s", report.html_problem)
-
-
-def html_key(end: datetime) -> str:
-    """Key of the report of a window that ends then."""
-    end = end.astimezone(UTC)
-    return f"reports/drift/dt={end:%Y-%m-%d}/{end:%Y-%m-%dT%H%M%S.%fZ}.html"
 
 
 def render(report: DriftReport, sample: pa.Table) -> str:

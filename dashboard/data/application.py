@@ -1,4 +1,4 @@
-"""One application: its decision, where it came from, its reviews, and what others are like."""
+"""One application: its decision, where it came from, and what others are like."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,11 +7,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from credit_risk_dagster.settings import WarehouseSettings
 from dashboard.data.connection import snapshot
 from dashboard.data.segments import NEVER
-from dashboard.data.watchlist import watchlist
-from resources.postgres.connection import Warehouse
 
 Key = tuple[int, int, int]
 """Source, partition and offset of an application."""
@@ -27,13 +24,11 @@ class Application:
         redriven: `reason`, `redriven_at` and `run_id` of one that had been rejected first.
         decisions: every decision on the same loan, newest first: `scored_at`, `risk_tier`, `pd`,
             `policy`, `source_id`, `partition`, `offset`.
-        reviews: newest first: `reviewed_at`, `reviewer`, `note`.
     """
 
     row: dict[str, Any]
     redriven: dict[str, Any] | None
     decisions: pd.DataFrame
-    reviews: pd.DataFrame
 
 
 @st.cache_data(ttl=1, max_entries=50, show_spinner=False)
@@ -49,8 +44,21 @@ def application(key: Key, zone: str) -> Application | None:
             rows[0],
             redriven[0] if redriven else None,
             db.frame(_DECISIONS, zone, loan_id=rows[0]["loan_id"]),
-            db.frame(_REVIEWS, zone, **at),
         )
+
+
+@st.cache_data(ttl=1, max_entries=50, show_spinner=False)
+def newest_decision(loan_id: str) -> Key | None:
+    """Where the newest decision on a loan is; None where there is none."""
+    with snapshot() as db:
+        rows = db.rows(
+            """
+            SELECT source_id, partition, "offset" FROM scored_applications
+             WHERE loan_id = %(loan_id)s ORDER BY scored_at DESC LIMIT 1
+            """,
+            loan_id=loan_id,
+        )
+    return (rows[0]["source_id"], rows[0]["partition"], rows[0]["offset"]) if rows else None
 
 
 def _coordinates(key: Key) -> dict[str, Any]:
@@ -79,12 +87,6 @@ _DECISIONS = """
            source_id, partition, "offset"
       FROM scored_applications JOIN policies p USING (policy_id)
      WHERE loan_id = %(loan_id)s ORDER BY scored_at DESC LIMIT 50
-"""
-
-_REVIEWS = """
-    SELECT reviewed_at, reviewer, note FROM application_reviews
-     WHERE source_id = %(source_id)s AND partition = %(partition)s AND "offset" = %(offset)s
-     ORDER BY review_id DESC
 """
 
 
@@ -141,16 +143,3 @@ def population() -> Population:
             steps=[step / 100 for step in range(101)],
         )
         return Population(found.pop("applications"), found)
-
-
-def review(key: Key, reviewer: str, note: str) -> None:
-    """Record that somebody looked at an application: all that the dashboard ever writes."""
-    # The pool's connections cannot.
-    with Warehouse(WarehouseSettings().of_dashboard()).session("dashboard review") as connection:
-        connection.execute(
-            "SELECT review_application(%(source_id)s, %(partition)s, %(offset)s, %(reviewer)s,"
-            " %(note)s)",
-            _coordinates(key) | {"reviewer": reviewer, "note": note},
-        )
-    application.clear()
-    watchlist.clear()

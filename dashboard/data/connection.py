@@ -54,6 +54,7 @@ class Snapshot:
 _TIMES = (
     *("scored_at", "reviewed_at", "committed_at", "updated_at", "archived_at", "rejected_at"),
     *("created_at", "activated_at", "retired_at", "window_start", "window_end", "last"),
+    *("opened_at", "due_at", "decided_at", "closed_at"),
 )
 
 

@@ -1,121 +1,141 @@
-"""Watchlist: who was flagged, why, what is known of them, and who looked at it."""
+"""Watchlist: the queue of its cases, and what is known and done of one."""
 
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from itertools import pairwise
+from typing import TypeVar
 
 import pandas as pd
 import streamlit as st
 
-from credit_risk_dagster.domain.model.outcome import probability_of
-from dashboard.charts.theme import TIER_COLOURS, swatch
+from dashboard.charts.theme import swatch
 from dashboard.data import application
-from dashboard.data import watchlist as queries
-from dashboard.data.application import Application, Key, Population
-from dashboard.data.segments import purposes
-from dashboard.data.watchlist import Flagged
-from dashboard.parts import filters, formats, orchestration, sign_in, tables
+from dashboard.data import cases as queries
+from dashboard.data.application import Key
+from dashboard.data.cases import Queue
+from dashboard.data.connection import PROBLEMS
+from dashboard.data.segments import AMOUNTS_FROM
+from dashboard.parts import application as decision
+from dashboard.parts import case, filters, formats, reviewer, reviews, sign_in, tables
 from dashboard.parts.layout import head, panel
-from dashboard.parts.live import guarded, live, viewer_zone
-from dashboard.parts.periods import DEFAULT_PERIOD, PERIODS
+from dashboard.parts.live import explain, guarded, live, viewer_zone
+from resources.postgres.cases import Wanted
 
-_UNTIL = "watchlist_until"
-FEATURES = {
-    "loan_amnt": ("Loan amount", formats.usd),
-    "annual_inc": ("Annual income", formats.usd),
-    "dti": ("Debt to income", formats.number_percent),
-    "int_rate": ("Interest rate", formats.number_percent),
-    "revol_util": ("Revolving utilization", formats.number_percent),
-    "delinq_2yrs": ("Delinquencies, 2 years", formats.number),
-    "inq_last_6mths": ("Inquiries, 6 months", formats.number),
-    "credit_history_years": ("Credit history", formats.years),
-    "emp_length_yrs": ("Employment", formats.years),
-    "term_months": ("Term", formats.term),
-}
-_OF_TWO = {
-    "combined": "Both borrowers' income and DTI decided",
-    "mixed": "Both borrowers' figures decided as far as they were known, else the first borrower's",
-    "primary": "The first borrower's income and DTI decided, as the policy says",
-    "fallback": "The first borrower's income and DTI decided: both borrowers' were not known",
-}
-BANDS = {"dti": "dti_band", "revol_util": "util_band", "int_rate": "rate_band"}
+Choice = TypeVar("Choice")
+STATES = {"To do": "to_do", "Open": "open", "In review": "in_review", "Closed": "closed", "All": ""}
+DUE = {"Any time": None, "Overdue": timedelta(0), "Within 24 h": timedelta(days=1)}
+PRIORITIES = (0, 500, 1_000, 2_000, 5_000)
+_ANYONE, _NOBODY, _ME = "Anyone", "Nobody", "Me"
+_PAGES = ("Queue", "Figures")
 
 
 def page() -> None:
     """Draw the page."""
     with head("Watchlist"):
-        period = filters.period(DEFAULT_PERIOD, list(PERIODS))
-    _content(period)
+        shown = st.segmented_control(
+            "Show", _PAGES, default=_PAGES[0], required=True, key="show", bind="query-params"
+        )
+    if shown == "Figures":
+        reviews.figures()
+    else:
+        _queue()
 
 
 # Not live: rows that move away below the pointer are of no use. What is new is announced.
 @guarded
-def _content(period: str) -> None:
-    segment = filters.segment(purposes())
-    with st.grid(4, min_column_width=170, gap="small"):
+def _queue() -> None:
+    wanted, sort = _filters()
+    found = queries.queue(wanted, sort, viewer_zone())
+    _heading(wanted, sort, found)
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        if found.rows.empty:
+            _nothing(wanted)
+        else:
+            _table(found)
+    case_id, key = _chosen(found, wanted.loan_id)
+    with right:
+        case.tell()
+        _details(case_id)
+    _decision(case_id, key)
+
+
+def _filters() -> tuple[Wanted, str]:
+    with st.grid(5, min_column_width=150, gap="small"):
+        state = _one("State", list(STATES))
+        me = reviewer.name()
+        names = [_ANYONE, _NOBODY, *([_ME] if me else []), *queries.assignees()]
+        assignee = _one("Assignee", names)
+        due = _one("Due", list(DUE))
+        priority = _one("Priority", PRIORITIES, _at_least)
+        amount = _one("Amount", (-1, *AMOUNTS_FROM), _amount)
         reasons = st.multiselect(
-            "Reason",
+            "Rule",
             queries.reason_codes(),
             format_func=formats.reason,
             placeholder="Any",
             key="reason",
             bind="query-params",
         )
-        review = st.selectbox("Review", queries.REVIEW_STATES, key="review", bind="query-params")
-        sort = st.selectbox("Sort by", list(queries.SORTS), key="sort", bind="query-params")
+        sort = _one("Sort by", list(queries.SORTS), key="sort")
         loan_id = st.text_input(
             "Find a loan",
             placeholder="Loan id, of any tier",
             key="loan",
             bind="query-params",
             max_chars=40,
-        )
-    until = st.session_state.setdefault(_UNTIL, pd.Timestamp.now(tz="UTC"))
-    length = PERIODS[period].length
-    flagged = Flagged(
-        until=until.to_pydatetime(),
-        since=None if length is None else (until - length).to_pydatetime(),
-        segment=segment,
-        reasons=tuple(reasons),
-        review=review,
-        sort=sort,
-        loan_id=loan_id.strip(),
+        ).strip()
+        reviewer.ask()
+    if loan_id:
+        return Wanted(loan_id=loan_id), sort
+    following = dict(pairwise(AMOUNTS_FROM))
+    return (
+        Wanted(
+            state=STATES[state] or None,  # type: ignore[arg-type]
+            assignee={_ANYONE: None, _NOBODY: "", _ME: me}.get(assignee, assignee),
+            due_within=DUE[due],
+            reasons=tuple(reasons) or None,
+            priority_from=priority or None,
+            amount_from=None if amount < 0 else amount,
+            amount_below=following.get(amount),
+        ),
+        sort,
     )
-    zone = viewer_zone()
-    found = queries.watchlist(flagged, zone)
-    _heading(flagged, found, period, until.tz_convert(zone))
-    if found.rows.empty:
-        _nothing(flagged, period)
-    else:
-        _table(found.rows, any_tier=bool(flagged.loan_id))
-    key = _chosen(found.rows, searched=bool(flagged.loan_id))
-    if key is not None:
-        _detail(key)
 
 
-def _heading(flagged: Flagged, found: queries.Watchlist, period: str, until: pd.Timestamp) -> None:
-    when = PERIODS[period].words
-    what = (
-        f"Decisions on loan {flagged.loan_id}, of any tier and time"
-        if flagged.loan_id
-        else f"{filters.describe(flagged.segment)}, flagged {when}"
+def _one(
+    label: str,
+    options: Sequence[Choice],
+    format_func: Callable[[Choice], str] = str,
+    key: str | None = None,
+) -> Choice:
+    found = st.selectbox(
+        label, options, format_func=format_func, key=key or label.lower(), bind="query-params"
     )
+    return options[0] if found is None else found
+
+
+def _at_least(priority: int) -> str:
+    return f"${priority:,} or more may be lost" if priority else "Any"
+
+
+def _amount(start: int) -> str:
+    return filters.amount(start) if start >= 0 else "Any"
+
+
+def _heading(wanted: Wanted, sort: str, found: Queue) -> None:
+    what = f" of loan {formats.plain(wanted.loan_id)}, in any state" if wanted.loan_id else ""
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(
-            f"{swatch('Watchlist')} **{formats.counted(found.matching, 'application')}**, "
-            f"{formats.dollars(found.loan_amnt)} in all.".replace("$", "\\$")
-            + f" {what}. As of {until:%-d %b %H:%M:%S} ({until.tz})."
+            f"{swatch('Watchlist')} **{formats.counted(found.matching, 'case')}**{what}, "
+            + f"{formats.dollars(found.loan_amnt)} asked for, of which "
+            f"{formats.dollars(found.priority)} may be lost.".replace("$", "\\$")
+            + f" As of {found.as_of:%-d %b %H:%M:%S} ({found.as_of.tz})."
         )
-        allowed = sign_in.may("export")
-        st.download_button(
-            "Export CSV",
-            partial(queries.watchlist_csv, flagged) if allowed else b"",
-            file_name=f"watchlist-{until:%Y%m%dT%H%M%S}.csv",
-            mime="text/csv",
-            icon=":material/download:",
-            on_click="ignore",
-            disabled=not (found.matching and allowed),
-        )
-        _newer(until)
+        _next(found)
+        _export(wanted, sort, found)
+        _newer(found.as_of.to_pydatetime())
     if found.matching > len(found.rows):
         st.caption(
             f"The table has the first {formats.count(len(found.rows))}; the export has all"
@@ -127,252 +147,208 @@ def _heading(flagged: Flagged, found: queries.Watchlist, period: str, until: pd.
         )
 
 
+def _next(found: Queue) -> None:
+    """The first case after the shown one that nobody began to review."""
+    rows = found.rows
+    at = rows.index[rows["case_id"] == _number("case")]
+    waiting = rows.index[rows["state"] == "open"]
+    later = waiting[waiting > at[0]] if len(at) else waiting
+    ahead = later if len(later) else waiting[waiting != at[0]] if len(at) else waiting
+    st.button(
+        "Next unreviewed",
+        shortcut="N",
+        icon=":material/skip_next:",
+        disabled=not len(ahead),
+        on_click=_open,
+        args=(int(rows.loc[ahead[0], "case_id"]),) if len(ahead) else (0,),
+    )
+
+
+def _export(wanted: Wanted, sort: str, found: Queue) -> None:
+    allowed = sign_in.may("export")
+    who = reviewer.name()
+    chosen = {name: value for name, value in vars(wanted).items() if value is not None}
+    words = "cases: " + (", ".join(f"{k} {v}" for k, v in chosen.items()) or "all")
+    st.download_button(
+        "Export CSV",
+        partial(queries.cases_csv, wanted, sort, who, words) if allowed else b"",
+        file_name=f"cases-{found.as_of:%Y%m%dT%H%M%S}.csv",
+        mime="text/csv",
+        icon=":material/download:",
+        on_click="ignore",
+        disabled=not (found.matching and allowed),
+        help="Who took what is kept.",
+    )
+
+
 @live
-def _newer(until: pd.Timestamp) -> None:
-    newer = queries.newer_on_watchlist(until.to_pydatetime())
+def _newer(since: datetime) -> None:
+    newer = queries.newer(since)
     label = f"Show {formats.count(newer)} newer" if newer else "Up to date"
     if st.button(label, icon=":material/refresh:", key="refresh", disabled=not newer):
-        st.session_state[_UNTIL] = pd.Timestamp.now(tz="UTC")
+        queries.queue.clear()
         st.rerun()
 
 
-def _nothing(flagged: Flagged, period: str) -> None:
-    if flagged.loan_id:
-        st.info(f"No application has the loan id {flagged.loan_id}.", icon=":material/search_off:")
+def _nothing(wanted: Wanted) -> None:
+    if wanted.loan_id:
+        st.info(f"No case is of loan {wanted.loan_id}.", icon=":material/search_off:")
         return
-    narrowed = flagged.segment or flagged.reasons or flagged.review != "All"
+    narrowed = wanted != Wanted(state="to_do")
     st.info(
-        f"No application was flagged {PERIODS[period].words}"
-        + (" that fits the filters: remove some, or choose a longer period." if narrowed else ". ")
-        + (
-            ""
-            if narrowed
-            else "Flagged ones are announced here; `make demo` streams applications, of which "
-            "about one in 28 is flagged (356 of 10,000)."
-        ),
+        "No case fits the filters: remove some."
+        if narrowed
+        else "**Nothing to do.** Each loan on the Watchlist opens a case, and new ones are "
+        "announced here; `make demo` streams applications, of which about one in 28 is flagged "
+        "(356 of 10,000). Decisions of before there were cases get one by `credit-risk cases "
+        "open`.",
         icon=":material/flag:",
     )
 
 
-def _table(rows: pd.DataFrame, *, any_tier: bool) -> None:
+def _table(found: Queue) -> None:
+    rows = found.rows
     tables.table(
         rows.assign(
             reasons=rows["reasons"].map(lambda codes: [formats.reason(code) for code in codes]),
-            purpose=rows["purpose"].map(formats.words),
             pd=100 * rows["pd"].astype(float),
-            reviewed=rows["reviewer"].fillna(""),
+            state=[
+                case.STATES[state] + (", overdue" if late else "")
+                for state, late in zip(rows["state"], rows["overdue"], strict=True)
+            ],
+            disposition=rows["disposition"].map(formats.words, na_action="ignore"),
         ),
         {
             "loan_id": tables.name("Loan"),
-            "scored_at": tables.second("Scored"),
-            **({"risk_tier": "Tier"} if any_tier else {}),
+            "state": tables.text("State"),
+            "assignee": tables.text("Assignee"),
+            "priority": tables.dollars("Priority", help="The amount times the PD, USD"),
             "loan_amnt": tables.dollars("Amount"),
-            "dti": tables.percent("DTI", help="Debt payments over income"),
-            "int_rate": tables.percent("Rate", help="Interest rate of the loan"),
-            "revol_util": tables.percent("Utilization", help="Used share of revolving credit"),
+            "due_at": tables.minute("Due"),
+            "reasons": st.column_config.ListColumn("Why it was flagged", width=240),  # two reasons
             "pd": tables.percent(
                 "PD",
                 help="Probability of the active model's outcome, which its "
-                "benchmark names; open an application to see it with its horizon",
+                "benchmark names; open a case to see it with its horizon",
             ),
-            "reasons": st.column_config.ListColumn("Why it was flagged", width=240),  # two reasons
-            "grade": "Grade",
-            "purpose": "Purpose",
-            "addr_state": "State",
-            "reviewed": tables.text("Reviewed by"),
+            "decisions": tables.count("Decisions", help="Watchlist decisions that joined it"),
+            "opened_at": tables.minute("Opened"),
+            "disposition": tables.text("Found"),
         },
-        "The applications that match, with why they were flagged",
-        key="watchlist",
+        "The cases that match, with why their loans were flagged",
+        key="cases",
         on_select=partial(_select, rows),
-        selection_mode="single-row",
-        height=380,
+        selection_mode="multi-row",
+        height=520,
     )
+    if sign_in.may("review"):
+        _bulk(rows)
+
+
+def _bulk(rows: pd.DataFrame) -> None:
+    chosen = rows.iloc[[at for at in st.session_state["cases"].selection.rows if at < len(rows)]]
+    chosen = chosen[chosen["state"] != "closed"]
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        st.text_input("Assign what is selected to", key="bulk", placeholder="Nobody", max_chars=200)
+        seen = list(zip(chosen["case_id"].tolist(), chosen["version"].tolist(), strict=True))
+        st.button(
+            f"Assign {len(seen)} selected",
+            icon=":material/group_add:",
+            disabled=not seen,
+            on_click=_assign_all,
+            args=(seen,),
+        )
+
+
+def _assign_all(seen: list[tuple[int, int]]) -> None:
+    who = reviewer.name()
+    if not sign_in.may("review"):
+        return
+    if not who:
+        case.say("Say who you are, in the field Reviewer: the history keeps it.")
+        return
+    try:
+        said = queries.assign(seen, st.session_state["bulk"], who)
+    except PROBLEMS as error:
+        problem = explain(error)
+        case.say(f"Not done. {problem.title}. {problem.remedy}")
+        return
+    if said:
+        case.say(f"{len(seen) - len(said)} of {len(seen)} assigned. Not done: {'; '.join(said)}.")
 
 
 def _select(rows: pd.DataFrame) -> None:
-    """Put the selected application into the address, or none."""
-    selected = st.session_state["watchlist"].selection.rows
-    if selected:
-        row = rows.iloc[selected[0]]
-        st.query_params["application"] = f"{row.source_id}-{row.partition}-{row.offset}"
-    else:
-        st.query_params.pop("application", None)
+    """Open the case that was selected; of several, the one that is shown stays."""
+    selected = st.session_state["cases"].selection.rows
+    if len(selected) == 1:
+        _open(int(rows.iloc[selected[0]].case_id))
 
 
-def _chosen(rows: pd.DataFrame, *, searched: bool) -> Key | None:
-    """The application in the address; a search with one result needs no click, and shows no panel
-    of another loan, where a review would go to the wrong one."""
+def _open(case_id: int) -> None:
+    st.query_params["case"] = str(case_id)
+    st.query_params.pop("application", None)
+
+
+def _number(parameter: str) -> int:
+    text = st.query_params.get(parameter, "")
+    return int(text) if text.isdecimal() and len(text) < 19 else 0
+
+
+def _chosen(found: Queue, loan_id: str | None) -> tuple[int | None, Key | None]:
+    """The case in the address, or of the application there; a search with one result needs no
+    click, and shows no case of another loan, where a review would go to the wrong one."""
+    known = set(found.rows["case_id"].tolist())
+    case_id = _number("case")
+    if case_id and loan_id and case_id not in known:
+        st.query_params.pop("case")
+        case_id = 0
+    if case_id:
+        return case_id, None
     parts = st.query_params.get("application", "").split("-")
     if len(parts) == 3 and all(part.isdecimal() and len(part) < 19 for part in parts):
-        source, partition, offset = map(int, parts)
-        names = ["source_id", "partition", "offset"]
-        if not searched or (rows[names] == (source, partition, offset)).all(axis=1).any():
-            return source, partition, offset
-        st.query_params.pop("application", None)
-    if len(rows) == 1:
-        row = rows.iloc[0]
-        return int(row["source_id"]), int(row["partition"]), int(row["offset"])
-    return None
+        key: Key = (int(parts[0]), int(parts[1]), int(parts[2]))
+        if key[0] < 2**31 and key[1] < 2**31:
+            of_key = queries.case_of(key)
+            if not loan_id or of_key in known:
+                return of_key, key
+        st.query_params.pop("application")
+    if loan_id and len(found.rows):
+        return int(found.rows.iloc[0]["case_id"]), None
+    return None, application.newest_decision(loan_id) if loan_id else None
 
 
-@guarded
-def _detail(key: Key) -> None:
-    found = application.application(key, viewer_zone())
+def _details(case_id: int | None) -> None:
+    if case_id is None:
+        st.caption("Select a row to open its case, or press N for the next one to review.")
+        return
+    found = queries.whole(case_id, viewer_zone())
     if found is None:
         st.warning(
-            "There is no application {}-{}-{}: the link is wrong, or retention removed it.".format(
-                *key
-            ),
+            f"There is no case {case_id}: the link is wrong, or retention removed it.",
             icon=":material/search_off:",
         )
         return
-    people = application.population()
-    row = found.row
-    with panel(f"Loan {row['loan_id'] or formats.UNKNOWN}"):
-        _verdict(row)
-        left, right = st.columns([3, 2], gap="large")
-        with left:
-            st.subheader("Against the population", anchor=False)
-            _features(row, people)
-        with right:
-            _provenance(found)
-        left, right = st.columns([3, 2], gap="large")
-        with left:
-            st.subheader("Decisions on this loan", anchor=False)
-            _decisions(found)
-        with right:
-            st.subheader("Reviews", anchor=False)
-            _reviews(key, found)
+    with panel(f"Loan {found.case.loan_id or formats.UNKNOWN}"):
+        case.show(found.case, found.history)
 
 
-def _verdict(row: dict[str, Any]) -> None:
-    reasons = ", ".join(formats.reason(code) for code in row["reasons"])
-    tier = row["risk_tier"]
-    st.markdown(
-        f"{swatch(tier)} **{tier}**"
-        + (f": {reasons}." if reasons else ", without an early warning.")
-        + (f" The policy recommends: **{row['recommendation']}**." if row["recommendation"] else "")
-        + f" {formats.words(row['purpose'])}, grade {row['grade'] or formats.UNKNOWN}, "
-        f"{row['addr_state'] or formats.UNKNOWN}, "
-        f"{(row['home_ownership'] or formats.UNKNOWN).lower()}."
-    )
-    if row["figures"]:
-        income, dti = ("annual_inc", formats.usd), ("dti", formats.number_percent)
-        known = {
-            whose: ", ".join(
-                formats.UNKNOWN
-                if row[f"{name}_{whose}"] is None
-                else written(row[f"{name}_{whose}"])
-                for name, written in (income, dti)
+def _decision(case_id: int | None, key: Key | None) -> None:
+    """The newest decision on the loan of a case, or the one of a link."""
+    whole = queries.whole(case_id, viewer_zone()) if case_id is not None else None
+    if key is None:
+        if whole is not None and whole.application is None:
+            st.caption("Retention removed the decisions on this loan; the case has what it needs.")
+        found = whole.application if whole else None
+    else:
+        found = application.application(key, viewer_zone())
+        if found is None:
+            st.warning(
+                f"There is no application {'-'.join(map(str, key))}: the link is wrong, or "
+                "retention removed it.",
+                icon=":material/search_off:",
             )
-            for whose in ("joint", "primary")
-        }
-        st.markdown(
-            f"Joint application. {_OF_TWO[row['figures']]}. Income and DTI of both: "
-            f"{known['joint']}; of the first borrower: {known['primary']}.".replace("$", "\\$")
-        )
-    if row["pd"] is None:
-        st.caption("No PD: no model was active when it was scored.")
-        return
-    name, horizon = probability_of(row["outcome"] or "the outcome")
-    st.markdown(f"{name.capitalize()} **{formats.percent(row['pd'])}** ({horizon}).")
-    if row["pd_reasons"]:
-        st.caption(
-            f"What raises it, for staff: {', '.join(row['pd_reasons'])}. The decision is the "
-            "policy's, and its reasons are the ones above."
-        )
-
-
-def _features(row: dict[str, Any], people: Population) -> None:
-    """Each number, its band, and where it is among the applications of late."""
-    rows = []
-    for name, (label, written) in FEATURES.items():
-        rank = people.rank(name, row[name])
-        rows.append(
-            {
-                "Feature": label,
-                "Value": formats.UNKNOWN if row[name] is None else written(row[name]),
-                "Band": row[BANDS[name]] or formats.UNKNOWN if name in BANDS else "",
-                "Percentile": None if rank is None else round(100 * rank),
-            }
-        )
-    percentile = st.column_config.ProgressColumn(
-        "Percentile", format="%d", min_value=0, max_value=100, color=TIER_COLOURS["Low"]
-    )
-    tables.table(
-        pd.DataFrame(rows),
-        {"Feature": "Feature", "Value": "Value", "Band": "Band", "Percentile": percentile},
-        "Features of the application, with their percentile in the population",
-        key="features",
-    )
-    st.caption(
-        f"Percentile: the share of the newest {formats.count(people.applications)} applications "
-        "that have a lower value, and half of those with the same."
-    )
-
-
-def _provenance(found: Application) -> None:
-    row = found.row
-    st.subheader("Where it came from", anchor=False)
-    run = f"[{row['run_id'][:8]}]({orchestration.run_url(row['run_id'])})" if row["run_id"] else "–"
-    scored_at = pd.Timestamp(row["scored_at"]).tz_convert(viewer_zone())
-    lines = {
-        "Scored": f"{scored_at:%-d %b %Y %H:%M:%S} ({scored_at.tz})",
-        "Policy": f"`{row['policy']}`",
-        **({"Arm": f"`{row['arm']}`"} if row["arm"] else {}),
-        "Model": f"`{row['model']}`" if row["model"] else formats.UNKNOWN,
-        "Dagster run": run,
-        "Batch": formats.count(row["batch_id"]),
-        "Topic": f"`{row['topic']}` of cluster `{row['cluster_id']}`, partition "
-        f"{row['partition']}, offset {row['offset']}",
-    }
-    if found.redriven:
-        lines["Re-driven"] = (
-            f"rejected at first (`{found.redriven['reason']}`), scored by run "
-            f"[{found.redriven['run_id'][:8]}]({orchestration.run_url(found.redriven['run_id'])})"
-        )
-    st.markdown("\n".join(f"- {name}: {value}" for name, value in lines.items()))
-
-
-def _decisions(found: Application) -> None:
-    if found.decisions.empty:
-        st.caption("The event had no loan id, so that no other decision can be found.")
-        return
-    tables.table(
-        found.decisions.assign(pd=100 * found.decisions["pd"].astype(float)),
-        {
-            "scored_at": tables.second("Scored", format="D MMM YYYY HH:mm:ss"),
-            "risk_tier": "Tier",
-            "pd": tables.percent("PD"),
-            "policy": "Policy",
-            "partition": "Partition",
-            "offset": tables.plain("Offset"),
-        },
-        "Every decision on the same loan, newest first",
-        key="decisions",
-    )
-
-
-def _reviews(key: Key, found: Application) -> None:
-    for review in found.reviews.itertuples():
-        with st.container(border=True):
-            st.markdown(
-                f"**{formats.plain(str(review.reviewer))}**, {review.reviewed_at:%-d %b %Y %H:%M}"
-            )
-            st.text(str(review.note))
-    if found.reviews.empty:
-        st.caption("Nobody has reviewed this application yet.")
-    signed_in = sign_in.email()
-    with st.form(f"review of {'-'.join(map(str, key))}", clear_on_submit=True, border=False):
-        reviewer = st.text_input(
-            "Reviewer", value=signed_in or "", disabled=bool(signed_in), max_chars=200
-        )
-        note = st.text_area("Note", max_chars=2000, height=90)
-        allowed = sign_in.may("review")  # asked again: a browser can press what is disabled
-        button = partial(st.form_submit_button, icon=":material/check:", disabled=not allowed)
-        if button("Mark as reviewed") and allowed:
-            if not (reviewer and reviewer.strip() and note and note.strip()):
-                st.error("A review needs a name and a note.", icon=":material/error:")
-                return
-            application.review(key, reviewer, note)
-            st.rerun()
+        elif whole is None:
+            st.header(f"Loan {found.row['loan_id'] or formats.UNKNOWN}", anchor=False)
+            st.caption("It has no case: it was not on the Watchlist, or before there were any.")
+    if found is not None:
+        decision.show(found)

@@ -6,7 +6,7 @@
 --   credit_risk_owner   change the schema                                  migrations
 --   credit_risk_app     write what runs write, create schemas of its own   Dagster's runs and sensors
 --   credit_risk_api     read, but for bytes of events and models           API
---   credit_risk_reader  read, but for these and keys; review               dashboard
+--   credit_risk_reader  read, but for these and keys; work on cases        dashboard
 --   dagster             everything in Dagster's own database, only there   Dagster
 \set ON_ERROR_STOP on
 \getenv owner_password CREDIT_RISK_OWNER_PASSWORD

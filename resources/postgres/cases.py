@@ -3,7 +3,7 @@ row of their history (migration 0026)."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any, LiteralString
+from typing import Any, Literal, LiteralString
 
 import psycopg
 from psycopg.rows import class_row
@@ -12,15 +12,19 @@ from credit_risk_dagster.domain.cases import State, check_disposition
 from credit_risk_dagster.errors import PlatformError
 
 
-class CaseMissing(PlatformError):
+class CaseProblem(PlatformError):
+    """Nothing was done to a case."""
+
+
+class CaseMissing(CaseProblem):
     """There is no such case."""
 
 
-class CaseChanged(PlatformError):
+class CaseChanged(CaseProblem):
     """Somebody changed the case meanwhile; the message says who and when."""
 
 
-class CaseRefused(PlatformError):
+class CaseRefused(CaseProblem):
     """That cannot be done to a case; the message says why."""
 
 
@@ -69,12 +73,35 @@ class CaseEvent:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which cases; None is any. An `assignee` of "" has those of nobody."""
+    """Which cases; None is any.
 
-    state: State | None = None
+    Attributes:
+        state: one of a case's, or `to_do`: not closed.
+        assignee: whose; "" has those of nobody.
+        overdue: whether it should be closed, and is not.
+        due_within: not closed, and due within so long.
+        reasons: any of them.
+        priority_from, amount_from, amount_below: USD; the last one not included.
+    """
+
+    state: State | Literal["to_do"] | None = None
     assignee: str | None = None
     overdue: bool | None = None
+    due_within: timedelta | None = None
     loan_id: str | None = None
+    reasons: tuple[str, ...] | None = None
+    priority_from: float | None = None
+    amount_from: float | None = None
+    amount_below: float | None = None
+
+    def condition(self) -> tuple[LiteralString, dict[str, Any]]:
+        """The condition on `cases`, of constants alone, and its parameters."""
+        named = asdict(self) | {"reasons": self.reasons and list(self.reasons)}
+        chosen = [_WANTED[name] for name, value in named.items() if value is not None]
+        # A literal, because only then the index of those that are not closed fits.
+        if self.state == "to_do":
+            chosen[0] = "state <> 'closed'"
+        return " AND ".join(chosen) or "true", named
 
 
 def open_cases(
@@ -102,9 +129,10 @@ class Cases:
         Args:
             after: the last case that was seen.
         """
-        named = asdict(wanted) | {"limit": limit, "after": after}
+        condition, named = wanted.condition()
+        query: LiteralString = f"{_CASE} WHERE {condition} {_PAGE}"
         with self._connection.cursor(row_factory=class_row(Case)) as cursor:
-            return cursor.execute(_PAGE, named).fetchall()
+            return cursor.execute(query, named | {"limit": limit, "after": after}).fetchall()
 
     def one(self, case_id: int) -> Case:
         """A case.
@@ -178,6 +206,25 @@ class Cases:
         assert row is not None  # noqa: S101 (a function of one row)
         return int(row[0])
 
+    def open_earlier(self, since: datetime, until: datetime, within: timedelta) -> int:
+        """Open cases of Watchlist decisions of a time that have none; returns how many."""
+        row = self._connection.execute(
+            "SELECT open_earlier_cases(%(since)s, %(until)s, %(within)s)",
+            {"since": since, "until": until, "within": within},
+        ).fetchone()
+        assert row is not None  # noqa: S101 (a function of one row)
+        return int(row[0])
+
+
+def record_export(connection: psycopg.Connection[Any], who: str, what: str, rows: int) -> None:
+    """Keep who took how many rows of what."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION READ WRITE")
+        connection.execute(
+            "SELECT record_export(%(who)s, %(what)s, %(rows)s)",
+            {"who": who, "what": what[:2000], "rows": rows},
+        )
+
 
 # The rows of a transaction have its time. By loan, so that two lanes cannot wait in a circle.
 _OPEN: LiteralString = """
@@ -213,18 +260,23 @@ FROM cases
 
 _ONE: LiteralString = _CASE + "WHERE case_id = %(case_id)s"
 
-_WANTED: LiteralString = """
-WHERE (%(state)s::text IS NULL OR state = %(state)s)
-    AND (%(assignee)s::text IS NULL OR coalesce(assignee, '') = %(assignee)s)
-    AND (%(loan_id)s::text IS NULL OR loan_id = %(loan_id)s)
-    AND (%(overdue)s::boolean IS NULL
-        OR (state <> 'closed' AND due_at < clock_timestamp()) = %(overdue)s)
-    AND (%(after)s::bigint IS NULL OR (priority, case_id)
-        < (SELECT a.priority, a.case_id FROM cases a WHERE a.case_id = %(after)s))
+_WANTED: dict[str, LiteralString] = {
+    "state": "state = %(state)s",
+    "assignee": "coalesce(assignee, '') = %(assignee)s",
+    "overdue": "(state <> 'closed' AND due_at < clock_timestamp()) = %(overdue)s",
+    "due_within": "state <> 'closed' AND due_at < clock_timestamp() + %(due_within)s",
+    "loan_id": "loan_id = %(loan_id)s",
+    "reasons": "reasons && %(reasons)s::text[]",
+    "priority_from": "priority >= %(priority_from)s",
+    "amount_from": "loan_amnt >= %(amount_from)s",
+    "amount_below": "loan_amnt < %(amount_below)s",
+}
+
+_PAGE: LiteralString = """
+AND (%(after)s::bigint IS NULL OR (priority, case_id)
+    < (SELECT a.priority, a.case_id FROM cases a WHERE a.case_id = %(after)s))
 ORDER BY priority DESC, case_id DESC LIMIT %(limit)s
 """
-
-_PAGE: LiteralString = _CASE + _WANTED
 
 _HISTORY: LiteralString = """
 SELECT at, who, action, version, state, assignee, disposition, reason_code, note

@@ -1,7 +1,7 @@
-"""Roles that may read the warehouse, and record reviews, and nothing else."""
+"""Roles that may read the warehouse; and those that also act for the people at the dashboard."""
 
 import logging
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -17,10 +17,15 @@ class ReaderRefused(PlatformError):
     """A role could not be made a reader."""
 
 
-def grant_reader(settings: WarehouseSettings, role: str, password: str | None = None) -> bool:
+def grant_reader(
+    settings: WarehouseSettings, role: str, password: str | None = None, *, acts: bool = False
+) -> bool:
     """Let a role read the schema; returns whether the role was created.
 
     It is created, with the password, when it is missing and the user of `DATABASE_URL` may do that.
+
+    Args:
+        acts: the role may also do what people at the dashboard do: work on cases, submit policies.
 
     Raises:
         ReaderRefused: it is missing and has to be created by somebody else, or it owns the tables.
@@ -30,7 +35,10 @@ def grant_reader(settings: WarehouseSettings, role: str, password: str | None = 
     with warehouse.session("grant-reader") as connection:
         try:
             created = _ensure_role(connection, role, password)
-            connection.execute("SELECT grant_reader(%(role)s)", {"role": role})
+            query: LiteralString = "SELECT grant_reader(%(role)s)"
+            if acts:
+                query = "SELECT grant_reviewer(%(role)s)"
+            connection.execute(query, {"role": role})
         except psycopg.errors.InsufficientPrivilege as error:
             raise ReaderRefused(
                 f"role {role} is not a reader of {warehouse.location}: "
@@ -42,21 +50,22 @@ def grant_reader(settings: WarehouseSettings, role: str, password: str | None = 
 
 
 def grant_readers_again(settings: WarehouseSettings) -> None:
-    """Give those who were readers before a migration what the migration made, and make the role of
-    `DASHBOARD_DATABASE_URL` one of them. When it cannot be one, a warning says what to do: the
+    """Give those who were readers before a migration what the migration made, and let the role of
+    `DASHBOARD_DATABASE_URL` act, too. When it cannot be one of them, a warning says what to do: the
     migration itself is done.
     """
     with Warehouse(settings).session("grant-reader") as connection:
         connection.execute(
-            "SELECT grant_reader(pg_get_userbyid(grantee)) FROM pg_proc,"
-            " aclexplode(proacl) WHERE oid = 'review_application'::regproc AND grantee <> proowner"
-            " AND grantee <> 0"
+            "SELECT CASE WHEN has_function_privilege(grantee, 'act_on_case'::regproc, 'EXECUTE')"
+            " THEN grant_reviewer(pg_get_userbyid(grantee))"
+            " ELSE grant_reader(pg_get_userbyid(grantee)) END FROM pg_proc, aclexplode(proacl)"
+            " WHERE oid = 'review_application'::regproc AND grantee <> proowner AND grantee <> 0"
         )
         owner = connection.info.user
     role, password = dashboard_user(settings)
     if role and role != owner:
         try:
-            grant_reader(settings, role, password)
+            grant_reader(settings, role, password, acts=True)
         except ReaderRefused as refused:
             _logger.warning("%s", refused)
 

@@ -39,6 +39,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "drift_features": "SELECT, INSERT, DELETE",  # of a report that is made again
         "drift_reports": _STATE,
         "experiments": _RECORD,
+        "exports": _READ,
         "forgettings": "SELECT, UPDATE (lake_rows, lake_at)",
         "forgotten_offsets": _READ,
         "idempotency_keys": "SELECT, DELETE",
@@ -113,6 +114,7 @@ ROUTINES: dict[str, tuple[LiteralString, ...]] = {
         *("ensure_partitions", "make_partitions", "drop_period", "drop_month"),
         *("forget_loan", "delete_old_reviews", "delete_old_cases", "delete_old_outcomes"),
         *("roll_up_segments", "roll_up_segments_until", "first_writer", "close_segments"),
+        "open_earlier_cases",
     ),
     API: ("submit_policy", "decide_policy", "act_on_case"),
 }

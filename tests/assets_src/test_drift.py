@@ -52,7 +52,11 @@ def instance(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> d
 def run_job(
     instance: dg.DagsterInstance, name: str, config: Mapping[str, Any] | None = None
 ) -> dg.ExecuteInProcessResult:
-    op = {"report_drift": "drift_report", "freeze_baseline": "drift_baseline"}.get(name, name)
+    op = {
+        "report_drift": "drift_report",
+        "report_reviews": "review_report",
+        "freeze_baseline": "drift_baseline",
+    }.get(name, name)
     return defs.resolve_job_def(name).execute_in_process(
         instance=instance,
         raise_on_error=False,

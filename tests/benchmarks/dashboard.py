@@ -31,12 +31,22 @@ from credit_risk_dagster.domain.policy_lab import Applications, compare, lab_num
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.pipelines.loans import BUILTIN_LOANS, builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
-from dashboard.data import application, drift, model, operations, overview, policy_lab, watchlist
+from dashboard.data import (
+    application,
+    cases,
+    drift,
+    model,
+    operations,
+    overview,
+    policy_lab,
+    reviews,
+)
 from dashboard.data.connection import snapshot
 from dashboard.data.segments import EVERYTHING, Segment, purposes
 from infra.embedded.servers import Postgres
 from resources.kafka.reader import Fetch, OffsetRange
 from resources.kafka.watch import TopicState
+from resources.postgres.cases import Wanted
 from resources.postgres.connection import Warehouse
 from resources.postgres.micro_batch import Ledger, StageSeconds
 from resources.postgres.migrate import migrate
@@ -179,6 +189,7 @@ _FILL: tuple[LiteralString, ...] = (
     SET applications = t.applications + excluded.applications,
         loan_amnt = t.loan_amnt + excluded.loan_amnt
     """,
+    "SELECT open_earlier_cases('-infinity', 'infinity', '72 hours')",
     """
     UPDATE stream_offsets SET next_offset = next_offset + %(rows)s + %(rows)s / 100,
         scored = scored + %(rows)s, rejected = rejected + %(rows)s / 100
@@ -275,19 +286,15 @@ def views() -> list[View]:
     """Every page with its filters at their default and at their widest."""
     now = pd.Timestamp.now(tz="UTC")
 
-    def flagged(days: int | None, **choice: Any) -> watchlist.Flagged:
-        since = None if days is None else (now - pd.Timedelta(days=days)).to_pydatetime()
-        return watchlist.Flagged(until=now.to_pydatetime(), since=since, **choice)
-
     def risk(name: str, period: str, segment: Segment) -> View:
         figures = partial(overview.overview, period, ZONE, segment)
         parts = partial(overview.breakdown, period, ZONE, segment)
         return View(name, (purposes, figures, parts), (figures,))
 
-    def listed(name: str, filters: watchlist.Flagged) -> View:
-        rows = partial(watchlist.watchlist, filters, ZONE)
-        newer = partial(watchlist.newer_on_watchlist, filters.until)
-        first = (purposes, watchlist.reason_codes, rows, newer)
+    def listed(name: str, wanted: Wanted, sort: str = "Priority") -> View:
+        rows = partial(cases.queue, wanted, sort, ZONE)
+        newer = partial(cases.newer, now.to_pydatetime())
+        first = (cases.reason_codes, cases.assignees, rows, newer)
         return View(name, first, (newer,))
 
     reports = (
@@ -302,10 +309,11 @@ def views() -> list[View]:
         risk("Overview, all", "All", EVERYTHING),
         risk("Overview, 24 h, a segment", "24 h", SEGMENT),
         risk("Overview, 30 d, a segment", "30 d", SEGMENT),
-        listed("Watchlist, 24 h", flagged(1)),
-        listed("Watchlist, 30 d, by amount", flagged(30, sort="Largest amount")),
-        listed("Watchlist, all, a segment", flagged(None, segment=SEGMENT, review="Open")),
-        listed("Watchlist, a loan", flagged(None, loan_id="10005000")),
+        listed("Watchlist", Wanted(state="to_do")),
+        listed("Watchlist, overdue, by amount", Wanted(overdue=True), "Largest amount"),
+        listed("Watchlist, a rule", Wanted(reasons=("DTI>=30",), priority_from=2_000)),
+        listed("Watchlist, a loan", Wanted(loan_id="10005000")),
+        View("Watchlist, figures", (partial(reviews.reviews, "90 d", ZONE),), ()),
         View("An application", decision, decision[:1]),
         View(
             "Operations",

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def commit(warehouse: psycopg.Connection[Any], warehouse_settings: WarehouseSett
 
     def run(*applications: dict[str, Any]) -> None:
         with Warehouse(warehouse_settings).session() as connection:
-            ledger = Ledger(connection)
+            ledger = Ledger(connection, case_within=timedelta(hours=72))
             source = Sources(connection).register(topic)
             start = ledger.start_partitions(source.source_id, {0: 0})[0]
             count = len(applications)

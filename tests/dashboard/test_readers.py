@@ -17,7 +17,7 @@ from infra.embedded.servers import Postgres
 from resources.postgres.connection import Warehouse
 from resources.postgres.migrate import migrate
 from resources.postgres.readers import ReaderRefused, grant_reader
-from tests.dashboard.conftest import LOW, REJECTED, Commit
+from tests.dashboard.conftest import LOW, REJECTED, WATCHLIST, Commit
 
 
 @pytest.fixture
@@ -122,29 +122,61 @@ def test_a_reader_reads_everything_but_bytes_of_events_and_models(
         assert refused(reader, f"SELECT * FROM {table}")
 
 
-def test_a_reader_reviews(commit: Commit, reader: psycopg.Connection[Any], role: str) -> None:
-    commit(LOW)
-    call = "SELECT review_application(1, 0, 0, ' Ada ', 'Income verified by phone')"
-    (review,) = reader.execute(call).fetchone() or (None,)
-    row = reader.execute(
-        "SELECT review_id, loan_id, reviewer, note, db_role FROM application_reviews"
-    ).fetchone()
-    assert row == (review, "1000", "Ada", "Income verified by phone", role)
-    with pytest.raises(psycopg.errors.NoDataFound, match="no application has"):
-        reader.execute("SELECT review_application(1, 0, 1, 'Ada', 'which one?')")
-    for reviewer, note in (("", "note"), ("Ada", " "), ("Ada", "x" * 2001), ("x" * 201, "note")):
-        with pytest.raises(psycopg.errors.CheckViolation):
-            reader.execute("SELECT review_application(1, 0, 0, %s, %s)", (reviewer, note))
+ACT = "SELECT act_on_case(1, 1, 'start', 'Ada', NULL, NULL, NULL, NULL)"
+EXPORT = "SELECT record_export('Ada', 'cases', 1)"
+SUBMIT = "SELECT submit_policy('a', 'b', 'c', 'Ada', 'why', NULL)"
+REVIEW = "SELECT review_application(1, 0, 0, ' Ada ', 'Income verified by phone')"
+
+
+def test_who_only_reads_does_not_act(
+    commit: Commit,
+    reader: psycopg.Connection[Any],
+    warehouse_settings: WarehouseSettings,
+    role: str,
+) -> None:
+    commit(WATCHLIST)
+    for statement in (ACT, EXPORT, SUBMIT, REVIEW):
+        assert refused(reader, statement), statement
+    grant_reader(warehouse_settings, role, acts=True)
+    for statement in (ACT, EXPORT, SUBMIT):
+        assert not refused(reader, statement), statement
+    row = reader.execute("SELECT who, action, db_role FROM case_events").fetchall()
+    assert row == [("Ada", "start", role)]
+    assert reader.execute("SELECT who, rows, db_role FROM exports").fetchall() == [("Ada", 1, role)]
+    migrate(warehouse_settings)  # leaves both as they are
+    assert not refused(reader, EXPORT)
+
+
+def test_a_review_by_the_dashboard_of_the_version_before_is_in_the_history(
+    commit: Commit,
+    reader: psycopg.Connection[Any],
+    warehouse_settings: WarehouseSettings,
+    role: str,
+) -> None:
+    commit(WATCHLIST)
+    grant_reader(warehouse_settings, role, acts=True)
+    reader.execute(REVIEW)
+    assert reader.execute(
+        "SELECT who, action, state, assignee, note, db_role FROM case_events"
+    ).fetchall() == [("Ada", "start", "in_review", "Ada", "Income verified by phone", role)]
+    assert reader.execute("SELECT state, assignee, version FROM cases").fetchall() == [
+        ("in_review", "Ada", 2)
+    ]
 
 
 def test_a_temporary_table_does_not_take_the_place_of_one(
-    commit: Commit, warehouse: psycopg.Connection[Any], reader: psycopg.Connection[Any]
+    commit: Commit,
+    warehouse: psycopg.Connection[Any],
+    reader: psycopg.Connection[Any],
+    warehouse_settings: WarehouseSettings,
+    role: str,
 ) -> None:
-    commit(LOW)
-    reader.execute("CREATE TEMPORARY TABLE application_reviews (review_id bigint)")
+    commit(WATCHLIST)
+    grant_reader(warehouse_settings, role, acts=True)
+    reader.execute("CREATE TEMPORARY TABLE case_events (event_id bigint)")
     reader.execute("SET search_path TO pg_temp, credit_risk")
-    reader.execute("SELECT credit_risk.review_application(1, 0, 0, 'Ada', 'note')")
-    assert warehouse.execute("SELECT count(*) FROM application_reviews").fetchone() == (1,)
+    reader.execute(ACT.replace("act_on", "credit_risk.act_on"))
+    assert warehouse.execute("SELECT count(*) FROM case_events").fetchone() == (1,)
 
 
 def test_a_migration_grants_what_is_new(
@@ -213,6 +245,6 @@ def test_the_command_takes_the_role_of_the_dashboards_address(
     monkeypatch.setenv("DASHBOARD_DATABASE_URL", url.replace(f"{role}@", f"{role}:secret@"))
     for answer in ("is created, and", "now"):
         done = CliRunner().invoke(app, ["grant-reader"])
-        assert done.output == f"role {role} {answer} reads schema credit_risk\n"
+        assert done.output == f"role {role} {answer} reads schema credit_risk, and acts\n"
     named = CliRunner().invoke(app, ["grant-reader", role])
     assert named.exit_code == 0

@@ -1,19 +1,19 @@
-"""The Watchlist page as a viewer meets it, and its queries."""
+"""The Watchlist's page as a reviewer meets it, and its queries."""
 
 import csv
 import io
-import re
+from datetime import timedelta
 from typing import Any
 
-import pandas as pd
 import psycopg
 import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
 
-from dashboard.data import watchlist as queries
+from dashboard.data import cases as queries
 from dashboard.data.application import Population
-from dashboard.data.segments import Segment
-from dashboard.data.watchlist import Flagged
-from tests.dashboard.conftest import ELEVATED, LOW, WATCHLIST, Commit, open_view, words
+from resources.postgres.cases import Wanted
+from tests.dashboard.conftest import ELEVATED, LOW, WATCHLIST, Commit, figures, open_view, words
 
 DTI_AND_MORE = WATCHLIST | {
     "loan_amnt": 12_000,
@@ -22,24 +22,37 @@ DTI_AND_MORE = WATCHLIST | {
     "addr_state": "TX",
     "term": " 60 months",
 }
+Db = psycopg.Connection[Any]
 
 
-def now() -> Any:
-    return (pd.Timestamp.now(tz="UTC") + pd.Timedelta("1min")).to_pydatetime()
-
-
-def loans(**choice: Any) -> list[str]:
-    found = queries.watchlist(Flagged(until=now(), **choice), "UTC")
+def loans(sort: str = "Newest", **choice: Any) -> list[str]:
+    st.cache_data.clear()
+    found = queries.queue(Wanted(**choice), sort, "UTC")
     assert found.matching == len(found.rows)
     return [str(loan) for loan in found.rows["loan_id"]]
 
 
-def test_an_empty_database_says_what_will_appear(warehouse: psycopg.Connection[Any]) -> None:
+def review(page: AppTest, name: str = "Ada") -> AppTest:
+    """Say who reviews."""
+    page.text_input(key="reviewer").set_value(name).run()
+    assert not page.exception
+    return page
+
+
+def press(page: AppTest, label: str) -> AppTest:
+    (button,) = (b for b in page.button if b.label == label)
+    button.click().run()
+    assert not page.exception
+    return page
+
+
+def test_an_empty_database_says_what_will_appear(warehouse: Db) -> None:
     page = open_view("watchlist")
     assert not page.exception
-    assert "No application was flagged in the last 24 hours" in page.info[0].value
+    assert "Nothing to do" in page.info[0].value
     assert "make demo" in page.info[0].value
     assert not page.dataframe
+    assert queries.unreviewed() == queries.Unreviewed(0, None, 0)
 
 
 def test_a_server_that_is_down_is_named(unreachable: None) -> None:
@@ -48,83 +61,67 @@ def test_a_server_that_is_down_is_named(unreachable: None) -> None:
     assert "The warehouse does not answer" in page.warning[0].value
 
 
-def test_the_newest_come_first_with_their_reasons(commit: Commit) -> None:
+def test_the_queue_has_each_loan_once_the_riskiest_first(commit: Commit) -> None:
     commit(LOW, WATCHLIST)
-    commit(DTI_AND_MORE, ELEVATED)
+    commit(DTI_AND_MORE, ELEVATED, WATCHLIST | {"id": 1001})
     page = open_view("watchlist")
     assert not page.exception
     table = page.dataframe[0].value
     assert table["loan_id"].tolist() == ["1002", "1001"]
-    assert list(table["reasons"][1]) == ["DTI ≥ 30 %", "Delinquencies > 0"]
-    assert table["purpose"].tolist() == ["Small business"] * 2
-    assert "**2 applications**" in words(page)
+    assert set(table["reasons"][1]) == {"DTI ≥ 30 %", "Delinquencies > 0"}
+    assert table["decisions"].tolist() == [1, 2]
+    assert "**2 cases**, $22.0 K asked for, of which $4.40 K may be lost".replace(
+        "$", "\\$"
+    ) in words(page)
+    found = queries.unreviewed()
+    assert (found.cases, found.loan_amnt) == (2, 22_000)
+    assert 0 <= (found.oldest_seconds or -1) < 60
 
 
-def test_filters_and_order(commit: Commit) -> None:
-    commit(LOW, WATCHLIST, DTI_AND_MORE, WATCHLIST | {"loan_amnt": 30_000, "grade": None})
-    assert loans(sort="Largest amount") == ["1003", "1002", "1001"]
-    assert loans(segment=Segment(addr_state=("TX",))) == ["1002"]
-    assert loans(segment=Segment(grade=("",))) == ["1003"]
-    assert loans(segment=Segment(term_months=(60,))) == ["1002"]
-    assert loans(segment=Segment(amount_from=(25_000,))) == ["1003"]
-    assert loans(segment=Segment(amount_from=(10_000, 25_000)), sort="Largest amount") == [
-        *("1003", "1002", "1001"),
-    ]
-    assert loans(segment=Segment(purpose=("credit_card",))) == []
+def test_filters_and_order(warehouse: Db, commit: Commit) -> None:
+    commit(LOW, WATCHLIST)
+    commit(DTI_AND_MORE)
+    commit(WATCHLIST | {"loan_amnt": 30_000})
+    assert loans("Largest amount") == ["1003", "1002", "1001"]
+    assert loans("Oldest") == ["1001", "1002", "1003"]
+    assert loans(amount_from=12_000, amount_below=30_000) == ["1002"]
+    assert loans(priority_from=3_000) == ["1003"]
     assert loans(reasons=("REVOL_UTIL>=80",)) == ["1002"]
-    assert loans(loan_id="1000") == ["1000"]  # of any tier
-    assert loans(since=now()) == []
+    assert loans(loan_id="1000") == []
+    assert loans(due_within=timedelta(hours=71)) == []
+    assert loans(due_within=timedelta(hours=73)) == ["1003", "1002", "1001"]
+    warehouse.execute("UPDATE cases SET due_at = now() - interval '1 hour' WHERE loan_id = '1001'")
+    assert loans(overdue=True) == loans(due_within=timedelta(0)) == ["1001"]
+    assert loans("Due first")[0] == "1001"
+    queries.act(1, 1, "start", "Ada")
+    queries.act(2, 1, "close", "Bo", disposition="confirmed", reason_code="other")
+    assert loans(state="to_do") == ["1003", "1001"]
+    assert loans(state="open") == ["1003"]
+    assert loans(state="in_review") == loans(assignee="Ada") == ["1001"]
+    assert loans(state="closed") == ["1002"]
+    assert loans(assignee="") == ["1003"]
+    assert queries.assignees() == ("Ada",)
 
 
-# Amount, PD, DTI, rate and utilization: no two orders of the first three are the same, values that
-# are missing come last, and of equals (the last two) the newer one comes first.
-RANKED = {
-    "1000": (10_000, 0.1, 40, 14, 85),
-    "1002": (20_000, 0.3, 35, 10, None),
-    "1001": (30_000, None, 31, 12, 90),
-    "1003": (30_000, None, 31, 12, 90),
-}
-ORDERS = {
-    "Newest": ["1003", "1002", "1001", "1000"],
-    "Largest amount": ["1003", "1001", "1002", "1000"],
-    "Highest PD": ["1002", "1000", "1003", "1001"],
-    "Highest DTI": ["1000", "1002", "1003", "1001"],
-    "Highest rate": ["1000", "1003", "1001", "1002"],
-    "Highest utilization": ["1003", "1001", "1000", "1002"],
-}
-
-
-@pytest.mark.parametrize("sort", queries.SORTS)
-def test_every_order_is_what_its_name_says(
-    warehouse: psycopg.Connection[Any], commit: Commit, sort: str
+def test_the_export_is_what_is_filtered_and_who_took_it_stays(
+    warehouse: Db, commit: Commit
 ) -> None:
-    for loan, (amount, pd_, dti, rate, utilization) in sorted(RANKED.items()):
-        figures = {"loan_amnt": amount, "dti": dti, "int_rate": rate, "revol_util": utilization}
-        commit(WATCHLIST | figures)  # each in a transaction, and so at a time, of its own
-        warehouse.execute("UPDATE scored_applications SET pd = %s WHERE loan_id = %s", (pd_, loan))
-    assert loans(sort=sort) == ORDERS[sort]
-    exported = queries.watchlist_csv(Flagged(until=now(), sort=sort)).decode()
-    assert [row["loan_id"] for row in csv.DictReader(io.StringIO(exported))] == ORDERS[sort]
-
-
-def test_the_export_is_what_is_filtered(warehouse: psycopg.Connection[Any], commit: Commit) -> None:
-    commit(LOW, WATCHLIST, DTI_AND_MORE, WATCHLIST | {"purpose": "-1"})
-    warehouse.execute("SELECT review_application(1, 0, 2, 'Ada', 'note')")
-    flagged = Flagged(until=now(), sort="Largest amount")
-    rows = list(csv.DictReader(io.StringIO(queries.watchlist_csv(flagged).decode())))
-    assert [row["loan_id"] for row in rows] == loans(sort="Largest amount")
-    assert rows[0]["reasons"] == "DTI>=30; REVOL_UTIL>=80; DELINQ_2YRS>0; INQ_LAST_6MTHS>=2"
-    assert [row["reviewed"] for row in rows] == ["t", "f", "f"]
-    assert [row["purpose"] for row in rows if row["loan_id"] == "1003"] == ["'-1"]
+    commit(LOW, WATCHLIST, DTI_AND_MORE, WATCHLIST)
+    queries.act(3, 1, "assign", "Ada", assignee="-1")
+    wanted = Wanted(state="to_do")
+    exported = queries.cases_csv(wanted, "Largest amount", " Ada ", "cases: to do").decode()
+    rows = list(csv.DictReader(io.StringIO(exported)))
+    assert [row["loan_id"] for row in rows] == loans("Largest amount", state="to_do")
     first = rows[0]
-    assert (first["loan_amnt_usd"], first["dti_percent"]) == ("12000.00", "35.00")
-    assert re.fullmatch(r"\d+\.\d\d", first["credit_history_years"])
+    assert first["reasons"] == "DTI>=30; REVOL_UTIL>=80; DELINQ_2YRS>0; INQ_LAST_6MTHS>=2"
+    assert (first["loan_amnt_usd"], first["priority_usd"]) == ("12000.00", "2400.00")
     assert first["source"] == "loan_applications of cluster"
-    one = Flagged(until=now(), segment=Segment(addr_state=("TX",), amount_from=(10_000,)))
-    assert queries.watchlist_csv(one).decode().count("\n") == 2
+    assert {row["assignee"] for row in rows} == {"", "'-1"}
+    kept = warehouse.execute("SELECT who, what, rows FROM exports").fetchall()
+    assert kept == [("Ada", "cases: to do", 3)]
 
 
-def test_a_search_opens_the_application(commit: Commit) -> None:
+def test_a_search_opens_the_case_and_its_decision(commit: Commit) -> None:
     commit(LOW, WATCHLIST, *[LOW] * 8)
     page = open_view("watchlist", loan="1001")
     assert not page.exception
@@ -140,39 +137,40 @@ def test_a_search_opens_the_application(commit: Commit) -> None:
     assert "lendingclub-v2@" in words(page)
     assert "partition 0, offset 1" in words(page)
     assert "/runs/run)" in words(page)
+    page = open_view("watchlist", loan="1000")  # never on the Watchlist
+    assert "It has no case" in words(page)
+    assert "**Low**, without an early warning" in words(page)
 
 
-def test_a_search_shows_no_panel_of_another_loan(commit: Commit) -> None:
-    """Its review form would take a review of the wrong one."""
+def test_a_search_shows_no_case_of_another_loan(commit: Commit) -> None:
+    """What is done to it would be done to the wrong one."""
     commit(WATCHLIST, WATCHLIST, LOW)
     page = open_view("watchlist", application="1-0-0")
     assert "Loan 1000" in [header.value for header in page.header]
     page.text_input(key="loan").set_value("4711").run()
     assert not page.exception
-    assert "No application has the loan id 4711" in page.info[0].value
+    assert "No case is of loan 4711" in page.info[0].value
     assert not [header.value for header in page.header if header.value.startswith("Loan ")]
     page.text_input(key="loan").set_value("1001").run()
     assert [h.value for h in page.header if h.value.startswith("Loan ")] == ["Loan 1001"]
 
 
-def test_the_probability_and_its_reasons_are_shown(
-    warehouse: psycopg.Connection[Any], commit: Commit
-) -> None:
+def test_the_probability_and_its_reasons_are_shown(warehouse: Db, commit: Commit) -> None:
     commit(WATCHLIST)
     warehouse.execute(
         "UPDATE scored_applications SET pd = 0.123, pd_reasons = '{high DTI,high rate}',"
         " arm = 'autumn/champion'"
     )
-    page = open_view("watchlist", application="1-0-0")
+    page = open_view("watchlist", case="1")
     assert "Probability of the outcome **12.3 %**" in words(page)
     assert "Arm: `autumn/champion`" in words(page)
     assert "What raises it, for staff: high DTI, high rate. The decision is the" in words(page)
 
 
-def test_decisions_on_the_same_loan_are_its_history(commit: Commit) -> None:
+def test_a_case_shows_all_decisions_of_its_loan(commit: Commit) -> None:
     commit(WATCHLIST | {"id": 7})
     commit(LOW | {"id": 7})
-    page = open_view("watchlist", application="1-0-0")
+    page = open_view("watchlist", case="1")
     assert page.dataframe[2].value["risk_tier"].tolist() == ["Low", "Watchlist"]
 
 
@@ -182,66 +180,99 @@ def test_a_link_to_nothing_says_so(commit: Commit) -> None:
         page = open_view("watchlist", application=link)
         assert not page.exception
         assert "There is no application" in page.warning[0].value
-    for link in ("1-0", "a-b-c", "1-0-99999999999999999999"):
-        page = open_view("watchlist", application=link)
+    page = open_view("watchlist", case="99")
+    assert "There is no case 99" in page.warning[0].value
+    for name, link in (
+        ("application", "1-0"),
+        ("application", "1-0-9999999999999999999"),
+        ("application", "99999999999-0-0"),
+        ("case", "a"),
+        ("case", "9" * 30),
+    ):
+        page = open_view("watchlist", **{name: link})
         assert not page.exception
-        assert not page.header or "Loan" in page.header[0].value
+        assert not [h for h in page.header if "Loan" in h.value]
 
 
-def test_a_review_is_recorded_and_shown(warehouse: psycopg.Connection[Any], commit: Commit) -> None:
-    commit(WATCHLIST, WATCHLIST)
-    page = open_view("watchlist", application="1-0-0")
-    assert "Nobody has reviewed" in words(page)
-    page.text_area[0].set_value("x").run()
-    page.button[-1].click().run()
-    assert "needs a name and a note" in page.error[0].value
-    page.text_input[-1].set_value("Ada *Lovelace*")
-    page.text_area[0].set_value("Income verified; $2 and $3 are no formula")
-    page.button[-1].click().run()
-    assert not page.exception
-    row = warehouse.execute("SELECT reviewer, note, loan_id FROM application_reviews").fetchone()
-    assert row == ("Ada *Lovelace*", "Income verified; $2 and $3 are no formula", "1000")
-    page = open_view("watchlist", application="1-0-0")
+def test_a_case_from_the_queue_to_its_end(warehouse: Db, commit: Commit) -> None:
+    commit(WATCHLIST, DTI_AND_MORE)
+    page = review(open_view("watchlist"), "Ada *Lovelace*")
+    press(page, "Next unreviewed")
+    assert "Loan 1001" in [header.value for header in page.header]
+    press(page, "Start review")
+    assert "Ada" in page.dataframe[0].value["assignee"][0]
+    press(page, "Close case")
+    assert "Not done: a case is closed as one of confirmed" in page.error[0].value
+    page.selectbox(key="disposition 2").set_value("override_down").run()
+    page.selectbox(key="reason 2 override_down").set_value("new_information")
+    page.text_area(key="note 2").set_value("Income verified; $2 and $3 are no formula")
+    press(page, "Close case")
+    row = warehouse.execute(
+        "SELECT state, disposition, reason_code, closed_by FROM cases WHERE case_id = 2"
+    ).fetchone()
+    assert row == ("closed", "override_down", "new_information", "Ada *Lovelace*")
     assert page.text[0].value == "Income verified; $2 and $3 are no formula"
-    assert loans(review="Reviewed") == ["1000"]
-    assert loans(review="Open") == ["1001"]
+    assert "closed it as override down (new information)" in words(page)
+    press(page, "Open again")
+    assert "reopen of case 2 needs a note" in page.error[0].value
+    page.text_area(key="note 2").set_value("new papers")
+    press(page, "Open again")
+    assert "opened it again" in words(page)
+    press(page, "Next unreviewed")
+    assert "Loan 1000" in [header.value for header in page.header]
+    page = review(open_view("watchlist", case="1"), " ")
+    press(page, "Start review")
+    assert "Say who you are" in page.error[0].value
+
+
+def test_who_is_second_is_told_who_was_first(commit: Commit) -> None:
+    commit(WATCHLIST)
+    first, second = (review(open_view("watchlist", case="1"), name) for name in ("Ada", "Bo"))
+    for page in (first, second):
+        page.selectbox(key="disposition 1").set_value("confirmed").run()
+        page.selectbox(key="reason 1 confirmed").set_value("other")
+    press(first, "Close case")
+    assert not first.error
+    press(second, "Close case")
+    assert "Not done: case 1 was changed by Ada at " in second.error[0].value
+    assert "and is closed now" in second.error[0].value
+    assert "Open again" in [button.label for button in second.button]
+
+
+def test_many_are_assigned_at_once(warehouse: Db, commit: Commit) -> None:
+    commit(WATCHLIST, WATCHLIST, WATCHLIST)
+    queries.act(2, 1, "note", "Bo", note="mine")
+    said = queries.assign([(1, 1), (2, 1), (3, 1)], "Cy", "Ada")
+    assert len(said) == 1
+    assert said[0].startswith("case 2 was changed by Bo at")
+    rows = warehouse.execute("SELECT assignee FROM cases ORDER BY case_id").fetchall()
+    assert rows == [("Cy",), (None,), ("Cy",)]
+    assert queries.assign([(1, 2)], "", "Ada") == []
+    assert loans(assignee="") == ["1001", "1000"]
 
 
 def test_who_may_not_review_or_export_cannot_although_a_browser_says_so(
-    warehouse: psycopg.Connection[Any], commit: Commit, monkeypatch: pytest.MonkeyPatch
+    warehouse: Db, commit: Commit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(WATCHLIST)
-
-    def buttons() -> tuple[Any, Any, Any]:
-        page = open_view("watchlist", application="1-0-0")
-        assert not page.exception
-        return page, page.get("download_button")[0].proto, page.button[-1]
-
-    page, export, review = buttons()
-    assert (export.disabled, review.disabled) == (False, False)
-    page.text_input[-1].set_value("Ada")
-    page.text_area[0].set_value("pressed on a page that is older than the rights")
-    monkeypatch.setenv("CREDIT_RISK_ROLES", "submit: *; review: ada; export: bo")  # nobody of them
-    review.click().run()
-    assert not page.exception
-    assert warehouse.execute("SELECT count(*) FROM application_reviews").fetchone() == (0,)
-    _, export, review = buttons()
-    assert (export.disabled, review.disabled) == (True, True)
-    monkeypatch.setenv("CREDIT_RISK_ROLES", "review: *; export: *")
-    _, export, review = buttons()
-    assert (export.disabled, review.disabled) == (False, False)
+    queries.act(1, 1, "note", "Bo", note="between us")
+    page = review(open_view("watchlist", case="1"))
+    assert not page.get("download_button")[0].proto.disabled
+    assert "between us" in [text.value for text in page.text]
+    monkeypatch.setenv("CREDIT_RISK_ROLES", "review: bo")
+    press(page, "Start review")
+    assert warehouse.execute("SELECT version FROM cases").fetchone() == (2,)
+    page = open_view("watchlist", case="1")
+    assert page.get("download_button")[0].proto.disabled
+    assert not {"Start review", "Close case", "Assign 0 selected"} & {b.label for b in page.button}
+    assert not page.text
+    assert "is for who may review" in words(page)
 
 
 def test_what_is_newer_is_announced(commit: Commit) -> None:
     commit(WATCHLIST)
     page = open_view("watchlist")
     assert page.button(key="refresh").label == "Up to date"
-    commit(WATCHLIST, WATCHLIST)
-    page.run()
-    assert len(page.dataframe[0].value) == 1
-    assert page.button(key="refresh").label == "Show 2 newer"
-    page.button(key="refresh").click().run()
-    assert len(page.dataframe[0].value) == 3
 
 
 def test_ranks_are_shares_of_the_population() -> None:
@@ -252,3 +283,23 @@ def test_ranks_are_shares_of_the_population() -> None:
     assert flat.rank("dti", 1_000) == 1
     assert flat.rank("dti", None) is None
     assert flat.rank("term_months", 36.0) == pytest.approx(0.295)
+
+
+def test_the_figures_tell_how_often_the_watchlist_was_right(commit: Commit) -> None:
+    page = open_view("watchlist", show="Figures")
+    assert not page.exception
+    assert figures(page)["Precision"] == "–"
+    commit(*[WATCHLIST] * 5)
+    for case_id, found in enumerate(("confirmed", "confirmed", "override_down"), 1):
+        queries.act(case_id, 1, "close", "Ada", disposition=found, reason_code="other")
+    st.cache_data.clear()
+    page = open_view("watchlist", show="Figures")
+    assert not page.exception
+    assert figures(page) | {"Come by day": ""} == {
+        "Not closed": "2",
+        "Come by day": "",
+        "Precision": "66.7 %",
+        "Overridden": "33.3 %",
+    }
+    assert page.dataframe[0].value["down"].tolist() == [1]
+    assert set(page.dataframe[1].value["of"]) == {"DTI ≥ 30 %", "Delinquencies > 0"}

@@ -75,15 +75,18 @@ SELECT committed_at,
 FROM numbered ORDER BY committed_at
 """
 _REVIEWS = """
-SELECT review_application(source_id, partition, "offset", reviewer, note)
+SELECT act_on_case(case_id, version, action, who, NULL, disposition, reason_code, note)
 FROM (
-    SELECT *, row_number() OVER (ORDER BY cardinality(reasons) DESC, scored_at DESC) AS n
-    FROM scored_applications WHERE risk_tier = 'Watchlist'
-) AS a JOIN (VALUES
-    (1, 'M. Okafor', 'Income confirmed by the employer. Offered a lower amount.'),
-    (2, 'M. Okafor', 'Delinquency was a disputed bill, settled in June.'),
-    (4, 'J. Lindqvist', 'Asked for statements of the cards.')
-) AS r (n, reviewer, note) USING (n)
+    SELECT case_id, version, row_number() OVER (ORDER BY priority DESC) AS n FROM cases
+) AS c JOIN (
+    SELECT 1 AS n, 'start' AS action, 'M. Okafor' AS who, NULL AS disposition, NULL AS reason_code,
+        'Asked the employer for the income of the last two years.' AS note
+    UNION ALL SELECT 4, 'start', 'J. Lindqvist', NULL, NULL, 'Asked for statements of the cards.'
+    UNION ALL SELECT n, 'close', (ARRAY['M. Okafor', 'J. Lindqvist', 'R. Sato'])[1 + n % 3],
+        (ARRAY['confirmed', 'confirmed', 'false_positive', 'override_down', 'confirmed',
+               'escalated', 'false_positive'])[1 + n % 7], 'other', NULL
+    FROM generate_series(6, 75) AS n
+) AS r USING (n)
 """
 # As far before the row's own time as they were.
 _OF_THE_EVENT = ("recorded_at", "event_time", "observed_at")
@@ -158,6 +161,7 @@ def _move_apart(connection: psycopg.Connection[Any]) -> None:
         " SELECT date_trunc('minute', rejected_at), source_id, 'Rejected', count(*), 0"
         " FROM rejected_events GROUP BY 1, 2"
     )
+    connection.execute("UPDATE cases SET due_at = opened_at + interval '72 hours'")
     connection.execute("UPDATE segments_progress SET rolled_up_to = '-infinity'")
 
 

@@ -34,21 +34,16 @@ def main() -> None:
 
 def take(live: Platform, browser: Browser) -> None:
     """Take every picture."""
-    pages = {**_PAGES, "application": ("Watchlist", _an_application(live))}
+    pages = {**_PAGES, "application": ("Watchlist", _a_case(live))}
     for name, (title, address) in pages.items():
         with visit(browser) as desk:
             desk.open(live.services.dashboard_url + address, title)
             _take(desk, FOLDER / f"{name}.png")
 
 
-def _an_application(live: Platform) -> str:
-    (row,) = live.query(
-        'SELECT source_id, partition, "offset" FROM scored_applications'
-        ' JOIN application_reviews USING (source_id, partition, "offset")'
-        " ORDER BY review_id LIMIT 1"
-    )
-    key = f"{row['source_id']}-{row['partition']}-{row['offset']}"
-    return f"/watchlist?application={key}"
+def _a_case(live: Platform) -> str:
+    (row,) = live.query("SELECT case_id FROM case_events ORDER BY event_id LIMIT 1")
+    return f"/watchlist?case={row['case_id']}"
 
 
 def _take(desk: Visit, file: Path) -> None:

@@ -91,22 +91,17 @@ def test_a_filtered_view_can_be_sent_to_a_colleague(
         assert colleague.problems == []
 
 
-def test_from_the_list_to_the_application_and_back_as_reviewed(live: Platform, desk: Visit) -> None:
+def test_from_the_queue_to_the_decision(live: Platform, desk: Visit) -> None:
     desk.open(f"{live.services.dashboard_url}/watchlist", "Watchlist")
     table = desk.page.get_by_test_id("stDataFrame").first
     # The grid is drawn on a canvas: its first column has the boxes that select a row.
     table.click(position={"x": 18, "y": 52})
-    desk.page.wait_for_url(re.compile("application="))
+    desk.page.wait_for_url(re.compile("case="))
     heading = desk.page.get_by_role("heading", name=re.compile(r"^Loan \d+"), level=2)
     heading.wait_for()
-    (key,) = parse_qs(urlsplit(desk.page.url).query)["application"]
-    source, partition, offset = map(int, key.split("-"))
+    (case_id,) = parse_qs(urlsplit(desk.page.url).query)["case"]
     (row,) = live.query(
-        "SELECT loan_id, batch_id FROM scored_applications WHERE source_id = %(source)s"
-        ' AND partition = %(partition)s AND "offset" = %(offset)s',
-        source=source,
-        partition=partition,
-        offset=offset,
+        "SELECT loan_id FROM cases WHERE case_id = %(case_id)s", case_id=int(case_id)
     )
     assert heading.inner_text() == f"Loan {row['loan_id']}"
     run = desk.page.get_by_role("link", name=re.compile(r"^[0-9a-f]{8}$")).first
@@ -114,22 +109,51 @@ def test_from_the_list_to_the_application_and_back_as_reviewed(live: Platform, d
     assert address.startswith(live.services.dagster_url)
     with urllib.request.urlopen(address, timeout=60) as answer:
         assert answer.status == 200
-    assert f"offset {offset}" in desk.page.get_by_text("Topic:").inner_text()
 
-    desk.page.get_by_role("textbox", name="Reviewer").fill("Ada Lovelace")
-    desk.page.get_by_role("textbox", name="Note").fill("Income verified by phone")
-    desk.page.get_by_role("button", name="Mark as reviewed").click()
-    expect(desk.page.get_by_text("Income verified by phone")).to_be_visible()
-    reviews = live.query("SELECT loan_id, reviewer, db_role FROM application_reviews")
-    assert reviews == [
-        {"loan_id": row["loan_id"], "reviewer": "Ada Lovelace", "db_role": "credit_risk_reader"}
-    ]
+
+def test_of_two_reviewers_at_one_case_the_second_is_told_who_was_first(
+    live: Platform, browser: Browser, desk: Visit
+) -> None:
+    (case,) = live.query("SELECT min(case_id) AS id FROM cases WHERE state = 'open'")
+    address = f"{live.services.dashboard_url}/watchlist?case={case['id']}"
+
+    def ready(seen: Visit, name: str) -> None:
+        page = seen.page
+        seen.open(address, "Watchlist")
+        page.get_by_role("textbox", name="Reviewer").fill(name)
+        page.keyboard.press("Enter")
+        for field, option in (("Found", "False positive"), ("Because", "Income verified")):
+            page.get_by_role("combobox", name=field).click()
+            page.get_by_role("option", name=option).click()
+            seen.settle()
+        page.get_by_role("textbox", name="Note").fill(f"{name} called")
+        page.get_by_role("textbox", name="Note").blur()
+        seen.settle()
+
+    with visit(browser) as other:
+        ready(desk, "Ada Lovelace")
+        ready(other, "Bo")
+        desk.page.keyboard.press("x")
+        expect(desk.page.get_by_text("Ada Lovelace called")).to_be_visible()
+        other.page.get_by_role("button", name="Close case").click()
+        told = f"Not done: case {case['id']} was changed by Ada Lovelace at"
+        expect(other.page.get_by_text(told)).to_be_visible()
+        expect(other.page.get_by_role("button", name="Open again")).to_be_visible()
+        assert other.problems == []
+    (row,) = live.query(
+        "SELECT who, action, db_role FROM case_events WHERE case_id = %(id)s", **case
+    )
+    assert row == {"who": "Ada Lovelace", "action": "close", "db_role": "credit_risk_reader"}
+    desk.page.keyboard.press("n")
+    desk.page.wait_for_url(lambda url: f"case={case['id']}" not in url)
+    desk.page.reload()  # the browser remembers who reviews
+    expect(desk.page.get_by_role("textbox", name="Reviewer")).to_have_value("Ada Lovelace")
 
 
 def test_the_export_has_what_the_page_counts(live: Platform, desk: Visit) -> None:
     def counted() -> int:
         desk.open(f"{live.services.dashboard_url}/watchlist?sort=Largest+amount", "Watchlist")
-        shown = desk.page.get_by_text(re.compile(r"^[\d,]+ applications?$")).inner_text()
+        shown = desk.page.get_by_text(re.compile(r"^[\d,]+ cases?$")).inner_text()
         return number(shown.split()[0])
 
     before = counted()
@@ -140,6 +164,8 @@ def test_the_export_has_what_the_page_counts(live: Platform, desk: Visit) -> Non
     assert before <= len(rows) <= counted()  # equal, unless something came meanwhile
     amounts = [float(row["loan_amnt_usd"]) for row in rows]
     assert amounts == sorted(amounts, reverse=True)
+    (kept,) = live.query("SELECT rows FROM exports ORDER BY export_id DESC LIMIT 1")
+    assert kept == {"rows": len(rows)}
 
 
 def test_operations_show_dagsters_state_and_lead_there(live: Platform, desk: Visit) -> None:

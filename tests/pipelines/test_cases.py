@@ -13,6 +13,7 @@ from resources.postgres.cases import CaseChanged, CaseMissing, CaseRefused, Case
 from resources.postgres.forgetting import Forgettings
 from resources.postgres.metrics import _CASES
 from tests.pipelines.test_rebuild import run as rebuild
+from tests.platform.commands import Run
 from tests.platform.pipeline import Pipeline, good_event
 
 LOW = good_event(9).replace(b'"dti": 35.5', b'"dti": 5.5').replace(b"81.2%", b"1%")
@@ -171,3 +172,56 @@ def test_a_loan_that_is_forgotten_takes_its_cases(pipeline: Pipeline) -> None:
         {"note": "see [forgotten], and 123456"}
     ]
     assert pipeline.unreconciled() == 0
+
+
+@pytest.mark.usefixtures("servers")
+def test_what_was_flagged_before_there_were_cases_gets_one(pipeline: Pipeline, run: Run) -> None:
+    pipeline.send([NO_ID], key=None)  # type: ignore[arg-type]
+    pipeline.send_and_drain([good_event(1), good_event(2), LOW])
+    pipeline.send_and_drain([good_event(1)])
+    pipeline.query("WITH gone AS (DELETE FROM cases RETURNING 1) SELECT FROM gone")
+    pipeline.send_and_drain([good_event(2)])
+    (open_one,) = cases(pipeline)
+    assert run("cases", "open", "--since", "2099-01-01").out == "0 cases opened\n"
+    assert run("cases", "open").out == "2 cases opened\n"
+    found = {case["loan_id"]: case for case in cases(pipeline)}
+    assert {loan: case["decisions"] for loan, case in found.items()} == {"1": 2, "2": 1, None: 1}
+    assert found["2"] == open_one
+    assert found["1"]["reasons"] == ["DELINQ_2YRS>0", "DTI>=30", "REVOL_UTIL>=80"]
+    assert found["1"]["decided_at"] < found["1"]["opened_at"] < found["1"]["due_at"]
+    close(pipeline, found["1"]["case_id"])
+    assert run("cases", "open").out == "0 cases opened\n"
+    pipeline.send_and_drain([good_event(1)])  # joins none that is closed
+    assert len(cases(pipeline)) == 4
+
+
+def test_reviews_of_before_are_in_the_history_of_a_case(pipeline: Pipeline) -> None:
+    pipeline.send([NO_ID], key=None)  # type: ignore[arg-type]
+    pipeline.send_and_drain([good_event(1), LOW])
+    (key, low, nameless) = pipeline.query(
+        'SELECT source_id, partition, "offset", loan_id FROM scored_applications ORDER BY loan_id'
+    )
+    gone = key | {"offset": 99, "loan_id": "gone"}
+    close(pipeline, next(c["case_id"] for c in cases(pipeline) if c["loan_id"] is None))
+    for number, review in enumerate((key, key, low, nameless, gone)):
+        pipeline.query(
+            'WITH r AS (INSERT INTO application_reviews (source_id, partition, "offset", loan_id,'
+            " reviewer, note, reviewed_at, db_role) VALUES (%(source_id)s, %(partition)s,"
+            " %(offset)s, %(loan_id)s, %(who)s, 'a note', now() - interval '3 days', 'reader')"
+            " RETURNING application_reviews) SELECT review_of_a_case(r.application_reviews) FROM r",
+            **review,
+            who=f"r{number}",
+        )
+    events = pipeline.query(
+        "SELECT coalesce(loan_id, '-') AS loan, who, action, e.state, e.assignee, e.version,"
+        " db_role FROM case_events e JOIN cases USING (case_id) WHERE who LIKE 'r_'"
+        " ORDER BY event_id"
+    )
+    assert [(*event.values(),) for event in events] == [
+        ("1", "r0", "start", "in_review", "r0", 2, "reader"),
+        ("1", "r1", "note", "in_review", "r0", 3, "reader"),
+        ("9", "r2", "start", "in_review", "r2", 2, "reader"),
+        ("-", "r3", "note", "closed", "ada", 3, "reader"),
+        ("gone", "r4", "start", "in_review", "r4", 2, "reader"),
+    ]
+    assert [case["loan_amnt"] for case in cases(pipeline)] == [10_000, 10_000, 10_000, 0]

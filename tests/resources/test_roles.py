@@ -62,7 +62,7 @@ def server() -> Iterator[Postgres]:
     with TemporaryDirectory(prefix="credit-risk-") as folder, Postgres(Path(folder)) as server:
         create_roles(server)
         migrate(settings_of(server, OWNER))
-        grant_reader(settings_of(server, OWNER), READER)
+        grant_reader(settings_of(server, OWNER), READER, acts=True)
         create_roles(server)  # and again, as for a new password
         yield server
 
@@ -156,6 +156,7 @@ def test_functions_with_the_owners_rights_are_for_few_and_find_their_own_tables(
 
 AUDIT = (
     *("approvals", "policies", "experiments", "application_reviews", "redriven_events"),
+    *("case_events", "exports"),
     *("lost_acknowledgements", "abandoned_offsets", "forgotten_offsets", "dropped_rows"),
 )
 
@@ -220,6 +221,11 @@ def test_no_role_changes_what_is_for_the_audit(owner: psycopg.Connection[Any], r
         (API, "INSERT INTO case_events DEFAULT VALUES"),
         (APP, "SELECT act_on_case(1, 1, 'start', 'ada', NULL, NULL, NULL, NULL)"),
         (API, "SELECT delete_old_cases(1)"),
+        (APP, "SELECT record_export('ada', 'cases', 1)"),
+        (API, "SELECT record_export('ada', 'cases', 1)"),
+        (READER, "INSERT INTO exports (who, what, rows) VALUES ('a', 'b', 1)"),
+        (READER, "SELECT open_earlier_cases(now(), now(), '1 hour')"),
+        (READER, "SELECT grant_reviewer('credit_risk_reader')"),
         (APP, "DELETE FROM redriven_events"),
         (
             API,

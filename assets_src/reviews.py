@@ -1,0 +1,98 @@
+"""The report of reviews: once a week as a page on S3, and to the webhook."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from assets_src.common import CODE_VERSION, OWNERS, kept_fresh, one_line_failures
+from assets_src.source_code import linked
+from credit_risk_dagster.domain.model.outcome import load_outcome
+from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.settings import DrainSettings, Settings
+from resources.lake import Lake
+from resources.postgres.connection import Warehouse
+
+_CRON = DrainSettings.at_load().review_cron
+
+
+class ReviewConfig(dg.Config):
+    """Of which days."""
+
+    days: int = Field(default=7, ge=1, le=366, description="of the work by day")
+    closed_days: int = Field(
+        default=90, ge=1, le=3_660, description="of closed cases, for precision and overrides"
+    )
+
+
+@dg.asset(
+    group_name="scoring",
+    deps=["scored_applications", "loan_outcomes"],
+    description="What became of the Watchlist's cases: precision by rule, what waits, work by day, "
+    "overrides and how they turned out. A page on S3, and a line to the webhook.",
+    kinds={"postgres", "s3", "python"},
+    owners=OWNERS,
+    code_version=CODE_VERSION,
+    freshness_policy=kept_fresh(_CRON),
+)
+def review_report(
+    context: dg.AssetExecutionContext,
+    config: ReviewConfig,
+    settings: dg.ResourceParam[Settings],
+    warehouse: dg.ResourceParam[Warehouse],
+    lake: dg.ResourceParam[Lake],
+) -> dg.MaterializeResult:
+    """Count, put the page, and tell. What does not take the page or the message is noted: the
+    other one is done all the same."""
+    from credit_risk_dagster.pipelines.html_reports import put_page
+    from credit_risk_dagster.pipelines.review_report import page, summary
+    from credit_risk_dagster.pipelines.reviews import review_figures
+    from resources.webhook import post
+
+    until = datetime.now(UTC)
+    with one_line_failures():
+        outcome = load_outcome(settings.model.outcome)
+        with warehouse.session("reviews") as connection, connection.transaction():
+            found = review_figures(
+                connection,
+                outcome,
+                since=until - timedelta(days=config.days),
+                closed_since=until - timedelta(days=config.closed_days),
+            )
+    html = page(found, until, config.days, config.closed_days, outcome.version)
+    line = summary(found, config.days)
+    noted: dict[str, Any] = {}
+    try:
+        noted["page"] = put_page(lake, "reviews", until, html)
+    except PlatformError as error:
+        context.log.warning("no page: %s", error)
+        noted["page"] = f"none: {error}"
+    text = f"{line}. Page: {noted['page']}"
+    try:
+        told = post(settings.alert, {"text": text, "kind": "review_report", "page": noted["page"]})
+        noted["webhook"] = "told" if told else "CREDIT_RISK_ALERT_WEBHOOK_URL is not set"
+    except PlatformError as error:
+        context.log.warning("%s", error)
+        noted["webhook"] = str(error)
+    return dg.MaterializeResult(
+        metadata={"summary": line, "open": found.open, "overdue": found.overdue, **noted}
+    )
+
+
+report_job = dg.define_asset_job(
+    "report_reviews",
+    selection=dg.AssetSelection.assets(review_report),
+    description="Report what became of the Watchlist's cases. Launch it at any time.",
+    executor_def=dg.in_process_executor,
+    tags={"dagster/max_runtime": "3600"},
+)
+report_schedule = dg.ScheduleDefinition(
+    name="report_reviews_schedule",
+    job=report_job,
+    cron_schedule=_CRON,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Reports reviews of the last week (CREDIT_RISK_REVIEW_CRON).",
+)
+
+defs = dg.Definitions(assets=linked(review_report), jobs=[report_job], schedules=[report_schedule])

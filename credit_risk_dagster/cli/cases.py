@@ -1,0 +1,45 @@
+"""`credit-risk cases`: cases of what was decided before there were any."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from credit_risk_dagster.cli.console import out
+from credit_risk_dagster.settings import DrainSettings, WarehouseSettings
+
+app = typer.Typer(help="Cases of the Watchlist.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Without it, the one command would be the group."""
+
+
+@app.command("open")
+def open_(
+    since: Annotated[
+        datetime | None,
+        typer.Option(help="Only what was decided since then (UTC).", formats=["%Y-%m-%d"]),
+    ] = None,
+) -> None:
+    """Open cases of Watchlist decisions that have none: of before there were cases, or after a
+    rebuild. Day by day, each in a transaction; safe to run again, and while events are scored.
+    """
+    from resources.postgres.cases import Cases
+    from resources.postgres.connection import Warehouse
+
+    opened = 0
+    with Warehouse(WarehouseSettings()).session("cases") as connection:
+        row = connection.execute(
+            "SELECT min(scored_at), max(scored_at) FROM scored_applications"
+            " WHERE risk_tier = 'Watchlist'"
+        ).fetchone()
+        if row is None or row[0] is None:
+            row = (datetime.now(UTC), datetime.now(UTC))
+        start, last = row if since is None else (since.replace(tzinfo=UTC), row[1])
+        within = DrainSettings().case_within
+        while start <= last:
+            opened += Cases(connection).open_earlier(start, start + timedelta(days=1), within)
+            start += timedelta(days=1)
+    out.print(f"{opened:,} cases opened")
