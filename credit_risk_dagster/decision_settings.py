@@ -1,6 +1,8 @@
-"""Settings of what a decision leads to: that it is made once, and who looks at it."""
+"""Settings of what a decision leads to: that it is made once, who looks at it, and what all
+together may be."""
 
 from datetime import timedelta
+from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -8,9 +10,11 @@ from pydantic_settings import SettingsConfigDict
 from credit_risk_dagster.base_settings import Cron, GroupOfSettings
 from credit_risk_dagster.domain.repeats import Deduplicate
 
+DEFAULT_LIMITS = Path(__file__).parent / "domain" / "limits.yaml"
+
 
 class DecisionSettings(GroupOfSettings):
-    """Those of `DrainSettings` that are about single decisions."""
+    """Those of `DrainSettings` that are about what comes of decisions."""
 
     model_config = SettingsConfigDict(env_prefix="CREDIT_RISK_")
 
@@ -29,6 +33,10 @@ class DecisionSettings(GroupOfSettings):
         72, gt=0, le=8_784, description="hours until a case of the Watchlist is due"
     )
     review_cron: Cron = Field("0 6 * * 1", description="when a run reports reviews (cron, UTC)")
+
+    limits_file: Path = Field(
+        DEFAULT_LIMITS, description="appetite and concentration limits (YAML)"
+    )
 
     @property
     def case_within(self) -> timedelta:

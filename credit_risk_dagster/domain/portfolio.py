@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from credit_risk_dagster.domain.decision import decide, policy_columns
-from credit_risk_dagster.domain.intervals import wilson_interval
+from credit_risk_dagster.domain.intervals import Interval, share, wilson_interval
 from credit_risk_dagster.domain.pd import CategoryTerm, PdModel, probability
 from credit_risk_dagster.domain.policy import TIERS, Policy
 
@@ -116,6 +116,49 @@ def _expected(
     total, loss = float(amount[inside].sum()), float((pd * amount)[inside].sum() * lgd.value)
     mean = float(pd[inside].mean()) if inside.any() else 0.0
     return Expected(of, value, int(inside.sum()), total, mean, loss, loss / total if total else 0.0)
+
+
+# --- what the portfolio is of, and what became of it ---------------------------------------------
+
+
+@dataclass(frozen=True)
+class Came:
+    """What came of the loans of a tier whose outcome is known."""
+
+    tier: str
+    loans: int
+    bads: int
+    bad_rate: Interval
+
+
+def came_of_tiers(tiers: Sequence[str], bad: Floats) -> list[Came]:
+    """The tiers' bad rates, the least risky tier first.
+
+    Args:
+        tiers: shape (n,).
+        bad: 1, 0, or NaN where the outcome is not known, shape (n,).
+    """
+    array, known = np.asarray(tiers, dtype=object), ~np.isnan(bad)
+    found = []
+    for tier in TIERS:
+        inside = known & (array == tier)
+        loans, bads = int(inside.sum()), int(bad[inside].sum())
+        found.append(Came(tier, loans, bads, share(bads, loans)))
+    return found
+
+
+def largest(values: Sequence[str | None], amount: Floats) -> tuple[str | None, float]:
+    """The value that most of the amount has, and its share of the whole; what has no value is in
+    the whole alone."""
+    sums: dict[str, float] = {}
+    for value, each in zip(values, amount.tolist(), strict=True):
+        if value is not None:
+            sums[value] = sums.get(value, 0.0) + each
+    whole = float(amount.sum())
+    if not sums or not whole:
+        return None, 0.0
+    name = max(sums, key=lambda value: (sums[value], value))
+    return name, sums[name] / whole
 
 
 # --- stress -------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ from credit_risk_dagster.domain.model.outcome import Outcome
 from credit_risk_dagster.domain.pd import PdModel, probability
 from credit_risk_dagster.domain.policy import TIERS, Policy
 from credit_risk_dagster.domain.portfolio import (
+    came_of_tiers,
     expected_losses,
+    largest,
     loss_given_default,
     stress,
     unmoved,
@@ -163,9 +165,22 @@ def _document(
         "classes": classes and classes.words(rows),
         "segments": [asdict(segment) for segment in segments],
         "expected": [asdict(group) for group in losses],
+        "tiers": [asdict(tier) for tier in came_of_tiers(found.tiers, found.bad)],
+        "performance": None if found.pd is None else _performance(found, found.pd),
+        "limits": {
+            "watchlist_share": {"value": float(found.flagged.mean())},
+            "expected_loss": {"value": losses[0].loss_rate if losses else None},
+            **{
+                f"largest_{name}": dict(zip(("of", "value"), largest(values, amount), strict=True))
+                for name, values in (
+                    ("state", rows["addr_state"].to_pylist()),
+                    ("purpose", groups["purpose"]),
+                )
+            },
+        },
         "unmoved": [] if model is None else unmoved(model),
         "stress": [asdict(scenario) for scenario in stress(rows, policy, model, lgd)],
-        "windows": [] if found.pd is None else _windows(found, found.pd),
+        "windows": [] if found.pd is None else _windows(found, found.pd, amount, lgd.value),
     }
 
 
@@ -179,9 +194,10 @@ def _attributes(rows: pa.Table) -> dict[str, npt.NDArray[Any]]:
     return {**found, "age of credit": words[bins]}
 
 
-def _windows(found: _Applications, pd: Floats) -> list[dict[str, Any]]:
+def _windows(found: _Applications, pd: Floats, amount: Floats, lgd: float) -> list[dict[str, Any]]:
     """The applications in up to 40 parts of at least `WINDOW`, the oldest first: what is expected
-    of the PD, what came, and the mean PD of each tier."""
+    of the PD, what came, and the mean PD and expected loss (by the amount) of each tier."""
+    loss = pd * amount * lgd
     count = max(1, min(_MOST_WINDOWS, len(pd) // WINDOW))
     times = found.rows["scored_at"]
     windows = []
@@ -195,13 +211,29 @@ def _windows(found: _Applications, pd: Floats) -> list[dict[str, Any]]:
                 "estimated": estimated and asdict(estimated),
                 "realised": _realised(pd[part], found.flagged[part], found.bad[part]),
                 "tiers": [
-                    {"tier": tier, "n": int(inside.sum()), "pd": float(pd[part][inside].mean())}
+                    {
+                        "tier": tier,
+                        "n": int(inside.sum()),
+                        "pd": float(pd[part][inside].mean()),
+                        "loss_rate": float(loss[part][inside].sum() / amount[part][inside].sum()),
+                    }
                     for tier in TIERS
                     if (inside := tiers == tier).any()
                 ],
             }
         )
     return windows
+
+
+def _performance(found: _Applications, pd: Floats) -> dict[str, Any]:
+    """What came of all loans whose outcome is known, beside what their PDs say."""
+    known = ~np.isnan(found.bad)
+    came = _realised(pd, found.flagged, found.bad)
+    low = high = None
+    if came["auc"] is not None:
+        _, low, high = auc_interval(found.bad[known] == 1, pd[known])
+    expected = float(pd[known].mean()) if known.any() else None
+    return {**came, "auc_low": low, "auc_high": high, "expected_bad_rate": expected}
 
 
 def _realised(pd: Floats, flagged: Flags, bad: Floats) -> dict[str, Any]:

@@ -1,6 +1,10 @@
 """The charts of the portfolio: vintages, what a model is expected to do and did, PD by tier."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import altair as alt
+import pandas as pd
 
 from dashboard.charts.theme import NEUTRAL, SERIES_COLOURS
 from dashboard.charts.vocabulary import (
@@ -17,7 +21,26 @@ from dashboard.charts.vocabulary import (
 )
 
 MOST_VINTAGES = len(SERIES_COLOURS)
+_NONE_YET: dict[str, Any] = {"months": 0, "bad_rate": {"value": 0, "low": None, "high": None}}
 _ESTIMATED, _REALISED = "Expected of the PD", "Came true"
+
+
+def vintage_rows(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The rows of the newest vintages of a report."""
+    return pd.DataFrame(
+        [
+            {
+                "month": vintage["month"],
+                "age": age["months"],
+                "watched": age["watched"],
+                "bad_rate": age["bad_rate"]["value"],
+                "low": age["bad_rate"]["low"],
+                "high": age["bad_rate"]["high"],
+            }
+            for vintage in found[-MOST_VINTAGES:]
+            for age in (_NONE_YET | {"watched": vintage["loans"]}, *vintage["curve"])
+        ]
+    )
 
 
 @chart
@@ -78,21 +101,23 @@ def performance(title: str, share: bool) -> alt.LayerChart:
 
 
 @chart
-def tiers() -> alt.Chart:
-    """Mean PD of each tier over time; rows have `until`, `tier`, `pd` and `n`."""
+def tiers(field: str = "pd") -> alt.Chart:
+    """Mean PD of each tier over time, or its `loss_rate`; rows have `until`, `tier`, the field and
+    `n`."""
+    title = {"pd": "Mean PD", "loss_rate": "Expected loss"}[field]
     return (
         rows()
         .mark_line(strokeWidth=2, point=alt.OverlayMarkDef(size=25))
         .encode(
             x=alt.X("until:T", title="End of the window", axis=time()),
             y=alt.Y(
-                "pd:Q", title="Mean PD", axis=percent(format=".1%"), scale=alt.Scale(zero=False)
+                f"{field}:Q", title=title, axis=percent(format=".1%"), scale=alt.Scale(zero=False)
             ),
             color=tier_colour(legend=legend()),
             tooltip=tips(
                 ("tier:N", "Tier"),
                 ("until:T", "Until", TIME_FORMAT),
-                ("pd:Q", "Mean PD", ".2%"),
+                (f"{field}:Q", title, ".2%"),
                 ("n:Q", "Applications", ","),
             ),
         )

@@ -25,7 +25,8 @@ CHART_TEXT = {"light": "#45556A", "dark": "#B4C1D0"}
 # Streamlit announces each run: it shows a running figure and fades what is not redrawn yet. On a
 # page that refreshes every two seconds that is flicker. And it leaves a lot of room above headings,
 # and writes what is chosen in white on the theme's own colour, which in dark has no contrast. And
-# it cuts off what a narrow key figure says, as on a phone.
+# it cuts off what a narrow key figure says, as on a phone. And it prints the first screen alone,
+# with what can be pressed.
 PAGE_STYLE = """
 <style>
 [data-testid="stStatusWidget"] { display: none; }
@@ -38,6 +39,16 @@ PAGE_STYLE = """
 [data-testid="stCaptionContainer"] code { color: inherit; }
 [data-tag] { background-color: rgba(128, 140, 155, 0.25) !important; }
 [data-tag], [data-tag] * { color: inherit !important; }
+@media print {
+  [data-testid="stHeader"], [data-testid="stToolbar"], [data-testid="stBaseButton-secondary"],
+  [data-testid="stSelectbox"], [data-testid="stMultiSelect"], [data-testid="stTextInput"],
+  [data-testid="stDownloadButton"], [data-testid="stPopover"] { display: none !important; }
+  [data-testid="stAppViewContainer"], [data-testid="stMain"], .stApp {
+    position: static !important; overflow: visible !important; height: auto !important;
+  }
+  [data-testid="stMainBlockContainer"] { padding: 0; }
+  [data-testid="stMetric"], [data-testid="stVegaLiteChart"], .signals li { break-inside: avoid; }
+}
 </style>
 """
 

@@ -2,12 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import pandas as pd
 import streamlit as st
 
-from credit_risk_dagster.domain.latency import percentile
 from credit_risk_dagster.domain.policy import TIERS
 from dashboard.data.connection import Snapshot, snapshot
 from dashboard.data.segments import (
@@ -18,10 +17,10 @@ from dashboard.data.segments import (
     rollup_progress,
     segment_query,
 )
-from dashboard.parts.periods import PERIODS, Buckets, buckets
+from dashboard.parts.periods import AGAINST, Buckets, Period, buckets, period_of
 
 OUTCOMES = (*TIERS, "Rejected")
-LATENCY_BATCHES = 1_000
+NEWEST = 20_000  # applications of which recommendations are counted
 RATE_MINUTES = 5  # throughput is of these, here and on the page Operations
 
 
@@ -46,12 +45,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Latency:
-    """Seconds from the broker's timestamp to the commit, over the newest batches of a period;
-    NaN without any."""
+class Recommended:
+    """What the policy recommended for the newest loans of a period, each by its newest decision;
+    `approve` are those, too, of which no rule recommends anything."""
 
-    p50: float
-    p95: float
+    loans: int
+    approve: int
+    refer: int
+    decline: int
 
 
 @dataclass(frozen=True)
@@ -78,20 +79,21 @@ class Overview:
     """What the Overview page shows, from one snapshot of the database.
 
     Attributes:
-        latency, latency_before: of the period and of the one before.
         volume: one row for each bucket, indexed by its start; a column of counts for each of
             `OUTCOMES`, `watchlist_amnt` (USD), and `end`. The last bucket is not over.
         totals, before: of the period and of the one before, as long and up to the same moment;
             before is None for the period that has no beginning.
+        recommended: of the period's newest applications; None for a segment.
+        policy: which one decides now, and who activated it when, in words; empty before the first.
     """
 
     progress: Progress
-    latency: Latency
-    latency_before: Latency
     buckets: Buckets
     volume: pd.DataFrame
     totals: Totals
     before: Totals | None
+    recommended: Recommended | None
+    policy: str
 
     @property
     def scored(self) -> dict[str, int]:
@@ -116,33 +118,33 @@ class Breakdown:
 
 
 @st.cache_data(ttl=1, max_entries=100, show_spinner=False)
-def overview(period: str, zone: str, segment: Segment = EVERYTHING) -> Overview:
-    """The key figures of one of `PERIODS`, with times in a zone.
+def overview(
+    period: str, zone: str, segment: Segment = EVERYTHING, against: str = AGAINST[0]
+) -> Overview:
+    """The key figures of a period (`period_of`), with times in a zone, and of one of `AGAINST`.
 
     Those of a segment come from a rollup by hour: its buckets are no shorter, and in zones half an
     hour off, half an hour may be in the next one.
     """
     with snapshot() as db:
         progress, rollup = _progress(db), rollup_progress(db)
-        length = PERIODS[period].length
-        cut = _cut(period, zone, segment, progress, rollup)
+        chosen, end = period_of(period).at(progress.as_of.tz_convert(zone))
+        cut = _cut(chosen, end, zone, segment, progress, rollup)
         since = cut.edges[0].to_pydatetime()
         if segment:
             volume = _segment_volume(db, cut.edges, segment, rollup)
         else:
             volume = _volume(db, cut.edges)
-        now = progress.as_of.to_pydatetime()
-        earlier = None if length is None else since - (now - since)
+        now = end.to_pydatetime()
+        earlier = None if chosen.length is None else _earlier(since, now, against)
         return Overview(
             progress=progress,
-            latency=_latency(db, since, now),
-            latency_before=Latency(math.nan, math.nan)
-            if earlier is None
-            else _latency(db, earlier, since),
             buckets=cut,
             volume=volume,
             totals=_totals(volume, segment),
-            before=None if earlier is None else _before(db, earlier, since, segment, rollup),
+            before=None if earlier is None else _before(db, *earlier, segment, rollup),
+            recommended=None if segment else _settled_recommendations(db, since, now),
+            policy=_policy(db),
         )
 
 
@@ -151,8 +153,10 @@ def breakdown(period: str, zone: str, segment: Segment = EVERYTHING) -> Breakdow
     """The applications of a period by each of `SEGMENT_COLUMNS`."""
     with snapshot() as db:
         progress, rollup = _progress(db), rollup_progress(db)
-        cut = _cut(period, zone, segment, progress, rollup)
-        since = None if PERIODS[period].length is None else cut.edges[0].to_pydatetime()
+        now = progress.as_of.tz_convert(zone)
+        chosen, end = period_of(period).at(now)
+        cut = _cut(chosen, end, zone, segment, progress, rollup)
+        since = None if chosen.length is None else cut.edges[0].to_pydatetime()
         query, parameters = segment_query(
             """
             SELECT CASE GROUPING(purpose, grade, addr_state, term_months, amount_from)
@@ -168,7 +172,7 @@ def breakdown(period: str, zone: str, segment: Segment = EVERYTHING) -> Breakdow
                    ((purpose), (grade), (addr_state), (term_months), (amount_from))
             """,
             segment,
-            rollup.pieces(since, None),
+            rollup.pieces(since, None if end == now else end.to_pydatetime()),
             by="segment",
         )
         rows = db.frame(query, zone, **parameters)
@@ -176,13 +180,20 @@ def breakdown(period: str, zone: str, segment: Segment = EVERYTHING) -> Breakdow
         return Breakdown(progress.as_of, pd.Timestamp(begins).tz_convert(zone), rows)
 
 
-def _cut(period: str, zone: str, segment: Segment, progress: Progress, rollup: Rollup) -> Buckets:
+def _cut(
+    period: Period,
+    end: pd.Timestamp,
+    zone: str,
+    segment: Segment,
+    progress: Progress,
+    rollup: Rollup,
+) -> Buckets:
     first = progress.first_minute
     return buckets(
-        PERIODS[period],
-        progress.as_of.tz_convert(zone),
+        period,
+        end,
         None if first is None else first.tz_convert(zone),
-        finest=rollup.grain(progress.as_of, PERIODS[period].length) if segment else None,
+        finest=rollup.grain(end, period.length) if segment else None,
     )
 
 
@@ -212,26 +223,57 @@ def events_per_second(db: Snapshot) -> float:
     return float(row["rate"])
 
 
-def _latency(db: Snapshot, since: datetime, until: datetime) -> Latency:
-    found = db.one(
+def _earlier(since: datetime, now: datetime, against: str) -> tuple[datetime, datetime]:
+    """The period that it is compared with, as long."""
+    if against == AGAINST[0]:
+        return since - (now - since), since
+    year_ago = (pd.Timestamp(since) - pd.DateOffset(years=1)).to_pydatetime()
+    return year_ago, year_ago + (now - since)
+
+
+def _settled_recommendations(db: Snapshot, since: datetime, now: datetime) -> Recommended:
+    """Counted every ten seconds at most: of so many, two more seconds change nothing."""
+    every = timedelta(seconds=10)
+    until = datetime.fromtimestamp(now.timestamp() // every.seconds * every.seconds, UTC)
+    return _recommended(db, since, until + every)
+
+
+@st.cache_data(ttl=10, max_entries=100, show_spinner=False)
+def _recommended(_db: Snapshot, since: datetime, until: datetime) -> Recommended:
+    row = _db.one(
         """
-        WITH newest AS (
-            SELECT latency_buckets FROM batches
-             WHERE committed_at >= %(since)s AND committed_at <= %(until)s
-             ORDER BY committed_at DESC LIMIT %(batches)s
-        ), summed AS (
-            SELECT bucket, sum(events)::bigint AS events
-              FROM newest, unnest(latency_buckets) WITH ORDINALITY AS _ (events, bucket)
-             GROUP BY bucket
-        )
-        SELECT array_agg(events ORDER BY bucket) AS histogram FROM summed
+        SELECT count(*) AS loans,
+               count(*) FILTER (WHERE coalesce(recommendation, 'approve') = 'approve') AS approve,
+               count(*) FILTER (WHERE recommendation = 'refer') AS refer,
+               count(*) FILTER (WHERE recommendation = 'decline') AS decline
+          FROM (SELECT DISTINCT ON (loan) recommendation
+                  FROM (SELECT scored_at, recommendation,
+                               coalesce(loan_id, source_id || '/' || partition || '/' || "offset")
+                                   AS loan
+                          FROM scored_applications
+                         WHERE scored_at >= %(since)s AND scored_at <= %(until)s
+                         ORDER BY scored_at DESC LIMIT %(newest)s) AS newest
+                 ORDER BY loan, scored_at DESC) AS decided
         """,
         since=since,
         until=until,
-        batches=LATENCY_BATCHES,
+        newest=NEWEST,
     )
-    histogram = found["histogram"] or ()
-    return Latency(p50=percentile(histogram, 50), p95=percentile(histogram, 95))
+    return Recommended(**row)
+
+
+def _policy(db: Snapshot) -> str:
+    rows = db.rows("""
+        SELECT p.name || '@' || left(content_hash, 12) AS version, who, effective_from
+          FROM activations JOIN policies p ON policy_id = subject_id
+         WHERE kind = 'policy' AND effective_from <= now()
+           AND (effective_to IS NULL OR effective_to > now())
+    """)
+    return (
+        "{version}, activated by {who} on {effective_from:%-d %b %Y}".format(**rows[0])
+        if rows
+        else ""
+    )
 
 
 def _volume(db: Snapshot, edges: pd.DatetimeIndex) -> pd.DataFrame:
@@ -343,3 +385,11 @@ def _segment_volume(
             *(row["loan_amnt"], row["watchlist_amnt"]),
         )
     return counts.assign(end=edges[1:]).set_index(edges[:-1].rename("start"))
+
+
+@st.cache_data(ttl=60, show_spinner=False)
+def history() -> pd.Timedelta:
+    """How long ago the first application was scored; zero before."""
+    with snapshot() as db:
+        row = db.one("SELECT now() - min(minute) AS age FROM risk_by_minute")
+        return pd.Timedelta(row["age"] or 0)

@@ -2,16 +2,19 @@
 
 from itertools import pairwise
 
+import pandas as pd
 import streamlit as st
 
 from dashboard.data import segments
 from dashboard.data.connection import PROBLEMS
 from dashboard.data.segments import AMOUNTS_FROM, Segment
-from dashboard.parts import formats
+from dashboard.parts import formats, periods
+from dashboard.parts.layout import collapsed_on_phone
 from dashboard.parts.states import STATES
 
 GRADES = (*"ABCDEFG", "")
 TERMS = (36, 60, 0)
+_FIELDS = ("purpose", "grade", "state", "term", "amount")
 
 
 def period(default: str, options: list[str]) -> str:
@@ -29,9 +32,47 @@ def period(default: str, options: list[str]) -> str:
     )
 
 
+def dates() -> str | None:
+    """Days of the calendar instead, if any are chosen; what is none is told."""
+    chosen = st.selectbox(
+        "Or a month, quarter, days",
+        periods.calendar(pd.Timestamp.now(tz="UTC")),
+        index=None,
+        placeholder="2026-10-05..2026-10-19",
+        accept_new_options=True,
+        key="dates",
+        bind="query-params",
+        width=240,
+    )
+    if chosen:
+        try:
+            periods.period_of(chosen).at(pd.Timestamp.now(tz="UTC"))
+        except ValueError as error:
+            st.warning(formats.plain(str(error)), icon=":material/date_range:")
+            return None
+    return chosen
+
+
+def against() -> str:
+    """What a period is compared with: one of `periods.AGAINST`."""
+    return (
+        st.segmented_control(
+            "Against",
+            list(periods.AGAINST),
+            default=periods.AGAINST[0],
+            required=True,
+            key="against",
+            bind="query-params",
+        )
+        or periods.AGAINST[0]
+    )
+
+
 def segment(purposes: tuple[str, ...]) -> Segment:
     """The segment that is chosen, by one field for each of its columns."""
-    with st.grid(5, min_column_width=150, gap="small"):
+    chosen = sum(bool(st.session_state.get(field)) for field in _FIELDS)
+    label = f"Filters ({chosen})" if chosen else "Filters"
+    with collapsed_on_phone(label), st.grid(5, min_column_width=150, gap="small"):
         return Segment(
             purpose=tuple(_choice("Purpose", purposes, formats.words)),
             grade=tuple(_choice("Grade", GRADES, lambda grade: grade or formats.UNKNOWN)),

@@ -40,6 +40,7 @@ class Lag:
         words: what a viewer should know about it.
         history: the last figures, oldest first, since somebody opened the dashboard.
         waited_seconds: how long the oldest of them waits, where nothing moves; else None.
+        halted: the topic is missing, or not the one that was scored.
     """
 
     events: int | None
@@ -48,6 +49,7 @@ class Lag:
     words: str
     history: tuple[int, ...]
     waited_seconds: float | None = None
+    halted: bool = False
 
 
 @dataclass
@@ -58,11 +60,12 @@ class _Memory:
     history: deque[int] = field(default_factory=lambda: deque(maxlen=SAMPLES))
     quiet_until: float = 0.0
     trouble: str = ""
+    halted: bool = False
     committed: int = -1
 
 
 # Their messages name hosts and commands, which are for the log.
-_WORDS: dict[type[PlatformError], str] = {
+WORDS: dict[type[PlatformError], str] = {
     BrokerUnavailable: f"the broker did not answer within {TIMEOUT_MS / 1000:g} s",
     BrokerRefused: "the broker answers, and does not let the dashboard in",
     UnreadableBatch: "the topic has a batch that cannot be read",
@@ -75,7 +78,7 @@ _WORDS: dict[type[PlatformError], str] = {
 
 def in_words(error: PlatformError) -> str:
     """What a viewer should know about an error."""
-    for kind, words in _WORDS.items():
+    for kind, words in WORDS.items():
         if isinstance(error, kind):
             return words
     return f"not known: {type(error).__name__}"
@@ -93,7 +96,7 @@ def consumer_lag() -> Lag:
     settings = KafkaSettings()
     memory = _memory()
     if time.monotonic() < memory.quiet_until:
-        return Lag(None, {}, settings.topic, memory.trouble, tuple(memory.history))
+        return _not_known(settings, memory)
     impatient = settings.model_copy(update={"timeout_ms": TIMEOUT_MS})
     reader = WarehouseSettings().of_dashboard()
     waited = None
@@ -108,7 +111,8 @@ def consumer_lag() -> Lag:
         _logger.warning("%s", error)
         memory.quiet_until = time.monotonic() + QUIET_SECONDS
         memory.trouble = in_words(error)
-        return Lag(None, {}, settings.topic, memory.trouble, tuple(memory.history))
+        memory.halted = isinstance(error, TopicMissing | TopicReplaced)
+        return _not_known(settings, memory)
     by_partition = {row["partition"]: row["lag"] for row in status["partitions"]}
     memory.history.append(sum(by_partition.values()))
     return Lag(
@@ -119,3 +123,8 @@ def consumer_lag() -> Lag:
         tuple(memory.history),
         waited,
     )
+
+
+def _not_known(settings: KafkaSettings, memory: _Memory) -> Lag:
+    history = tuple(memory.history)
+    return Lag(None, {}, settings.topic, memory.trouble, history, halted=memory.halted)

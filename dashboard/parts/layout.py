@@ -11,6 +11,21 @@ figure = partial(st.metric, delta_color="off", delta_arrow="off", border=True, h
 """A key figure; what is told below its value is no change for the better or the worse."""
 
 
+def on_phone() -> bool:
+    """Whether the viewer's browser says that it is a phone's."""
+    return "Mobi" in st.context.headers.get("User-Agent", "")
+
+
+@contextmanager
+def collapsed_on_phone(label: str) -> Iterator[None]:
+    """Behind a button on a phone, where it would take the first screen; else as it is."""
+    if on_phone():
+        with st.popover(label, icon=":material/tune:"):
+            yield
+    else:
+        yield
+
+
 @contextmanager
 def head(title: str) -> Iterator[None]:
     """The page's title, and beside it what the page can be switched to."""

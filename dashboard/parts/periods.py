@@ -1,5 +1,6 @@
 """The periods that a page can show, and the buckets that a chart of one has."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,35 @@ class Period:
     words: str
     length: pd.Timedelta | None
 
+    def at(self, now: pd.Timestamp) -> tuple["Period", pd.Timestamp]:
+        """The stretch, and its last moment, as of now."""
+        return self, now
+
+
+@dataclass(frozen=True)
+class Dates(Period):
+    """Days of the calendar, from midnight to midnight in the viewer's zone.
+
+    Attributes:
+        first, last: the days, YYYY-MM-DD.
+    """
+
+    first: str
+    last: str
+
+    def at(self, now: pd.Timestamp) -> tuple[Period, pd.Timestamp]:
+        """The stretch as far as it is over.
+
+        Raises:
+            ValueError: it is still to come.
+        """
+        since = pd.Timestamp(self.first).tz_localize(now.tz, nonexistent="shift_forward")
+        following = pd.Timestamp(self.last) + pd.DateOffset(days=1)
+        until = min(following.tz_localize(now.tz, nonexistent="shift_forward"), now)
+        if since >= until:
+            raise ValueError(f"{self.words} is still to come")
+        return Period(self.words, until - since), until - pd.Timedelta("1us")
+
 
 PERIODS = {
     "15 min": Period("in the last 15 minutes", pd.Timedelta("15min")),
@@ -26,6 +56,62 @@ PERIODS = {
     "All": Period("since the start", None),
 }
 DEFAULT_PERIOD = "24 h"
+LONG = pd.Timedelta("366D")
+AGAINST = ("the period before", "a year ago")
+_CALENDAR = re.compile(
+    r"(?P<year>\d{4})(-(?P<month>\d\d)|-?Q(?P<quarter>[1-4]))?|"
+    r"(?P<first>\d{4}-\d\d-\d\d)(\.\.(?P<last>\d{4}-\d\d-\d\d))?"
+)
+
+
+def period_of(text: str) -> Period:
+    """One of `PERIODS`, or days of the calendar: `2026`, `2026-10`, `2026-Q4`, `2026-10-05`,
+    `2026-10-05..2026-10-19`.
+
+    Raises:
+        ValueError: it is none; the message says what to write.
+    """
+    if text in PERIODS:
+        return PERIODS[text]
+    match = _CALENDAR.fullmatch(text.strip())
+    try:
+        if match is None:
+            raise ValueError
+        first, last = _days(match)
+    except ValueError:
+        raise ValueError(
+            f"{text[:40]!r} is no period: write 2026, 2026-10, 2026-Q4 or 2026-10-05..2026-10-19"
+        ) from None
+    words = f"in {text.strip()}" if match["first"] is None else f"on {match['first']}"
+    if match["last"]:
+        words = f"from {match['first']} to {match['last']}"
+    return Dates(words, last - first, f"{first:%Y-%m-%d}", f"{last:%Y-%m-%d}")
+
+
+def _days(match: re.Match[str]) -> tuple[pd.Timestamp, pd.Timestamp]:
+    if match["first"]:
+        first = pd.Timestamp(match["first"])
+        last = pd.Timestamp(match["last"] or match["first"])
+    else:
+        quarter = match["quarter"]
+        month = int(match["month"] or (3 * int(quarter) - 2 if quarter else 1))
+        months = 1 if match["month"] else 3 if quarter else 12
+        first = pd.Timestamp(int(match["year"]), month, 1)
+        last = first + pd.DateOffset(months=months) - pd.Timedelta("1D")
+    if last < first or first.year < 1970:
+        raise ValueError
+    return first, last
+
+
+def calendar(today: pd.Timestamp) -> list[str]:
+    """The last twelve months and four quarters, the newest first, as `period_of` takes them."""
+    months = pd.period_range(end=today.tz_localize(None), periods=12, freq="M")[::-1]
+    quarters = pd.period_range(end=today.tz_localize(None), periods=4, freq="Q")[::-1]
+    return [
+        *(month.strftime("%Y-%m") for month in months),
+        *(f"{quarter.year}-Q{quarter.quarter}" for quarter in quarters),
+    ]
+
 
 _SHORTEST = pd.Timedelta("15min")
 _DAY = pd.Timedelta("1D")

@@ -10,24 +10,27 @@ import pandas as pd
 import streamlit as st
 
 from credit_risk_dagster.domain.intervals import wilson_interval
+from dashboard.charts import portfolio as portfolio_charts
 from dashboard.charts import stream as charts
 from dashboard.charts import theme
 from dashboard.charts.theme import TIER_COLOURS
-from dashboard.charts.vocabulary import WORST_FIRST
+from dashboard.charts.vocabulary import TIME_FORMAT, WORST_FIRST
 from dashboard.data import overview as queries
 from dashboard.data.connection import PROBLEMS
 from dashboard.data.overview import Totals
+from dashboard.data.portfolio import portfolio
 from dashboard.data.segments import AMOUNTS_FROM, Segment
 from dashboard.parts import filters, formats
 from dashboard.parts.chart import show, viewer_theme
 from dashboard.parts.lag import Lag, consumer_lag
-from dashboard.parts.layout import head, panel
+from dashboard.parts.layout import collapsed_on_phone, panel
 from dashboard.parts.live import live, viewer_zone
-from dashboard.parts.periods import DEFAULT_PERIOD, PERIODS
+from dashboard.parts.periods import DEFAULT_PERIOD, LONG, PERIODS, period_of
+from dashboard.parts.signals import STALLED_AFTER_SECONDS
 from dashboard.parts.states import TILES
+from dashboard.parts.strip import signal_strip
 
 SILENT_AFTER_SECONDS = 60
-STALLED_AFTER_SECONDS = 20  # a run that has to start first takes up to ten
 BREAKDOWN_EVERY = timedelta(seconds=10)  # kept for longer; but a viewer may change the theme
 PURPOSES = 12  # the other ones, with few applications, are one bar
 BAR_HEIGHT = 26
@@ -42,20 +45,32 @@ MEASURES = ("Watchlist share", "Elevated share", "Amount requested", "Applicatio
 
 def page() -> None:
     """Draw the page."""
-    with head("Credit risk overview"):
-        period = filters.period(DEFAULT_PERIOD, list(PERIODS))
+    st.title("Credit risk overview", anchor=False)
+    signal_strip()
+    with collapsed_on_phone("Period"), st.container(horizontal=True, vertical_alignment="bottom"):
+        period = filters.period(_default_period(), list(PERIODS))
+        period = filters.dates() or period
+        against = filters.against()
     segment = filters.segment(filters.purposes())
-    _figures(period, segment)
+    _figures(period, segment, against)
+    _outcomes()
     _breakdown(period, segment)
 
 
+def _default_period() -> str:
+    """The history that there is, of years the last 30 days."""
+    try:
+        return "All" if queries.history() <= LONG else "30 d"
+    except PROBLEMS:  # the figures say it
+        return DEFAULT_PERIOD
+
+
 @live
-def _figures(period: str, segment: Segment) -> None:
-    data = queries.overview(period, viewer_zone(), segment)
-    lag = consumer_lag()
-    when = PERIODS[period].words
-    _status(data, lag, segment)
-    _key_figures(data, lag, segment, when)
+def _figures(period: str, segment: Segment, against: str) -> None:
+    data = queries.overview(period, viewer_zone(), segment, against)
+    when = period_of(period).words
+    _status(data, consumer_lag(), segment)
+    _key_figures(data, when, against)
     if data.totals.applications:
         st.caption(_WHAT_THEY_ARE)
         _charts(data, segment, when)
@@ -109,16 +124,16 @@ def _status(data: queries.Overview, lag: Lag, segment: Segment) -> None:
         f"Last commit {formats.age(silence)}  ·  Since the start, of all kinds, "
         f"{formats.count(progress.scored)} scored, "
         f"{formats.count(progress.rejected)} rejected ({rejected})"
+        + (f"  ·  Policy {formats.plain(data.policy)}" if data.policy else "")
     )
 
 
-def _key_figures(data: queries.Overview, lag: Lag, segment: Segment, when: str) -> None:
-    """Eight figures; the last four are of the stream as a whole, whatever the segment."""
+def _key_figures(data: queries.Overview, when: str, against: str) -> None:
+    """What a manager asks first; the stream itself is on the page Operations."""
     now, before = data.totals, data.before
     volume = data.volume.iloc[:-1]  # the last bucket is not over
     scored = volume[list(WORST_FIRST)].sum(axis=1)
     known = before is not None and before.applications > 0
-    earlier = "against the period before" if known else "no period before"
     interval = wilson_interval(now.watchlist, now.applications)
     with st.grid(4, min_column_width=160, gap="small"):
         _figure(
@@ -126,9 +141,10 @@ def _key_figures(data: queries.Overview, lag: Lag, segment: Segment, when: str) 
             formats.count(now.applications),
             _change(now.applications, before.applications if before else 0),
             line=scored.tolist(),
-            delta_description=earlier,
-            help=f"Scored {when}. Changes are against the period before, of the same length.",
+            delta_description=f"against {against}" if known else f"nothing of {against}",
+            help=f"Scored {when}. Changes are against {against}, of the same length.",
         )
+        _recommendations(data.recommended)
         _figure(
             "Watchlist share",
             formats.percent(now.share("watchlist")),
@@ -161,13 +177,27 @@ def _key_figures(data: queries.Overview, lag: Lag, segment: Segment, when: str) 
             help="What the applications on the Watchlist ask for, USD; how much of it would be "
             "lost, it does not say.",
         )
-        _stream_figures(data, volume, lag, ", of the whole stream" if segment else "")
+        _unreadable(data, volume)
 
 
-def _stream_figures(data: queries.Overview, volume: pd.DataFrame, lag: Lag, of_whom: str) -> None:
+def _recommendations(found: queries.Recommended | None) -> None:
+    for label, name in (("Approved", "approve"), ("Referred", "refer"), ("Declined", "decline")):
+        hits = getattr(found, name) if found else 0
+        _figure(
+            label,
+            formats.share(hits, found.loans) if found else formats.UNKNOWN,
+            delta_description=f"{formats.count(hits)} of {formats.counted(found.loans, 'loan')}"
+            if found
+            else "of no segment",
+            help="What the policy recommends beside the tier, of the newest "
+            f"{formats.count(queries.NEWEST)} applications of the period, each loan once. Approved "
+            "are those that no rule refers or declines.",
+        )
+
+
+def _unreadable(data: queries.Overview, volume: pd.DataFrame) -> None:
     now = data.totals
     events = volume[list(queries.OUTCOMES)].sum(axis=1)
-    seconds = (volume["end"] - volume.index).dt.total_seconds()
     of_all = now.rejected is not None  # and else of a segment
     _figure(
         "Unreadable events",
@@ -179,31 +209,7 @@ def _stream_figures(data: queries.Overview, volume: pd.DataFrame, lag: Lag, of_w
         if of_all
         else "of no segment",
         help="Events that could not be scored: no decline is one. The page Operations has their "
-        "reasons. One that "
-        "cannot be read has no purpose, grade or state.",
-    )
-    _figure(
-        "Throughput, events/s",
-        formats.rate(data.progress.events_per_second),
-        line=(events / seconds).tolist() if of_all else (),
-        delta_description=f"in the last {queries.RATE_MINUTES} minutes{of_whom}",
-        help="Scored and rejected events of the whole stream; the line is of the period.",
-    )
-    change = data.latency.p50 - data.latency_before.p50
-    _figure(
-        "Event to commit, p50",
-        formats.duration(data.latency.p50),
-        None if pd.isna(change) else formats.milliseconds(change),
-        delta_description=f"p95 {formats.duration(data.latency.p95)}{of_whom}",
-        help="From the broker's timestamp to the commit, of the whole stream: the newest "
-        f"{queries.LATENCY_BATCHES:,} batches of the period, and of the one before.",
-    )
-    _figure(
-        "Lag, events",
-        formats.UNKNOWN if lag.events is None else formats.count(lag.events),
-        line=lag.history,
-        delta_description=lag.words + of_whom,
-        help="Events in the topic that are not committed yet.",
+        "reasons. One that cannot be read has no purpose, grade or state.",
     )
 
 
@@ -259,6 +265,44 @@ def _charts(data: queries.Overview, segment: Segment, when: str) -> None:
             rows.dropna(),
             f"Stacked bars: share of each risk tier by {cut.name}, {when}",
         )
+
+
+@partial(live, every=BREAKDOWN_EVERY)
+def _outcomes() -> None:
+    """What is expected of the tiers, and what became of the vintages: of the reports."""
+    try:
+        found = portfolio(viewer_zone())
+    except PROBLEMS:  # the figures above say it
+        return
+    report = found.portfolio
+    windows = report.document.get("windows", ()) if report else ()
+    rows = pd.DataFrame([{"until": w["until"], **tier} for w in windows for tier in w["tiers"]])
+    if report and not rows.empty:
+        of = f"Each window of the newest {formats.count(report.document['applications'])} loans"
+        caption = f"{of}, by {report.document['model']}. As of {report.created_at:{TIME_FORMAT}}"
+        left, right = st.columns(2)
+        with panel("PD by tier", f"Mean. {caption}", left):
+            show(portfolio_charts.tiers(), rows, "Lines: mean PD of each tier over time")
+        if "loss_rate" in rows:
+            words = f"PD × LGD, by amount requested. {report.document['lgd']}. {caption}"
+            with panel("Expected loss by tier", words, right):
+                show(
+                    portfolio_charts.tiers("loss_rate"),
+                    rows,
+                    "Lines: expected loss of each tier over time",
+                )
+    if found.vintages:
+        shown = portfolio_charts.vintage_rows(found.vintages.document["vintages"])
+        with panel(
+            "Bad rate by vintage",
+            f"Bad by {found.vintages.document['outcome'].partition('@')[0]}, by month of issue and "
+            f"age. Accepted loans alone. As of {found.vintages.created_at:{TIME_FORMAT}}",
+        ):
+            show(
+                portfolio_charts.vintages(tuple(dict.fromkeys(shown["month"]))),
+                shown,
+                "Lines: share of each month's loans that was bad by each age",
+            )
 
 
 @partial(live, every=BREAKDOWN_EVERY)

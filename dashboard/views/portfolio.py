@@ -23,7 +23,6 @@ from dashboard.parts.live import live, viewer_zone
 REFRESH_EVERY = timedelta(seconds=60)
 _MEASURES = {"AUC": "auc", "Bad rate": "bad_rate", "Recall": "recall"}
 _GROUPS = {"Tier": "tier", "Purpose": "purpose", "Grade": "grade", "Vintage": "vintage"}
-_NONE_YET: dict[str, Any] = {"months": 0, "bad_rate": {"value": 0, "low": None, "high": None}}
 _VERDICTS = {"fair": "Fair", "warning": "Warning", "alarm": "Alarm"}
 
 
@@ -277,21 +276,7 @@ def _interval(found: dict[str, Any], write: Callable[[float], str] = formats.per
 
 def _vintages(report: Report) -> None:
     found = report.document["vintages"]
-    shown = found[-charts.MOST_VINTAGES :]
-    rows = pd.DataFrame(
-        [
-            {
-                "month": vintage["month"],
-                "age": age["months"],
-                "watched": age["watched"],
-                "bad_rate": age["bad_rate"]["value"],
-                "low": age["bad_rate"]["low"],
-                "high": age["bad_rate"]["high"],
-            }
-            for vintage in shown
-            for age in (_NONE_YET | {"watched": vintage["loans"]}, *vintage["curve"])
-        ]
-    )
+    rows = charts.vintage_rows(found)
     with panel(
         "Vintages",
         f"Bad by {report.document['outcome'].partition('@')[0]}, by month of issue and age "
@@ -300,7 +285,7 @@ def _vintages(report: Report) -> None:
         "Accepted loans alone.",
     ):
         show(
-            charts.vintages(tuple(vintage["month"] for vintage in shown)),
+            charts.vintages(tuple(dict.fromkeys(rows["month"]))),
             rows,
             "Lines: share of each month's loans that was bad by each age",
         )

@@ -37,6 +37,8 @@ class Snapshot:
         features: of that report: feature, psi, psi_limit, verdict.
         benchmark: of the newest benchmark: created_at (Unix time), subject, auc, auc_low, auc_high,
             gini, ks, brier.
+        portfolio: of the newest report of the portfolio: created_at (Unix time) and limits (what it
+            measured of each, by name); None before the first.
         cases: those that are not closed: state, assigned, overdue (whether), how many, and
             opened_at of the oldest (Unix time).
         table_bytes: size of each table with its indexes, over all its time partitions.
@@ -49,6 +51,7 @@ class Snapshot:
     drift: Row | None
     features: list[Row]
     benchmark: list[Row]
+    portfolio: Row | None
     cases: list[Row]
     table_bytes: dict[str, int]
 
@@ -70,7 +73,7 @@ class MetricsLedger:
         topic = {"topic": self._topic}
         # One round trip for all of them.
         with self._connection.pipeline(), self._connection.transaction():
-            totals, rejected, partitions, reconciliation, drift, features, benchmark, cases = (
+            totals, rejected, partitions, reconciliation, *reports, cases = (
                 self._connection.cursor(row_factory=dict_row).execute(query, parameters)
                 for query, parameters in (
                     (_TOTALS, None),
@@ -80,9 +83,11 @@ class MetricsLedger:
                     (_DRIFT, None),
                     (_FEATURES, None),
                     (_BENCHMARK, None),
+                    (_PORTFOLIO, None),
                     (_CASES, None),
                 )
             )
+            drift, features, benchmark, portfolio = reports
             return Snapshot(
                 totals.fetchone() or {},
                 {row["reason"]: row["events"] for row in rejected.fetchall()},
@@ -91,6 +96,7 @@ class MetricsLedger:
                 drift.fetchone(),
                 features.fetchall(),
                 benchmark.fetchall(),
+                portfolio.fetchone(),
                 cases.fetchall(),
                 self._sizes,
             )
@@ -202,6 +208,11 @@ WHERE benchmark_id = (
     SELECT benchmark_id FROM model_benchmarks ORDER BY created_at DESC, benchmark_id DESC LIMIT 1
 )
 ORDER BY subject
+"""
+
+_PORTFOLIO: LiteralString = """
+SELECT extract(epoch FROM created_at)::float8 AS created_at, document -> 'limits' AS limits
+FROM risk_reports WHERE kind = 'portfolio' ORDER BY report_id DESC LIMIT 1
 """
 
 _SIZES: LiteralString = """

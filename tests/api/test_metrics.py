@@ -310,10 +310,22 @@ def test_the_newest_drift_report_and_benchmark(client: TestClient, pipeline: Pip
     assert of(found, "model_auc_low", subject="rules") == 0.4
     assert ("model_brier", frozenset({"subject": "rules"}.items())) not in found
     assert abs(of(found, "model_benchmark_timestamp_seconds") - time.time()) < 300
+    assert of(found, "limit_level", limit="largest_state") == 2
+    assert of(found, "limit_ratio", limit="largest_state") == 0.5
+    assert of(found, "limit_threshold_ratio", limit="largest_state", level="red") == 0.25
+    assert of(found, "limit_level", limit="watchlist_share") == 0
+    # Without a model there is no expected loss, and it is not within its limit.
+    assert ("limit_level", frozenset({"limit": "expected_loss"}.items())) not in found
+    assert abs(of(found, "portfolio_report_timestamp_seconds") - time.time()) < 300
 
 
 # Each has an older one, which must not be told.
 _REPORTS = """
+INSERT INTO risk_reports (kind, about, document, run_id, created_at) VALUES
+    ('portfolio', 'p', '{"limits": {"largest_state": {"of": "CA", "value": 0.9}}}', 'r',
+        now() - interval '1 day'),
+    ('portfolio', 'p', '{"limits": {"largest_state": {"of": "CA", "value": 0.5},
+        "watchlist_share": {"value": 0.01}, "expected_loss": {"value": null}}}', 'r', now());
 INSERT INTO drift_baselines (name, origin, rows, rejected, tiers, tier_counts, content_hash)
 VALUES ('base', 'test', 1, 0, '{Low}', '{1}', 'hash');
 INSERT INTO drift_reports (baseline_id, source_id, created_at, window_start, window_end, rows,

@@ -21,7 +21,6 @@ def test_an_empty_database_has_zeros_and_unknowns(warehouse: psycopg.Connection[
         assert (data.progress.scored, data.progress.rejected) == (0, 0)
         assert data.progress.last_commit is None
         assert pd.isna(data.progress.silence_seconds)
-        assert pd.isna(data.latency.p50)
         assert len(data.volume) >= 15
 
 
@@ -34,7 +33,6 @@ def test_what_the_pipeline_commits_is_what_the_page_gets(commit: Commit) -> None
         assert (data.progress.scored, data.progress.rejected) == (5, 1)
         assert data.progress.events_per_second == pytest.approx(6 / 300)
         assert data.progress.silence_seconds < 30
-        assert 0.15 < data.latency.p50 <= data.latency.p95
         assert data.volume["Rejected"].sum() == 1
         assert data.volume.index[-1] <= data.progress.as_of < data.volume["end"].iloc[-1]
 

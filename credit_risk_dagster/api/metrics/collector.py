@@ -20,6 +20,7 @@ from credit_risk_dagster.api.metrics.orchestration import dagster_metrics
 from credit_risk_dagster.api.metrics.reports import report_metrics
 from credit_risk_dagster.api.metrics.stream import TopicWatch, stream_metrics
 from credit_risk_dagster.api.question import Question, Told
+from credit_risk_dagster.domain.limits import load_limits
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import Settings, WarehouseSettings
 from resources.dagster_storage import DagsterState, DagsterStorage
@@ -43,10 +44,14 @@ class PlatformCollector(Collector):
     Args:
         settings: where the servers are.
         timeout: most seconds that a scrape waits for one of them.
+
+    Raises:
+        LimitsUnreadable: the file of limits is none.
     """
 
     def __init__(self, settings: Settings, timeout: float | None = None) -> None:
         timeout = timeout or TIMEOUT_SECONDS
+        self._limits = load_limits(settings.drain.limits_file)
         patient = {"timeout_ms": round(PATIENCE_SECONDS * 1000)}
         self._topic = TopicWatch(settings.kafka.model_copy(update=patient))
         self._warehouse = Question(
@@ -79,7 +84,7 @@ class PlatformCollector(Collector):
         snapshot = warehouse.answer
         if snapshot:
             yield from ledger_metrics(snapshot)
-            yield from report_metrics(snapshot)
+            yield from report_metrics(snapshot, self._limits)
             self._topic.learn(snapshot)
         broker = self._broker.ask_for_the_last()()
         yield from stream_metrics(snapshot, broker)

@@ -1,20 +1,23 @@
-"""What the newest drift report and the newest benchmark say."""
+"""What the newest drift report, benchmark and report of the portfolio say."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from prometheus_client.core import Metric
 
 from credit_risk_dagster.api.metrics.families import gauge
+from credit_risk_dagster.domain.limits import Limit, measure
 from resources.postgres.metrics import Snapshot
 
 # A verdict of drift as a number; too few rows for one is none.
 DRIFT_LEVELS = {"stable": 0, "moderate": 1, "significant": 2}
+LIMIT_LEVELS = {"green": 0, "amber": 1, "red": 2}
 
 
-def report_metrics(snapshot: Snapshot) -> Iterator[Metric]:
+def report_metrics(snapshot: Snapshot, limits: Sequence[Limit]) -> Iterator[Metric]:
     """Of a snapshot of the warehouse."""
     yield from _drift(snapshot)
     yield from _benchmark(snapshot)
+    yield from _limits(snapshot, limits)
 
 
 def _drift(snapshot: Snapshot) -> Iterator[Metric]:
@@ -70,3 +73,33 @@ def _benchmark(snapshot: Snapshot) -> Iterator[Metric]:
             f"{text} of the rules or a model, in the newest benchmark",
             [({"subject": row["subject"]}, row[name]) for row in snapshot.benchmark],
         )
+
+
+def _limits(snapshot: Snapshot, limits: Sequence[Limit]) -> Iterator[Metric]:
+    yield gauge(
+        "limit_threshold_ratio",
+        "From which share on a limit of the portfolio is amber, and red",
+        [
+            ({"limit": limit.name, "level": level}, threshold)
+            for limit in limits
+            for level, threshold in (("amber", limit.amber), ("red", limit.red))
+        ],
+    )
+    if snapshot.portfolio is None:
+        return
+    yield gauge(
+        "portfolio_report_timestamp_seconds",
+        "When the portfolio was last measured",
+        [({}, snapshot.portfolio["created_at"])],
+    )
+    measured = [({"limit": one.limit.name}, one) for one in measure(limits, snapshot.portfolio)]
+    yield gauge(
+        "limit_ratio",
+        "Share that the portfolio has of what is limited, in its newest report",
+        [(labels, one.value) for labels, one in measured],
+    )
+    yield gauge(
+        "limit_level",
+        "Whether that is within its limit: 0 green, 1 amber, 2 red",
+        [(labels, LIMIT_LEVELS.get(one.level)) for labels, one in measured],
+    )
