@@ -95,7 +95,7 @@ bench: $(INSTALLED)  ## measure throughput and latency
 bench-dashboard: $(INSTALLED)  ## measure the dashboard's queries on 10,000,000 applications
 	@$(BIN)/python -m tests.benchmarks.dashboard $(ARGS)
 
-screenshots: $(INSTALLED)  ## take the pictures in docs/images anew, of two days at work
+screenshots: $(INSTALLED)  ## take the pictures in docs/images anew, of six weeks at work
 	@$(BIN)/python -m tests.live.screenshots
 
 benchmark-model: $(DEMO_INSTALLED)  ## compare the rules with models on the built-in loans

@@ -41,12 +41,16 @@ def demo(
     skip_bad: SkipBad = False,
     shift: Shifts = None,
     after: After = 0,
+    empty: Annotated[
+        bool, typer.Option("--empty", help="Start without six weeks of history.")
+    ] = False,
     state_dir: StateDir = None,
 ) -> None:
     """Start everything, stream real loans through it, and show what happened.
 
     Starts Postgres, a broker, S3, Dagster and the dashboard on loopback, without Docker. On a
-    terminal it keeps streaming and serving until Ctrl-C. Exits with 0 only if every event that was
+    terminal it keeps streaming and serving until Ctrl-C, and begins with six weeks of history where
+    there is none. Exits with 0 only if every event that was
     sent is accounted for.
     """
     from credit_risk_dagster.domain.shifts import shifted
@@ -55,11 +59,14 @@ def demo(
     from infra.embedded.demo import run_demo
 
     loans = csv_loans(csv, skip_bad=skip_bad, again=True) if csv else builtin_loans()
+    shifts, stay = parsed_shifts(shift), sys.stdout.isatty() and not exit_
     ok = run_demo(
-        shifted(endless(loans), parsed_shifts(shift), after),
+        endless(loans),
+        change=lambda loans: shifted(loans, shifts, after),
         events=events,
         rate=rate,
-        stay=sys.stdout.isatty() and not exit_,
+        stay=stay,
+        history=stay and not empty,
         json_file=json_file,
         state_dir=state_dir,
         console=out,

@@ -4,11 +4,11 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import timedelta
+from dataclasses import asdict, astuple, dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shlex import quote
 from types import FrameType
@@ -28,7 +28,8 @@ from credit_risk_dagster.pipelines.loans import Row
 from credit_risk_dagster.pipelines.outcomes import OutcomesLater
 from credit_risk_dagster.pipelines.producer import Produced, produce
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
-from infra.embedded.stack import DEFAULT_STATE, Stack
+from infra.embedded.history import backfill, is_empty
+from infra.embedded.stack import DEFAULT_STATE, Services, Stack
 from resources.kafka.broker import Broker
 from resources.kafka.topics import ensure_topic
 from resources.postgres.connection import Warehouse, fetch_all
@@ -59,6 +60,9 @@ class Totals:
     lost: int = 0
     forgotten: int = 0
 
+    def __sub__(self, other: "Totals") -> "Totals":
+        return Totals(*(a - b for a, b in zip(astuple(self), astuple(other), strict=True)))
+
     @property
     def accounted(self) -> int:
         return self.scored + self.rejected + self.gaps + self.lost + self.forgotten
@@ -85,9 +89,11 @@ class Summary:
 def run_demo(
     loans: Iterator[Row],
     *,
+    change: Callable[[Iterator[Row]], Iterator[Row]],
     events: int,
     rate: float,
     stay: bool,
+    history: bool,
     json_file: Path | None,
     state_dir: Path | None,
     console: Console,
@@ -96,9 +102,12 @@ def run_demo(
 
     Args:
         loans: what to stream, without an end.
+        change: what becomes of them, from the first one that is streamed.
         events: how many to stream before the summary.
         rate: events a second; 0 is as fast as possible.
-        stay: keep streaming and serving after the summary until interrupted.
+        stay: keep streaming and serving after the summary until interrupted, and wait for events
+            that are not scored; else that is an error.
+        history: before that, weeks of it, where nothing was ever scored.
         json_file: where to write the summary.
         state_dir: directory of the servers' state.
         console: where to print.
@@ -111,42 +120,81 @@ def run_demo(
     with _interruptible(), Stack(state_dir or DEFAULT_STATE) as stack:
         os.environ.update(stack.environment())
         kafka = KafkaSettings()
-        _start_services(stack, kafka, console)
+        before = _prepare(kafka, loans if history else None, console)
+        _tour(stack, _start_services(stack, console), console)
         with (
             Warehouse(WarehouseSettings()).session("demo") as connection,
             ThreadPoolExecutor(1, "produce") as pool,
         ):
             source = Sources(connection).register(Broker(kafka).inspect())
-            view = _View(console, connection, source)
-            outcomes = OutcomesLater(loans, Warehouse(WarehouseSettings()))
+            view = _View(console, connection, source, patient=stay)
+            outcomes = OutcomesLater(change(loans), Warehouse(WarehouseSettings()))
             stream = _Stream(pool, kafka, outcomes, iter(outcomes), rate, stop, view)
             try:
                 summary = _measured(stream, events)
                 reconciled = summary.reconciled
-                console.print(_summary_table(summary))
-                if json_file:
-                    json_file.write_bytes(
-                        msgspec.json.format(msgspec.json.encode(asdict(summary)), indent=2) + b"\n"
-                    )
+                _tell(summary, json_file, console)
                 if stay:
                     console.print("Streaming on. Ctrl-C stops everything.\n")
                     view.follow(stream.send(None, events), None)
             except KeyboardInterrupt:
-                console.print("\nStopping")
+                view.say_farewell(stack, before)
+                console.print("Stopping")
             finally:
                 stop.set()
     return reconciled
 
 
-def _start_services(stack: Stack, kafka: KafkaSettings, console: Console) -> None:
-    console.print("Postgres, the broker and S3 are up; starting Dagster, dashboard, API")
+def _tell(summary: Summary, json_file: Path | None, console: Console) -> None:
+    console.print(_summary_table(summary))
+    if json_file:
+        document = msgspec.json.encode(asdict(summary))
+        json_file.write_bytes(msgspec.json.format(document, indent=2) + b"\n")
+
+
+def _prepare(kafka: KafkaSettings, loans: Iterator[Row] | None, console: Console) -> int:
+    """Make tables, topic and, of loans, history; how many events that has."""
+    console.print("Postgres, the broker and S3 are up")
     migrate(WarehouseSettings())
     ensure_topic(kafka)
+    if loans is None or not is_empty(WarehouseSettings()):
+        return 0
+    console.print("Making six weeks of history (--empty starts without)")
+    started = time.monotonic()
+    sent = backfill(kafka, WarehouseSettings(), loans)
+    console.print(
+        f"  {sent:,} applications, decided by the pipeline in {time.monotonic() - started:.0f} s "
+        "and then dated back: two policies, one drift, outcomes, reviews"
+    )
+    return sent
+
+
+def _start_services(stack: Stack, console: Console) -> Services:
+    console.print("Starting Dagster, dashboard, API")
     services = stack.start_services()
     console.print(f"  Dagster    {services.dagster_url}")
     console.print(f"  Dashboard  {services.dashboard_url}")
     console.print(f"  API        {services.api_url}/docs")
     console.print(f"  Logs       {stack.logs}\n", soft_wrap=True)
+    return services
+
+
+def _tour(stack: Stack, services: Services, console: Console) -> None:
+    console.print(
+        f"Look at\n"
+        f"  1. {services.dashboard_url}  whether anything is wrong, and what leads to it\n"
+        f"  2. {services.dashboard_url}/watchlist  a loan: why it is there, and your review of it\n"
+        f"  3. {services.dagster_url}/asset-groups  what made each number, and from what\n"
+        f"In another terminal, here:\n"
+        f"  source {quote(_shown(stack.environment_file))} && credit-risk status\n"
+        f'To see the population drift: make demo ARGS="--shift dti=+8 --after 2000"\n',
+        soft_wrap=True,
+    )
+
+
+def _shown(path: Path) -> str:
+    """A path as it is from here, where that is shorter."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 @dataclass(frozen=True)
@@ -187,9 +235,7 @@ def _measured(stream: _Stream, events: int) -> Summary:
     started = time.monotonic()
     view.follow(stream.send(events - 1, 1), events)
     stream.outcomes.flush()
-    return _summarize(
-        *(view.connection, view.source, events), time.monotonic() - started, first_event
-    )
+    return _summarize(view, events, time.monotonic() - started, first_event)
 
 
 def run_up(*, state_dir: Path | None, console: Console) -> None:
@@ -212,9 +258,15 @@ def run_up(*, state_dir: Path | None, console: Console) -> None:
 class _View:
     """The progress line: sent, scored, rejected, lag, latency."""
 
-    def __init__(self, console: Console, connection: Connection, source: Source) -> None:
+    def __init__(
+        self, console: Console, connection: Connection, source: Source, *, patient: bool
+    ) -> None:
         self.sent = 0
+        self.since = datetime.now(UTC)
+        self.before = _totals(connection, source)
+        self._last = Totals()
         self._console = console
+        self._patient = patient
         self.connection = connection
         self.source = source
 
@@ -222,7 +274,8 @@ class _View:
         """Show progress until all is sent and `until` events are accounted for.
 
         Raises:
-            NothingHappens: there is a backlog, and nothing was committed for a long time.
+            NothingHappens: there is a backlog, nothing was committed for a long time, and nobody is
+                patient.
         """
         totals, changed = Totals(), time.monotonic()
         printed = 0.0
@@ -232,15 +285,14 @@ class _View:
                 if producing.done():
                     self.sent = max(self.sent, 0)
                     producing.result()
-                before, totals = totals, _totals(self.connection, self.source)
+                before, totals = totals, self._totals()
+                self._last = totals
                 now = time.monotonic()
                 if totals != before or totals.accounted >= self.sent:
                     changed = now
                 if now - changed > _STALL_SECONDS:
-                    raise NothingHappens(
-                        f"{self.sent - totals.accounted:,} events were sent and not scored for "
-                        f"{_STALL_SECONDS:.0f} s: see the sensor's ticks and the runs in Dagster"
-                    )
+                    self._tell_stall(self.sent - totals.accounted)
+                    changed = now
                 if self._console.is_terminal:
                     live.update(self._line(totals), refresh=True)
                 elif now - printed >= _PLAIN_REFRESH_SECONDS:
@@ -250,8 +302,37 @@ class _View:
                     return
                 pause.wait(_REFRESH_SECONDS)
 
+    def _totals(self) -> Totals:
+        """What is committed of what this demo streams."""
+        return _totals(self.connection, self.source) - self.before
+
+    def say_farewell(self, stack: Stack, history: int) -> None:
+        """What became of what was sent, and what is kept where."""
+        totals = self._last
+        sent = max(self.sent, totals.accounted)
+        kept = totals.accounted + history
+        self._console.print(
+            f"\nsent {sent:,}   scored {totals.scored:,}   rejected {totals.rejected:,}   "
+            f"waiting {sent - totals.accounted:,}\n"
+            f"Kept in {_shown(stack.state)}: what Postgres has ({kept:,} applications of "
+            "this demo, and Dagster's runs), for the next one; `make clean` removes it.\n"
+            "Gone with the servers: the topic, and what is archived on S3.",
+            soft_wrap=True,
+        )
+
+    def _tell_stall(self, waiting: int) -> None:
+        said = (
+            f"{waiting:,} events were sent and not scored for {_STALL_SECONDS:.0f} s: see the "
+            "sensor's ticks and the runs in Dagster"
+        )
+        if not self._patient:
+            raise NothingHappens(said)
+        self._console.print(f"warning: {said}; it goes on when they are", soft_wrap=True)
+
     def _line(self, totals: Totals) -> Text:
-        recent = _latency_buckets(self.connection, self.source, timedelta(seconds=10))
+        recent = _latency_buckets(
+            self.connection, self.source, datetime.now(UTC) - timedelta(seconds=10)
+        )
         latency = f"{percentile(recent, 50) * 1000:,.0f} ms" if sum(recent) else "-"
         sent = max(self.sent, totals.accounted)  # what is stored was sent, acknowledged or not yet
         lag = sent - totals.accounted
@@ -272,38 +353,41 @@ def _totals(connection: Connection, source: Source) -> Totals:
     )
 
 
-def _latency_buckets(connection: Connection, source: Source, period: timedelta) -> list[int]:
+def _latency_buckets(connection: Connection, source: Source, since: datetime) -> list[int]:
     rows = fetch_all(
         connection,
         "SELECT latency_buckets FROM batches"
-        " WHERE source_id = %(source_id)s AND committed_at > now() - %(period)s",
-        {"source_id": source.source_id, "period": period},
+        " WHERE source_id = %(source_id)s AND committed_at > %(since)s",
+        {"source_id": source.source_id, "since": since},
     )
     counts: list[int] = np.sum([row["latency_buckets"] for row in rows] or [[0]], axis=0).tolist()
     return counts
 
 
-def _summarize(
-    connection: Connection, source: Source, sent: int, seconds: float, first_event: float
-) -> Summary:
+def _summarize(view: _View, sent: int, seconds: float, first_event: float) -> Summary:
+    connection, source = view.connection, view.source
+    of_stream = {"source_id": source.source_id, "since": view.since}
     partitions = reconcile(connection, source.source_id)
-    found = {name: sum(p[name] for p in partitions) for name in ("scored", "rejected", "gaps")}
+    found = {
+        name: sum(p[name] for p in partitions) - getattr(view.before, name)
+        for name in ("scored", "rejected", "gaps")
+    }
     committed = sum(p["next_offset"] - p["first_offset"] for p in partitions)
     differences = [p["difference"] for p in partitions]
     (tiers,) = fetch_all(
         connection,
         'SELECT coalesce(sum(watchlist), 0)::int AS "Watchlist",'
         ' coalesce(sum(elevated), 0)::int AS "Elevated", coalesce(sum(low), 0)::int AS "Low"'
-        " FROM batches WHERE source_id = %(source_id)s",
-        {"source_id": source.source_id},
+        " FROM batches WHERE source_id = %(source_id)s AND committed_at > %(since)s",
+        of_stream,
     )
     reasons = fetch_all(
         connection,
         "SELECT reason, count(*) AS events FROM rejected_events WHERE source_id = %(source_id)s"
-        " GROUP BY reason ORDER BY events DESC",
-        {"source_id": source.source_id},
+        " AND rejected_at > %(since)s GROUP BY reason ORDER BY events DESC",
+        of_stream,
     )
-    buckets = _latency_buckets(connection, source, timedelta(days=1))
+    buckets = _latency_buckets(connection, source, view.since)
     return Summary(
         sent=sent,
         tiers=tiers,
@@ -312,7 +396,7 @@ def _summarize(
         latency_p50_ms=round(percentile(buckets, 50) * 1000),
         latency_p95_ms=round(percentile(buckets, 95) * 1000),
         first_event_ms=round(first_event * 1000),
-        reconciled=committed == sent and not any(differences),
+        reconciled=committed - view.before.accounted == sent and not any(differences),
         partitions=partitions,
         **found,
     )

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from shlex import quote
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -82,6 +83,8 @@ class Stack:
             dagster_home = self.state / "dagster_home"
             dagster_home.mkdir(exist_ok=True)
             shutil.copy(PROJECT_ROOT / "infra" / "dagster.yaml", dagster_home)
+            started.callback(self.environment_file.unlink, missing_ok=True)  # its servers are gone
+            self._write_environment()
             self._exit = started.pop_all()
         return self
 
@@ -92,6 +95,20 @@ class Stack:
         traceback: TracebackType | None,
     ) -> None:
         self._exit.__exit__(exc_type, exc, traceback)
+
+    @property
+    def environment_file(self) -> Path:
+        """What a shell reads to be a client of this stack: `source .credit-risk/env`."""
+        return self.state / "env"
+
+    def _write_environment(self, more: Mapping[str, str] | None = None) -> None:
+        lines = [
+            f"export {name}={quote(value)}"
+            for name, value in {**self.environment(), **(more or {})}.items()
+        ]
+        lines.append(f'export PATH={quote(str(Path(sys.executable).parent))}:"$PATH"')
+        self.environment_file.touch(0o600)
+        self.environment_file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def environment(self) -> dict[str, str]:
         """The environment variables of a client of this stack.
@@ -157,6 +174,7 @@ class Stack:
         self._start_dashboard(ports["dashboard"], variables | readers)
         self.start_dagster(ports["dagster"], variables)
         self._start_api(ports["api"], variables)
+        self._write_environment({"CREDIT_RISK_DAGSTER_URL": urls["dagster"]})
         return Services(urls["dagster"], urls["dashboard"], urls["api"])
 
     def start_dagster(self, port: int, variables: Mapping[str, str]) -> Server:

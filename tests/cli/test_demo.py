@@ -164,12 +164,22 @@ def test_demo_sums_up_and_streams_on_until_it_is_stopped(
 ) -> None:
     monkeypatch.setenv("CREDIT_RISK_LANES", "2")
     summary_file = tmp_path / "summary.json"
-    arguments = ("demo", "--events", 300, "--rate", 100, "--json", summary_file)
+    arguments = ("demo", "--empty", "--events", 300, "--rate", 100, "--json", summary_file)
     with program(state, *arguments, terminal=True) as demo:
         demo.wait_for("Streaming on")
         demo.wait_for("sent 3[1-9][0-9]")
+        # In a second terminal every command of README works.
+        status = subprocess.run(
+            ["bash", "-c", 'source "$0" && credit-risk status --json', state / "env"],
+            capture_output=True,
+            check=True,
+            cwd=tmp_path,
+        )
+        assert sum(p["scored"] for p in json.loads(status.stdout)["partitions"]) > 0
         assert demo.end(signal.SIGTERM) == 0, demo.output
     assert demo.output.endswith("\nStopping\n")
+    assert re.search(r"\nsent [0-9,]+   scored [0-9,]+   rejected \d+   waiting \d+\n", demo.output)
+    assert not (state / "env").exists()  # its servers are gone
     summary = json.loads(summary_file.read_bytes())
     assert (summary["sent"], summary["gaps"], summary["reconciled"]) == (300, 0, True)
     assert summary["scored"] + summary["rejected"] == 300

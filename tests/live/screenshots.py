@@ -1,4 +1,4 @@
-"""`make screenshots`: the pictures in docs/images, of a platform with two days of history."""
+"""`make screenshots`: the pictures in docs/images, of a platform with six weeks of history."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,9 +7,10 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Browser
 
-from credit_risk_dagster.settings import PROJECT_ROOT
+from credit_risk_dagster.pipelines.loans import builtin_loans, endless
+from credit_risk_dagster.settings import PROJECT_ROOT, KafkaSettings, WarehouseSettings
+from infra.embedded.history import backfill
 from tests.live.browser import Visit, chromium, visit
-from tests.live.history import make_history
 from tests.platform.running import Platform, open_platform
 
 FOLDER = PROJECT_ROOT / "docs" / "images"
@@ -27,9 +28,13 @@ _COLOURS = 256  # a page has fewer that differ, and the file is a third
 
 def main() -> None:
     """Make the history, start the platform and take the pictures."""
-    with open_platform(history=make_history) as live, chromium() as browser:
-        live.run_jobs(["report_drift"])
+    with open_platform(history=_history) as live, chromium() as browser:
+        live.run_jobs(["report_drift", "benchmark_models", "report_portfolio"])
         take(live, browser)
+
+
+def _history(kafka: KafkaSettings, settings: WarehouseSettings, _: Mapping[str, str]) -> None:
+    backfill(kafka, settings, endless(builtin_loans()))
 
 
 def take(live: Platform, browser: Browser) -> None:
