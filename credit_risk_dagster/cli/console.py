@@ -1,16 +1,31 @@
 """What the commands print, and how."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from threading import Event
+from types import FrameType
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 from rich.text import Text
 
+
+class _Output(Console):
+    """Of an empty table it says that there is nothing in it."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        told = ("none" if isinstance(one, Table) and not one.rows else one for one in objects)
+        super().print(*told, **options)
+
+
+INTERRUPTED: Final = 130  # as shells have it: 128 and the signal's number
+
 # What is printed has paths and messages in it: a [ in them is no markup.
-out = Console(markup=False, highlight=False)
+out: Console = _Output(markup=False, highlight=False)
 err = Console(stderr=True, markup=False, highlight=False)
 
 
@@ -34,6 +49,23 @@ def progress(verb: str, total: int | None) -> Iterator[Any]:
             progress.update(task, completed=done, rate=f"{speed:,.0f}/s" if speed else "")
 
         yield show
+
+
+@contextmanager
+def stopped_by_interrupt() -> Iterator[Event]:
+    """Let the first Ctrl-C only set the event; another one ends the process as ever."""
+    stop = Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, before)
+        stop.set()
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def print_json(value: Any) -> None:

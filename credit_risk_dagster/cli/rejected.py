@@ -51,7 +51,8 @@ def ls(
     for row in counts:
         totals.add_row(row["reason"], f"{row['events']:,}", f"{row['last']:%Y-%m-%d %H:%M:%S}")
     out.print(totals)
-    out.print(table)
+    if counts:
+        out.print(table)
 
 
 @app.command("show")

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from credit_risk_dagster.cli.console import out, print_json, progress
+from credit_risk_dagster.cli.console import (
+    INTERRUPTED,
+    out,
+    print_json,
+    progress,
+    stopped_by_interrupt,
+)
 from credit_risk_dagster.cli.options import (
     After,
     Bootstrap,
@@ -50,7 +56,8 @@ def produce(
 ) -> None:
     """Replay LendingClub loans into the topic, which is created if it is missing.
 
-    An application has no column that is known only after the decision, such as loan_status.
+    An application has no column that is known only after the decision, such as loan_status. Ctrl-C
+    stops it after what is on its way.
     """
     from credit_risk_dagster.domain.shifts import shifted
     from credit_risk_dagster.pipelines.loan_files import csv_loans
@@ -69,16 +76,19 @@ def produce(
     later = None
     if outcomes:
         loans = later = OutcomesLater(loans, Warehouse(WarehouseSettings()))
-    with progress("sent", total) as show:
-        produced = send(settings, loans, rate=rate, max_events=max_, on_progress=show)
+    with stopped_by_interrupt() as stop, progress("sent", total) as show:
+        produced = send(settings, loans, rate=rate, max_events=max_, on_progress=show, stop=stop)
     if later:
         later.flush()
+    stopped = stop.is_set()
     out.print(
-        f"{produced.acknowledged:,} events in topic {settings.topic}, "
-        f"{produced.acknowledged / max(produced.seconds, 1e-9):,.0f} a second"
+        f"{'stopped: ' if stopped else ''}{produced.acknowledged:,} events in topic "
+        f"{settings.topic}, {produced.acknowledged / max(produced.seconds, 1e-9):,.0f} a second"
         f"{f'; {later.added:,} outcomes added' if later else ''}{told(read)}",
         soft_wrap=True,
     )
+    if stopped and not loop:
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()

@@ -5,15 +5,16 @@ import gzip
 import io
 import json
 import re
+import signal
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from credit_risk_dagster.cli.stream import SCORE_CHUNK_EVENTS
-from credit_risk_dagster.pipelines.loans import builtin_loans
+from credit_risk_dagster.pipelines.loans import Row, builtin_loans
 from credit_risk_dagster.settings import (
     DEFAULT_POLICY,
     PROJECT_ROOT,
@@ -57,6 +58,29 @@ def test_produce_creates_the_topic_and_keeps_the_rate(
     created = kafka_settings.model_copy(update={"topic": topic})
     assert len(Topic(created).inspect().offsets) == kafka_settings.partitions
     assert ends(created) == 20
+
+
+@pytest.mark.usefixtures("servers")
+@pytest.mark.parametrize(("options", "code"), [((), 130), (("--loop",), 0)])
+def test_produce_says_at_ctrl_c_what_it_sent(
+    options: tuple[str, ...],
+    code: int,
+    kafka_settings: KafkaSettings,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted() -> Iterator[Row]:
+        for number, loan in enumerate(builtin_loans()):
+            if number == 5:
+                signal.raise_signal(signal.SIGINT)
+            yield loan
+
+    monkeypatch.setattr("credit_risk_dagster.pipelines.loans.builtin_loans", interrupted)
+    result = run("produce", "--rate", 0, *options)
+    said = rf"stopped: (5) events in topic {kafka_settings.topic}, [0-9,]+ a second\n"
+    assert (result.code, result.err) == (code, "")
+    assert re.fullmatch(said, result.out)
+    assert ends(kafka_settings) == 5
 
 
 CSV = """id,loan_amnt,annual_inc,dti,int_rate,earliest_cr_line
