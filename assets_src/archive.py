@@ -7,14 +7,13 @@ import dagster as dg
 
 from assets_src.columns import RAW_EVENTS
 from assets_src.common import (
-    CODE_VERSION,
     OWNERS,
     check_result,
     kept_fresh,
     one_line_failures,
     table,
 )
-from assets_src.source_code import linked
+from assets_src.source_code import code_version, linked
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.archive import ArchiveReport, archive
 from credit_risk_dagster.pipelines.archive_check import check_archive, verify_lake
@@ -45,10 +44,14 @@ ARCHIVE_COMPLETE = dg.AssetCheckSpec(
     group_name="lake",
     deps=["scored_applications", "rejected_events"],
     description="Every committed event as the broker gave it, and every decision, on S3 as two "
-    "Delta tables by day: raw_events/<topic> and decisions/<topic>.",
+    "Delta tables by day: `raw_events/<topic>` and `decisions/<topic>`.",
     kinds={"s3", "parquet"},
     owners=OWNERS,
-    code_version=CODE_VERSION,
+    code_version=code_version(
+        "credit_risk_dagster.pipelines.archive",
+        "credit_risk_dagster.pipelines.archive_decisions",
+        "credit_risk_dagster.domain.lake_rows",
+    ),
     freshness_policy=kept_fresh(_CRON),
     output_required=False,
     check_specs=[ARCHIVE_COMPLETE],

@@ -1,10 +1,9 @@
-"""What the assets share: owners, version, when they are late, and how they say what they found."""
+"""What the assets share: owners, when they are late, and how they say what they found."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from importlib.metadata import version
 from itertools import islice, pairwise
 from typing import Any
 
@@ -14,7 +13,6 @@ from credit_risk_dagster.errors import PlatformError
 from resources.dagster_internals import cron_string_iterator
 
 OWNERS = ["team:credit-risk"]
-CODE_VERSION = version("credit-risk-platform")
 
 # Dagster says on the stderr of each process which of its functions are beta.
 warnings.filterwarnings("ignore", category=dg.BetaWarning)

@@ -8,14 +8,13 @@ import dagster as dg
 from pydantic import Field
 
 from assets_src.common import (
-    CODE_VERSION,
     OWNERS,
     check_result,
     kept_fresh,
     one_line_failures,
     table,
 )
-from assets_src.source_code import linked
+from assets_src.source_code import code_version, linked
 from credit_risk_dagster.domain.drift.comparison import Drift
 from credit_risk_dagster.pipelines.drift import (
     DriftReport,
@@ -101,7 +100,9 @@ class BaselineConfig(dg.Config):
     "feature, and no rows. Materializing it freezes another one.",
     kinds={"postgres", "python"},
     owners=OWNERS,
-    code_version=CODE_VERSION,
+    code_version=code_version(
+        "credit_risk_dagster.pipelines.drift", "credit_risk_dagster.domain.drift"
+    ),
 )
 def drift_baseline(
     config: BaselineConfig,
@@ -153,7 +154,9 @@ class ReportConfig(dg.Config):
     "chi-square and shifts of every feature, and the decisions' shares.",
     kinds={"postgres", "s3", "python"},
     owners=OWNERS,
-    code_version=CODE_VERSION,
+    code_version=code_version(
+        "credit_risk_dagster.pipelines.drift", "credit_risk_dagster.domain.drift"
+    ),
     freshness_policy=kept_fresh(_CRON),
     output_required=False,
     check_specs=[PSI_SIGNIFICANT, PSI_MODERATE, REJECT_SHARE, WATCHLIST_SHARE],
@@ -272,8 +275,8 @@ def _metadata(report: DriftReport) -> dict[str, Any]:
         "reject share": drift.reject_share,
     }
     return {
-        "dagster/row_count": report.window.rows,
         "verdict": drift.verdict.replace("_", " "),
+        "dagster/row_count": report.window.rows,
         "PSI": dg.MetadataValue.md(drift_of_features(report)),
         "baseline and window": dg.MetadataValue.md(distributions(report)),
         "features": _features(drift),

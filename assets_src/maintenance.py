@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import dagster as dg
 
-from assets_src.common import CODE_VERSION, OWNERS, kept_fresh, one_line_failures
-from assets_src.source_code import linked
+from assets_src.common import OWNERS, kept_fresh, one_line_failures
+from assets_src.source_code import code_version, linked
 from credit_risk_dagster.pipelines.lake_history import TableMissing
 from credit_risk_dagster.pipelines.lake_maintenance import maintain
 from credit_risk_dagster.settings import ArchiveSettings, Settings
@@ -23,7 +23,7 @@ _CRON = ArchiveSettings.at_load().maintenance_cron
     "ones deleted after CREDIT_RISK_ARCHIVE_KEEP_DAYS, the log checkpointed and as short.",
     kinds={"s3", "parquet"},
     owners=OWNERS,
-    code_version=CODE_VERSION,
+    code_version=code_version("credit_risk_dagster.pipelines.lake_maintenance"),
     freshness_policy=kept_fresh(_CRON),
     output_required=False,
 )

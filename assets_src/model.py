@@ -7,14 +7,13 @@ import dagster as dg
 from pydantic import Field
 
 from assets_src.common import (
-    CODE_VERSION,
     OWNERS,
     check_result,
     kept_fresh,
     one_line_failures,
     table,
 )
-from assets_src.source_code import linked
+from assets_src.source_code import code_version, linked
 from credit_risk_dagster.domain.features import FEATURES, PURPOSES, Purpose, select_features
 from credit_risk_dagster.domain.model.outcome import load_outcome
 from credit_risk_dagster.settings import ModelSettings, Settings
@@ -87,7 +86,9 @@ def _spec(name: str, description: str, *deps: str, kinds: set[str]) -> dg.AssetS
         kinds=kinds,
         owners=OWNERS,
         skippable=True,
-        code_version=CODE_VERSION,
+        code_version=code_version(
+            "credit_risk_dagster.pipelines.modelling", "credit_risk_dagster.domain.model"
+        ),
         freshness_policy=kept_fresh(_DEFAULTS.cron),
     )
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from assets_src.common import CODE_VERSION, OWNERS, one_line_failures, table
-from assets_src.source_code import linked
+from assets_src.common import OWNERS, one_line_failures, table
+from assets_src.source_code import code_version, linked
 from credit_risk_dagster.pipelines.outcomes import load_outcomes
 from credit_risk_dagster.settings import Settings
 from resources.lake import Lake
@@ -26,7 +26,9 @@ _MONTHS = dg.MonthlyPartitionsDefinition(start_date="2007-06-01", end_offset=1)
     "POST /outcomes, `credit-risk outcomes load`.",
     kinds={"s3", "postgres"},
     owners=OWNERS,
-    code_version=CODE_VERSION,
+    code_version=code_version(
+        "credit_risk_dagster.pipelines.outcomes", "credit_risk_dagster.domain.outcomes"
+    ),
     output_required=False,
 )
 def loan_outcomes(

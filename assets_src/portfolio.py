@@ -6,14 +6,13 @@ from typing import Any
 import dagster as dg
 
 from assets_src.common import (
-    CODE_VERSION,
     OWNERS,
     check_result,
     kept_fresh,
     one_line_failures,
     table,
 )
-from assets_src.source_code import linked
+from assets_src.source_code import code_version, linked
 from credit_risk_dagster.domain.model.outcome import load_outcome
 from credit_risk_dagster.settings import Settings
 from resources.postgres.connection import Warehouse
@@ -38,7 +37,12 @@ IMPACT = dg.AssetCheckSpec(
     "`risk_reports`.",
     kinds={"python", "postgres"},
     owners=OWNERS,
-    code_version=CODE_VERSION,
+    code_version=code_version(
+        "credit_risk_dagster.pipelines.portfolio",
+        "credit_risk_dagster.domain.portfolio",
+        "credit_risk_dagster.domain.fairness",
+        "credit_risk_dagster.domain.model",
+    ),
     freshness_policy=kept_fresh(_CRON),
     output_required=False,
     check_specs=[IMPACT],

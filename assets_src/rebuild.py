@@ -7,8 +7,8 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from assets_src.common import CODE_VERSION, OWNERS, one_line_failures
-from assets_src.source_code import linked
+from assets_src.common import OWNERS, one_line_failures
+from assets_src.source_code import code_version, linked
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines.lake_history import RawEvents, moment
 from credit_risk_dagster.pipelines.modelling import chosen_model
@@ -45,7 +45,7 @@ class RebuildConfig(dg.Config):
     "and side by side.",
     kinds={"postgres", "python"},
     owners=OWNERS,
-    code_version=CODE_VERSION,
+    code_version=code_version("credit_risk_dagster.pipelines.rebuild"),
     output_required=False,
     partitions_def=dg.DailyPartitionsDefinition(start_date="2024-01-01", end_offset=1),
     backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=1),

@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from assets_src.common import CODE_VERSION, OWNERS, kept_fresh, one_line_failures
-from assets_src.source_code import linked
+from assets_src.common import OWNERS, kept_fresh, one_line_failures
+from assets_src.source_code import code_version, linked
 from credit_risk_dagster.domain.model.outcome import load_outcome
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DrainSettings, Settings
@@ -33,7 +33,11 @@ class ReviewConfig(dg.Config):
     "overrides and how they turned out. A page on S3, and a line to the webhook.",
     kinds={"postgres", "s3", "python"},
     owners=OWNERS,
-    code_version=CODE_VERSION,
+    code_version=code_version(
+        "credit_risk_dagster.pipelines.reviews",
+        "credit_risk_dagster.pipelines.review_report",
+        "credit_risk_dagster.domain.cases",
+    ),
     freshness_policy=kept_fresh(_CRON),
 )
 def review_report(

@@ -1,6 +1,8 @@
 """The assets of the stream: the topic, and what the drain makes of it."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 
 import dagster as dg
@@ -8,14 +10,13 @@ from pydantic import Field
 
 from assets_src.columns import REJECTED_EVENTS, SCORED_APPLICATIONS
 from assets_src.common import (
-    CODE_VERSION,
     OWNERS,
     check_result,
     kept_fresh,
     one_line_failures,
     table,
 )
-from assets_src.source_code import linked, written_in
+from assets_src.source_code import code_version, linked, written_in
 from credit_risk_dagster.base_settings import SettingInvalid
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.drain import Bound, DrainReport, drain
@@ -38,6 +39,18 @@ def _topic() -> str:
         return KafkaSettings().topic
     except SettingInvalid:
         return "unknown: the settings KAFKA_* are wrong"
+
+
+def _decided_by() -> str:
+    """What decides: the code, and the file of CREDIT_RISK_POLICY_FILE; which policy is
+    active is in each materialization."""
+    domain = "credit_risk_dagster.domain"
+    modules = ("decoding", "cleaning", "columns", "policy", "decision", "scoring", "pd")
+    code = code_version(*(f"{domain}.{module}" for module in modules))
+    policy = DrainSettings.at_load().policy_file
+    with suppress(OSError):  # runs say it
+        return f"{code} {policy.stem}@{sha256(policy.read_bytes()).hexdigest()[:12]}"
+    return code
 
 
 loan_applications = dg.AssetSpec(
@@ -99,7 +112,7 @@ class DrainConfig(dg.Config):
             kinds={"postgres", "python"},
             owners=OWNERS,
             skippable=True,
-            code_version=CODE_VERSION,
+            code_version=_decided_by(),
             freshness_policy=kept_fresh(),
             metadata={"dagster/column_schema": SCORED_APPLICATIONS},
         ),
@@ -110,7 +123,7 @@ class DrainConfig(dg.Config):
             kinds={"postgres", "python"},
             owners=OWNERS,
             skippable=True,
-            code_version=CODE_VERSION,
+            code_version=_decided_by(),
             metadata={"dagster/column_schema": REJECTED_EVENTS},
         ),
     ],

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets_src.common import CODE_VERSION, OWNERS, kept_fresh, one_line_failures
-from assets_src.source_code import linked
+from assets_src.common import OWNERS, kept_fresh, one_line_failures
+from assets_src.source_code import code_version, linked
 from resources.postgres.connection import Warehouse
 from resources.postgres.segments import roll_up_segments as add_new_applications
 
@@ -20,7 +20,7 @@ _CRON = "2-59/10 * * * *"
     "counts itself, so a late run makes that slower and nothing wrong.",
     kinds={"postgres"},
     owners=OWNERS,
-    code_version=CODE_VERSION,
+    code_version=code_version("resources.postgres.segments"),
     freshness_policy=kept_fresh(_CRON),
     output_required=False,
 )

@@ -92,3 +92,20 @@ def test_every_asset_leads_to_its_code() -> None:
     for spec in defs.resolve_all_asset_specs():
         (found,) = spec.metadata["dagster/code_references"].code_references
         assert "/assets_src/" in found.source, spec.key
+
+
+def test_the_version_of_an_asset_changes_with_what_decides_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "decides").mkdir()
+    for file in ("decides/__init__.py", "decides/rule.py", "other_rule.py"):
+        (tmp_path / file).write_text("dti = 30\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = source_code.code_version("decides")
+    source_code.code_version.cache_clear()
+    (tmp_path / "other_rule.py").write_text("dti = 31\n")
+    assert source_code.code_version("decides") == before
+    source_code.code_version.cache_clear()
+    (tmp_path / "decides" / "rule.py").write_text("dti = 31\n")
+    assert source_code.code_version("decides") != before
+    assert source_code.code_version("other_rule") != source_code.code_version("decides")
