@@ -25,7 +25,7 @@ from credit_risk_dagster import logs
 from credit_risk_dagster.base_settings import misspelt, wrong
 from credit_risk_dagster.settings import GROUPS, ApiSettings, DashboardSettings
 from resources.configurable import resources
-from sensors import alerts, observation, offsets, population
+from sensors import alerts, first_reports, observation, offsets, population
 
 # Dagster's processes that run this code (its code server, each run) begin here.
 logs.configure(in_dagster=True)
@@ -38,7 +38,7 @@ for line in wrong(group for group in GROUPS if group not in (ApiSettings, Dashbo
 _SUBJECTS = (
     *(scoring, stream_checks, archive, maintenance, rebuild, redrive, retention, forget),
     *(drift, outcomes, model, portfolio, policies, segments, reviews),
-    *(offsets, observation, population, alerts),
+    *(offsets, observation, population, first_reports, alerts),
 )
 
 defs = dg.Definitions.merge(

@@ -1,10 +1,47 @@
 """What runs computed of outcomes and models, each as a document, in Postgres."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, LiteralString
 
 import psycopg
+from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
+
+
+@dataclass(frozen=True)
+class Reported:
+    """Which reports there are, and of how much another one would be.
+
+    Attributes:
+        scored, outcomes: applications and outcomes; of outcomes at most a million are counted.
+        baseline, drift, benchmark, portfolio: whether there is one.
+    """
+
+    scored: int
+    outcomes: int
+    baseline: bool
+    drift: bool
+    benchmark: bool
+    portfolio: bool
+
+
+def reported(connection: psycopg.Connection[Any]) -> Reported:
+    """Which reports there are."""
+    with connection.cursor(row_factory=class_row(Reported)) as cursor:
+        found = cursor.execute(_REPORTED).fetchone()
+    assert found is not None  # noqa: S101 (a row of sums)
+    return found
+
+
+_REPORTED: LiteralString = """
+SELECT (SELECT coalesce(sum(scored), 0)::bigint FROM stream_offsets) AS scored,
+    (SELECT count(*) FROM (SELECT FROM loan_outcomes LIMIT 1000000) AS _) AS outcomes,
+    EXISTS (SELECT FROM drift_baselines) AS baseline,
+    EXISTS (SELECT FROM drift_reports) AS drift,
+    EXISTS (SELECT FROM model_benchmarks) AS benchmark,
+    EXISTS (SELECT FROM risk_reports WHERE kind = 'portfolio') AS portfolio
+"""
 
 
 def add_report(
