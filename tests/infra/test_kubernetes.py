@@ -119,7 +119,7 @@ def test_pods_run_the_commands_that_are_tested() -> None:
         "Deployment credit-risk-dashboard": words(tested["dashboard"]),
     }
     (code,) = VALUES["dagster-user-deployments"]["deployments"]
-    assert code["dagsterApiGrpcArgs"] == tested["dagster-code"][7:9]
+    assert code["dagsterApiGrpcArgs"] == tested["dagster-code"][7:]
 
 
 def test_selectors_find_their_pods() -> None:
@@ -265,6 +265,7 @@ def test_the_webservers_port_needs_no_privilege_and_is_where_it_is_looked_for() 
     port = VALUES["dagsterWebserver"]["service"]["port"]
     assert port >= 1024
     assert settings()["CREDIT_RISK_DAGSTER_INTERNAL_URL"].endswith(f":{port}")
+    assert VALUES["dagsterWebserver"]["readinessProbe"]["httpGet"]["port"] == port
 
 
 def test_only_what_asks_who_is_there_is_published() -> None:
