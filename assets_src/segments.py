@@ -15,7 +15,7 @@ _CRON = "2-59/10 * * * *"
 @dg.asset(
     group_name="dashboard",
     deps=["scored_applications"],
-    description="Scored applications counted by hour, purpose, grade, state, term and amount. "
+    description="Decisions counted by hour, purpose, grade, state, term and amount. "
     "Outside of scoring, which it must not slow down; what it does not have yet, the dashboard "
     "counts itself, so a late run makes that slower and nothing wrong.",
     kinds={"postgres"},
@@ -30,11 +30,11 @@ def segments_by_hour(
     """Add what was scored since the last time."""
     with one_line_failures(), warehouse.session("roll up segments") as connection:
         added = add_new_applications(connection)
-    context.log.info("%d applications added", added.applications)
+    context.log.info("%d decisions added", added.applications)
     if added.applications:
         yield dg.MaterializeResult(
             metadata={
-                "applications added": added.applications,
+                "decisions added": added.applications,
                 "rolled up to": dg.MetadataValue.timestamp(added.rolled_up_to.timestamp()),
                 "segments": added.segments,
             }

@@ -181,7 +181,7 @@ def _summary(report: DriftReport, title: str) -> str:
     return (
         f"{_STYLE}<section class='credit-risk'><h1>{escape(title)}: "
         f"<span class='{drift.verdict}'>{_words(drift.verdict)}</span></h1>"
-        f"<p>{report.window.rows:,} applications scored from {period.start:%Y-%m-%d %H:%M:%S} to "
+        f"<p>{report.window.rows:,} decisions made from {period.start:%Y-%m-%d %H:%M:%S} to "
         f"{period.end:%Y-%m-%d %H:%M:%S} UTC, compared with baseline "
         f"{report.stored.baseline_id}: {escape(report.baseline.origin)}. {watchlist}</p>"
         "<table><tr><th>feature</th><th>PSI</th><th>without drift</th><th>chance limit</th>"

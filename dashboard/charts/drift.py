@@ -49,7 +49,7 @@ _TIPS_OVER_TIME = (
     ("feature:N", "Feature"),
     ("time:T", "End of the window", TIME_FORMAT),
     *_TIPS,
-    ("rows:Q", "Applications", ","),
+    ("rows:Q", "Decisions", ","),
 )
 
 
@@ -139,7 +139,7 @@ def distribution() -> alt.Chart:
         rows()
         .mark_bar()
         .encode(
-            x=alt.X("share:Q", title="Share of applications", axis=percent()),
+            x=alt.X("share:Q", title="Share of decisions", axis=percent()),
             y=alt.Y("bin:N", title=None, sort=None, axis=alt.Axis(labelLimit=160)),
             yOffset=alt.YOffset("of:N", sort=names),
             color=alt.Color("of:N", scale=colours, legend=legend()),

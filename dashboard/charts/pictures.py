@@ -80,7 +80,7 @@ def drift_of_features(report: "DriftReport") -> str:
         for feature in _worst_first(report)
     )
     return _markdown(
-        f"PSI of {report.window.rows:,} applications",
+        f"PSI of {report.window.rows:,} decisions",
         drift.features(thresholds.moderate, thresholds.significant, _THEME),
         rows,
         height={"step": 20},

@@ -58,16 +58,16 @@ def stacked(counts: pd.DataFrame) -> pd.DataFrame:
 
 @chart
 def volume(bucket: str, axis_format: str) -> alt.Chart:
-    """Applications by tier and bucket, stacked; rows as `stacked` makes them."""
+    """Decisions by tier and bucket, stacked; rows as `stacked` makes them."""
     axis = alt.Axis(format=",d", tickMinStep=1)
-    return _stack(alt.Y("bottom:Q", title=f"Applications per {bucket}", axis=axis), axis_format)
+    return _stack(alt.Y("bottom:Q", title=f"Decisions per {bucket}", axis=axis), axis_format)
 
 
 @chart
 def mix(axis_format: str) -> alt.Chart:
     """Shares of the tiers by bucket, stacked to one; rows as `stacked` makes them."""
     scale = alt.Scale(domain=[0, 1])
-    share = alt.Y("share_bottom:Q", title="Share of applications", axis=percent(), scale=scale)
+    share = alt.Y("share_bottom:Q", title="Share of decisions", axis=percent(), scale=scale)
     return _stack(share, axis_format, top="share_top:Q")
 
 
@@ -86,7 +86,7 @@ def _stack(bottom: alt.Y, axis_format: str, top: str = "top:Q") -> alt.Chart:
                 ("start:T", "From", TIME_FORMAT),
                 ("end:T", "To", TIME_FORMAT),
                 ("tier:N", "Tier"),
-                ("applications:Q", "Applications", ","),
+                ("applications:Q", "Decisions", ","),
                 ("share:Q", "Share", ".1%"),
             ),
         )

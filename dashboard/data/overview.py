@@ -9,6 +9,7 @@ import streamlit as st
 
 from credit_risk_dagster.domain.policy import TIERS
 from dashboard.data.connection import Snapshot, snapshot
+from dashboard.data.loans import are_few, loans_query
 from dashboard.data.segments import (
     EVERYTHING,
     SUMS,
@@ -57,7 +58,8 @@ class Recommended:
 
 @dataclass(frozen=True)
 class Totals:
-    """Applications of a period; amounts in USD."""
+    """Decisions of a period, or its applications: its loans, each by its newest decision. Amounts
+    in USD."""
 
     applications: int
     elevated: int
@@ -81,8 +83,8 @@ class Overview:
     Attributes:
         volume: one row for each bucket, indexed by its start; a column of counts for each of
             `OUTCOMES`, `watchlist_amnt` (USD), and `end`. The last bucket is not over.
-        totals, before: of the period and of the one before, as long and up to the same moment;
-            before is None for the period that has no beginning.
+        totals, before: decisions of the period and of the one before, as long and up to the same
+            moment; before is None for the period that has no beginning.
         recommended: of the period's newest applications; None for a segment.
         policy: which one decides now, and who activated it when, in words; empty before the first.
     """
@@ -97,8 +99,18 @@ class Overview:
 
     @property
     def scored(self) -> dict[str, int]:
-        """Scored applications of the period by tier, the riskiest first."""
+        """Decisions of the period by tier, the riskiest first."""
         return {tier: int(self.volume[tier].sum()) for tier in reversed(TIERS)}
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What money and shares are of: applications, where `once`, and else decisions. `before` as in
+    `Overview`."""
+
+    totals: Totals
+    before: Totals | None
+    once: bool
 
 
 @dataclass(frozen=True)
@@ -106,6 +118,7 @@ class Breakdown:
     """Where the risk is.
 
     Attributes:
+        once: each loan counts once; else each decision.
         since: beginning of the period.
         rows: one for each value of each of `SEGMENT_COLUMNS`: `dimension`, `value_of` (as text; ''
             and a term of '0' are unknown), `applications`, `elevated`, `watchlist`, `loan_amnt`,
@@ -114,6 +127,7 @@ class Breakdown:
 
     as_of: pd.Timestamp
     since: pd.Timestamp
+    once: bool
     rows: pd.DataFrame
 
 
@@ -148,17 +162,42 @@ def overview(
         )
 
 
+@st.cache_data(ttl=10, max_entries=100, show_spinner=False)
+def counted(
+    period: str, zone: str, segment: Segment = EVERYTHING, against: str = AGAINST[0]
+) -> Counted:
+    """The applications of a period, each loan once; its decisions where they are too many
+    (`loans.MOST_DECISIONS`). Arguments as of `overview`."""
+    data = overview(period, zone, segment, against)
+    now = data.progress.as_of.tz_convert(zone)
+    chosen, end = period_of(period).at(now)
+    since, until = data.buckets.edges[0].to_pydatetime(), end.to_pydatetime()
+    spans = [(since, None if end == now else until)]
+    if chosen.length is not None:
+        spans.append(_earlier(since, until, against))
+    query = f"SELECT {SUMS}, NULL AS rejected FROM cells"  # noqa: S608 (a constant)
+    with snapshot() as db:
+        if not all(are_few(db, *span) for span in spans):
+            return Counted(data.totals, data.before, once=False)
+        found = []
+        for span in spans:
+            text, parameters = loans_query(query, segment, *span)
+            found.append(Totals(**db.one(text, **parameters)))
+    return Counted(found[0], found[1] if len(found) > 1 else None, once=True)
+
+
 @st.cache_data(ttl=30, max_entries=100, show_spinner=False)
 def breakdown(period: str, zone: str, segment: Segment = EVERYTHING) -> Breakdown:
-    """The applications of a period by each of `SEGMENT_COLUMNS`."""
+    """The applications (see `counted`) of a period by each of `SEGMENT_COLUMNS`."""
     with snapshot() as db:
         progress, rollup = _progress(db), rollup_progress(db)
         now = progress.as_of.tz_convert(zone)
         chosen, end = period_of(period).at(now)
         cut = _cut(chosen, end, zone, segment, progress, rollup)
-        since = None if chosen.length is None else cut.edges[0].to_pydatetime()
-        query, parameters = segment_query(
-            """
+        begins = cut.edges[0].to_pydatetime()
+        until = None if end == now else end.to_pydatetime()
+        once = are_few(db, begins, until)
+        by_segment = """
             SELECT CASE GROUPING(purpose, grade, addr_state, term_months, amount_from)
                        WHEN 15 THEN 'purpose' WHEN 23 THEN 'grade' WHEN 27 THEN 'addr_state'
                        WHEN 29 THEN 'term_months' ELSE 'amount_from' END AS dimension,
@@ -170,14 +209,15 @@ def breakdown(period: str, zone: str, segment: Segment = EVERYTHING) -> Breakdow
               FROM cells
              GROUP BY GROUPING SETS
                    ((purpose), (grade), (addr_state), (term_months), (amount_from))
-            """,
-            segment,
-            rollup.pieces(since, None if end == now else end.to_pydatetime()),
-            by="segment",
-        )
+        """
+        if once:
+            query, parameters = loans_query(by_segment, segment, begins, until)
+        else:
+            pieces = rollup.pieces(None if chosen.length is None else begins, until)
+            query, parameters = segment_query(by_segment, segment, pieces, by="segment")
+            begins = rollup.edge(begins)
         rows = db.frame(query, zone, **parameters)
-        begins = rollup.edge(cut.edges[0].to_pydatetime())
-        return Breakdown(progress.as_of, pd.Timestamp(begins).tz_convert(zone), rows)
+        return Breakdown(progress.as_of, pd.Timestamp(begins).tz_convert(zone), once, rows)
 
 
 def _cut(

@@ -97,7 +97,7 @@ def _shadow(life: ExperimentLife) -> None:
     total = sum(cell.applications for cell in cells)
     other = share(sum(c.applications for c in cells if c.decided != c.candidate), total)
     with st.grid(3, min_column_width=170):
-        figure("Applications beside", formats.count(total))
+        figure("Decisions beside", formats.count(total))
         figure(
             "Decided otherwise",
             formats.percent(other.value),
@@ -107,7 +107,7 @@ def _shadow(life: ExperimentLife) -> None:
             figure("Mean PD of the shadow", *_pds(cells))
     st.table(cells_table(cells, STATES if life.experiment.policy_id else PD_BANDS))
     st.caption(
-        "Rows: what was decided. Columns: what the shadow says. Below, the newest applications of "
+        "Rows: what was decided. Columns: what the shadow says. Below, the newest decisions of "
         "which it says otherwise."
     )
     reasons = [[formats.reason(code) for code in found or ()] for found in rows["reasons"]]
@@ -131,12 +131,12 @@ def _shadow(life: ExperimentLife) -> None:
             ),
             "loan_amnt": tables.dollars("Amount"),
         },
-        "Applications of which the shadow says otherwise than what was decided",
+        "Decisions of which the shadow says otherwise than what was decided",
     )
 
 
 def cells_table(cells: list[Cell], labels: tuple[str, ...]) -> pd.DataFrame:
-    """Applications by what was decided (rows) and by what the shadow says, as text."""
+    """Decisions by what was decided (rows) and by what the shadow says, as text."""
     counts = {(cell.decided, cell.candidate): cell.applications for cell in cells}
     there = [label for label in labels if any(label in pair for pair in counts)]
     return pd.DataFrame(

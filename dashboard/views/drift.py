@@ -99,7 +99,7 @@ def _status(history: queries.DriftHistory, report: pd.Series) -> None:
 def _window(report: pd.Series) -> str:
     start, end = report["window_start"], report["window_end"]
     return (
-        f"{formats.counted(report['rows'], 'application')}, scored {start:{TIME_FORMAT}} to "
+        f"{formats.counted(report['rows'], 'decision')}, made {start:{TIME_FORMAT}} to "
         f"{end:{TIME_FORMAT}}"
     )
 
@@ -127,14 +127,14 @@ def _key_figures(report: pd.Series, features: pd.DataFrame) -> None:
                 report["watchlist_lower_limit"],
                 report["watchlist_upper_limit"],
             ),
-            help=f"Of {formats.counted(report['rows'], 'application')}. Control limits: what "
+            help=f"Of {formats.counted(report['rows'], 'decision')}. Control limits: what "
             "the days before and chance explain, but for one week in 20",
         )
         figure(
             "Watchlist share, 24 h",
             _percent(report["day_share"]),
             _within(report["day_share"], report["day_lower_limit"], report["day_upper_limit"]),
-            help=f"Of {formats.counted(day_rows, 'application')} of the 24 hours until "
+            help=f"Of {formats.counted(day_rows, 'decision')} of the 24 hours until "
             "the window's end. Days that differ hide less in it than in a short window",
         )
         figure(

@@ -17,6 +17,7 @@ from dashboard.charts.theme import TIER_COLOURS
 from dashboard.charts.vocabulary import TIME_FORMAT, WORST_FIRST
 from dashboard.data import overview as queries
 from dashboard.data.connection import PROBLEMS
+from dashboard.data.loans import MOST_DECISIONS
 from dashboard.data.overview import Totals
 from dashboard.data.portfolio import portfolio
 from dashboard.data.segments import AMOUNTS_FROM, Segment
@@ -41,6 +42,12 @@ _WHAT_THEY_ARE = (
     "117 of 6,809 in Low (1.7 %); their utilization and inquiries are estimates."
 )
 MEASURES = ("Watchlist share", "Elevated share", "Amount requested", "Applications")
+
+
+_ONCE = {
+    True: "Each loan counts once, by its newest decision of the period.",
+    False: f"Of more than {MOST_DECISIONS:,} decisions, each counts, also on the same loan.",
+}
 
 
 def page() -> None:
@@ -68,9 +75,10 @@ def _default_period() -> str:
 @live
 def _figures(period: str, segment: Segment, against: str) -> None:
     data = queries.overview(period, viewer_zone(), segment, against)
+    counted = queries.counted(period, viewer_zone(), segment, against)
     when = period_of(period).words
     _status(data, consumer_lag(), segment)
-    _key_figures(data, when, against)
+    _key_figures(data, counted, when, against)
     if data.totals.applications:
         st.caption(_WHAT_THEY_ARE)
         _charts(data, segment, when)
@@ -122,27 +130,29 @@ def _status(data: queries.Overview, lag: Lag, segment: Segment) -> None:
     st.markdown(
         f"{_state(silence, lag)} **{filters.describe(segment)}**  ·  "
         f"Last commit {formats.age(silence)}  ·  Since the start, of all kinds, "
-        f"{formats.count(progress.scored)} scored, "
-        f"{formats.count(progress.rejected)} rejected ({rejected})"
+        f"{formats.counted(progress.scored, 'decision')}, "
+        f"{formats.counted(progress.rejected, 'rejected event')} ({rejected})"
         + (f"  ·  Policy {formats.plain(data.policy)}" if data.policy else "")
     )
 
 
-def _key_figures(data: queries.Overview, when: str, against: str) -> None:
+def _key_figures(data: queries.Overview, counted: queries.Counted, when: str, against: str) -> None:
     """What a manager asks first; the stream itself is on the page Operations."""
-    now, before = data.totals, data.before
+    now, before = counted.totals, counted.before
     volume = data.volume.iloc[:-1]  # the last bucket is not over
     scored = volume[list(WORST_FIRST)].sum(axis=1)
     known = before is not None and before.applications > 0
     interval = wilson_interval(now.watchlist, now.applications)
     with st.grid(4, min_column_width=160, gap="small"):
         _figure(
-            "Applications scored",
+            "Applications" if counted.once else "Decisions",
             formats.count(now.applications),
             _change(now.applications, before.applications if before else 0),
             line=scored.tolist(),
-            delta_description=f"against {against}" if known else f"nothing of {against}",
-            help=f"Scored {when}. Changes are against {against}, of the same length.",
+            delta_description=_decisions(counted, data)
+            + (f"against {against}" if known else f"nothing of {against}"),
+            help=f"Scored {when}. {_ONCE[counted.once]} The line is of decisions. Changes are "
+            f"against {against}, of the same length.",
         )
         _recommendations(data.recommended)
         _figure(
@@ -157,8 +167,8 @@ def _key_figures(data: queries.Overview, when: str, against: str) -> None:
             )
             if interval
             else None,
-            help="Applications with an early warning, with the 95 % confidence interval of their "
-            "share (Wilson).",
+            help="With an early warning, with the 95 % confidence interval of their share "
+            f"(Wilson). {_ONCE[counted.once]}",
         )
         _figure(
             "Elevated share",
@@ -166,7 +176,7 @@ def _key_figures(data: queries.Overview, when: str, against: str) -> None:
             _points(now, before, "elevated"),
             line=(volume["Elevated"] / scored).tolist(),
             delta_description=f"{formats.count(now.elevated)} of {formats.count(now.applications)}",
-            help="Applications without an early warning, with high DTI or utilization.",
+            help="Without an early warning, with high DTI or utilization. " + _ONCE[counted.once],
         )
         _figure(
             "Amount requested, Watchlist",
@@ -175,9 +185,15 @@ def _key_figures(data: queries.Overview, when: str, against: str) -> None:
             line=volume["watchlist_amnt"].tolist(),
             delta_description=f"{formats.share(now.watchlist_amnt, now.loan_amnt)} of all",
             help="What the applications on the Watchlist ask for, USD; how much of it would be "
-            "lost, it does not say.",
+            f"lost, it does not say. {_ONCE[counted.once]}",
         )
         _unreadable(data, volume)
+
+
+def _decisions(counted: queries.Counted, data: queries.Overview) -> str:
+    if not counted.once:
+        return ""
+    return f"{formats.counted(data.totals.applications, 'decision')}; "
 
 
 def _recommendations(found: queries.Recommended | None) -> None:
@@ -253,11 +269,11 @@ def _charts(data: queries.Overview, segment: Segment, when: str) -> None:
     rows = charts.stacked(data.volume)
     axis = charts.time_format(cut.edges)
     left, right = st.columns([3, 2])
-    with panel("Volume by risk tier", caption, left):
+    with panel("Decisions by risk tier", caption, left):
         show(
             charts.volume(cut.name, axis),
             rows,
-            f"Stacked bars: applications by risk tier and {cut.name}, {when}",
+            f"Stacked bars: decisions by risk tier and {cut.name}, {when}",
         )
     with panel("Tier mix", caption, right):
         show(
@@ -324,7 +340,8 @@ def _breakdown(period: str, segment: Segment) -> None:
             bind="query-params",
             label_visibility="collapsed",
         )
-    caption = f"{filters.describe(segment)}. {_as_of(data.as_of, data.since)}"
+    caption = f"{filters.describe(segment)}. {_as_of(data.as_of, data.since)}. {_ONCE[data.once]}"
+    caption = caption.removesuffix(".")
     rows = _measured(data.rows, measure or MEASURES[0])
     left, right = st.columns([1, 1])
     with left:

@@ -36,8 +36,8 @@ def _now() -> list[Panel]:
     levels = {0.0: ("stable", GREEN), 1: ("moderate", YELLOW), 2: ("significant", RED)}
     return [
         number(
-            "Applications",
-            "Scored within an hour.",
+            "Decisions",
+            "Within an hour; a loan that is decided again counts again.",
             "sum(max by (tier) (increase(credit_risk_decisions_total[1h])))",
             "short",
             ANY,
@@ -45,7 +45,7 @@ def _now() -> list[Panel]:
         ),
         number(
             "Watchlist",
-            "Share of the applications of an hour with an early warning.",
+            "Share of the decisions of an hour with an early warning.",
             'max(rate(credit_risk_decisions_total{tier="Watchlist"}[1h]))'
             " / sum(max by (tier) (rate(credit_risk_decisions_total[1h])))",
             "percentunit",
@@ -94,14 +94,14 @@ def _decisions() -> list[Panel]:
     return [
         series(
             "Decisions by tier",
-            "Applications scored a second.",
+            "Decisions a second.",
             {"{{tier}}": "max by (tier) (rate(credit_risk_decisions_total[$__rate_interval]))"},
             "cps",
             stacked=True,
         ),
         series(
             "Share of each tier",
-            "Of the applications of the last five minutes.",
+            "Of the decisions of the last five minutes.",
             {
                 "{{tier}}": "max by (tier) (rate(credit_risk_decisions_total[5m]))"
                 " / ignoring(tier) group_left"
@@ -122,12 +122,20 @@ def _decisions() -> list[Panel]:
         ),
         rows(
             "Early warnings by reason",
-            "Applications of the period on the Watchlist; one may have several reasons.",
+            "Applications of the period on the Watchlist, each loan once; one may have several "
+            "reasons.",
             """
                 SELECT reason, count(*) AS applications, round(avg(loan_amnt)) AS mean_loan_usd,
                     max(scored_at) AS newest
-                FROM ${schema}.scored_applications, unnest(reasons) AS reason
-                WHERE risk_tier = 'Watchlist' AND $__timeFilter(scored_at)
+                FROM (
+                    SELECT DISTINCT ON (
+                        coalesce(loan_id, source_id || '/' || partition || '/' || "offset")
+                    ) reasons, loan_amnt, scored_at
+                    FROM ${schema}.scored_applications
+                    WHERE risk_tier = 'Watchlist' AND $__timeFilter(scored_at)
+                    ORDER BY coalesce(loan_id, source_id || '/' || partition || '/' || "offset"),
+                        scored_at DESC
+                ) AS newest, unnest(reasons) AS reason
                 GROUP BY reason ORDER BY applications DESC
                 """,
             width=12,

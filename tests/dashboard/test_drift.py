@@ -89,7 +89,7 @@ def test_a_shift_is_shown_over_time_and_in_detail(commit: Commit, report: Report
     page = open_view("drift")
     assert not page.exception
     assert "Significant" in words(page)
-    assert "120 applications" in words(page)
+    assert "120 decisions" in words(page)
     assert "“loan_applications, first 100”" in words(page).replace("\\", "")
     assert "2 reports" in words(page)
     assert figures(page)["Significant drift"] == "1 of 15"

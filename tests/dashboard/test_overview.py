@@ -5,10 +5,14 @@ from typing import Any
 import pandas as pd
 import psycopg
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from credit_risk_dagster.settings import PROJECT_ROOT, WarehouseSettings
+from dashboard.data import loans
+from dashboard.data import overview as queries
 from dashboard.data.overview import breakdown
+from dashboard.data.segments import Segment
 from dashboard.parts.lag import Lag
 from dashboard.parts.states import TILES
 from dashboard.views import overview
@@ -30,7 +34,7 @@ def test_an_empty_database_says_how_to_fill_it(warehouse: psycopg.Connection[Any
     assert not page.exception
     assert "No applications yet" in page.info[0].value
     assert "make demo" in page.info[0].value
-    assert figures(page)["Applications scored"] == "0"
+    assert figures(page)["Applications"] == "0"
     assert figures(page)["Watchlist share"] == "–"
     assert not page.get("vega_lite_chart")
 
@@ -44,7 +48,7 @@ def test_a_filled_database_shows_figures_and_charts(
     assert not page.exception
     assert not page.info
     assert figures(page) == {
-        "Applications scored": "160",
+        "Applications": "160",
         "Approved": "93.8 %",
         "Referred": "6.2 %",
         "Declined": "0.0 %",
@@ -58,7 +62,7 @@ def test_a_filled_database_shows_figures_and_charts(
     # Volume, mix, and the risk by purpose, state, grade, amount and term.
     assert len(page.get("vega_lite_chart")) == 7
     assert "Live" in words(page)
-    assert "160 scored, 1 rejected (0.6 %)" in words(page)
+    assert "160 decisions, 1 rejected event (0.6 %)" in words(page)
     # In five minutes; the stream itself is on the page Operations alone.
     assert figures(open_view("operations"))["Throughput, events/s"] == "0.5"
     drawn = "".join(html.proto.body for html in page.get("html"))
@@ -71,31 +75,36 @@ def test_figures_change_against_the_period_before(
 ) -> None:
     commit(*[LOW] * 6, *[WATCHLIST] * 2)
     warehouse.execute("UPDATE risk_by_minute SET minute = minute - interval '80 minutes'")
+    warehouse.execute(
+        "UPDATE scored_applications SET scored_at = scored_at - interval '80 minutes'"
+    )
     commit(*[LOW] * 9, *[WATCHLIST] * 3)
     page = open_view("overview", period="1 h")
     deltas = {m.label.rpartition(")")[2].strip(): m.delta for m in page.metric}
-    assert deltas["Applications scored"] == "+50.0 %"
+    assert deltas["Applications"] == "+50.0 %"
     assert deltas["Amount requested, Watchlist"] == "+50.0 %"
     assert deltas["Watchlist share"] == "+0.00 points"
     deltas = {m.label: m.delta for m in open_view("overview", period="All").metric}
-    assert not deltas["Applications scored"]
+    assert not deltas["Applications"]
 
 
 def test_figures_change_against_a_year_ago(
-    warehouse: psycopg.Connection[Any], commit: Commit
+    warehouse: psycopg.Connection[Any], commit: Commit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loans, "MOST_DECISIONS", -1)  # of the rollup, which is moved
     commit(*[LOW] * 4)
     warehouse.execute("UPDATE risk_by_minute SET minute = minute - interval '1 year'")
     commit(*[LOW] * 6)
     page = open_view("overview", period="24 h", against="a year ago")
-    (figure,) = (m for m in page.metric if m.label == "Applications scored")
+    (figure,) = (m for m in page.metric if m.label == "Decisions")
     assert (figure.value, figure.delta) == ("6", "+50.0 %")
     assert figure.proto.delta_description == "against a year ago"
 
 
 def test_a_month_a_quarter_and_days_of_the_calendar(
-    warehouse: psycopg.Connection[Any], commit: Commit
+    warehouse: psycopg.Connection[Any], commit: Commit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(loans, "MOST_DECISIONS", -1)  # of the rollup, which is moved
     commit(*[LOW] * 4)
     warehouse.execute("UPDATE risk_by_minute SET minute = timestamptz '2026-02-10 12:00Z'")
     commit(*[LOW] * 6)
@@ -103,9 +112,9 @@ def test_a_month_a_quarter_and_days_of_the_calendar(
         page = open_view("overview", dates=dates)
         assert not page.exception
         expected = "4" if dates != "2026" else str(4 + 6 * (pd.Timestamp.now().year == 2026))
-        assert figures(page)["Applications scored"] == expected, dates
+        assert figures(page)["Decisions"] == expected, dates
     page = open_view("overview", dates="2026-02-10..2026-02-01")
-    assert figures(page)["Applications scored"] == "10"  # of the history that there is
+    assert figures(page)["Decisions"] == "10"  # of the history that there is
     assert "is no period" in page.warning[0].value
     assert "still to come" in open_view("overview", dates="2199").warning[0].value
 
@@ -114,17 +123,44 @@ def test_a_segment_filters_everything_and_is_in_the_address(commit: Commit) -> N
     commit(*[LOW] * 5, *[WATCHLIST] * 3, WATCHLIST | {"addr_state": "TX"}, REJECTED)
     page = open_view("overview", purpose="Small business")
     assert not page.exception
-    assert figures(page)["Applications scored"] == "4"
+    assert figures(page)["Applications"] == "4"
     assert figures(page)["Watchlist share"] == "100.0 %"
     assert figures(page)["Unreadable events"] == "–"
     assert "**Small business**" in words(page)
     assert figures(page)["Approved"] == "–"
-    assert "Since the start, of all kinds, 9 scored" in words(page)
+    assert "Since the start, of all kinds, 9 decisions" in words(page)
     page.multiselect(key="state").set_value(["TX"]).run()
-    assert figures(page)["Applications scored"] == "1"
+    assert figures(page)["Applications"] == "1"
     page.multiselect(key="grade").set_value(["G"]).run()
     assert not page.exception
     assert "Choose a longer period or fewer filters" in page.info[0].value
+
+
+def test_a_loan_counts_once_by_its_newest_decision(
+    commit: Commit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = {"id": 7, "addr_state": "TX"}
+    for _ in range(3):
+        commit(WATCHLIST | again, *[LOW] * 2)
+    commit(LOW | again | {"addr_state": "CA", "loan_amnt": 5_000})
+    for period in ("1 h", "All"):
+        found = queries.counted(period, "UTC")
+        assert found.once
+        assert (found.totals.applications, found.totals.watchlist) == (7, 0)
+        assert found.totals.loan_amnt == 65_000
+    texas = queries.counted("1 h", "UTC", Segment(addr_state=("TX",)))
+    assert texas.totals.applications == 0
+    page = open_view("overview", period="1 h")
+    assert figures(page)["Applications"] == "7"
+    (told,) = (m for m in page.metric if m.label == "Applications")
+    assert told.proto.delta_description == "10 decisions; nothing of the period before"
+    rows = breakdown("1 h", "UTC").rows
+    assert rows.groupby("dimension")["applications"].sum().unique().tolist() == [7]
+    monkeypatch.setattr(loans, "MOST_DECISIONS", 9)
+    st.cache_data.clear()
+    many = queries.counted("1 h", "UTC")
+    assert (many.once, many.totals.applications, many.totals.watchlist) == (False, 10, 3)
+    assert figures(open_view("overview", period="1 h"))["Decisions"] == "10"
 
 
 def test_the_measure_is_in_the_address(commit: Commit) -> None:

@@ -61,8 +61,13 @@ def test_a_page_is_accessible_in_every_look(live: Platform, desk: Visit, title: 
 
 def test_the_figures_move(live: Platform, desk: Visit) -> None:
     desk.open(live.services.dashboard_url, "Credit risk overview")
-    before = number(desk.figure("Applications scored"))
-    wait_until(lambda: number(desk.figure("Applications scored")) > before, 60, "more applications")
+
+    def decisions() -> int:
+        told = desk.page.get_by_text(re.compile("Since the start")).inner_text()
+        return number(re.findall(r"([\d,]+) decisions", told)[0])
+
+    before = decisions()
+    wait_until(lambda: decisions() > before, 60, "more decisions")
     expect(desk.page.get_by_text("Live", exact=True)).to_be_visible()
     assert number(desk.figure("Lag, events")) >= 0
 
@@ -74,20 +79,18 @@ def test_a_filtered_view_can_be_sent_to_a_colleague(
     desk.page.get_by_role("radio", name="7 d").click()
     desk.page.wait_for_url(re.compile("period=7"))
     desk.settle()
-    everything = number(desk.figure("Applications scored"))
+    everything = number(desk.figure("Applications"))
     desk.page.get_by_role("combobox", name="Purpose").click()
     desk.page.get_by_role("option", name="Credit card").click()
     desk.page.keyboard.press("Escape")
     desk.page.wait_for_url(re.compile("purpose="))
     assert parse_qs(urlsplit(desk.page.url).query)["purpose"] == ["Credit card"]
-    wait_until(
-        lambda: 0 < number(desk.figure("Applications scored")) < everything, 30, "fewer of them"
-    )
+    wait_until(lambda: 0 < number(desk.figure("Applications")) < everything, 30, "fewer of them")
     desk.look("dark", WIDTHS["desktop"])
     assert desk.violations() == []  # what is chosen can be read, too
     with visit(browser) as colleague:
         colleague.open(desk.page.url, "Credit risk overview")
-        assert 0 < number(colleague.figure("Applications scored")) < everything
+        assert 0 < number(colleague.figure("Applications")) < everything
         assert colleague.problems == []
 
 

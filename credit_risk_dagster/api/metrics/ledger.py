@@ -24,7 +24,7 @@ def ledger_metrics(snapshot: Snapshot) -> Iterator[Metric]:
     )
     yield counter(
         "decisions",
-        "Applications scored from the stream, by risk tier",
+        "Decisions on the stream, by risk tier; a loan that is decided again counts again",
         [({"tier": t}, totals[t.lower()]) for t in ("Low", "Elevated", "Watchlist")],
     )
     yield counter(
