@@ -1,4 +1,4 @@
-"""How far the writers of a Delta table are, by one reading of its log.
+"""How far the writers of a Delta table are, and when its versions were committed, by its log.
 
 `deltalake` answers for one application at a time, and reads for each all that was committed since
 the last checkpoint. The format: https://github.com/delta-io/delta/blob/master/PROTOCOL.md, sections
@@ -7,14 +7,18 @@ the last checkpoint. The format: https://github.com/delta-io/delta/blob/master/P
 
 import json
 import re
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from io import BytesIO
+from typing import Any
 
 from resources.lake import Lake, ObjectMissing
 
 _REQUESTS = 8
 _CHECKPOINT = re.compile(r"/(\d{20})\.checkpoint\.parquet$")
+_ENTRY = re.compile(r"/(\d{20})\.json$")
 
 
 class Transactions:
@@ -47,6 +51,25 @@ class Transactions:
             self._go_on(version)
         return dict(self._found)
 
+    def kept(self, newest: int) -> list[int]:
+        """The versions that the log has still, up to the newest one.
+
+        Raises:
+            LakeUnavailable, LakeRefused.
+        """
+        found = map(_ENTRY.search, self._lake.sizes(self._log))
+        return sorted(at for it in found if it and (at := int(it[1])) <= newest)
+
+    def by(self, moment: datetime, kept: Sequence[int]) -> int | None:
+        """The last of these versions that was committed by a time, to the millisecond; S3 tells
+        the times of objects in seconds.
+
+        Raises:
+            ObjectMissing, LakeUnavailable, LakeRefused.
+        """
+        found = bisect_right(kept, moment.timestamp() * 1000, key=self._committed_at)
+        return kept[found - 1] if found else None
+
     def _begin(self, version: int) -> None:
         start = self._checkpoint(version)
         self._found = {} if start is None else self._read_checkpoint(start)
@@ -77,9 +100,14 @@ class Transactions:
         return {row["appId"]: row["version"] for row in rows.to_pylist()}
 
     def _read_entry(self, version: int) -> dict[str, int]:
+        return {txn["appId"]: txn["version"] for txn in self._actions(version, "txn")}
+
+    def _committed_at(self, version: int) -> int:
+        return max(int(info["timestamp"]) for info in self._actions(version, "commitInfo"))
+
+    def _actions(self, version: int, kind: str) -> list[dict[str, Any]]:
         actions = map(json.loads, self._get(f"{version:020}.json").splitlines())
-        moved = (action["txn"] for action in actions if "txn" in action)
-        return {txn["appId"]: txn["version"] for txn in moved}
+        return [action[kind] for action in actions if kind in action]
 
     def _get(self, name: str) -> bytes:
         content = BytesIO()

@@ -187,7 +187,8 @@ class LakeTable:
         """The table as it is now, or as of a version or a time; None before it was created.
 
         Raises:
-            LakeUnavailable, LakeRefused: also when it has no such version.
+            LakeUnavailable.
+            LakeRefused: also when its log does not have the version, or begins after the time.
         """
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
@@ -201,11 +202,29 @@ class LakeTable:
                 table = DeltaTable(self.uri, storage_options=self.lake.storage_options())
             except TableNotFoundError:
                 return None
-            if at is None:
-                self._now = table
-            else:
-                table.load_as_version(at)
+        if at is None:
+            self._now = table
+        else:
+            version = self._version(at, table.version())
+            if version is None:
+                return None
+            with _errors("opening", self.uri):
+                table.load_as_version(version)
         return Snapshot(table, self._transactions)
+
+    def _version(self, at: int | datetime, newest: int) -> int | None:
+        """The version that this is or was then; None where the table was created later."""
+        kept = self._transactions.kept(newest)
+        if isinstance(at, datetime):
+            version = self._transactions.by(at, kept)
+        else:
+            version = at if at in kept else None
+        if version is None and (kept[0] or not isinstance(at, datetime)):
+            raise LakeRefused(
+                f"{self.uri} is not known as of {at}: its log has the versions {kept[0]} to "
+                f"{newest}, as old ones go after CREDIT_RISK_ARCHIVE_KEEP_DAYS"
+            )
+        return version
 
     def create(self) -> Snapshot:
         """The table, created when it is missing.

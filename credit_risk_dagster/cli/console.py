@@ -69,10 +69,11 @@ def stopped_by_interrupt() -> Iterator[Event]:
 
 
 def print_json(value: Any) -> None:
-    """Print it on stdout as JSON."""
+    """Print it on stdout as JSON; what JSON does not know, as text."""
     import msgspec
 
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    encoded = msgspec.json.encode(value, enc_hook=str)
+    sys.stdout.buffer.write(msgspec.json.format(encoded, indent=2) + b"\n")
 
 
 def print_warning(message: str) -> None:

@@ -288,10 +288,14 @@ def get(
 
     for name, table, snapshot in _tables(topic, at):
         done = 0
-        with progress(name, None) as show:
-            for _ in copied(table, snapshot, directory):
-                done += 1
-                show(done)
+        try:
+            with progress(name, None) as show:
+                for _ in copied(table, snapshot, directory):
+                    done += 1
+                    show(done)
+        except OSError as error:
+            said = f"{error.filename or directory}: {error.strerror}"
+            raise PlatformError(f"{name} cannot be copied, {said}") from error
         out.print(f"{name}: {done:,} files in {directory / table.root}")
 
 

@@ -57,12 +57,16 @@ def test_query(run: Run) -> None:
     assert "No field named nothing" in run("query", "SELECT nothing FROM raw_events")
     for at in ("noon", "", "-1", "9" * 30):
         assert f"at {at!r}: neither a version of the table" in run("query", sql, "--at", at)
-    assert "version" in run("query", sql, "--at", "99")
+    assert "not known as of 99: its log has the versions 0 to 2" in run("query", sql, "--at", "99")
+    assert "no table yet" in run("query", sql, "--at", "2020-01-01")
+    assert json.loads(run("query", "SELECT now() AS at", "--json"))[0]["at"] > "2026"
 
 
 def test_get(run: Run, tmp_path: Path) -> None:
     assert run("get", str(tmp_path)).startswith("raw_events: 9 files in ")
     assert DeltaTable(tmp_path / "raw_events" / TOPIC).to_pyarrow_table().num_rows == 19
+    (file := tmp_path / "file").touch()
+    assert f"raw_events cannot be copied, {file}" in run("get", str(file))
 
 
 @pytest.mark.usefixtures("servers")

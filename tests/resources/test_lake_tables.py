@@ -162,19 +162,22 @@ def test_a_log_may_be_cleaned_while_it_is_read(table: LakeTable) -> None:
     assert after
     assert after.version > now
     assert after.progress(SOURCE, [0]) == {0: 12}
+    for at in (1, datetime.now(UTC) - timedelta(days=1)):
+        with pytest.raises(LakeRefused, match=rf"not known as of .* {after.version} to"):
+            table.open(at)
 
 
 def test_versions_and_times(table: LakeTable) -> None:
+    before = datetime.now(UTC)
     append(table, rows(0, 0, 10))
+    then = datetime.now(UTC)
     append(table, rows(0, 10, 5), before=10)
-    for version, count in ((0, 0), (1, 10), (2, 15)):
-        snapshot = table.open(version)
+    for at, count in ((0, 0), (1, 10), (2, 15), (then, 10), (datetime.now(UTC), 15)):
+        snapshot = table.open(at)
         assert snapshot
         assert sum(file.rows for file in snapshot.files()) == count
-    now = table.open(datetime.now(UTC))
-    assert now
-    assert now.version == 2
-    with pytest.raises(LakeRefused, match=r"s3://test-.*raw_events/t"):
+    assert table.open(before) is None
+    with pytest.raises(LakeRefused, match=r"raw_events/t is not known as of 7: .* versions 0 to 2"):
         table.open(7)
     assert [entry["version"] for entry in table.history()] == [2, 1, 0]
 
