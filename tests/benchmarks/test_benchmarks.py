@@ -68,7 +68,8 @@ TOLD: dict[Name, tuple[list[str], list[str]]] = {
         ["4 commits before", "8 commits before"],
         [
             "a run after 8 commits, in % of after 4",
-            "files of a day of raw events, after the upkeep",
+            "objects that the runs of an hour put",
+            "files kept of a day of raw events",
         ],
     ),
     Name.DRIFT: (
