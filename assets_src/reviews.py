@@ -1,7 +1,6 @@
 """The report of reviews: once a week as a page on S3, and to the webhook."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -9,7 +8,6 @@ from pydantic import Field
 from assets_src.common import OWNERS, kept_fresh, one_line_failures
 from assets_src.source_code import code_version, linked
 from credit_risk_dagster.domain.model.outcome import load_outcome
-from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DrainSettings, Settings
 from resources.lake import Lake
 from resources.postgres.connection import Warehouse
@@ -49,10 +47,9 @@ def review_report(
 ) -> dg.MaterializeResult:
     """Count, put the page, and tell. What does not take the page or the message is noted: the
     other one is done all the same."""
-    from credit_risk_dagster.pipelines.html_reports import put_page
+    from credit_risk_dagster.pipelines.html_reports import put_and_tell
     from credit_risk_dagster.pipelines.review_report import page, summary
     from credit_risk_dagster.pipelines.reviews import review_figures
-    from resources.webhook import post
 
     until = datetime.now(UTC)
     with one_line_failures():
@@ -66,19 +63,9 @@ def review_report(
             )
     html = page(found, until, config.days, config.closed_days, outcome.version)
     line = summary(found, config.days)
-    noted: dict[str, Any] = {}
-    try:
-        noted["page"] = put_page(lake, "reviews", until, html)
-    except PlatformError as error:
-        context.log.warning("no page: %s", error)
-        noted["page"] = f"none: {error}"
-    text = f"{line}. Page: {noted['page']}"
-    try:
-        told = post(settings.alert, {"text": text, "kind": "review_report", "page": noted["page"]})
-        noted["webhook"] = "told" if told else "CREDIT_RISK_ALERT_WEBHOOK_URL is not set"
-    except PlatformError as error:
-        context.log.warning("%s", error)
-        noted["webhook"] = str(error)
+    noted = put_and_tell(
+        *(lake, settings.alert, "review_report", "reviews", until, html, line), context.log
+    )
     return dg.MaterializeResult(
         metadata={"summary": line, "open": found.open, "overdue": found.overdue, **noted}
     )

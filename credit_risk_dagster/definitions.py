@@ -20,6 +20,7 @@ from assets_src import (
     scoring,
     segments,
     stream_checks,
+    weekly,
 )
 from credit_risk_dagster import logs
 from credit_risk_dagster.base_settings import misspelt, wrong
@@ -37,7 +38,7 @@ for line in wrong(group for group in GROUPS if group not in (ApiSettings, Dashbo
 
 _SUBJECTS = (
     *(scoring, stream_checks, archive, maintenance, rebuild, redrive, retention, forget),
-    *(drift, outcomes, model, portfolio, policies, segments, reviews),
+    *(drift, outcomes, model, portfolio, policies, segments, reviews, weekly),
     *(offsets, observation, population, first_reports, alerts),
 )
 

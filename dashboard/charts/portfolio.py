@@ -113,7 +113,7 @@ def tiers(field: str = "pd") -> alt.Chart:
             y=alt.Y(
                 f"{field}:Q", title=title, axis=percent(format=".1%"), scale=alt.Scale(zero=False)
             ),
-            color=tier_colour(legend=legend()),
+            color=tier_colour(legend=legend(90)),
             tooltip=tips(
                 ("tier:N", "Tier"),
                 ("until:T", "Until", TIME_FORMAT),

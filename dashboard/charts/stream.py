@@ -81,7 +81,7 @@ def _stack(bottom: alt.Y, axis_format: str, top: str = "top:Q") -> alt.Chart:
             x2="end:T",
             y=bottom,
             y2=top,
-            color=tier_colour(legend=legend()),
+            color=tier_colour(legend=legend(90)),
             tooltip=tips(
                 ("start:T", "From", TIME_FORMAT),
                 ("end:T", "To", TIME_FORMAT),

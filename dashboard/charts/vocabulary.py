@@ -16,7 +16,6 @@ from credit_risk_dagster.domain.policy import TIERS
 from dashboard.charts.theme import SERIES_COLOURS, SERIES_DASHES, TIER_COLOURS
 
 DATASET = "rows"
-_LEGEND_WIDTH = 150  # pixels of an entry
 TIME_FORMAT = "%-d %b %H:%M"
 # The tier to act on comes first: in the cards, the legend and the tables, and at the charts' axis.
 WORST_FIRST = tuple(reversed(TIERS))
@@ -56,9 +55,13 @@ def tips(*fields: tuple[str, ...]) -> list[alt.Tooltip]:
     ]
 
 
-def legend(**more: Any) -> alt.Legend:
-    """Above the chart, where it takes no width; in as many columns as fit, as on a phone one."""
-    columns = alt.ExprRef(f"max(1, floor(width / {_LEGEND_WIDTH}))")
+def legend(entry: int = 150, **more: Any) -> alt.Legend:
+    """Above the chart, where it takes no width; in as many columns as fit, as on a phone one.
+
+    Args:
+        entry: pixels that an entry takes at most.
+    """
+    columns = alt.ExprRef(f"max(1, floor(width / {entry}))")
     choices: dict[str, Any] = {"columns": columns} | more
     return alt.Legend(orient="top", title=None, padding=0, **choices)
 

@@ -24,6 +24,7 @@ from resources.postgres.cases import (
     record_export,
 )
 from resources.postgres.connection import Warehouse
+from resources.postgres.management import Management, Unreviewed
 
 SORTS = {
     "Priority": "priority DESC",
@@ -35,16 +36,6 @@ SORTS = {
 }
 QUEUE_ROWS = 500
 EXPORT_ROWS = 200_000
-
-
-@dataclass(frozen=True)
-class Unreviewed:
-    """Cases that nobody began to review: how many loans, since when the oldest waits (seconds; None
-    without any), and their amounts (USD)."""
-
-    cases: int
-    oldest_seconds: float | None
-    loan_amnt: float
 
 
 @dataclass(frozen=True)
@@ -79,16 +70,7 @@ class Whole:
 def unreviewed() -> Unreviewed:
     """The cases that nobody began to review."""
     with snapshot() as db:
-        return Unreviewed(
-            **db.one(
-                """
-                SELECT count(*) AS cases,
-                       extract(epoch FROM now() - min(opened_at))::float8 AS oldest_seconds,
-                       coalesce(sum(loan_amnt), 0) AS loan_amnt
-                  FROM cases WHERE state = 'open'
-                """
-            )
-        )
+        return Management(db.connection).unreviewed()
 
 
 @st.cache_data(ttl=2, max_entries=50, show_spinner=False)

@@ -123,12 +123,14 @@ class Breakdown:
         rows: one for each value of each of `SEGMENT_COLUMNS`: `dimension`, `value_of` (as text; ''
             and a term of '0' are unknown), `applications`, `elevated`, `watchlist`, `loan_amnt`,
             `watchlist_amnt` (USD).
+        before: the same of the period that it is compared with; None for one without a beginning.
     """
 
     as_of: pd.Timestamp
     since: pd.Timestamp
     once: bool
     rows: pd.DataFrame
+    before: pd.DataFrame | None = None
 
 
 @st.cache_data(ttl=1, max_entries=100, show_spinner=False)
@@ -187,37 +189,49 @@ def counted(
 
 
 @st.cache_data(ttl=30, max_entries=100, show_spinner=False)
-def breakdown(period: str, zone: str, segment: Segment = EVERYTHING) -> Breakdown:
-    """The applications (see `counted`) of a period by each of `SEGMENT_COLUMNS`."""
+def breakdown(
+    period: str, zone: str, segment: Segment = EVERYTHING, against: str = AGAINST[0]
+) -> Breakdown:
+    """The applications (see `counted`) of a period by each of `SEGMENT_COLUMNS`, and of one of
+    `AGAINST`."""
     with snapshot() as db:
         progress, rollup = _progress(db), rollup_progress(db)
         now = progress.as_of.tz_convert(zone)
         chosen, end = period_of(period).at(now)
         cut = _cut(chosen, end, zone, segment, progress, rollup)
-        begins = cut.edges[0].to_pydatetime()
-        until = None if end == now else end.to_pydatetime()
-        once = are_few(db, begins, until)
-        by_segment = """
-            SELECT CASE GROUPING(purpose, grade, addr_state, term_months, amount_from)
-                       WHEN 15 THEN 'purpose' WHEN 23 THEN 'grade' WHEN 27 THEN 'addr_state'
-                       WHEN 29 THEN 'term_months' ELSE 'amount_from' END AS dimension,
-                   coalesce(purpose, grade, addr_state, term_months::text, amount_from::text)
-                       AS value_of,
-                   sum(applications)::bigint AS applications, sum(elevated)::bigint AS elevated,
-                   sum(watchlist)::bigint AS watchlist, sum(loan_amnt) AS loan_amnt,
-                   sum(watchlist_amnt) AS watchlist_amnt
-              FROM cells
-             GROUP BY GROUPING SETS
-                   ((purpose), (grade), (addr_state), (term_months), (amount_from))
-        """
-        if once:
-            query, parameters = loans_query(by_segment, segment, begins, until)
-        else:
-            pieces = rollup.pieces(None if chosen.length is None else begins, until)
-            query, parameters = segment_query(by_segment, segment, pieces, by="segment")
-            begins = rollup.edge(begins)
-        rows = db.frame(query, zone, **parameters)
-        return Breakdown(progress.as_of, pd.Timestamp(begins).tz_convert(zone), once, rows)
+        begins, until = cut.edges[0].to_pydatetime(), end.to_pydatetime()
+        spans: list[tuple[datetime, datetime | None]] = [(begins, None if end == now else until)]
+        if chosen.length is not None:
+            spans.append(_earlier(begins, until, against))
+        once = all(are_few(db, *span) for span in spans)
+        found = []
+        for since, before in spans:
+            if once:
+                query, parameters = loans_query(_BREAKDOWN, segment, since, before)
+            else:
+                pieces = rollup.pieces(None if chosen.length is None else since, before)
+                query, parameters = segment_query(_BREAKDOWN, segment, pieces, by="segment")
+            found.append(db.frame(query, zone, **parameters))
+        begins = begins if once else rollup.edge(begins)
+        return Breakdown(
+            *(progress.as_of, pd.Timestamp(begins).tz_convert(zone), once, found[0]),
+            found[1] if len(found) > 1 else None,
+        )
+
+
+_BREAKDOWN = """
+    SELECT CASE GROUPING(purpose, grade, addr_state, term_months, amount_from)
+               WHEN 15 THEN 'purpose' WHEN 23 THEN 'grade' WHEN 27 THEN 'addr_state'
+               WHEN 29 THEN 'term_months' ELSE 'amount_from' END AS dimension,
+           coalesce(purpose, grade, addr_state, term_months::text, amount_from::text)
+               AS value_of,
+           sum(applications)::bigint AS applications, sum(elevated)::bigint AS elevated,
+           sum(watchlist)::bigint AS watchlist, sum(loan_amnt) AS loan_amnt,
+           sum(watchlist_amnt) AS watchlist_amnt
+      FROM cells
+     GROUP BY GROUPING SETS
+           ((purpose), (grade), (addr_state), (term_months), (amount_from))
+"""
 
 
 def _cut(

@@ -2,6 +2,7 @@
 source for itself."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import streamlit as st
@@ -12,9 +13,10 @@ from credit_risk_dagster.settings import DrainSettings
 from dashboard.data import cases
 from dashboard.data.connection import PROBLEMS, snapshot
 from dashboard.data.portfolio import portfolio
-from dashboard.parts import formats, lag, orchestration, signals
+from dashboard.parts import lag, orchestration, signals
 from dashboard.parts.signals import Signal
 from resources.postgres.connection import WarehouseUnavailable
+from resources.postgres.management import Management
 
 _UTC = "UTC"  # no line has a time of day
 
@@ -72,31 +74,16 @@ def _document() -> dict[str, Any] | None:
 
 def _pipeline() -> Signal:
     with snapshot() as db:
-        found = db.one("""
-            SELECT coalesce(sum(offsets), 0)::bigint AS differences
-              FROM reconciliation_findings WHERE cleared_at IS NULL
-        """)
+        differences = Management(db.connection).differences()
     behind = lag.consumer_lag()
     return signals.pipeline(
-        behind.events, behind.waited_seconds, behind.words, behind.halted, found["differences"]
+        behind.events, behind.waited_seconds, behind.words, behind.halted, differences
     )
 
 
 def _population() -> Signal:
     with snapshot() as db:
-        reports = db.rows("""
-            SELECT report_id, verdict,
-                   extract(epoch FROM now() - created_at)::float8 AS age
-              FROM drift_reports ORDER BY created_at DESC, report_id DESC LIMIT 1
-        """)
-        features = db.rows(
-            """
-            SELECT feature FROM drift_features
-             WHERE report_id = %(report_id)s AND verdict IN ('moderate', 'significant')
-             ORDER BY psi DESC NULLS LAST
-            """,
-            report_id=reports[0]["report_id"] if reports else -1,
-        )
+        report = Management(db.connection).drift()
     schema = None
     try:
         checks = orchestration.checks(_UTC)
@@ -105,8 +92,7 @@ def _population() -> Signal:
     else:
         rows = checks[checks["check"] == "schema_change"].to_dict("records")
         schema = {str(name): value for name, value in rows[0].items()} if rows else None
-    drifted = [formats.feature(row["feature"]) for row in features]
-    return signals.population(reports[0] if reports else None, drifted, schema)
+    return signals.population(report, schema)
 
 
 def _limits() -> Signal:
@@ -114,43 +100,15 @@ def _limits() -> Signal:
 
 
 def _work() -> Signal:
-    waiting = cases.unreviewed()
-    return signals.work(
-        *(waiting.cases, waiting.oldest_seconds, waiting.loan_amnt),
-        DrainSettings().case_sla_hours,
-    )
+    return signals.work(cases.unreviewed(), DrainSettings().case_sla_hours)
 
 
 def _changes() -> Signal:
     with snapshot() as db:
-        decided = db.rows("""
-            SELECT a.kind, a.action, a.who,
-                   coalesce(p.name || '@' || left(p.content_hash, 12), m.version,
-                            a.subject_id::text) AS subject
-              FROM approvals a
-              LEFT JOIN policies p ON a.kind = 'policy' AND policy_id = subject_id
-              LEFT JOIN models m ON a.kind = 'model' AND model_id = subject_id
-             WHERE action IN ('activate', 'retire') AND effective_from <= now()
-               AND effective_from > now() - interval '24 hours'
-             ORDER BY effective_from DESC LIMIT 3
-        """)
-        days = db.one("""
-            SELECT coalesce(sum(applications) FILTER (WHERE today), 0)::bigint AS now,
-                   coalesce(sum(applications) FILTER (WHERE today AND flagged), 0)::bigint
-                       AS now_flagged,
-                   coalesce(sum(applications) FILTER (WHERE NOT today), 0)::bigint AS before,
-                   coalesce(sum(applications) FILTER (WHERE NOT today AND flagged), 0)::bigint
-                       AS before_flagged
-              FROM (SELECT applications, minute > now() - interval '24 hours' AS today,
-                           risk_tier = 'Watchlist' AS flagged
-                      FROM risk_by_minute
-                     WHERE minute > now() - interval '48 hours' AND risk_tier <> 'Rejected') AS _
-        """)
-    return signals.changes(
-        [
-            f"{row['kind']} {row['subject']} {row['action'].removesuffix('e')}ed by {row['who']}"
-            for row in decided
-        ],
-        signals.Day(days["now"], days["now_flagged"]),
-        signals.Day(days["before"], days["before_flagged"]),
-    )
+        management, now = Management(db.connection), db.now(_UTC).to_pydatetime()
+        day = timedelta(days=1)
+        return signals.changes(
+            management.decided(now - day, now),
+            management.volume(now - day, now),
+            management.volume(now - 2 * day, now - day),
+        )

@@ -9,11 +9,13 @@ import pandas as pd
 from credit_risk_dagster.domain.intervals import Interval, difference, share
 from credit_risk_dagster.domain.limits import LIMITS, Level, Measured
 from dashboard.parts import formats
+from resources.postgres.management import Unreviewed, Volume
 
 FEWEST_BADS = 10  # of which a ranking says something
 STALLED_AFTER_SECONDS = 20  # a run that has to start first takes up to ten
 _DAY = 86_400.0
 _STATE = len("CA")
+_MOST_NAMED = 3
 _REPORT_OLD_SECONDS = 2 * _DAY  # as the alert CreditRiskDriftReportOld
 
 
@@ -78,14 +80,12 @@ def pipeline(
     return Signal("Pipeline", level, said, "operations")
 
 
-def population(
-    report: Mapping[str, Any] | None, features: Sequence[str], schema: Mapping[str, Any] | None
-) -> Signal:
+def population(report: Mapping[str, Any] | None, schema: Mapping[str, Any] | None) -> Signal:
     """Whether the applicants, and their events, are like those of the baseline.
 
     Args:
-        report: `verdict` and `age` (seconds) of the newest drift report; None before the first.
-        features: that drifted, the furthest first.
+        report: of the newest drift report `verdict`, `age` (seconds) and the `features` that
+            drifted, the furthest first; None before the first.
         schema: `state` and `found` of the check of the events' columns; None is not known.
     """
     levels: list[Level] = []
@@ -97,7 +97,7 @@ def population(
         by_verdict: dict[str, Level] = {"stable": "green", "moderate": "amber"}
         levels = [by_verdict.get(report["verdict"], "red")]
         said = f"Drift is {report['verdict']}"
-        if features:
+        if features := [formats.feature(name) for name in report["features"]]:
             said += f" ({', '.join(features[:3])}{', ...' if len(features) > 3 else ''})"
         if report["age"] > _REPORT_OLD_SECONDS:
             levels.append("amber")
@@ -201,24 +201,28 @@ def limits(measured: Sequence[Measured]) -> Signal:
     return Signal(name, worst([one.level for one in known]), f"{said[:1].upper()}{said[1:]}", page)
 
 
-def _over(one: Measured) -> str:
+def limit_name(one: Measured) -> str:
+    """`largest state (CA)`."""
     of = one.of and (one.of if len(one.of) == _STATE else formats.words(one.of).lower())
+    return f"{LIMITS[one.limit.name]}{f' ({of})' if of else ''}"
+
+
+def _over(one: Measured) -> str:
     threshold = one.limit.red if one.level == "red" else one.limit.amber
     return (
-        f"{LIMITS[one.limit.name]}{f' ({of})' if of else ''} {formats.percent(one.value or 0)}, "
+        f"{limit_name(one)} {formats.percent(one.value or 0)}, "
         f"{one.level} from {formats.percent(threshold)}"
     )
 
 
-def work(cases: int, oldest: float | None, amount: float, within_hours: float) -> Signal:
+def work(waiting: Unreviewed, within_hours: float) -> Signal:
     """Whether somebody looks at the Watchlist.
 
     Args:
-        cases: that nobody began to review, and their amount (USD).
-        oldest: seconds since the oldest was opened.
-        within_hours: how long one may be open.
+        within_hours: how long a case may be open.
     """
-    if not cases or oldest is None:
+    oldest = waiting.oldest_seconds
+    if oldest is None:
         return Signal("Work", "green", "No case waits for a review", "watchlist")
     level: Level = "green"
     if oldest > within_hours * 3_600:
@@ -226,7 +230,8 @@ def work(cases: int, oldest: float | None, amount: float, within_hours: float) -
     elif oldest > _DAY:
         level = "amber"
     said = (
-        f"{formats.counted(cases, 'case')} nobody began to review, {formats.dollars(amount)}, "
+        f"{formats.counted(waiting.cases, 'case')} nobody began to review, "
+        f"{formats.dollars(waiting.loan_amnt)}, "
         f"the oldest {formats.duration(oldest)} old"
     )
     return Signal("Work", level, said, "watchlist")
@@ -254,22 +259,17 @@ def checks(found: pd.DataFrame) -> Signal:
     return Signal("Checks", level, f"{said}; {passed} of {len(found)} passed", "operations")
 
 
-@dataclass(frozen=True)
-class Day:
-    """The applications of 24 hours."""
-
-    applications: int
-    watchlist: int
-
-
-def changes(decided: Sequence[str], today: Day, yesterday: Day) -> Signal:
+def changes(decided: Sequence[Mapping[str, Any]], today: Volume, yesterday: Volume) -> Signal:
     """What changed in the last 24 hours, against those before.
 
     Args:
-        decided: what began or ceased to decide, and by whom, in words.
+        decided: what began or ceased to decide: `kind`, `subject`, `action` and `who`.
         today, yesterday: the last 24 hours, and the 24 before.
     """
-    said = list(decided)
+    said = [
+        f"{row['kind']} {row['subject']} {row['action'].removesuffix('e')}ed by {row['who']}"
+        for row in decided[:_MOST_NAMED]
+    ]
     level: Level = "amber" if decided else "green"
     if yesterday.applications and today.applications:
         more = 100 * (today.applications / yesterday.applications - 1)

@@ -20,6 +20,7 @@ from dashboard.data.connection import PROBLEMS
 from dashboard.data.loans import MOST_DECISIONS
 from dashboard.data.overview import Totals
 from dashboard.data.portfolio import portfolio
+from dashboard.data.report import report_html
 from dashboard.data.segments import AMOUNTS_FROM, Segment
 from dashboard.parts import filters, formats
 from dashboard.parts.chart import show, viewer_theme
@@ -39,7 +40,8 @@ FEWEST = 30  # applications of which a share says something
 _WHAT_THEY_ARE = (
     "Tiers are what the policy says, and no outcomes. Of the built-in loans, all of which had been "
     "accepted (nothing is known of the declined), 4 of 356 on the Watchlist went bad (1.1 %), and "
-    "117 of 6,809 in Low (1.7 %); their utilization and inquiries are estimates."
+    "117 of 6,809 in Low (1.7 %); their utilization and inquiries are estimates. A demo's first "
+    "six weeks were decided when it started, and dated back."
 )
 MEASURES = ("Watchlist share", "Elevated share", "Amount requested", "Applications")
 
@@ -58,10 +60,19 @@ def page() -> None:
         period = filters.period(_default_period(), list(PERIODS))
         period = filters.dates() or period
         against = filters.against()
+        st.download_button(
+            "Report",
+            partial(report_html, period),
+            file_name=f"credit-risk-{pd.Timestamp.now(tz='UTC'):%Y%m%d}.html",
+            mime="text/html",
+            icon=":material/print:",
+            on_click="ignore",
+            help="Of these days, as a page by itself, to print or to send.",
+        )
     segment = filters.segment(filters.purposes())
     _figures(period, segment, against)
     _outcomes()
-    _breakdown(period, segment)
+    _breakdown(period, segment, against)
 
 
 def _default_period() -> str:
@@ -322,9 +333,9 @@ def _outcomes() -> None:
 
 
 @partial(live, every=BREAKDOWN_EVERY)
-def _breakdown(period: str, segment: Segment) -> None:
+def _breakdown(period: str, segment: Segment, against: str) -> None:
     try:
-        data = queries.breakdown(period, viewer_zone(), segment)
+        data = queries.breakdown(period, viewer_zone(), segment, against)
     except PROBLEMS:  # the figures above say it
         return
     if data.rows.empty:
@@ -343,6 +354,9 @@ def _breakdown(period: str, segment: Segment) -> None:
     caption = f"{filters.describe(segment)}. {_as_of(data.as_of, data.since)}. {_ONCE[data.once]}"
     caption = caption.removesuffix(".")
     rows = _measured(data.rows, measure or MEASURES[0])
+    if data.before is not None and not data.before.empty:
+        rows = _with_trend(rows, _measured(data.before, measure or MEASURES[0]))
+        caption += f". In brackets: against {against}"
     left, right = st.columns([1, 1])
     with left:
         _bars("Purpose", measure, _purposes(rows), caption)
@@ -392,6 +406,18 @@ def _measured(rows: pd.DataFrame, measure: str) -> pd.DataFrame:
         low=[low for low, _ in ends],
         high=[high for _, high in ends],
     )
+
+
+def _with_trend(rows: pd.DataFrame, before: pd.DataFrame) -> pd.DataFrame:
+    """The rows, with how far each is from what it was; of a share of few applications nothing."""
+    key = ["dimension", "value_of"]
+    was = before[before["applications"] >= FEWEST].set_index(key)["value"]
+    earlier = was.reindex(pd.MultiIndex.from_frame(rows[key])).to_numpy()
+    share = "low" in rows
+    change = 100 * (rows["value"] - earlier if share else rows["value"] / earlier - 1)
+    tells = change.notna() & (rows["applications"] >= FEWEST)
+    words = change.map("{:+.1f}".format) + ("" if share else " %")
+    return rows.assign(text=rows["text"].where(~tells, rows["text"] + " (" + words + ")"))
 
 
 def _purposes(rows: pd.DataFrame) -> pd.DataFrame:

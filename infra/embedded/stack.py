@@ -185,7 +185,8 @@ class Stack:
             [*command, "--log-format", "json"],
             port,
             ready_path="/server_info",
-            environment=variables,
+            # `dg dev` needs a project that is laid out as it wants.
+            environment={**variables, "PYTHONWARNINGS": "ignore:Function `dev_command`"},
         )
 
     def _start_dashboard(self, port: int, variables: Mapping[str, str]) -> None:

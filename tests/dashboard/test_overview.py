@@ -222,6 +222,23 @@ def test_a_state_of_a_few_applications_is_hatched(commit: Commit) -> None:
     assert "Hatched: fewer than 30 applications" in words(page)
 
 
+def test_a_segment_tells_how_far_it_is_from_before(
+    warehouse: psycopg.Connection[Any], commit: Commit
+) -> None:
+    commit(*[LOW] * 36, *[LOW | {"dti": 35, "delinq_2yrs": 1}] * 4)
+    warehouse.execute("UPDATE scored_applications SET scored_at = scored_at - interval '80 min'")
+    commit(*[LOW] * 30, *[LOW | {"dti": 35, "delinq_2yrs": 1}] * 10, WATCHLIST)
+    data = breakdown("1 h", "UTC")
+    assert data.before is not None
+    rows = overview._with_trend(
+        overview._measured(data.rows, "Watchlist share"),
+        overview._measured(data.before, "Watchlist share"),
+    )
+    told = rows[rows["dimension"] == "purpose"].set_index("value_of")["text"]
+    assert told["credit_card"] == "25.0 % (+15.0)"
+    assert told["small_business"] == "100.0 %"  # of a single one there is no trend
+
+
 def test_a_server_that_is_down_is_named_once_and_the_password_is_not(unreachable: None) -> None:
     page = open_view("overview")
     assert not page.exception

@@ -8,7 +8,7 @@ import pytest
 from credit_risk_dagster.domain.intervals import share
 from credit_risk_dagster.domain.limits import Limit, Measured
 from dashboard.parts import signals
-from dashboard.parts.signals import Day
+from resources.postgres.management import Unreviewed, Volume
 
 
 @pytest.mark.parametrize(
@@ -41,8 +41,20 @@ def test_the_pipeline(given: Any, level: str, said: str) -> None:
     ("verdict", "age", "schema", "level", "said"),
     [
         ("stable", 60.0, {"state": "Passed"}, "green", "Drift is stable; the events' columns"),
-        ("moderate", 60.0, None, "amber", "Drift is moderate (DTI, Income); the events' columns"),
-        ("significant", 60.0, {"state": "Passed"}, "red", "Drift is significant (DTI, Income)"),
+        (
+            "moderate",
+            60.0,
+            None,
+            "amber",
+            "Drift is moderate (DTI, Annual income); the",
+        ),
+        (
+            "significant",
+            60.0,
+            {"state": "Passed"},
+            "red",
+            "significant (DTI, Annual income)",
+        ),
         ("stable", 3 * 86_400.0, {"state": "Passed"}, "amber", "as of 3 d ago"),
         (
             "stable",
@@ -57,8 +69,8 @@ def test_the_pipeline(given: Any, level: str, said: str) -> None:
 def test_the_population(
     verdict: str, age: float, schema: dict[str, str] | None, level: str, said: str
 ) -> None:
-    features = ["DTI", "Income"] if verdict in ("moderate", "significant") else []
-    line = signals.population({"verdict": verdict, "age": age}, features, schema)
+    features = ["dti", "annual_inc"] if verdict in ("moderate", "significant") else []
+    line = signals.population({"verdict": verdict, "age": age, "features": features}, schema)
     assert line.level == level
     assert said in line.why
 
@@ -147,7 +159,7 @@ def test_limits_name_what_is_over_the_worst_first() -> None:
     [(0, None, "green"), (3, 60.0, "green"), (3, 90_000.0, "amber"), (3, 300_000.0, "red")],
 )
 def test_the_work(cases: int, oldest: float | None, level: str) -> None:
-    line = signals.work(cases, oldest, 30_000.0, within_hours=72)
+    line = signals.work(Unreviewed(cases, oldest, 30_000.0), within_hours=72)
     assert line.level == level
     if cases:
         assert line.why.startswith("3 cases nobody began to review, $30.0 K, the oldest ")
@@ -169,13 +181,20 @@ def test_the_checks(states: list[str], level: str, said: str) -> None:
     assert said in line.why
 
 
+ACTIVATED = {"kind": "policy", "subject": "p@1", "action": "activate", "who": "ana"}
+
+
+def day(applications: int, watchlist: int) -> Volume:
+    return Volume(applications - watchlist, 0, watchlist, 0.0, 0.0, 0)
+
+
 def test_what_changed_since_yesterday() -> None:
-    line = signals.changes([], Day(1_100, 44), Day(1_000, 40))
+    line = signals.changes([], day(1_100, 44), day(1_000, 40))
     assert line.level == "green"
     assert line.why == "1,100 applications (+10 %); Watchlist 4.0 % (+0.00 points)"
-    more = signals.changes([], Day(1_000, 90), Day(1_000, 40))
+    more = signals.changes([], day(1_000, 90), day(1_000, 40))
     assert (more.level, "more than chance" in more.why) == ("amber", True)
-    policy = signals.changes(["policy p@1 activated by ana"], Day(0, 0), Day(10, 1))
+    policy = signals.changes([ACTIVATED], day(0, 0), day(10, 1))
     assert (policy.level, policy.why) == (
         "amber",
         "Policy p@1 activated by ana; no applications",

@@ -13,14 +13,16 @@ from resources.postgres.risk_reports import add_report
 from sensors.first_reports import BENCHMARK, DRIFT, ENOUGH_OUTCOMES, PORTFOLIO, first_reports
 
 
-def test_each_first_report_is_requested_once(warehouse_settings: WarehouseSettings) -> None:
+def test_each_first_report_is_requested_once(
+    warehouse_settings: WarehouseSettings, instance: dg.DagsterInstance
+) -> None:
     warehouse = Warehouse(warehouse_settings)
     settings = Settings(drift=DriftSettings(baseline_rows=100))
     cursor = None
 
     def tick() -> list[str | None]:
         nonlocal cursor
-        with dg.build_sensor_context(cursor=cursor) as context:
+        with dg.build_sensor_context(instance, cursor=cursor) as context:
             found = first_reports(context, settings=settings, warehouse=warehouse)
         if isinstance(found, dg.SkipReason):
             return []
