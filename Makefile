@@ -3,7 +3,6 @@
 # `make help` lists the targets; ARGS are handed on: make test ARGS="-k broker".
 
 PYTHON ?= python3
-UV_VERSION := 0.13.9
 BIN := .venv/bin
 # The extras of pyproject.toml that `make demo` installs, and those that everything else does.
 DEMO := embedded report
@@ -12,8 +11,9 @@ INSTALLED := .venv/.dev
 # Tools that are there stay there.
 DEMO_INSTALLED := $(or $(wildcard $(INSTALLED)),.venv/.demo)
 CONTAINERS := docker compose --env-file infra/.env --file infra/docker-compose.yml
+UV := -m pip install --quiet --require-hashes --requirement infra/uv.txt
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-  --no-header --no-annotate --no-emit-index-url $(DEV:%=--extra %)
+  --no-header --no-annotate --no-emit-index-url
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
@@ -43,7 +43,7 @@ $(INSTALLED): EXTRAS := $(DEV)
 	  "If there is one: make PYTHON=python3.12 ...")'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@echo "Installing into .venv (once)"
-	@$(BIN)/python -m pip install --quiet "uv==$(UV_VERSION)"
+	@$(BIN)/python $(UV)
 	@$(BIN)/uv pip install --quiet --python .venv --exact --require-hashes \
 	  --constraint requirements.lock --requirement pyproject.toml $(EXTRAS:%=--extra %) \
 	  || $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
@@ -104,7 +104,7 @@ benchmark-model: $(DEMO_INSTALLED)  ## compare the rules with models on the buil
 grafana: $(INSTALLED)  ## write Grafana's dashboards anew from the code in infra/grafana/
 	@$(BIN)/python -m infra.grafana
 
-.PHONY: docs env up down logs
+.PHONY: docs env up down logs images-check
 docs: $(DEMO_INSTALLED)  ## write docs/configuration.md and docs/roles.md anew
 	@$(BIN)/python -m infra.configuration_reference
 	@$(BIN)/python -m infra.role_reference
@@ -123,9 +123,13 @@ down:  ## stop the containers; their data stays (ARGS=--volumes deletes it)
 logs:  ## follow the containers' output; ARGS="dagster-code" for one of them
 	$(CONTAINERS) logs --follow --tail 100 $(ARGS)
 
+images-check: $(INSTALLED)  ## build the images, and pass events through the containers: Docker, or Podman as root
+	@$(BIN)/python -m tests.images
+
 lock:  ## write requirements.lock anew from pyproject.toml; ARGS="--upgrade" takes newer versions
-	@test -x $(BIN)/uv || { $(PYTHON) -m venv --clear .venv && $(BIN)/pip install --quiet "uv==$(UV_VERSION)"; }
-	@$(COMPILE) $(ARGS) --output-file requirements.lock pyproject.toml
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv --clear .venv && $(BIN)/python $(UV); }
+	@$(COMPILE) $(ARGS) $(DEV:%=--extra %) --output-file requirements.lock pyproject.toml
+	@echo uv | $(COMPILE) $(ARGS) --output-file infra/uv.txt -
 
 clean:  ## remove .venv, the caches and the demo's data
 	rm -rf .venv .credit-risk .hypothesis .mypy_cache .pytest_cache .ruff_cache *.egg-info

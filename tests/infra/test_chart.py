@@ -130,7 +130,7 @@ def test_every_container_is_of_our_user_and_without_capabilities() -> None:
             assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}, name
             assert container["securityContext"]["allowPrivilegeEscalation"] is False, name
         (container,) = pod["containers"]
-        assert container["image"].endswith("credit-risk-platform:0.1.0"), name
+        assert container["image"].endswith("credit-risk-platform-runs:0.1.0"), name
         assert container["resources"]["limits"]["memory"], name
 
 

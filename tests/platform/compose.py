@@ -212,11 +212,8 @@ def absent_modules(image: str) -> list[str]:
 def image_distributions(image: str) -> set[str]:
     """What the image has: this project with the extras that its Dockerfile installs, and all that
     these need."""
-    text = (INFRA / "Dockerfile").read_text()
-    if f"{OURS}-demo" not in image:
-        text = text.partition(" AS demo\n")[0]
     wanted: set[tuple[str, str]] = set()
-    waiting = [(OURS, extra) for extra in re.findall(r"--extra (\S+)", text)]
+    waiting = [(OURS, extra) for extra in ("", *image_extras(image))]
     while waiting:
         name, extra = waiting.pop()
         wanted.add((name, extra))
@@ -226,6 +223,17 @@ def image_distributions(image: str) -> set[str]:
                 also = ((canonicalize_name(needed.name), extra) for extra in ("", *needed.extras))
                 waiting += set(also) - wanted
     return {name for name, _ in wanted}
+
+
+def image_extras(image: str) -> list[str]:
+    """The extras that the target of the Dockerfile installs which makes the image."""
+    target = image.partition(":")[0].removeprefix(OURS).removeprefix("-") or "runtime"
+    (stage,) = re.findall(
+        rf"^FROM base AS {target}$((?:\n.+)*)",
+        (INFRA / "Dockerfile").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    return re.findall(r"--extra (\S+)", stage)
 
 
 def image_files() -> Iterator[str]:
