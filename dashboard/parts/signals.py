@@ -102,14 +102,15 @@ def population(report: Mapping[str, Any] | None, schema: Mapping[str, Any] | Non
         if report["age"] > _REPORT_OLD_SECONDS:
             levels.append("amber")
             said += f", as of {formats.age(report['age'])}"
-    if schema is None or schema["state"] in ("Not run yet", "Skipped"):
-        said += "; the events' columns were not compared"
-    elif schema["state"] == "Passed":
+    state = schema["state"] if schema else ""
+    if schema and state in ("Failed", "Warning"):
+        levels.append("amber")
+        said += f"; columns of the events changed: {schema['found']}"
+    elif state == "Passed":
         levels.append("green")
         said += "; the events' columns are as before"
     else:
-        levels.append("amber")
-        said += f"; columns of the events changed: {schema['found']}"
+        said += "; the events' columns were not compared"
     return Signal("Population", worst(levels), said, "drift")
 
 

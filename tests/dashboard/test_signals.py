@@ -55,6 +55,7 @@ def test_the_pipeline(given: Any, level: str, said: str) -> None:
             "red",
             "significant (DTI, Annual income)",
         ),
+        ("stable", 60.0, {"state": "Running", "found": ""}, "green", "columns were not compared"),
         ("stable", 3 * 86_400.0, {"state": "Passed"}, "amber", "as of 3 d ago"),
         (
             "stable",

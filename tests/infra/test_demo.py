@@ -1,0 +1,43 @@
+"""What the demo says when nothing is scored."""
+
+import io
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from credit_risk_dagster.pipelines.producer import Produced
+from infra.embedded import demo
+from infra.embedded.stack import Stack
+from resources.postgres.sources import Sources
+from tests.platform.pipeline import Pipeline, good_event
+from tests.platform.waiting import wait_until
+
+
+def test_events_that_nobody_scores_are_told_and_end_only_who_does_not_wait(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A demo on a terminal ended because its machine was busy for 90 s."""
+    monkeypatch.setattr(demo, "_STALL_SECONDS", 0.0)
+    monkeypatch.setattr(demo, "_REFRESH_SECONDS", 0.05)
+    pipeline.send([good_event(1)])
+    sent: Future[Produced] = Future()
+    sent.set_result(Produced(1, 1, 0.1))
+    said = io.StringIO()
+    console = Console(file=said, force_terminal=False)
+    with pipeline.warehouse.session("demo") as connection, ThreadPoolExecutor(1) as pool:
+        source = Sources(connection).register(pipeline.broker.inspect())
+        impatient = demo._View(console, connection, source, patient=False)
+        impatient.sent = 1
+        with pytest.raises(demo.NothingHappens, match="1 events were sent and not scored"):
+            impatient.follow(sent, 1)
+        patient = demo._View(console, connection, source, patient=True)
+        patient.sent = 1
+        following = pool.submit(patient.follow, sent, 1)
+        wait_until(lambda: "warning: 1 events were sent" in said.getvalue(), 20, "a warning")
+        pipeline.drain()
+        following.result(20)
+        patient.say_farewell(Stack(tmp_path), 7_000)
+    assert "sent 1   scored 1   rejected 0   waiting 0" in said.getvalue()
+    assert "7,001 applications of this demo" in said.getvalue()
