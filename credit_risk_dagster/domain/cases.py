@@ -9,6 +9,7 @@ from credit_risk_dagster.domain.intervals import NOTHING, Interval, difference, 
 
 State = Literal["open", "in_review", "closed"]
 
+ACTIONS = ("assign", "start", "note", "close", "reopen")
 DISPOSITIONS: dict[str, tuple[str, ...]] = {
     "confirmed": ("debt_burden", "delinquency", "income_unverified", "fraud_suspected", "other"),
     "false_positive": ("data_error", "income_verified", "debt_settled", "other"),

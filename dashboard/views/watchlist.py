@@ -168,6 +168,8 @@ def _export(wanted: Wanted, sort: str, found: Queue) -> None:
     allowed = sign_in.may("export")
     who = reviewer.name()
     chosen = {name: value for name, value in vars(wanted).items() if value is not None}
+    if wanted.loan_id:  # which may have to be forgotten
+        chosen["loan_id"] = "given"
     words = "cases: " + (", ".join(f"{k} {v}" for k, v in chosen.items()) or "all")
     st.download_button(
         "Export CSV",

@@ -46,12 +46,12 @@ class CaseFigures:
     def closed(self, since: datetime | None) -> list[Closed]:
         """What was closed since then, as it stands now."""
         with self._connection.cursor(row_factory=class_row(Closed)) as cursor:
-            return cursor.execute(_CLOSED, {"since": since}).fetchall()
+            return cursor.execute(CLOSED, {"since": since}).fetchall()
 
     def ages(self) -> list[Age]:
         """The ageing, a row for each band."""
         with self._connection.cursor(row_factory=class_row(Age)) as cursor:
-            return cursor.execute(_AGES, {"edges": list(AGES)}).fetchall()
+            return cursor.execute(AGEING, {"edges": list(AGES)}).fetchall()
 
     def days(self, since: datetime, zone: str) -> list[Day]:
         """Each day from then to now."""
@@ -72,14 +72,14 @@ class CaseFigures:
         return pa.Table.from_arrays(arrays, schema=OBSERVED)
 
 
-_CLOSED: LiteralString = """
+CLOSED: LiteralString = """
 SELECT rule, closed_by AS reviewer, disposition, count(*) AS cases
 FROM cases, unnest(array_prepend('', reasons)) AS rule
 WHERE state = 'closed' AND (%(since)s::timestamptz IS NULL OR closed_at >= %(since)s)
 GROUP BY 1, 2, 3
 """
 
-_AGES: LiteralString = """
+AGEING: LiteralString = """
 SELECT band, count(case_id) AS cases, count(*) FILTER (WHERE due_at < now()) AS overdue,
     count(case_id) FILTER (WHERE assignee IS NULL) AS unassigned,
     coalesce(sum(loan_amnt), 0) AS loan_amnt

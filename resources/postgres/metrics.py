@@ -2,15 +2,20 @@
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
 import psycopg
 from psycopg.rows import dict_row
 
+from credit_risk_dagster.domain.cases import AGES
+from resources.postgres.case_figures import AGEING, CLOSED
+
 Row = dict[str, Any]
 
 # The sizes of files change slowly, and to ask for them opens each of them.
 _SIZES_SECONDS = 60.0
+CLOSED_WITHIN = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,10 @@ class Snapshot:
             measured of each, by name); None before the first.
         cases: those that are not closed: state, assigned, overdue (whether), how many, and
             opened_at of the oldest (Unix time).
+        closed: cases that were closed in 30 days, and how many: rule ("" is of all), reviewer,
+            disposition.
+        ages: cases that are not closed by band of age.
+        acted: what reviewers did in 24 hours: action, and how many.
         table_bytes: size of each table with its indexes, over all its time partitions.
     """
 
@@ -53,6 +62,9 @@ class Snapshot:
     benchmark: list[Row]
     portfolio: Row | None
     cases: list[Row]
+    closed: list[Row]
+    ages: list[Row]
+    acted: list[Row]
     table_bytes: dict[str, int]
 
 
@@ -73,7 +85,7 @@ class MetricsLedger:
         topic = {"topic": self._topic}
         # One round trip for all of them.
         with self._connection.pipeline(), self._connection.transaction():
-            totals, rejected, partitions, reconciliation, *reports, cases = (
+            totals, rejected, partitions, reconciliation, *reports = (
                 self._connection.cursor(row_factory=dict_row).execute(query, parameters)
                 for query, parameters in (
                     (_TOTALS, None),
@@ -85,9 +97,12 @@ class MetricsLedger:
                     (_BENCHMARK, None),
                     (_PORTFOLIO, None),
                     (_CASES, None),
+                    (CLOSED, {"since": datetime.now(UTC) - CLOSED_WITHIN}),
+                    (AGEING, {"edges": list(AGES)}),
+                    (_ACTED, None),
                 )
             )
-            drift, features, benchmark, portfolio = reports
+            drift, features, benchmark, portfolio, cases, closed, ages, acted = reports
             return Snapshot(
                 totals.fetchone() or {},
                 {row["reason"]: row["events"] for row in rejected.fetchall()},
@@ -98,6 +113,9 @@ class MetricsLedger:
                 benchmark.fetchall(),
                 portfolio.fetchone(),
                 cases.fetchall(),
+                closed.fetchall(),
+                ages.fetchall(),
+                acted.fetchall(),
                 self._sizes,
             )
 
@@ -198,6 +216,11 @@ SELECT state, assignee IS NOT NULL AS assigned, due_at < now() AS overdue, count
          WHERE e.case_id = cases.case_id AND e.action IN ('assign', 'reopen')), opened_at
     )))::float8 AS opened_at
 FROM cases WHERE state <> 'closed' GROUP BY 1, 2, 3
+"""
+
+_ACTED: LiteralString = """
+SELECT action, count(*) AS events FROM case_events
+WHERE at > now() - interval '24 hours' GROUP BY 1
 """
 
 _BENCHMARK: LiteralString = """

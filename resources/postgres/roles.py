@@ -100,6 +100,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "redriven_events": _READ,
         "reject_totals": _READ,
         "rejected_events": _READ,
+        "risk_reports": _READ,
         "scored_applications": _READ,
         "sources": _READ,
         "stream_offsets": _READ,

@@ -139,6 +139,16 @@ def test_counters_are_what_the_tables_hold_and_never_fall(
     assert of(found, "cases", state="in_review") == of(found, "cases_overdue") == 0
     since = of(found, "cases_unassigned_since_timestamp_seconds")
     assert abs(since - time.time()) < 300
+    assert of(found, "cases_by_age", age="up to 1 day") == loans["n"]
+    pipeline.query(
+        "SELECT act_on_case(min(case_id), 1, 'close', 'ada', NULL, 'confirmed', 'other', NULL)"
+        " FROM cases"
+    )
+    reviewed = check()
+    assert of(reviewed, "cases_closed", disposition="confirmed") == 1
+    assert of(reviewed, "case_precision", rule="all", bound="value") == 1
+    assert 0 < of(reviewed, "case_precision", rule="DTI>=30", bound="low") < 1
+    assert of(reviewed, "case_actions", action="close") == 1
     assert of(found, "rejects_total", reason="invalid_json") == 1
     assert of(found, "rejects_total", reason="missing_required:dti") == 1
     assert of(found, "unstorable_events_total") == 0

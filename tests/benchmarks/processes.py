@@ -124,12 +124,12 @@ def _copy(connection: psycopg.Connection[Any], rows: pa.Table) -> int:
     return int(batch.num_rows)
 
 
-def drain(model: bool = False, experiments: str = "") -> Measured:
+def drain(model: bool = False, experiments: str = "", cases: bool = True) -> Measured:
     """(c) The drain as a run executes it: from its first fetch to its last commit. The wait of
     `idle_seconds` that ends a session is after that, and taking the lane is before it.
 
     With `model`, a logistic regression of the seven classic features is active; `experiments` are
-    two `shadows`, or a `split`.
+    two `shadows`, or a `split`. Without `cases`, none is opened.
     """
     # A run has all of these modules, for the garbage collector to walk through.
     from credit_risk_dagster import definitions  # noqa: F401
@@ -147,7 +147,11 @@ def drain(model: bool = False, experiments: str = "") -> Measured:
         return fetch(reader)
 
     busy = _processor_seconds(warehouse)
-    with patch.object(Reader, "fetch", timed_fetch):
+    within = DrainSettings.case_within if cases else None
+    with (
+        patch.object(Reader, "fetch", timed_fetch),
+        patch.object(DrainSettings, "case_within", within),
+    ):
         report = run_drain(
             Broker(KafkaSettings()),
             warehouse,

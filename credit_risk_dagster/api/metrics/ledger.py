@@ -1,11 +1,19 @@
 """What the warehouse tells: the stream's totals, its reconciliation, the archive, the tables."""
 
+import math
 import time
 from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
 from credit_risk_dagster.api.metrics.families import counter, gauge, histogram
+from credit_risk_dagster.domain.cases import (
+    ACTIONS,
+    AGE_WORDS,
+    DISPOSITIONS,
+    Closed,
+    precisions,
+)
 from credit_risk_dagster.domain.decoding import UNSTORABLE
 from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, STAGE_BOUNDS_SECONDS
 from resources.postgres.metrics import Row, Snapshot
@@ -53,6 +61,7 @@ def ledger_metrics(snapshot: Snapshot) -> Iterator[Metric]:
         [({}, totals["lost_unknown"])],
     )
     yield from _cases(snapshot.cases)
+    yield from _reviews(snapshot)
     yield counter("batches", "Micro-batches committed", [({}, totals["batches"])])
     yield counter(
         "event_bytes", "Bytes of the committed events' values", [({}, totals["value_bytes"])]
@@ -90,6 +99,43 @@ def _cases(found: list[Row]) -> Iterator[Metric]:
         "cases_unassigned_since_timestamp_seconds",
         "When the oldest case that is nobody's was opened; 0 without one",
         [({}, min((row["opened_at"] for row in found if not row["assigned"]), default=0))],
+    )
+
+
+def _reviews(snapshot: Snapshot) -> Iterator[Metric]:
+    closed = [Closed(**row) for row in snapshot.closed]
+    yield gauge(
+        "cases_closed",
+        "Cases that were closed in 30 days, by what was found",
+        [
+            (
+                {"disposition": found},
+                sum(c.cases for c in closed if c.disposition == found and not c.rule),
+            )
+            for found in DISPOSITIONS
+        ],
+    )
+    yield gauge(
+        "case_precision",
+        "Share of the cases closed in 30 days that were right, of those right or wrong, by rule; "
+        "95 % interval",
+        [
+            ({"rule": one.rule or "all", "bound": bound}, value)
+            for one in precisions(closed)
+            for bound, value in vars(one.share).items()
+            if not math.isnan(value)
+        ],
+    )
+    yield gauge(
+        "cases_by_age",
+        "Cases of the Watchlist that are not closed, by how long ago they were opened",
+        [({"age": AGE_WORDS[row["band"]]}, row["cases"]) for row in snapshot.ages],
+    )
+    acted = {row["action"]: row["events"] for row in snapshot.acted}
+    yield gauge(
+        "case_actions",
+        "What reviewers did to cases in 24 hours",
+        [({"action": action}, acted.get(action, 0)) for action in ACTIONS],
     )
 
 
