@@ -214,7 +214,7 @@ class LakeTable:
 
     def _version(self, at: int | datetime, newest: int) -> int | None:
         """The version that this is or was then; None where the table was created later."""
-        kept = self._transactions.kept(newest)
+        kept = self._transactions.kept(newest) or [newest]
         if isinstance(at, datetime):
             version = self._transactions.by(at, kept)
         else:
