@@ -22,7 +22,8 @@ HEALTHY_SECONDS = 300.0
 # A peak and a kill, by cgroups of version 2 or 1.
 MEMORY = (
     "cat /sys/fs/cgroup/memory.peak /sys/fs/cgroup/memory/memory.max_usage_in_bytes 2>/dev/null;"
-    "cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control 2>/dev/null"
+    "cat /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control 2>/dev/null;"
+    "true"
 )
 
 
