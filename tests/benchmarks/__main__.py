@@ -104,7 +104,7 @@ def main(
 
     EXPERIMENTS: what two shadows cost the drain, and what a split does.
 
-    ONCE: the drain with and without knowing events that are sent again, in turns.
+    ONCE: the drain with and without cases, and knowing events that are sent again, in turns.
 
     LATENCY: from event to commit at 10, 100 and 1,000 events a second, through Dagster's daemon and
     the sensor, with handovers from run to run; and of the first event after an idle spell.
