@@ -145,6 +145,47 @@ def test_who_only_reads_does_not_act(
     assert reader.execute("SELECT who, rows, db_role FROM exports").fetchall() == [("Ada", 1, role)]
     migrate(warehouse_settings)  # leaves both as they are
     assert not refused(reader, EXPORT)
+    grant_reader(warehouse_settings, role)
+    for statement in (ACT, EXPORT, SUBMIT, REVIEW):
+        assert refused(reader, statement), statement
+
+
+def test_who_read_before_there_were_cases_acts_only_where_it_was_let(
+    database_url: str, role: str
+) -> None:
+    settings = WarehouseSettings(DATABASE_URL=SecretStr(database_url))
+    acting = f"{role}_acts"
+    names = [sql.Identifier(name) for name in (role, acting)]
+    migrate(settings, "0027")
+    with Warehouse(settings).connect() as owner:
+        for name in names:
+            owner.execute(sql.SQL("CREATE ROLE {}").format(name))
+        try:
+            owner.execute("SELECT grant_reader(%s)", (role,))  # it submits for anybody
+            migrate(settings, "0030")
+            owner.execute("SELECT grant_reviewer(%s)", (acting,))
+            owner.execute(
+                "INSERT INTO exports (who, what, rows) VALUES ('Ada', 'cases: loan_id 12700000', 1)"
+            )
+            assert may(owner, role) == ["submit_policy"]
+            migrate(settings)
+            assert may(owner, role) == []
+            assert may(owner, acting) == ["act_on_case", "record_export", "submit_policy"]
+            kept = owner.execute("SELECT who, what, rows FROM exports").fetchall()
+            assert kept == [("Ada", "cases: one loan", 1)]
+        finally:
+            for name in names:
+                owner.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(name))
+
+
+def may(owner: psycopg.Connection[Any], role: str) -> list[str]:
+    """What acts for people, and a role may execute."""
+    rows = owner.execute(
+        "SELECT proname::text FROM pg_proc WHERE has_function_privilege(%s, oid, 'EXECUTE')"
+        " AND proname IN ('act_on_case', 'record_export', 'submit_policy') ORDER BY 1",
+        (role,),
+    )
+    return [row[0] for row in rows]
 
 
 def test_a_review_by_the_dashboard_of_the_version_before_is_in_the_history(

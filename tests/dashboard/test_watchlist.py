@@ -2,7 +2,7 @@
 
 import csv
 import io
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard.data import cases as queries
 from dashboard.data.application import Population
+from dashboard.data.connection import Snapshot
 from resources.postgres.cases import Wanted
 from tests.dashboard.conftest import ELEVATED, LOW, WATCHLIST, Commit, figures, open_view, words
 
@@ -273,6 +274,39 @@ def test_what_is_newer_is_announced(commit: Commit) -> None:
     commit(WATCHLIST)
     page = open_view("watchlist")
     assert page.button(key="refresh").label == "Up to date"
+
+
+def test_what_looks_for_cases_uses_indexes_only(
+    warehouse: Db, commit: Commit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(WATCHLIST)
+    warehouse.execute(
+        """
+        INSERT INTO cases (loan_id, source_id, partition, "offset", opened_at, due_at, loan_amnt,
+            priority, reasons, policy_id)
+        SELECT 'x' || n, 1, 0, n, now() - n * interval '1 minute', now(), 1, 1, '{}', 1
+        FROM generate_series(1, 5000) AS n
+        """
+    )
+    warehouse.execute("ANALYZE cases")
+    plans: list[str] = []
+
+    def explained(method: Any) -> Any:
+        def run(self: Snapshot, query: str, *given: Any, **named: Any) -> Any:
+            plan = self.connection.execute(f"EXPLAIN {query}".encode(), named).fetchall()
+            plans.append("\n".join(row[0] for row in plan))
+            return method(self, query, *given, **named)
+
+        return run
+
+    for name in ("rows", "frame"):
+        monkeypatch.setattr(Snapshot, name, explained(getattr(Snapshot, name)))
+    assert queries.newer(datetime.now(UTC) - timedelta(minutes=5)) == 5
+    assert loans(loan_id="x7") == ["x7"]
+    assert queries.case_of((1, 0, 7))
+    assert len([plan for plan in plans if " on cases" in plan]) == 4
+    for plan in plans:
+        assert "Seq Scan on cases" not in plan, plan
 
 
 def test_ranks_are_shares_of_the_population() -> None:
