@@ -1,6 +1,6 @@
 """The report of the week: what the first page tells, as a page on S3, and to the webhook."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from pydantic import Field
@@ -47,7 +47,8 @@ def weekly_report(
     with one_line_failures():
         limits = load_limits(settings.drain.limits_file)
         with warehouse.session("weekly report") as connection, connection.transaction():
-            facts = gather(connection, until, config.days, limits, settings.drain.case_sla_hours)
+            stretch, within = timedelta(days=config.days), settings.drain.case_sla_hours
+            facts = gather(connection, until, stretch, limits, within)
     line = summary(facts)
     noted = put_and_tell(
         *(lake, settings.alert, "weekly_report", "weekly", until, page(facts), line), context.log

@@ -159,7 +159,7 @@ def overview(
             volume=volume,
             totals=_totals(volume, segment),
             before=None if earlier is None else _before(db, *earlier, segment, rollup),
-            recommended=None if segment else _settled_recommendations(db, since, now),
+            recommended=None if segment else _settled_recommendations(db, since, now, chosen),
             policy=_policy(db),
         )
 
@@ -285,9 +285,14 @@ def _earlier(since: datetime, now: datetime, against: str) -> tuple[datetime, da
     return year_ago, year_ago + (now - since)
 
 
-def _settled_recommendations(db: Snapshot, since: datetime, now: datetime) -> Recommended:
-    """Counted every ten seconds at most: of so many, two more seconds change nothing."""
+def _settled_recommendations(
+    db: Snapshot, since: datetime, now: datetime, period: Period
+) -> Recommended:
+    """Counted every ten seconds at most: of so many, two more seconds change nothing. Days of the
+    calendar end when they do."""
     every = timedelta(seconds=10)
+    if period.since is not None:
+        return _recommended(db, since, now)
     until = datetime.fromtimestamp(now.timestamp() // every.seconds * every.seconds, UTC)
     return _recommended(db, since, until + every)
 
@@ -305,7 +310,7 @@ def _recommended(_db: Snapshot, since: datetime, until: datetime) -> Recommended
                                coalesce(loan_id, source_id || '/' || partition || '/' || "offset")
                                    AS loan
                           FROM scored_applications
-                         WHERE scored_at >= %(since)s AND scored_at <= %(until)s
+                         WHERE scored_at >= %(since)s AND scored_at < %(until)s
                          ORDER BY scored_at DESC LIMIT %(newest)s) AS newest
                  ORDER BY loan, scored_at DESC) AS decided
         """,
@@ -348,6 +353,8 @@ def _settled_counts(_db: Snapshot, edges: list[datetime]) -> pd.DataFrame:
 
 
 def _counts(db: Snapshot, edges: list[datetime]) -> pd.DataFrame:
+    if len(edges) < 2:
+        return _no_counts(0)
     rows = db.rows(
         """
         SELECT width_bucket(minute, %(edges)s::timestamptz[]) - 1 AS bucket,

@@ -11,12 +11,13 @@ from dashboard.data.strip import strip
 from dashboard.parts import report
 from dashboard.parts.periods import period_of
 
-_LONGEST = timedelta(days=366)
+_DAY = timedelta(days=1)
+_LONGEST = 366 * _DAY
 
 
 def report_html(period: str) -> bytes:
-    """The report of the days of a period (`period_of`) or of the history that there is, of at least
-    one and at most a year."""
+    """The report of days of the calendar, or of the days of another period (`period_of`) or of the
+    history that there is: at least one and at most a year."""
     settings = DrainSettings()
     try:
         limits = load_limits(settings.limits_file)
@@ -25,8 +26,10 @@ def report_html(period: str) -> bytes:
     with snapshot() as db:
         chosen, until = period_of(period).at(db.now("UTC"))
         length = min(chosen.length or history(), _LONGEST)
-        days = max(1, -(-length // timedelta(days=1)))
+        if chosen.since is None:
+            length = _DAY * max(1, -(-length // _DAY))
+        stretch = timedelta(seconds=length.total_seconds())
         facts = report.gather(
-            *(db.connection, until.to_pydatetime(), days, limits, settings.case_sla_hours)
+            *(db.connection, until.to_pydatetime(), stretch, limits, settings.case_sla_hours)
         )
     return report.page(replace(facts, lines=strip())).encode()

@@ -1,7 +1,7 @@
 """The periods that a page can show, and the buckets that a chart of one has."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -12,13 +12,18 @@ MAX_BUCKETS = 60
 
 @dataclass(frozen=True)
 class Period:
-    """A stretch of time up to now; without a length, all there is."""
+    """A stretch of time up to now; without a length, all there is.
+
+    Attributes:
+        since: where exactly it begins; None is with the bucket that holds its first moment.
+    """
 
     words: str
     length: pd.Timedelta | None
+    since: pd.Timestamp | None = field(default=None, kw_only=True)
 
     def at(self, now: pd.Timestamp) -> tuple["Period", pd.Timestamp]:
-        """The stretch, and its last moment, as of now."""
+        """The stretch, and where it ends (which is no more of it), as of now."""
         return self, now
 
 
@@ -39,12 +44,21 @@ class Dates(Period):
         Raises:
             ValueError: it is still to come.
         """
-        since = pd.Timestamp(self.first).tz_localize(now.tz, nonexistent="shift_forward")
         following = pd.Timestamp(self.last) + pd.DateOffset(days=1)
-        until = min(following.tz_localize(now.tz, nonexistent="shift_forward"), now)
+        days = pd.DatetimeIndex([self.first, following])
+        since, until = _midnights(days, now)
+        until = min(until, now)
         if since >= until:
             raise ValueError(f"{self.words} is still to come")
-        return Period(self.words, until - since), until - pd.Timedelta("1us")
+        return Period(self.words, until - since, since=since), until
+
+
+def _midnights(days: pd.DatetimeIndex, now: pd.Timestamp) -> pd.DatetimeIndex:
+    """Where days begin in the zone of `now`: of a midnight that the clocks repeat or skip, the
+    first moment of its day."""
+    return days.tz_localize(
+        now.tz, ambiguous=np.ones(len(days), dtype=bool), nonexistent="shift_forward"
+    )
 
 
 PERIODS = {
@@ -134,7 +148,8 @@ _WIDTHS: tuple[tuple[str, pd.Timedelta, offsets.BaseOffset], ...] = (
 
 @dataclass(frozen=True)
 class Buckets:
-    """Adjoining buckets; bucket i is edges[i] <= time < edges[i + 1], the last one holds now."""
+    """Adjoining buckets; bucket i is edges[i] <= time < edges[i + 1]. The last one holds now, or
+    ends with days of the calendar."""
 
     edges: pd.DatetimeIndex
     name: str
@@ -151,7 +166,9 @@ def buckets(
     `now`.
 
     `first` is the oldest time with data. Days, weeks and months are the calendar's, also where
-    the clock changes. No bucket is shorter than `finest`, unless the whole period is.
+    the clock changes. No bucket is shorter than `finest`, unless the whole period is. Days of the
+    calendar (`Period.since`) begin and end with the first and the last bucket, which may be shorter
+    for it.
     """
     length = period.length or max(_SHORTEST, now - (first or now))
     shortest = min(finest or length, length) if finest else pd.Timedelta(0)
@@ -169,8 +186,8 @@ def buckets(
         days = pd.date_range(
             offset.rollback(wall.normalize()), now.tz_localize(None) + offset, freq=offset
         )
-        # A midnight that the clocks repeat or skip is the first moment of its day.
-        edges = days.tz_localize(
-            now.tz, ambiguous=np.ones(len(days), dtype=bool), nonexistent="shift_forward"
-        )
+        edges = _midnights(days, now)
+    if period.since is not None:
+        inside = edges[(edges > period.since) & (edges < now)]
+        edges = pd.DatetimeIndex([period.since, *inside, now])
     return Buckets(edges, name)

@@ -50,16 +50,17 @@ class Facts:
 def gather(
     connection: psycopg.Connection[Any],
     until: datetime,
-    days: int,
+    stretch: timedelta,
     limits: Sequence[Limit],
     within_hours: float,
 ) -> Facts:
     """Ask Postgres; one transaction sees all of it at one moment.
 
     Args:
+        stretch: how long before `until` it begins; a day that is not over is told as one.
         within_hours: how long a case may be open.
     """
-    management, stretch = Management(connection), timedelta(days=days)
+    management, days = Management(connection), -(-stretch // timedelta(days=1))
     now = management.volume(until - stretch, until)
     before = management.volume(until - 2 * stretch, until - stretch)
     documents = management.documents()

@@ -45,7 +45,7 @@ class Management:
         self._connection = connection
 
     def volume(self, since: datetime, until: datetime) -> Volume:
-        """What came from a minute up to another one."""
+        """What came from a minute on, before another one."""
         (row,) = self._rows(_VOLUME, since=since, until=until)
         return Volume(**row)
 
@@ -89,7 +89,7 @@ SELECT coalesce(sum(applications) FILTER (WHERE risk_tier = 'Low'), 0)::bigint A
     coalesce(sum(loan_amnt), 0)::float8 AS loan_amnt,
     coalesce(sum(loan_amnt) FILTER (WHERE risk_tier = 'Watchlist'), 0)::float8 AS watchlist_amnt,
     coalesce(sum(applications) FILTER (WHERE risk_tier = 'Rejected'), 0)::bigint AS rejected
-FROM risk_by_minute WHERE minute > %(since)s AND minute <= %(until)s
+FROM risk_by_minute WHERE minute >= %(since)s AND minute < %(until)s
 """
 
 _DECIDED: LiteralString = """
@@ -98,8 +98,8 @@ SELECT a.kind, a.action, a.who, effective_from AS at, a.why,
 FROM approvals a
 LEFT JOIN policies p ON a.kind = 'policy' AND policy_id = subject_id
 LEFT JOIN models m ON a.kind = 'model' AND model_id = subject_id
-WHERE action IN ('activate', 'retire') AND effective_from > %(since)s
-    AND effective_from <= %(until)s
+WHERE action IN ('activate', 'retire') AND effective_from >= %(since)s
+    AND effective_from < %(until)s
 ORDER BY effective_from DESC LIMIT 20
 """
 
@@ -113,7 +113,7 @@ FROM drift_reports r ORDER BY created_at DESC, report_id DESC LIMIT 1
 
 _VERDICTS: LiteralString = """
 SELECT verdict, count(*) AS reports FROM drift_reports
-WHERE created_at > %(since)s AND created_at <= %(until)s GROUP BY verdict ORDER BY verdict
+WHERE created_at >= %(since)s AND created_at < %(until)s GROUP BY verdict ORDER BY verdict
 """
 
 _DOCUMENTS: LiteralString = """

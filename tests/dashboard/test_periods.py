@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from dashboard.parts.periods import MAX_BUCKETS, PERIODS, buckets
+from dashboard.parts.periods import MAX_BUCKETS, PERIODS, buckets, period_of
 
 ZONES = (
     "UTC",
@@ -48,3 +48,34 @@ def test_days_are_the_calendars() -> None:
     lengths = pd.Series(cut.edges).diff().value_counts()
     assert lengths[pd.Timedelta("23h")] == 1
     assert lengths[pd.Timedelta("24h")] == len(cut.edges) - 2
+
+
+@pytest.mark.parametrize("zone", [*ZONES, "America/Havana"])  # whose clocks repeat a midnight
+@pytest.mark.parametrize(
+    ("text", "first", "following"),
+    [
+        ("2026-03", "2026-03-01", "2026-04-01"),
+        ("2026-10", "2026-10-01", "2026-11-01"),
+        ("2026-Q3", "2026-07-01", "2026-10-01"),
+        ("2025", "2025-01-01", "2026-01-01"),
+        ("2026-10-05", "2026-10-05", "2026-10-06"),
+        ("2026-11-01", "2026-11-01", "2026-11-02"),
+        ("2026-11", "2026-11-01", "2026-11-29 11:00:13"),  # as far as it is over
+        ("2026-11-29", "2026-11-29", "2026-11-29 11:00:13"),
+    ],
+)
+def test_days_of_the_calendar_have_no_bucket_outside(
+    text: str, first: str, following: str, zone: str
+) -> None:
+    now = pd.Timestamp("2026-11-29 11:00:13", tz=zone)
+    since, until = pd.DatetimeIndex([first, following]).tz_localize(zone, ambiguous=[True, True])
+    edges = buckets(*period_of(text).at(now), None).edges
+    assert (edges[0], edges[-1]) == (since, until)
+    assert edges.is_monotonic_increasing
+    assert edges.is_unique
+    assert 14 <= len(edges) - 1 <= MAX_BUCKETS + 2
+
+
+def test_a_day_has_a_bucket_as_soon_as_it_begins() -> None:
+    now = pd.Timestamp("2026-11-29 00:00:05", tz="Europe/Berlin")
+    assert buckets(*period_of("2026-11-29").at(now), None).edges.tolist() == [now.normalize(), now]
