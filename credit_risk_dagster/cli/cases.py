@@ -24,7 +24,8 @@ def open_(
     ] = None,
 ) -> None:
     """Open cases of Watchlist decisions that have none: of before there were cases, or after a
-    rebuild. Day by day, each in a transaction; safe to run again, and while events are scored.
+    rebuild. Day by day, each in a transaction, the newest first: a loan's newest decision opens its
+    case. Safe to run again, and while events are scored.
     """
     from resources.postgres.cases import Cases
     from resources.postgres.connection import Warehouse
@@ -39,7 +40,7 @@ def open_(
             row = (datetime.now(UTC), datetime.now(UTC))
         start, last = row if since is None else (since.replace(tzinfo=UTC), row[1])
         within = DrainSettings().case_within
-        while start <= last:
-            opened += Cases(connection).open_earlier(start, start + timedelta(days=1), within)
-            start += timedelta(days=1)
+        for day in range((last - start).days, -1, -1):
+            first = start + timedelta(days=day)
+            opened += Cases(connection).open_earlier(first, first + timedelta(days=1), within)
     out.print(f"{opened:,} cases opened")

@@ -195,6 +195,27 @@ def test_what_was_flagged_before_there_were_cases_gets_one(pipeline: Pipeline, r
     assert len(cases(pipeline)) == 4
 
 
+@pytest.mark.usefixtures("servers")
+def test_of_several_days_the_newest_decision_opens_and_done_work_stays_done(
+    pipeline: Pipeline, run: Run
+) -> None:
+    for amount, days in ((5_000, 4), (20_000, 0)):
+        event = good_event(1).replace(b'"loan_amnt": 10000', b'"loan_amnt": %d' % amount)
+        pipeline.send_and_drain([event])
+        pipeline.query(
+            "UPDATE scored_applications SET scored_at = scored_at - %(days)s * interval '1 day'"
+            " WHERE loan_amnt = %(amount)s RETURNING 1",
+            days=days,
+            amount=amount,
+        )
+    pipeline.query("WITH gone AS (DELETE FROM cases RETURNING 1) SELECT FROM gone")
+    assert run("cases", "open").out == "1 cases opened\n"
+    (case,) = cases(pipeline)
+    assert (case["loan_amnt"], case["priority"]) == (20_000, 4_000)
+    close(pipeline, case["case_id"])
+    assert run("cases", "open").out == "0 cases opened\n"
+
+
 def test_reviews_of_before_are_in_the_history_of_a_case(pipeline: Pipeline) -> None:
     pipeline.send([NO_ID], key=None)  # type: ignore[arg-type]
     pipeline.send_and_drain([good_event(1), LOW])
