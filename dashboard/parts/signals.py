@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from credit_risk_dagster.domain.cases import FEWEST
 from credit_risk_dagster.domain.intervals import Interval, difference, share
 from credit_risk_dagster.domain.limits import LIMITS, Level, Measured
 from dashboard.parts import formats
@@ -115,21 +116,25 @@ def population(report: Mapping[str, Any] | None, schema: Mapping[str, Any] | Non
 
 
 def policy(document: Mapping[str, Any] | None) -> Signal:
-    """Whether riskier tiers went bad more often, by the newest report of the portfolio."""
+    """Whether riskier tiers went bad more often, by the newest report of the portfolio; not known
+    below `FEWEST_BADS`, and `FEWEST` loans with an outcome in the lowest and in the highest tier.
+    """
     name, page = "Policy and outcomes", "portfolio"
     tiers = {tier["tier"]: tier for tier in (document or {}).get("tiers") or ()}
     if not tiers:
         return unknown(name, page, "No report of outcomes yet")
     low, watchlist = tiers["Low"], tiers["Watchlist"]
     bads = sum(tier["bads"] for tier in tiers.values())
-    if bads < FEWEST_BADS or not low["loans"] or not watchlist["loans"]:
+    few = "Too few outcomes to tell: "
+    if bads < FEWEST_BADS:
         loans = sum(tier["loans"] for tier in tiers.values())
-        return unknown(
-            name,
-            page,
-            f"Too few outcomes to tell: {formats.counted(bads, 'bad loan')} of "
-            f"{formats.count(loans)}",
+        few += f"{formats.counted(bads, 'bad loan')} of {formats.count(loans)}"
+        return unknown(name, page, few)
+    if min(low["loans"], watchlist["loans"]) < FEWEST:
+        few += ", ".join(
+            f"{tier['tier']} {formats.counted(tier['loans'], 'loan')}" for tier in (low, watchlist)
         )
+        return unknown(name, page, f"{few}; from {FEWEST} of each it tells")
     rates = ", ".join(f"{tier} {_rate(tiers[tier])}" for tier in reversed(tiers))
     apart = difference(Interval(**low["bad_rate"]), Interval(**watchlist["bad_rate"]))
     if apart.low > 0:
@@ -142,7 +147,9 @@ def policy(document: Mapping[str, Any] | None) -> Signal:
 
 def _rate(tier: Mapping[str, Any]) -> str:
     rate = tier["bad_rate"]
-    return f"{formats.interval(rate['value'], rate['low'], rate['high'])}" if rate["value"] else "0"
+    if not tier["loans"]:
+        return "no outcome yet"
+    return formats.interval(rate["value"], rate["low"], rate["high"])
 
 
 def model(document: Mapping[str, Any] | None) -> Signal:

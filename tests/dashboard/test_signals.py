@@ -99,9 +99,40 @@ def test_tiers_that_do_not_rank_risk() -> None:
     )
 
 
+def test_a_tier_without_outcomes_has_no_rate_and_none_bad_has_an_interval() -> None:
+    document = tiers((0, 2_000), (0, 0), (12, 400))
+    (elevated,) = (tier for tier in document["tiers"] if tier["tier"] == "Elevated")
+    elevated["bad_rate"] = dict.fromkeys(("low", "value", "high"))  # as JSON has them
+    assert signals.policy(document).why == (
+        "Went bad: Watchlist 3.0 % (1.7 to 5.2), Elevated no outcome yet, Low 0.0 % (0.0 to 0.19). "
+        "Riskier tiers go bad more often"
+    )
+
+
+@pytest.mark.parametrize(
+    ("low", "watchlist", "said"),
+    [
+        ((10, 5_000), (0, 1), "Low 5,000 loans, Watchlist 1 loan; from 30 of each it tells"),
+        ((10, 29), (4, 400), "Low 29 loans, Watchlist 400 loans; from 30 of each it tells"),
+        ((10, 5_000), (0, 0), "Low 5,000 loans, Watchlist 0 loans; from 30 of each it tells"),
+        ((8, 500), (1, 500), "9 bad loans of 1,000"),
+    ],
+)
+def test_nothing_is_said_of_tiers_with_too_few_outcomes(
+    low: tuple[int, int], watchlist: tuple[int, int], said: str
+) -> None:
+    line = signals.policy(tiers(low, (0, 0), watchlist))
+    assert (line.level, line.why) == ("grey", f"Too few outcomes to tell: {said}")
+
+
 @pytest.mark.parametrize(
     ("low", "watchlist", "level"),
-    [((20, 2_000), (60, 400), "green"), ((300, 2_000), (4, 400), "red"), ((1, 90), (1, 9), "grey")],
+    [
+        ((20, 2_000), (60, 400), "green"),
+        ((300, 2_000), (4, 400), "red"),
+        ((1, 90), (1, 9), "grey"),
+        ((10, 30), (10, 30), "amber"),
+    ],
 )
 def test_the_policy(low: tuple[int, int], watchlist: tuple[int, int], level: str) -> None:
     assert signals.policy(tiers(low, (0, 0), watchlist)).level == level
