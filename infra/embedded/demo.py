@@ -321,13 +321,14 @@ class _View:
         )
 
     def _tell_stall(self, waiting: int) -> None:
+        were = "event was" if waiting == 1 else "events were"
         said = (
-            f"{waiting:,} events were sent and not scored for {_STALL_SECONDS:.0f} s: see the "
+            f"{waiting:,} {were} sent and not scored for {_STALL_SECONDS:.0f} s: see the "
             "sensor's ticks and the runs in Dagster"
         )
         if not self._patient:
             raise NothingHappens(said)
-        self._console.print(f"warning: {said}; it goes on when they are", soft_wrap=True)
+        self._console.print(f"warning: {said}; it goes on when that changes", soft_wrap=True)
 
     def _line(self, totals: Totals) -> Text:
         recent = _latency_buckets(

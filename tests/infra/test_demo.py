@@ -30,12 +30,12 @@ def test_events_that_nobody_scores_are_told_and_end_only_who_does_not_wait(
         source = Sources(connection).register(pipeline.broker.inspect())
         impatient = demo._View(console, connection, source, patient=False)
         impatient.sent = 1
-        with pytest.raises(demo.NothingHappens, match="1 events were sent and not scored"):
+        with pytest.raises(demo.NothingHappens, match="1 event was sent and not scored"):
             impatient.follow(sent, 1)
         patient = demo._View(console, connection, source, patient=True)
         patient.sent = 1
         following = pool.submit(patient.follow, sent, 1)
-        wait_until(lambda: "warning: 1 events were sent" in said.getvalue(), 20, "a warning")
+        wait_until(lambda: "warning: 1 event was sent" in said.getvalue(), 20, "a warning")
         pipeline.drain()
         following.result(20)
         patient.say_farewell(Stack(tmp_path), 7_000)
