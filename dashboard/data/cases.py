@@ -173,15 +173,12 @@ def case_of(key: Key) -> int | None:
     return rows[0]["case_id"] if rows else None
 
 
-def cases_csv(wanted: Wanted, sort: str, who: str, words: str) -> bytes:
+def cases_csv(wanted: Wanted, sort: str, who: str) -> bytes:
     """The matching cases in the same order, at most `EXPORT_ROWS`, as CSV with a header; that they
     were taken, and by whom, stays in `exports`.
 
     A text that a spreadsheet would take for a formula begins with an apostrophe. Numbers have two
     decimals, and their unit in the heading.
-
-    Args:
-        words: what is exported.
     """
     condition, named = wanted.condition()
     texts = ", ".join(
@@ -211,8 +208,15 @@ def cases_csv(wanted: Wanted, sort: str, who: str, words: str) -> bytes:
             found = b"".join(bytes(block) for block in copy)
         rows = cursor.rowcount
     with _acting() as connection:
-        record_export(connection, who, words, rows)
+        record_export(connection, who, f"cases: {_words(wanted)}", rows)
     return found
+
+
+def _words(wanted: Wanted) -> str:
+    if wanted.loan_id:  # which may have to be forgotten, and this row stays
+        return "one loan"
+    chosen = {name: value for name, value in vars(wanted).items() if value is not None}
+    return ", ".join(f"{name} {value}" for name, value in chosen.items()) or "all"
 
 
 def act(case_id: int, version: int, action: str, who: str, **what: str | None) -> None:

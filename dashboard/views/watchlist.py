@@ -167,13 +167,9 @@ def _next(found: Queue) -> None:
 def _export(wanted: Wanted, sort: str, found: Queue) -> None:
     allowed = sign_in.may("export")
     who = reviewer.name()
-    chosen = {name: value for name, value in vars(wanted).items() if value is not None}
-    if wanted.loan_id:  # which may have to be forgotten
-        chosen["loan_id"] = "given"
-    words = "cases: " + (", ".join(f"{k} {v}" for k, v in chosen.items()) or "all")
     st.download_button(
         "Export CSV",
-        partial(queries.cases_csv, wanted, sort, who, words) if allowed else b"",
+        partial(queries.cases_csv, wanted, sort, who) if allowed else b"",
         file_name=f"cases-{found.as_of:%Y%m%dT%H%M%S}.csv",
         mime="text/csv",
         icon=":material/download:",

@@ -110,7 +110,7 @@ def test_the_export_is_what_is_filtered_and_who_took_it_stays(
     commit(LOW, WATCHLIST, DTI_AND_MORE, WATCHLIST)
     queries.act(3, 1, "assign", "Ada", assignee="-1")
     wanted = Wanted(state="to_do")
-    exported = queries.cases_csv(wanted, "Largest amount", " Ada ", "cases: to do").decode()
+    exported = queries.cases_csv(wanted, "Largest amount", " Ada ").decode()
     rows = list(csv.DictReader(io.StringIO(exported)))
     assert [row["loan_id"] for row in rows] == loans("Largest amount", state="to_do")
     first = rows[0]
@@ -118,8 +118,9 @@ def test_the_export_is_what_is_filtered_and_who_took_it_stays(
     assert (first["loan_amnt_usd"], first["priority_usd"]) == ("12000.00", "2400.00")
     assert first["source"] == "loan_applications of cluster"
     assert {row["assignee"] for row in rows} == {"", "'-1"}
-    kept = warehouse.execute("SELECT who, what, rows FROM exports").fetchall()
-    assert kept == [("Ada", "cases: to do", 3)]
+    queries.cases_csv(Wanted(loan_id="1001"), "Newest", "Bo")
+    kept = warehouse.execute("SELECT who, what, rows FROM exports ORDER BY export_id").fetchall()
+    assert kept == [("Ada", "cases: state to_do", 3), ("Bo", "cases: one loan", 1)]
 
 
 def test_a_search_opens_the_case_and_its_decision(commit: Commit) -> None:
