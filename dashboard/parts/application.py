@@ -50,15 +50,15 @@ def show(found: Application) -> None:
 
 
 def _verdict(row: dict[str, Any]) -> None:
-    reasons = ", ".join(formats.reason(code) for code in row["reasons"])
+    reasons = formats.plain(", ".join(formats.reason(code) for code in row["reasons"]))
     tier = row["risk_tier"]
     st.markdown(
         f"{swatch(tier)} **{tier}**"
         + (f": {reasons}." if reasons else ", without an early warning.")
         + (f" The policy recommends: **{row['recommendation']}**." if row["recommendation"] else "")
-        + f" {formats.words(row['purpose'])}, grade {row['grade'] or formats.UNKNOWN}, "
-        f"{row['addr_state'] or formats.UNKNOWN}, "
-        f"{(row['home_ownership'] or formats.UNKNOWN).lower()}."
+        + f" {formats.plain(formats.words(row['purpose']))}, "
+        f"grade {row['grade'] or formats.UNKNOWN}, {row['addr_state'] or formats.UNKNOWN}, "
+        f"{formats.plain((row['home_ownership'] or formats.UNKNOWN).lower())}."
     )
     if row["figures"]:
         income, dti = ("annual_inc", formats.usd), ("dti", formats.number_percent)
@@ -79,11 +79,11 @@ def _verdict(row: dict[str, Any]) -> None:
         st.caption("No PD: no model was active when it was scored.")
         return
     name, horizon = probability_of(row["outcome"] or "the outcome")
-    st.markdown(f"{name.capitalize()} **{formats.percent(row['pd'])}** ({horizon}).")
+    st.markdown(f"{formats.plain(name.capitalize())} **{formats.percent(row['pd'])}** ({horizon}).")
     if row["pd_reasons"]:
         st.caption(
-            f"What raises it, for staff: {', '.join(row['pd_reasons'])}. The decision is the "
-            "policy's, and its reasons are the ones above."
+            f"What raises it, for staff: {formats.plain(', '.join(row['pd_reasons']))}. "
+            "The decision is the policy's, and its reasons are the ones above."
         )
 
 

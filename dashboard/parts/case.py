@@ -58,7 +58,8 @@ def _stands(case: Case) -> None:
         + f"Opened {_time(case.opened_at, zone)}, due {_time(case.due_at, zone)}; "
         + f"{formats.counted(case.decisions, 'Watchlist decision')} joined it."
     )
-    st.markdown(", ".join(formats.reason(code) for code in case.reasons) or formats.UNKNOWN)
+    reasons = ", ".join(formats.reason(code) for code in case.reasons)
+    st.markdown(formats.plain(reasons) or formats.UNKNOWN)
 
 
 def _actions(case: Case) -> None:
@@ -173,7 +174,7 @@ def _do(case_id: int, version: int, action: str, note: str = "", **what: str | N
     try:
         queries.act(case_id, version, action, who, **what)
     except CaseProblem as error:
-        say(f"Not done: {error}. It is shown as it is now.")
+        say(f"Not done: {formats.plain(str(error))}. It is shown as it is now.")
     except PROBLEMS as error:
         problem = explain(error)
         say(f"Not done. {problem.title}. {problem.remedy}")

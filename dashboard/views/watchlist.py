@@ -190,7 +190,9 @@ def _newer(since: datetime) -> None:
 
 def _nothing(wanted: Wanted) -> None:
     if wanted.loan_id:
-        st.info(f"No case is of loan {wanted.loan_id}.", icon=":material/search_off:")
+        st.info(
+            f"No case is of loan {formats.plain(wanted.loan_id)}.", icon=":material/search_off:"
+        )
         return
     narrowed = wanted != Wanted(state="to_do")
     st.info(
@@ -272,7 +274,8 @@ def _assign_all(seen: list[tuple[int, int]]) -> None:
         case.say(f"Not done. {problem.title}. {problem.remedy}")
         return
     if said:
-        case.say(f"{len(seen) - len(said)} of {len(seen)} assigned. Not done: {'; '.join(said)}.")
+        why = formats.plain("; ".join(said))
+        case.say(f"{len(seen) - len(said)} of {len(seen)} assigned. Not done: {why}.")
 
 
 def _select(rows: pd.DataFrame) -> None:
@@ -326,7 +329,7 @@ def _details(case_id: int | None) -> None:
             icon=":material/search_off:",
         )
         return
-    with panel(f"Loan {found.case.loan_id or formats.UNKNOWN}"):
+    with panel(f"Loan {formats.plain(found.case.loan_id or formats.UNKNOWN)}"):
         case.show(found.case, found.history)
 
 
@@ -346,7 +349,8 @@ def _decision(case_id: int | None, key: Key | None) -> None:
                 icon=":material/search_off:",
             )
         elif whole is None:
-            st.header(f"Loan {found.row['loan_id'] or formats.UNKNOWN}", anchor=False)
+            loan = formats.plain(found.row["loan_id"] or formats.UNKNOWN)
+            st.header(f"Loan {loan}", anchor=False)
             st.caption("It has no case: it was not on the Watchlist, or before there were any.")
     if found is not None:
         decision.show(found)

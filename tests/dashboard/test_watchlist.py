@@ -128,7 +128,7 @@ def test_a_search_opens_the_case_and_its_decision(commit: Commit) -> None:
     page = open_view("watchlist", loan="1001")
     assert not page.exception
     assert page.header[0].value == "Loan 1001"
-    assert "**Watchlist**: DTI ≥ 30 %, Delinquencies > 0." in words(page)
+    assert r"**Watchlist**: DTI ≥ 30 %, Delinquencies \> 0." in words(page)
     assert "No PD: no model was active" in words(page)
     features = page.dataframe[1].value.set_index("Feature")
     assert features.loc["Debt to income", "Value"] == "35.0 %"
@@ -155,6 +155,21 @@ def test_a_search_shows_no_case_of_another_loan(commit: Commit) -> None:
     assert not [header.value for header in page.header if header.value.startswith("Loan ")]
     page.text_input(key="loan").set_value("1001").run()
     assert [h.value for h in page.header if h.value.startswith("Loan ")] == ["Loan 1001"]
+
+
+def test_what_comes_from_outside_is_no_markup(warehouse: Db, commit: Commit) -> None:
+    commit(WATCHLIST | {"id": "_1_", "purpose": "a - b.c", "home_ownership": "_RENT_"}, LOW)
+    for table in ("cases", "scored_applications"):
+        warehouse.execute(f"UPDATE {table} SET reasons = '{{[x](http://y)}}'".encode())
+    page = review(open_view("watchlist", case="1"), "*Ada*")
+    assert r"Loan \_1\_" in [header.value for header in page.header]
+    assert words(page).count(r"\[x\]\(http\://y\)") == 2
+    assert r"\_rent\_" in words(page)
+    queries.act(1, 1, "note", "*Bo*", note="mine")
+    press(page, "Start review")
+    assert r"was changed by \*Bo\* at" in page.error[0].value
+    page = open_view("watchlist", loan="![x](http://y)")
+    assert page.info[0].value == r"No case is of loan \!\[x\]\(http\://y\)."
 
 
 def test_the_probability_and_its_reasons_are_shown(warehouse: Db, commit: Commit) -> None:
