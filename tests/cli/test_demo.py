@@ -92,10 +92,10 @@ class Program:
         """Send signals, if any, and wait for the end; the exit code."""
         for number in numbers:
             self.process.send_signal(number)
-        code = self.process.wait(300)
+        wait_until(lambda: self.process.poll() is not None, 120, "the end")
         self._reader.join()
         os.close(self._ours)
-        return code
+        return self.process.returncode
 
 
 @contextmanager
@@ -141,20 +141,22 @@ def test_up_serves_one_at_a_time_until_a_signal(number: signal.Signals, state: P
     assert up.output.endswith("\nStopping\n")
 
 
-def committed_by_source(state: Path) -> list[tuple[int, int]]:
-    """Offsets committed, and rows stored, of each source that the stopped demo left, by age."""
+def committed_by(state: Path) -> tuple[int, int, set[tuple[int, int]]]:
+    """Offsets committed, and rows stored, of the one source that the stopped demo left; and which
+    of two lanes had even partitions, and odd ones."""
     with Postgres(state / "postgres") as postgres:
         settings = WarehouseSettings(DATABASE_URL=SecretStr(postgres.uri("credit_risk")))
         with Warehouse(settings).session() as connection:
-            sources = fetch_all(connection, "SELECT source_id FROM sources ORDER BY created_at")
-            counted = [reconcile(connection, source["source_id"]) for source in sources]
-    return [
-        (
-            sum(p["next_offset"] - p["first_offset"] for p in partitions),
-            sum(p["scored"] + p["rejected"] + p["gaps"] for p in partitions),
-        )
-        for partitions in counted
-    ]
+            (source,) = fetch_all(connection, "SELECT source_id FROM sources")
+            partitions = reconcile(connection, source["source_id"])
+            lanes = fetch_all(
+                connection, "SELECT DISTINCT lane, unnest(partitions) % 2 AS odd FROM batches"
+            )
+    return (
+        sum(p["next_offset"] - p["first_offset"] for p in partitions),
+        sum(p["scored"] + p["rejected"] + p["gaps"] for p in partitions),
+        {(row["lane"], row["odd"]) for row in lanes},
+    )
 
 
 @pytest.mark.usefixtures("alone")
@@ -167,7 +169,7 @@ def test_demo_sums_up_and_streams_on_until_it_is_stopped(
     arguments = ("demo", "--empty", "--events", 300, "--rate", 100, "--json", summary_file)
     with program(state, *arguments, terminal=True) as demo:
         demo.wait_for("Streaming on")
-        demo.wait_for("sent 3[1-9][0-9]")
+        demo.wait_for(r"sent (3[1-9]\d|[4-9]\d\d|\d+,\d{3}) ")  # a busy machine shows few of them
         # In a second terminal every command of README works.
         status = subprocess.run(
             ["bash", "-c", 'source "$0" && credit-risk status --json', state / "env"],
@@ -191,22 +193,15 @@ def test_demo_sums_up_and_streams_on_until_it_is_stopped(
     for text in ("Dagster    http", "Dashboard  http", "every offset accounted for", "Watchlist"):
         assert text in demo.output
     assert str(state) in demo.output
-    with (
-        Postgres(state / "postgres") as postgres,
-        psycopg.connect(postgres.uri("credit_risk")) as connection,
-    ):
-        lanes = connection.execute(
-            "SELECT DISTINCT lane, unnest(partitions) % 2 FROM credit_risk.batches"
-        ).fetchall()
-        assert sorted(lanes) == [(0, 0), (1, 1)]
 
     # Again on the same state, by somebody who is impatient.
     with program(state, "demo", terminal=True) as demo:
-        demo.wait_for("starting Dagster")
+        demo.wait_for("Starting Dagster")
         demo.type("\x03\x03")  # Ctrl-C
         assert demo.end(signal.SIGTERM) != 0
-    (counted,) = committed_by_source(state)
-    assert counted[0] == counted[1] >= 300
+    committed, stored, lanes = committed_by(state)
+    assert committed == stored >= 300
+    assert lanes == {(0, 0), (1, 1)}
 
 
 @pytest.mark.parametrize("file", ["none/summary.json", "."])
