@@ -6,6 +6,7 @@ import pytest
 
 from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.settings import WarehouseSettings
+from infra.embedded import history
 from infra.embedded.history import SLICES, SPAN, backfill, is_empty
 from resources.kafka.topics import ensure_topic
 from resources.postgres.reconciliation import reconcile
@@ -13,7 +14,10 @@ from tests.platform.pipeline import Pipeline
 
 
 @pytest.mark.slow
-def test_six_weeks_of_history(pipeline: Pipeline, warehouse_settings: WarehouseSettings) -> None:
+def test_six_weeks_of_history(
+    pipeline: Pipeline, warehouse_settings: WarehouseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "_BATCHES", 8)  # not one for each event
     settings = warehouse_settings
     assert is_empty(settings)
     ensure_topic(pipeline.kafka)
