@@ -1,5 +1,6 @@
 """The assets of the stream: the topic, and what the drain makes of it."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha256
@@ -30,7 +31,11 @@ from resources.postgres.reconciliation import EVERYTHING, Checked, Reconciliatio
 
 # What the sensor asks for: this lane, of so many.
 LANE_TAG, LANES_TAG = "credit_risk/lane", "credit_risk/lanes"
+# Whoever launches a run by hand wants what is there to be drained, and an end.
+_LAUNCH_SECONDS, _LAUNCH_IDLE_SECONDS = 60.0, 5.0
 _SHOWN = 20
+
+_log = logging.getLogger(__name__)
 
 
 def _topic() -> str:
@@ -140,15 +145,14 @@ def score_stream(
     with one_line_failures():
         try:
             report = drain(
-                broker,
-                warehouse,
-                settings.policy,
+                *(broker, warehouse, settings.policy),
                 _session(config, settings.drain, context.run.tags),
                 run_id=context.run.run_id,
                 lane=config.lane,
                 bounds=[Bound(b.partition, b.first_offset, b.until_offset) for b in config.bounds],
                 interrupts=(dg.DagsterExecutionInterruptedError,),
                 log=context.log,
+                progress=lambda so_far: _observe(context, so_far),
             )
         except TopicReplaced as error:
             yield check_result(RECONCILIATION, False, str(error))
@@ -160,6 +164,20 @@ def score_stream(
         checked = Reconciliation(connection).check_new(context.run.run_id)
         lost = LostEvents(connection).unacknowledged()
     yield check_result(RECONCILIATION, **_reconciled(checked, "since the last check", lost))
+
+
+def _observe(context: dg.AssetExecutionContext, so_far: DrainReport) -> None:
+    """Show what a session did so far, which goes on, whatever becomes of that."""
+    metadata = _metadata(so_far)
+    try:
+        for name, rows in (
+            ("scored_applications", so_far.scored),
+            ("rejected_events", so_far.rejected),
+        ):
+            if rows:
+                context.log_event(dg.AssetObservation(name, metadata=metadata))
+    except Exception as error:  # noqa: BLE001 (Dagster's storage may be any database, and fail in any way)
+        _log.warning("Dagster does not take what the session did so far: %s", error)
 
 
 def _session(
@@ -174,9 +192,13 @@ def _session(
             f"are 0 to {settings.lanes - 1}",
             allow_retries=False,
         )
-    if config.session_seconds is None:
-        return settings
-    return settings.model_copy(update={"session_seconds": config.session_seconds})
+    changed: dict[str, float] = {}
+    if LANE_TAG not in tags and settings.idle_seconds is None:
+        changed["idle_seconds"] = _LAUNCH_IDLE_SECONDS
+        changed["session_seconds"] = min(settings.session_seconds, _LAUNCH_SECONDS)
+    if config.session_seconds is not None:
+        changed["session_seconds"] = config.session_seconds
+    return settings.model_copy(update=changed)
 
 
 def _materializations(

@@ -304,18 +304,18 @@ class DrainSettings(DecisionSettings):
     """How a drain run works (variables `CREDIT_RISK_*`)."""
 
     lanes: int = Field(1, ge=1, le=64, description="concurrent runs the partitions are dealt over")
-    session_seconds: float = Field(
-        60, ge=0, description="how long a run stays; 0 means one batch per run"
-    )
+    session_seconds: float = Field(600, ge=0, description="how long a run stays; 0: for one batch")
     run_start_seconds: float = Field(
         8, gt=0, description="how long a run may take to start; its successor is requested so early"
     )
-    idle_seconds: float = Field(15, ge=0, description="a run without events ends after this")
+    idle_seconds: float | None = Field(
+        None, ge=0, description="a run without events ends after this; unset: it stays and waits"
+    )
     max_batch_events: int = Field(20_000, ge=1, description="most events in one transaction")
     max_batch_bytes: int = Field(
         16 * 2**20, ge=2**16, description="bytes of events after which a batch is closed"
     )
-    poll_interval_ms: int = Field(150, ge=1, description="how long a batch collects events")
+    poll_interval_ms: int = Field(50, ge=1, description="least time from a batch to the next")
     policy_file: Path = Field(
         DEFAULT_POLICY,
         description="credit policy (YAML): the first one, and one to try that was never activated",

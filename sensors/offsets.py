@@ -1,5 +1,5 @@
-"""The offset sensor: compares the broker's offsets with the committed ones, and keeps a run on
-every lane that has a backlog. It holds no state that matters.
+"""The offset sensor: keeps a run on every lane, or where runs end when it is quiet, on every lane
+whose committed offsets are behind the broker's. It holds no state that matters.
 """
 
 import time
@@ -63,7 +63,7 @@ class LaneRun:
     """An unfinished run that has partitions of a lane.
 
     Attributes:
-        session_seconds: since its first commit; None before that.
+        session_seconds: since it started; None before it is connected.
         lasts: how long its session is to be, when its launch said so.
     """
 
@@ -107,9 +107,15 @@ class Plan:
 
 
 def plan_lane(
-    backlog: int, runs: Iterable[LaneRun], session_seconds: float, start_seconds: float
+    backlog: int,
+    runs: Iterable[LaneRun],
+    session_seconds: float,
+    start_seconds: float,
+    *,
+    always_on: bool = False,
 ) -> Plan:
-    """Decide for one lane whose sessions last so long and whose runs take so long to start.
+    """Decide for one lane whose sessions last so long and whose runs take so long to start, and
+    which has a run without events, too, when it is always on.
 
     A run that is gone does not count: its connection, and with it its lock on the lane, ended,
     whatever Dagster knows of it yet.
@@ -118,7 +124,7 @@ def plan_lane(
     if not present:
         if backlog > 0:
             return Plan(True, f"{backlog:,} new event{'' if backlog == 1 else 's'}")
-        return Plan(False, "no new events")
+        return Plan(always_on, "nobody drains it" if always_on else "no new events")
     names = " and ".join(f"run {run.run_id[:8]}" for run in present)
     left = 0.0
     for run in present:
@@ -177,8 +183,8 @@ def pause_after_failures(fruitless: int, seconds_since: float) -> float:
     job=score_applications,
     minimum_interval_seconds=1,  # every round of the daemon, which makes one every five seconds
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Requests a drain run for each lane with new events, and its successor before its "
-    "session ends.",
+    description="Keeps a drain run on each lane: requests one, and before its session ends the "
+    "next one.",
 )
 def loan_applications_offsets(
     context: dg.SensorEvaluationContext,
@@ -239,12 +245,24 @@ def _plan_lanes(
     for lane in range(settings.lanes):
         # By partitions: after a change of CREDIT_RISK_LANES, runs of the lanes before have them.
         partitions = [p for p in stream.topic.offsets if lane_of(p, settings.lanes) == lane]
-        runs = [
-            _lane_run(record, connected, worked, settings.run_start_seconds)
-            for record, launch in zip(unfinished, launches, strict=True)
-            if any(launch.has(partition, settings.lanes) for partition in partitions)
+        # One that stays gives way to who is in line, so no partition waits for another's run.
+        always_on = settings.idle_seconds is None and settings.session_seconds > 0
+        alike = [{p} for p in partitions] if always_on else [set(partitions)]
+        found = [
+            plan_lane(
+                backlog[lane],
+                [
+                    _lane_run(record, connected, worked, settings.run_start_seconds)
+                    for record, launch in zip(unfinished, launches, strict=True)
+                    if any(launch.has(partition, settings.lanes) for partition in some)
+                ],
+                *(settings.session_seconds, settings.run_start_seconds),
+                always_on=always_on,
+            )
+            for some in alike
         ]
-        plan = plan_lane(backlog[lane], runs, settings.session_seconds, settings.run_start_seconds)
+        nothing = Plan(False, "it has no partition")
+        plan = next((plan for plan in found if plan.request), found[0] if found else nothing)
         if held := _held_back(stream, lane, settings.lanes):
             plan = replace(plan, why=f"{plan.why}; {held}")
         if plan.request and (pause := _pause(instance, ledger, lane)):
@@ -278,6 +296,8 @@ def _lane_run(
 ) -> LaneRun:
     run = record.dagster_run
     session_seconds = worked.get(run.run_id)
+    if run.run_id in connected and record.start_time:  # the first event may come late, or never
+        session_seconds = time.time() - record.start_time
     # Since it has that status: how long it was in the queue before says nothing.
     age = time.time() - record.update_timestamp.timestamp()
     patience = START_PATIENCE * start_seconds

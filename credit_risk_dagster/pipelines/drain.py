@@ -7,8 +7,9 @@ dies anywhere, or runs beside another, loses and doubles nothing.
 
 import gc
 import logging
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -40,10 +41,20 @@ from resources.postgres.lanes import (
     lock_partitions,
     wait_for_lane,
 )
-from resources.postgres.micro_batch import Committed, Ledger, OffsetsMoved, StageSeconds
+from resources.postgres.micro_batch import (
+    Committed,
+    Ledger,
+    OffsetsMoved,
+    Progress,
+    StageSeconds,
+)
 from resources.postgres.repeats import Repeats
 from resources.postgres.sources import Source, Sources
 
+# So long a quiet session waits for an event before it looks whether somebody waits for its lane.
+_LOOK_SECONDS = 1.0
+# So often those who look at a run are told how far it is.
+_PROGRESS_SECONDS = 60.0
 # All brokers have heard of a new partition after this.
 _NEWS_SECONDS = 3.0
 # Nobody should have a partition that is new.
@@ -77,6 +88,7 @@ def drain(
     bounds: Sequence[Bound] = (),
     interrupts: tuple[type[BaseException], ...] = (),
     log: logging.Logger,
+    progress: Callable[[DrainReport], None] = lambda _: None,
 ) -> DrainReport:
     """Drain a lane for one session.
 
@@ -84,13 +96,10 @@ def drain(
         broker, warehouse: where from and where to.
         policy: of CREDIT_RISK_POLICY_FILE; see `policies.deciding` for when it decides.
         settings: lanes, session and batch limits.
-        run_id: recorded in the ledger, and the name of the database connection, by which the
-            sensor knows that the run is alive.
-        lane: which of `settings.lanes` to drain.
-        bounds: process at most these offsets, of these partitions of any lane.
-        interrupts: what a signal raises to end the session; the batch that is being committed is
-            finished, and the report is of a session that ended well.
-        log: progress of the session.
+        run_id: recorded in the ledger, and how the sensor knows that the run is alive.
+        lane, bounds: which of `settings.lanes`, or at most these offsets of partitions of any.
+        interrupts: what a signal raises to end the session, and well: after the batch under way.
+        log, progress: of what happens, and each minute in which events came of all so far.
 
     Raises:
         BrokerUnavailable, TopicMissing, WarehouseUnavailable, NotMigrated: as their names say.
@@ -116,6 +125,8 @@ def drain(
         if not partitions:
             report.ended = f"lane {lane} of {settings.lanes} has no partition"
             return report
+        # Before anybody gives way for them.
+        _check_bounds(bounds, _next_offsets(topic, ledger.progress(source.source_id)))
         if not _take(connection, source, partitions, settings):
             report.ended = "a new epoch began while the run waited; the next run drains that"
             return report
@@ -123,7 +134,7 @@ def drain(
             *(broker, reader, connection, writer, Deciders(connection, policy), ledger),
             *(run_id, partitions, bounds, report),
         )
-        session.run(settings, interrupts, log)
+        session.run(settings, interrupts, log, progress)
     report.tell(log)
     return report
 
@@ -150,13 +161,28 @@ def _logged(run_id: str, lane: int) -> Iterator[None]:
             raise
 
 
-def _drain_until_over(session: "_Session", settings: DrainSettings, log: logging.Logger) -> None:
-    """Fetch, score and commit until there is a reason to end, which goes into the report."""
+def _drain_until_over(
+    session: "_Session",
+    settings: DrainSettings,
+    log: logging.Logger,
+    progress: Callable[[DrainReport], None],
+) -> None:
+    """Fetch, score and commit until there is a reason to end, which goes into the report.
+
+    A session that stays when it is quiet ends as soon as another run, or a command, is in line for
+    its lane; one that ends by itself, when its time is over.
+    """
     report = session.report
-    started = last_event = time.monotonic()
+    started = last_event = looked = told = time.monotonic()
+    told_batches = 0
+    idle_seconds = math.inf if settings.idle_seconds is None else settings.idle_seconds
+    gives_way = settings.idle_seconds is None and not session.bounds
     while not report.ended:
+        patience = min(_LOOK_SECONDS, last_event + idle_seconds - time.monotonic())
+        if session.bounds:  # what is under way may be all
+            patience = 0.0
         try:
-            scored = session.fetch_and_score()
+            scored = session.fetch_and_score(patience)
         except OffsetOutOfRangeError:
             log.warning("the broker no longer has the next offset; looking at what it has")
             _log.warning("offsets lost to retention", extra={"positions": session.positions})
@@ -169,23 +195,32 @@ def _drain_until_over(session: "_Session", settings: DrainSettings, log: logging
             continue
         gc.collect()
         session.look_again(log)
+        now = time.monotonic()
+        over = now - started >= settings.session_seconds
+        is_awaited = False
+        if over or (gives_way and now - looked >= _LOOK_SECONDS):
+            looked = now
+            is_awaited = session.is_awaited()
         if scored:
             session.commit_behind(*scored)
             last_event = time.monotonic()
         session.take_up_new_partitions(settings.lanes, log)
-        report.seconds = time.monotonic() - started
+        now = time.monotonic()
+        report.seconds = now - started
+        if report.batches > told_batches and now - told >= _PROGRESS_SECONDS:
+            told, told_batches = now, report.batches
+            progress(report)
         if session.bounds and session.reached_bounds():
             report.ended = "the bounds are reached"
         elif settings.session_seconds == 0:
             report.ended = "one batch a run (session_seconds is 0)"
-        elif time.monotonic() - last_event >= settings.idle_seconds:
-            report.ended = f"no event for {settings.idle_seconds:g} s"
-        elif report.seconds >= settings.session_seconds:
-            session.settle()
-            if session.is_awaited():
-                report.ended = "the session is over; the next run takes the lane"
-            elif report.seconds >= settings.session_seconds + HANDOVER_SECONDS:
-                report.ended = "the session is over"
+        elif now - last_event >= idle_seconds:
+            report.ended = f"no event for {idle_seconds:g} s"
+        elif is_awaited:
+            who = "the session is over; the next run" if over else "another run, or a command,"
+            report.ended = f"{who} takes the lane"
+        elif report.seconds >= settings.session_seconds + HANDOVER_SECONDS:
+            report.ended = "the session is over"
 
 
 def _partitions(topic: TopicState, lanes: int, lane: int, bounds: Sequence[Bound]) -> list[int]:
@@ -203,6 +238,25 @@ def _partitions(topic: TopicState, lanes: int, lane: int, bounds: Sequence[Bound
                 f"begin at {bound.first_offset}"
             )
     return sorted(bound.partition for bound in bounds)
+
+
+def _next_offsets(topic: TopicState, progress: Sequence[Progress]) -> dict[int, int]:
+    """Where each partition is read on: what the broker no longer has is lost."""
+    found = {partition: first for partition, (first, _) in topic.offsets.items()}
+    for row in progress:
+        found[row.partition] = max(row.next_offset, found.get(row.partition, 0))
+    return found
+
+
+def _check_bounds(bounds: Sequence[Bound], committed: Mapping[int, int]) -> None:
+    """Raise BoundsError where they would skip offsets."""
+    for bound in bounds:
+        if bound.first_offset > committed[bound.partition]:
+            raise BoundsError(
+                f"bounds of partition {bound.partition} begin at {bound.first_offset}, but "
+                f"offsets from {committed[bound.partition]} on are not processed yet, and "
+                "none may be skipped"
+            )
 
 
 @dataclass
@@ -233,6 +287,7 @@ class _Session:
         settings: DrainSettings,
         interrupts: tuple[type[BaseException], ...],
         log: logging.Logger,
+        progress: Callable[[DrainReport], None],
     ) -> None:
         """Drain until there is a reason to end, which goes into the report."""
         source = self.report.source
@@ -242,7 +297,7 @@ class _Session:
         log.info("draining %s, partitions %s", source.topic, self.partitions)
         self.seek()
         try:
-            _drain_until_over(self, settings, log)
+            _drain_until_over(self, settings, log, progress)
         except interrupts:
             self.report.ended = "the run was asked to stop"
         self.settle()
@@ -253,13 +308,7 @@ class _Session:
         committed = None
         while committed is None:
             committed = self._committed()
-        for bound in self.bounds:
-            if bound.first_offset > committed[bound.partition]:
-                raise BoundsError(
-                    f"bounds of partition {bound.partition} begin at {bound.first_offset}, but "
-                    f"offsets from {committed[bound.partition]} on are not processed yet, and "
-                    "none may be skipped"
-                )
+        _check_bounds(self.bounds, committed)
         self.positions = committed
         self.reader.seek(committed, {b.partition: b.until_offset for b in self.bounds})
 
@@ -344,9 +393,9 @@ class _Session:
                 _log.warning("events lost", extra=vars(gone) | {"events": len(gone)})
         return committed
 
-    def fetch_and_score(self) -> tuple[Fetch, Decided, StageSeconds] | None:
-        """The next batch, and what is decided of it; None when no event came."""
-        fetch = self.reader.fetch()
+    def fetch_and_score(self, patience: float) -> tuple[Fetch, Decided, StageSeconds] | None:
+        """The next batch, and what is decided of it; None when no event came for so long."""
+        fetch = self.reader.fetch(patience)
         if not fetch.ranges:
             return None
         self.report.clock = self.reader.clock
@@ -422,7 +471,7 @@ class _Session:
             total + new
             for total, new in zip(report.latency_buckets, committed.latency_buckets, strict=True)
         ]
-        # At four a second it would fill disks, and the ledger has it anyway.
+        # At twenty a second it would fill disks, and the ledger has it anyway.
         _log.debug(
             "batch committed",
             extra={

@@ -129,10 +129,15 @@ class Reader:
             self._consumer.seek(tp, at)
             self._stop_at_bound(tp, at)
 
-    def fetch(self) -> Fetch:
-        """Collect records for one poll interval, or until a batch is full; empty when idle.
+    def fetch(self, patience: float | None = None) -> Fetch:
+        """What arrived since the fetch before, at most a full batch; empty when nothing did.
 
-        The first record after a quiet interval is returned at once.
+        Fetches with records are a poll interval apart at least, and the first record after a quiet
+        time is returned at once.
+
+        Args:
+            patience: seconds to wait for a record; one poll interval by default, which is the
+                least.
 
         Raises:
             TopicReplaced: the records are not from the topic that the reader was opened on, or the
@@ -142,11 +147,11 @@ class Reader:
             kafka.errors.OffsetOutOfRangeError: the broker no longer has the position (retention).
         """
         try:
-            return self._fetch()
+            return self._fetch(patience or 0.0)
         except LogTruncationError as error:
             raise TopicReplaced(diverged(self._topic, error)) from error
 
-    def _fetch(self) -> Fetch:
+    def _fetch(self, patience: float) -> Fetch:
         limits = self._limits
         interval = limits.poll_interval_ms / 1000
         started = time.monotonic()
@@ -156,9 +161,9 @@ class Reader:
         count = size = 0
         busy = time.thread_time()
         while count < limits.max_batch_events and size < limits.max_batch_bytes:
-            # Until something is here, wait a whole interval for it; then only to the deadline, and
-            # after that take what has already arrived.
-            until = deadline if count else max(deadline, started + interval)
+            # Until something is here, wait for it; then only to the deadline, and after that take
+            # what has already arrived.
+            until = deadline if count else max(deadline, started + max(interval, patience))
             wait = max(0.0, until - time.monotonic())
             try:
                 polled = poll(

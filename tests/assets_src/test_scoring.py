@@ -103,6 +103,26 @@ def test_bounds_limit_a_launch(
     assert "begin at 12, but offsets from 9 on are not processed yet" in failure(refused)
 
 
+def test_a_session_shows_what_it_did_while_it_goes_on(
+    pipeline: Pipeline,
+    instance: dg.DagsterInstance,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("credit_risk_dagster.pipelines.drain._PROGRESS_SECONDS", 0.0)
+    pipeline.send([*map(good_event, range(9)), b"junk"])
+    result = run_job(instance, settings)
+    seen = {
+        event.asset_key.to_user_string(): event.asset_observation_data.asset_observation.metadata
+        for event in result.all_events
+        if event.is_asset_observation and event.asset_key
+    }
+    assert {*seen} == {"scored_applications", "rejected_events"}
+    assert {(m["scored"].value, m["rejected"].value) for m in seen.values()} == {(9, 1)}
+    settings.drain = settings.drain.model_copy(update={"idle_seconds": None})
+    assert run_job(instance, settings).success  # a launch by hand ends
+
+
 def test_nothing_new_materializes_nothing(
     pipeline: Pipeline,
     instance: dg.DagsterInstance,

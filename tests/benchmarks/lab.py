@@ -150,5 +150,6 @@ def drain_settings() -> DrainSettings:
 def drain_variables(settings: DrainSettings) -> Mapping[str, str]:
     """The settings as environment variables."""
     return {
-        f"CREDIT_RISK_{name}".upper(): str(value) for name, value in settings.model_dump().items()
+        f"CREDIT_RISK_{name}".upper(): str(value)
+        for name, value in settings.model_dump(exclude_none=True).items()
     }

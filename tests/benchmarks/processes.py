@@ -142,9 +142,9 @@ def drain(model: bool = False, experiments: str = "", cases: bool = True) -> Mea
         _start(warehouse, experiments)
     fetch, fetched_at = Reader.fetch, []
 
-    def timed_fetch(reader: Reader) -> Any:
+    def timed_fetch(reader: Reader, patience: float) -> Any:
         fetched_at.append(time.time())
-        return fetch(reader)
+        return fetch(reader, patience)
 
     busy = _processor_seconds(warehouse)
     within = DrainSettings.case_within if cases else None

@@ -1,9 +1,11 @@
 """The exactly-once drain, against a real broker and a real Postgres."""
 
 import threading
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -19,6 +21,7 @@ from resources.kafka.errors import (
     UnreadableBatch,
 )
 from resources.kafka.reader import Fetch, Reader
+from resources.kafka.watch import Identity
 from resources.postgres.connection import NotMigrated, Warehouse, WarehouseUnavailable
 from resources.postgres.lanes import LaneBusy, lock_partitions
 from resources.postgres.micro_batch import Ledger
@@ -27,6 +30,7 @@ from resources.postgres.migrations import SCHEMA_VERSION
 from resources.postgres.sources import Sources
 from tests.conftest import create_topic
 from tests.platform.pipeline import Pipeline, good_event
+from tests.platform.waiting import wait_until
 
 
 def coordinates(per_partition: dict[int, int]) -> list[tuple[int, int]]:
@@ -150,12 +154,12 @@ def test_a_run_that_is_asked_to_stop_finishes_its_batch(
 
     fetch, fetched = Reader.fetch, 0
 
-    def until_asked(reader: Reader) -> Fetch:
+    def until_asked(reader: Reader, patience: float) -> Fetch:
         nonlocal fetched
         fetched += 1
         if fetched == 3:
             raise Asked
-        return fetch(reader)
+        return fetch(reader, patience)
 
     pipeline.send([good_event(i) for i in range(25)])
     with monkeypatch.context() as patch:
@@ -258,6 +262,38 @@ def test_a_waiting_run_takes_over_when_the_session_ends(
     assert "the session is over; the next run takes the lane" in done
     pipeline.drain()
     assert pipeline.unreconciled() == 0
+
+
+def test_a_session_without_an_end_stays_until_somebody_waits_for_its_lane(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is quiet, and asks the broker little; an event is committed at once; and who waits, be it
+    another run or a command, does not wait for the session to end."""
+    monkeypatch.setattr("credit_risk_dagster.pipelines.drain._PROGRESS_SECONDS", 0.1)
+    asked, ask = [], Identity.ask
+    monkeypatch.setattr(Identity, "ask", lambda self: (asked.append(self), ask(self))[1])
+    told: list[int] = []
+    with ThreadPoolExecutor(1) as pool:
+        limits: dict[str, Any] = {"session_seconds": 600, "idle_seconds": None}
+        session = pool.submit(
+            partial(pipeline.drain, progress=lambda report: told.append(report.scored)), **limits
+        )
+        wait_until(lambda: pipeline.query("SELECT FROM stream_offsets"), 10, "it has the lane")
+        before = len(asked)
+        time.sleep(2.5)  # what is measured is how often it looks in that time
+        assert len(asked) - before <= 6
+        for number in range(2):
+            pipeline.send([good_event(number)])
+            sent = time.monotonic()
+            rows = partial(pipeline.query, "SELECT FROM scored_applications OFFSET %(n)s", n=number)
+            wait_until(rows, 5, "it is scored")
+            assert time.monotonic() - sent < 2
+        assert not session.done()
+        assert pipeline.drain("waits").scored == 0
+        report = session.result(timeout=30)
+    assert report.ended == "another run, or a command, takes the lane"
+    assert (report.scored, told[-1:]) == (2, [2])
+    assert report.seconds < 60
 
 
 def test_a_run_that_waits_too_long_says_so(pipeline: Pipeline) -> None:

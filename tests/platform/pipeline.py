@@ -117,6 +117,7 @@ class Pipeline:
         bounds: Sequence[Bound] = (),
         lane: int = 0,
         interrupts: tuple[type[BaseException], ...] = (),
+        progress: Callable[[DrainReport], None] = lambda _: None,
         **limits: Any,
     ) -> DrainReport:
         """Drain until the topic is quiet for a moment."""
@@ -131,6 +132,7 @@ class Pipeline:
             bounds=bounds,
             interrupts=interrupts,
             log=LOG,
+            progress=progress,
         )
 
     def query(self, query: Any, **parameters: Any) -> list[dict[str, Any]]:

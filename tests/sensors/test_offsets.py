@@ -88,6 +88,42 @@ def test_plan_of_a_lane(backlog: int, runs: list[LaneRun], plan: Plan) -> None:
     assert plan_lane(backlog, runs, session_seconds=60, start_seconds=8) == plan
 
 
+def test_a_lane_that_is_always_on_has_a_run_without_events() -> None:
+    def plan(*runs: LaneRun) -> Plan:
+        return plan_lane(0, runs, session_seconds=60, start_seconds=8, always_on=True)
+
+    assert plan() == Plan(True, "nobody drains it")
+    assert plan(LaneRun("a" * 36, GONE, 12.0)).request
+    assert not plan(LaneRun("a" * 36, STARTING)).request
+    assert not plan(LaneRun("a" * 36, LIVE, 20.0)).request
+    assert plan(LaneRun("a" * 36, LIVE, 53.0)).request
+
+
+def test_a_lane_without_partitions_has_no_run(
+    pipeline: Pipeline, instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    settings.drain = DrainSettings(lanes=6)  # of four partitions
+    requests = tick(instance, settings).run_requests or []
+    assert [request.tags["credit_risk/lane"] for request in requests] == ["0", "1", "2", "3"]
+
+
+def test_no_partition_waits_for_the_end_of_a_run_that_has_it_not(
+    pipeline: Pipeline, instance: dg.DagsterInstance, settings: Settings
+) -> None:
+    """Of two lanes that became one, the run of the second still drains: the first one's partitions
+    are not left alone until it ends."""
+    settings.drain = DrainSettings()
+    second = {"credit_risk/lane": "1", "credit_risk/lanes": "2"}
+    run = a_run(instance, Status.STARTED, run_config=drain_config(lane=1), tags=second)
+    with pipeline.warehouse.session() as connection:
+        announce_run(connection, run.run_id)
+        (request,) = tick(instance, settings).run_requests or []
+        assert request.tags["credit_risk/lane"] == "0"
+        first = {"credit_risk/lane": "0", "credit_risk/lanes": "1"}
+        a_run(instance, Status.QUEUED, run_config=drain_config(lane=0), tags=first)
+        assert not tick(instance, settings).run_requests
+
+
 def test_without_sessions_a_run_gets_no_successor() -> None:
     plan = plan_lane(100, [LaneRun("a" * 36, LIVE, 1.0)], session_seconds=0, start_seconds=8)
     assert plan == Plan(False, "run aaaaaaaa drains")
@@ -124,6 +160,9 @@ def test_a_run_that_waits_is_there_however_long_it_waits(
     )
     assert _lane_run(record, {}, {}, 8).state is state
     assert _lane_run(record, {run.run_id: 1}, {}, 8).state is LIVE
+    # Its first event came late, so its session ends sooner than that event says.
+    started = record._replace(start_time=time.time() - 50)
+    assert (_lane_run(started, {run.run_id: 1}, {run.run_id: 5.0}, 8).session_seconds or 0) > 49
     assert _lane_run(record, {}, {run.run_id: 5.0}, 8).state is GONE  # it was connected
 
 
@@ -209,7 +248,7 @@ def test_each_lane_gets_its_own_run(
     instance: dg.DagsterInstance,
     settings: Settings,
 ) -> None:
-    settings.drain = DrainSettings(lanes=2)
+    settings.drain = DrainSettings(lanes=2, idle_seconds=15)
     pipeline.send([good_event(1)], partition=3)
     (request,) = tick(instance, settings).run_requests or []
     assert request.run_config["ops"]["score_stream"]["config"] == {"lane": 1}
@@ -335,7 +374,7 @@ def test_a_full_queue_gets_one_run_of_each_lane(
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings.drain = DrainSettings(lanes=2)
+    settings.drain = DrainSettings(lanes=2, idle_seconds=15)
     for partition in (0, 1):
         pipeline.send([good_event(1)], partition)
     clock = SimpleNamespace(time=time.time)
@@ -352,7 +391,7 @@ def test_a_full_queue_gets_one_run_of_each_lane(
 def test_a_launch_by_hand_has_its_lanes(
     pipeline: Pipeline, instance: dg.DagsterInstance, settings: Settings
 ) -> None:
-    settings.drain = DrainSettings(lanes=2)
+    settings.drain = DrainSettings(lanes=2, idle_seconds=15)
     for partition in (0, 1):
         pipeline.send([good_event(1)], partition)
     run = a_run(instance, Status.QUEUED, run_config=drain_config(lane=1))
