@@ -91,7 +91,7 @@ def performance(title: str, share: bool) -> alt.LayerChart:
         y="value:Q", color=alt.Color("name:N", scale=names, legend=legend())
     )
     came = base.transform_calculate(name=f"'{_REALISED}'").mark_point(
-        filled=True, size=70, shape="diamond", opacity=1
+        filled=True, size=70, shape="diamond", opacity=1, aria=False
     )
     return (
         band
