@@ -191,9 +191,15 @@ class Platform:
                     f"{ENOUGH_EVENTS} events are committed; see {self.stack.logs}",
                     every=0.2,
                 )
-                for jobs in _JOBS_OF_EVENTS if first else ():
-                    self.run_jobs(jobs)
+                for jobs in _JOBS_OF_EVENTS if first else ():  # unless a sensor was sooner
+                    self.run_jobs([job for job in jobs if not self._runs_of(job)])
                 benchmark.result()
+            wait_until(
+                lambda: not self._runs_of("report_drift", UNFINISHED),
+                PATIENCE_SECONDS,
+                "the newest report of drift stays the newest",
+                every=0.2,
+            )
             wait_until(
                 lambda: self.query("SELECT FROM reconciled_offsets WHERE next_offset > 0"),
                 PATIENCE_SECONDS,
@@ -209,6 +215,9 @@ class Platform:
         self._life.close()
 
     _living = False
+
+    def _runs_of(self, job: str, statuses: Sequence[dg.DagsterRunStatus] = ()) -> int:
+        return self.instance.get_runs_count(dg.RunsFilter(job_name=job, statuses=statuses or None))
 
     @contextmanager
     def _malformed(self) -> Iterator[None]:
