@@ -22,6 +22,7 @@ baseline accept-columns
 migrate
 grant-reader nobody
 forget 9 --by ada --why request-1
+cases open
 rebuild --into again
 lake query 'SELECT 1'
 lake ls
