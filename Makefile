@@ -69,10 +69,10 @@ check: $(INSTALLED)  ## style, types, and the fast tests, which need no server: 
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -q -m "not server and not slow" $(ARGS)
 
-# What runs a daemon, and a browser, comes last, two platforms beside each other.
+# What runs a daemon, and a browser, runs alone and last.
 test: $(COMPILED)  ## run the tests
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup -m "not platform and not interop" $(ARGS) $(NONE_IS_FINE)
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m platform $(ARGS) $(NONE_IS_FINE)
+	@$(BIN)/python -m pytest -m platform $(ARGS) $(NONE_IS_FINE)
 
 # Needs Java and Maven, or the jars where an earlier call put them (~/.cache/credit-risk).
 interop: $(INSTALLED)  ## run the end-to-end tests on Apache Kafka; ARGS='-m "interop and not long"' as CI does

@@ -191,8 +191,9 @@ class Platform:
                     f"{ENOUGH_EVENTS} events are committed; see {self.stack.logs}",
                     every=0.2,
                 )
-                for jobs in _JOBS_OF_EVENTS if first else ():  # unless a sensor was sooner
-                    self.run_jobs([job for job in jobs if not self._runs_of(job)])
+                for jobs in _JOBS_OF_EVENTS if first else ():
+                    if left := [job for job in jobs if not self._runs_of(job)]:
+                        self.run_jobs(left)  # a sensor was not sooner
                 benchmark.result()
             wait_until(
                 lambda: not self._runs_of("report_drift", UNFINISHED),
