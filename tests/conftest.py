@@ -133,8 +133,8 @@ _SERVERS = {"postgres", "broker", "s3", "own_servers", *_PLATFORMS}
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test by what it uses, and let those that share a platform follow each other.
 
-    One process runs all the tests that share the trained models, or one platform. What works for
-    seconds comes first, so that no process waits for it at the end.
+    One process runs all the tests that share the trained models. What works for seconds comes
+    first, so that no process waits for it at the end.
     """
     for item in items:
         uses = set(getattr(item, "fixturenames", ()))
@@ -144,9 +144,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         if uses & set(_PLATFORMS):
             item.add_marker(pytest.mark.platform)
-            shared = uses & {"live", "composed"}
-            if shared:
-                item.add_marker(pytest.mark.xdist_group(shared.pop()))
         if "trained" in uses:
             item.add_marker(pytest.mark.xdist_group("trained"))
 
