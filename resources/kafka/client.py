@@ -1,6 +1,8 @@
 """Clients of kafka-python, and all of it that is taken by a private name."""
 
 import logging
+import socket
+import ssl
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from kafka.consumer.fetcher import ConsumerRecord as ConsumerRecord
 from kafka.errors import (
     BrokerResponseError,
     CorruptRecordError,
+    KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
     SaslAuthenticationFailedError,
@@ -28,6 +31,8 @@ from resources.kafka.errors import UnreadableBatch
 
 # What goes wrong arrives as an exception; the client also logs it, with each of its attempts.
 logging.getLogger("kafka").setLevel(logging.CRITICAL)
+
+_RECEIVE_BYTES = 2**20
 
 Client = TypeVar("Client", KafkaAdminClient, KafkaConsumer, KafkaProducer)
 
@@ -117,16 +122,28 @@ class _Manager(KafkaConnectionManager):
 
     async def _build_transport(self, *args: Any, **options: Any) -> Any:
         transport = await super()._build_transport(*args, **options)
-        receive = transport._sock_recv
-
-        def receive_all() -> tuple[bytes, BaseException | None]:
-            # The client drops what arrives together with the end of a connection, which is where a
-            # broker says why it ends it.
-            data, error = receive()
-            return data, None if data else error
-
-        transport._sock_recv = receive_all
+        transport._sock_recv = lambda: _receive(transport._sock)
         return transport
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, BaseException | None]:
+    """All that has arrived, and why nothing more can.
+
+    The client's own asks for 4 KiB at a time, and whoever asks gives Python's lock away: beside a
+    thread that computes, a fetch of megabytes comes at 8 MB/s. And it drops what arrives together
+    with the end of a connection, which is where a broker says why it ends it.
+    """
+    parts = []
+    error: BaseException | None = None
+    try:
+        while part := sock.recv(_RECEIVE_BYTES):
+            parts.append(part)
+        error = KafkaConnectionError("socket disconnected")
+    except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        pass  # no more yet
+    except Exception as failure:  # noqa: BLE001 (whatever ends the connection)
+        error = KafkaConnectionError(failure)
+    return b"".join(parts), None if parts else error
 
 
 class _Network(KafkaNetClient):

@@ -33,6 +33,7 @@ from tests.benchmarks import (
     once,
     policy,
     throughput,
+    wide,
 )
 from tests.benchmarks.lab import OpenLab, drain_settings, open_lab
 from tests.benchmarks.report import Section, bars_table, exit_code
@@ -45,6 +46,7 @@ class Name(StrEnum):
     """The sections."""
 
     THROUGHPUT = "throughput"
+    WIDE = "wide"
     MEMORY = "memory"
     ARCHIVE = "archive"
     LAKE = "lake"
@@ -59,6 +61,7 @@ class Name(StrEnum):
 
 _SECTIONS = {
     Name.THROUGHPUT: throughput,
+    Name.WIDE: wide,
     Name.MEMORY: memory,
     Name.ARCHIVE: archive,
     Name.LAKE: lake,
@@ -85,6 +88,8 @@ def main(
 
     THROUGHPUT: events a second of a bare poll, of poll + COPY of ready-made rows, of the drain, and
     of a row-at-a-time pandas consumer; and where the drain's time goes.
+
+    WIDE: the same with events of LendingClub's 151 columns, 4.5 KB each.
 
     MEMORY: the peak of a drain run over few and over many events.
 

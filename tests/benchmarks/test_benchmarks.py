@@ -29,17 +29,23 @@ from tests.benchmarks.report import Bar, Section, bars_table, exit_code, table
 
 # What a section has to tell: the rows of its table, and its bars.
 TOLD: dict[Name, tuple[list[str], list[str]]] = {
-    Name.THROUGHPUT: (
-        [
-            *("a  bare kafka-python poll", "b  poll + COPY of ready rows", "c  the drain"),
-            *(f"     {stage}" for stage in ("fetch", "decode", "clean + score", "copy", "commit")),
-            "d  row at a time, pandas",
-        ],
-        [
-            "the drain, in % of poll + COPY (c / b)",
-            "the drain, in times of row at a time (c / d)",
-        ],
-    ),
+    **{
+        name: (
+            [
+                *("a  bare kafka-python poll", "b  poll + COPY of ready rows", "c  the drain"),
+                *(
+                    f"     {stage}"
+                    for stage in ("fetch", "decode", "clean + score", "copy", "commit")
+                ),
+                "d  row at a time, pandas",
+            ],
+            [
+                f"{name}: the drain, in % of poll + COPY (c / b)",
+                f"{name}: the drain, in times of row at a time (c / d)",
+            ],
+        )
+        for name in (Name.THROUGHPUT, Name.WIDE)
+    },
     Name.EXPERIMENTS: (
         ["the drain", "the same with two shadows", "the same with a split of 50 %"],
         ["two shadows, cost in throughput"],

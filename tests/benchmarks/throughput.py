@@ -1,12 +1,12 @@
 """Events a second: the drain beside the least and the usual that can be done with the events."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from credit_risk_dagster.pipelines.loans import builtin_loans
+from credit_risk_dagster.pipelines.loans import Row, builtin_loans
 from tests.benchmarks.lab import BenchmarkFailed, Lab, OpenLab
 from tests.benchmarks.report import Bar, Section, table
 
@@ -47,20 +47,29 @@ SMALLEST = Size(events=500, row_events=20, rounds=1)
 
 def measure(open_lab: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
     """Measure all four, and compare."""
+    return measure_loans("throughput", builtin_loans(), open_lab, size, say)
+
+
+def measure_loans(
+    name: str, loans: Iterable[Row], open_lab: OpenLab, size: Size, say: Callable[[str], None]
+) -> Section:
+    """As `measure`, with other loans, as the section of that name."""
     with open_lab() as lab:
-        return _measure(lab, size, say)
+        return _measure(name, loans, lab, size, say)
 
 
-def _measure(lab: Lab, size: Size, say: Callable[[str], None]) -> Section:
-    say(f"throughput: producing {size.events:,} events")
-    kafka = lab.topic(builtin_loans(), size.events)
+def _measure(
+    section: str, loans: Iterable[Row], lab: Lab, size: Size, say: Callable[[str], None]
+) -> Section:
+    say(f"{section}: producing {size.events:,} events")
+    kafka = lab.topic(loans, size.events)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in NAMES}
     with TemporaryDirectory(prefix="credit-risk-bench-") as folder:
         rows = lab.run("prepare", kafka, events=size.events, folder=folder)["rows"]
         for number in range(1, size.rounds + 1):
 
             def turn(name: str, process: str, number: int = number, **options: Any) -> None:
-                say(f"throughput: round {number} of {size.rounds}, {NAMES[name]}")
+                say(f"{section}: round {number} of {size.rounds}, {NAMES[name]}")
                 with lab.database() as url:
                     runs[name].append(lab.run(process, kafka, url, **options))
 
@@ -71,10 +80,10 @@ def _measure(lab: Lab, size: Size, say: Callable[[str], None]) -> Section:
     for name, expected in (("b", rows), ("c", rows)):
         if any(run["rows"] != expected for run in runs[name]):
             raise BenchmarkFailed(f"{NAMES[name]} did not write the {expected:,} rows")
-    return _section(size, runs)
+    return _section(section, size, runs)
 
 
-def _section(size: Size, runs: dict[str, list[dict[str, Any]]]) -> Section:
+def _section(section: str, size: Size, runs: dict[str, list[dict[str, Any]]]) -> Section:
     rates = {name: [run["events"] / run["seconds"] for run in runs[name]] for name in NAMES}
     median = {name: statistics.median(found) for name, found in rates.items()}
     micros = {
@@ -83,7 +92,7 @@ def _section(size: Size, runs: dict[str, list[dict[str, Any]]]) -> Section:
     }
     work = sum(micros.values())
     grid = table(
-        f"Throughput: {size.events:,} events, median of {size.rounds}",
+        f"{section.capitalize()}: {size.events:,} events, median of {size.rounds}",
         *("events/s", "lowest", "highest", "µs each", "share"),
     )
     for name, label in NAMES.items():
@@ -119,7 +128,15 @@ def _section(size: Size, runs: dict[str, list[dict[str, Any]]]) -> Section:
         "second thread beside the other stages, so shares are of work, not of time",
     }
     bars = [
-        Bar("the drain, in % of poll + COPY (c / b)", 100 * to_b, 60, "%", at_most=False),
-        Bar("the drain, in times of row at a time (c / d)", to_d, 100, "x", at_most=False),
+        Bar(
+            f"{section}: the drain, in % of poll + COPY (c / b)", 100 * to_b, 85, "%", at_most=False
+        ),
+        Bar(
+            f"{section}: the drain, in times of row at a time (c / d)",
+            to_d,
+            100,
+            "x",
+            at_most=False,
+        ),
     ]
-    return Section("throughput", results, grid, bars)
+    return Section(section, results, grid, bars)
