@@ -108,17 +108,22 @@ FROM (
 GROUP BY day ORDER BY day
 """
 
+# The planner must not see which loans they are: it would look each up in the statistics of every
+# time partition, or read them all by time to find the first decision of one loan.
 _LOANS: LiteralString = """
-SELECT loan_id, disposition, (
-    SELECT coalesce(issue_d, (coalesce(event_time, recorded_at) AT TIME ZONE 'UTC')::date)
-    FROM scored_applications s WHERE s.loan_id = c.loan_id ORDER BY scored_at LIMIT 1
-) FROM (
+WITH closed AS MATERIALIZED (
     SELECT DISTINCT ON (loan_id) loan_id, disposition FROM (
         SELECT loan_id, disposition, closed_at FROM cases
         WHERE state = 'closed' AND loan_id IS NOT NULL
         ORDER BY closed_at DESC LIMIT %(most)s
     ) AS newest ORDER BY loan_id, closed_at DESC
-) AS c
+), decided AS MATERIALIZED (
+    SELECT DISTINCT ON (loan_id) loan_id,
+        coalesce(issue_d, (coalesce(event_time, recorded_at) AT TIME ZONE 'UTC')::date) AS day
+    FROM scored_applications WHERE loan_id = ANY (ARRAY(SELECT loan_id FROM closed))
+    ORDER BY loan_id, scored_at
+)
+SELECT loan_id, disposition, day FROM closed LEFT JOIN decided USING (loan_id) ORDER BY loan_id
 """
 
 # As the view known_outcomes, of some loans.
@@ -131,5 +136,6 @@ FROM (
 ) AS told
 UNION ALL
 SELECT loan_id, coalesce(event_time, recorded_at), loan_status, NULL, NULL, NULL
-FROM scored_applications WHERE loan_id = ANY (%(loans)s) AND loan_status IS NOT NULL
+FROM scored_applications
+WHERE loan_id = ANY (ARRAY(SELECT unnest(%(loans)s::text[]))) AND loan_status IS NOT NULL
 """

@@ -25,7 +25,9 @@ from tests.benchmarks import (
     archive,
     drift,
     experiments,
+    growth,
     lake,
+    lanes,
     latency,
     memory,
     metrics,
@@ -47,6 +49,7 @@ class Name(StrEnum):
 
     THROUGHPUT = "throughput"
     WIDE = "wide"
+    LANES = "lanes"
     MEMORY = "memory"
     ARCHIVE = "archive"
     LAKE = "lake"
@@ -56,12 +59,14 @@ class Name(StrEnum):
     POLICY = "policy"
     EXPERIMENTS = "experiments"
     ONCE = "once"
+    GROWTH = "growth"
     LATENCY = "latency"
 
 
 _SECTIONS = {
     Name.THROUGHPUT: throughput,
     Name.WIDE: wide,
+    Name.LANES: lanes,
     Name.MEMORY: memory,
     Name.ARCHIVE: archive,
     Name.LAKE: lake,
@@ -71,6 +76,7 @@ _SECTIONS = {
     Name.POLICY: policy,
     Name.EXPERIMENTS: experiments,
     Name.ONCE: once,
+    Name.GROWTH: growth,
     Name.LATENCY: latency,
 }
 
@@ -91,6 +97,9 @@ def main(
 
     WIDE: the same with events of LendingClub's 151 columns, 4.5 KB each.
 
+    LANES: two and four drains side by side, what they wait for each other, and the seconds of
+    processors that a million events cost the drain, Postgres and the broker.
+
     MEMORY: the peak of a drain run over few and over many events.
 
     ARCHIVE: copying to S3 against a bare loop that does only that, its memory and compression; and
@@ -110,6 +119,9 @@ def main(
     EXPERIMENTS: what two shadows cost the drain, and what a split does.
 
     ONCE: the drain with and without cases, and knowing events that are sent again, in turns.
+
+    GROWTH: the drain, its commits and checks, the archive, drift, a scrape and the dashboard, with
+    and without months of history, of up to fifty million applications (18 GB).
 
     LATENCY: from event to commit at 10, 100 and 1,000 events a second, through Dagster's daemon and
     the sensor, with handovers from run to run; and of the first event after an idle spell.

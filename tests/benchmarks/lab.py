@@ -6,11 +6,12 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 import psycopg
 from pydantic import SecretStr
 
@@ -45,9 +46,9 @@ class Lab:
         postgres.create_database(self._template)
         migrate(warehouse_settings(postgres.uri(self._template)))
 
-    def topic(self, loans: Iterable[loans.Row], events: int) -> KafkaSettings:
+    def topic(self, loans: Iterable[loans.Row], events: int, partitions: int = 4) -> KafkaSettings:
         """A new topic with so many events: the loans, over and over."""
-        kafka = kafka_settings(self._broker, f"loans_{uuid.uuid4().hex}")
+        kafka = kafka_settings(self._broker, f"loans_{uuid.uuid4().hex}", partitions)
         topics.ensure_topic(kafka)
         producer.produce(kafka, loans, max_events=events, loop=True)
         return kafka
@@ -110,6 +111,28 @@ class Lab:
         result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return result
 
+    def processor_seconds(self) -> dict[str, float]:
+        """What the servers used so far: Postgres with all that it started, which may have ended."""
+        (first, *_) = (self._postgres.data_dir / "postmaster.pid").read_text().splitlines()
+        server = psutil.Process(int(first))
+        seconds = sum(server.cpu_times()[:4])
+        for process in server.children():
+            with suppress(psutil.NoSuchProcess):
+                seconds += sum(process.cpu_times()[:2])
+        return {
+            "Postgres": seconds,
+            "broker": sum(psutil.Process(self._broker.pid).cpu_times()[:2]),
+        }
+
+    @contextmanager
+    def postgres_log(self) -> Iterator[list[str]]:
+        """The lines that Postgres logs meanwhile."""
+        lines: list[str] = []
+        with self._postgres.log.open() as log:
+            log.seek(0, os.SEEK_END)
+            yield lines
+            lines += log.read().splitlines()
+
 
 OpenLab = Callable[[], AbstractContextManager[Lab]]
 
@@ -129,11 +152,12 @@ def open_lab() -> Iterator[Lab]:
 # setting in the environment is honoured: that is how one tries another value.
 
 
-def kafka_settings(broker: Broker, topic: str) -> KafkaSettings:
+def kafka_settings(broker: Broker, topic: str, partitions: int = 4) -> KafkaSettings:
     return KafkaSettings(
         _env_file=None,
         bootstrap_servers=broker.bootstrap_servers,
         topic=topic,
+        partitions=partitions,
         security_protocol="PLAINTEXT",
         replication_factor=1,
     )

@@ -7,10 +7,12 @@ measured as one line of JSON. Start of the interpreter, imports and connecting a
 import io
 import json
 import logging
+import os
 import re
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -46,8 +48,12 @@ from resources.kafka.broker import Broker
 from resources.kafka.reader import Reader
 from resources.lake import Lake
 from resources.postgres.connection import Warehouse, fetch_all
+from resources.postgres.lost import LostEvents
+from resources.postgres.metrics import MetricsLedger
+from resources.postgres.micro_batch import Ledger
 from resources.postgres.models import ModelStore, NewModel
 from resources.postgres.policies import register_policy
+from resources.postgres.reconciliation import Reconciliation
 
 Measured = dict[str, Any]
 
@@ -124,7 +130,9 @@ def _copy(connection: psycopg.Connection[Any], rows: pa.Table) -> int:
     return int(batch.num_rows)
 
 
-def drain(model: bool = False, experiments: str = "", cases: bool = True) -> Measured:
+def drain(
+    model: bool = False, experiments: str = "", cases: bool = True, lane: int = 0
+) -> Measured:
     """(c) The drain as a run executes it: from its first fetch to its last commit. The wait of
     `idle_seconds` that ends a session is after that, and taking the lane is before it.
 
@@ -140,10 +148,11 @@ def drain(model: bool = False, experiments: str = "", cases: bool = True) -> Mea
         _activate_a_model(warehouse)
     if experiments:
         _start(warehouse, experiments)
-    fetch, fetched_at = Reader.fetch, []
+    fetch, fetched_at, own = Reader.fetch, [], []
 
     def timed_fetch(reader: Reader, patience: float) -> Any:
         fetched_at.append(time.time())
+        own.append(time.process_time())
         return fetch(reader, patience)
 
     busy = _processor_seconds(warehouse)
@@ -158,6 +167,7 @@ def drain(model: bool = False, experiments: str = "", cases: bool = True) -> Mea
             load_policy(settings.policy_file),
             settings,
             run_id="benchmark",
+            lane=lane,
             log=logging.getLogger("benchmark"),
         )
     return {
@@ -166,7 +176,10 @@ def drain(model: bool = False, experiments: str = "", cases: bool = True) -> Mea
         "with_pd": _with_pd(warehouse),
         **_said(warehouse),
         "batches": report.batches,
-        "seconds": _last_commit(warehouse) - fetched_at[0],
+        "began": fetched_at[0],
+        "ended": (ended := _last_commit(warehouse)),
+        "seconds": ended - fetched_at[0],
+        "own_processor_seconds": time.process_time() - own[0],
         "busy_seconds": report.busy_seconds,
         "processor_seconds": _processor_seconds(warehouse) - busy,
     }
@@ -283,6 +296,77 @@ def scored_loans(rows: int) -> Measured:
             }
             written += _copy(connection, pa.table(columns))
     return {"rows": written}
+
+
+def check_new() -> Measured:
+    """What a run of the drain does after it: count what it committed, and what is stored of all."""
+    warehouse = Warehouse(WarehouseSettings())
+    with warehouse.session() as connection:
+        started = time.time()
+        Ledger(connection).stored()
+        LostEvents(connection).unacknowledged()
+        checked = Reconciliation(connection).check_new("benchmark")
+        seconds = time.time() - started
+    if checked.open or checked.left:
+        raise RuntimeError(f"{checked.left} offsets are not counted, or wrong: {checked.open}")
+    return {"offsets": checked.offsets, "seconds": seconds}
+
+
+def scrapes(count: int) -> Measured:
+    """What the warehouse has to say to a scrape of /metrics."""
+    settings = WarehouseSettings()
+    with Warehouse(settings).session("metrics") as connection:
+        ledger = MetricsLedger(connection, KafkaSettings().topic)
+        milliseconds = []
+        for _ in range(1 + count):
+            started = time.perf_counter()
+            ledger.read()
+            milliseconds.append(1000 * (time.perf_counter() - started))
+    # The first one asks for the sizes of all files, which is done once a minute.
+    return {"first_ms": milliseconds[0], "milliseconds": milliseconds[1:]}
+
+
+def pages(rounds: int) -> Measured:
+    """Every query of the dashboard."""
+    os.environ["DASHBOARD_DATABASE_URL"] = os.environ["DATABASE_URL"]
+    logging.disable(logging.WARNING)  # Streamlit's, that no server runs
+    from tests.benchmarks import dashboard
+
+    return dashboard.measure(rounds, show_plans=False).results
+
+
+def paced(rate: int, seconds: float) -> Measured:
+    """The latency of the drain alone, from an event to its commit, while so many a second come."""
+    from credit_risk_dagster.pipelines.loans import builtin_loans
+    from credit_risk_dagster.pipelines.producer import produce
+
+    settings, warehouse = DrainSettings(), Warehouse(WarehouseSettings())
+    since = time.time()
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(
+            *(produce, KafkaSettings(), builtin_loans()),
+            rate=rate,
+            max_events=round(rate * seconds),
+            loop=True,
+        )
+        run_drain(
+            Broker(KafkaSettings()),
+            warehouse,
+            load_policy(settings.policy_file),
+            settings,
+            run_id="benchmark",
+            log=logging.getLogger("benchmark"),
+        )
+        sent.result()
+    with warehouse.session() as connection:
+        rows = fetch_all(
+            connection,
+            "SELECT 1000 * extract(epoch FROM pg_xact_commit_timestamp(xmin) - event_time)::float8"
+            " AS ms FROM scored_applications WHERE scored_at >= to_timestamp(%(since)s)"
+            " AND event_time >= to_timestamp(%(since)s)",
+            {"since": since},
+        )
+    return {"milliseconds": [row["ms"] for row in rows]}
 
 
 def train(rows: int) -> Measured:

@@ -22,7 +22,7 @@ from credit_risk_dagster.pipelines.loans import builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY
 from infra.embedded.servers import Broker, Postgres
 from tests.benchmarks import __main__ as command
-from tests.benchmarks import row_at_a_time
+from tests.benchmarks import lanes, row_at_a_time
 from tests.benchmarks.__main__ import Name, measure
 from tests.benchmarks.lab import Lab
 from tests.benchmarks.report import Bar, Section, bars_table, exit_code, table
@@ -49,6 +49,14 @@ TOLD: dict[Name, tuple[list[str], list[str]]] = {
     Name.EXPERIMENTS: (
         ["the drain", "the same with two shadows", "the same with a split of 50 %"],
         ["two shadows, cost in throughput"],
+    ),
+    Name.LANES: (
+        [*lanes.ARMS],
+        [
+            "two lanes, in % of one",
+            "waits for locks of 4 lanes, in % of time",
+            "waits for locks of 4 lanes, batches of 500, in % of time",
+        ],
     ),
     Name.MEMORY: (
         ["200 events", "400 events"],
@@ -114,6 +122,24 @@ TOLD: dict[Name, tuple[list[str], list[str]]] = {
     Name.ONCE: (
         ["deduplicate=off", "deduplicate=key", "deduplicate=content"],
         ["knowing repeated content, cost in processor time"],
+    ),
+    Name.GROWTH: (
+        [
+            *("drain, events/s", "event to commit, p95, ms", "check after a run, ms"),
+            *("archive run, s", "drift report, s", "scrape, p95, ms"),
+            "dashboard, slowest page of 24 hours, ms",
+            "dashboard, slowest page of more, ms",
+        ],
+        [
+            *(
+                f"{what}, with 4,000, in % of none"
+                for what in (
+                    *("drain", "event to commit, p95", "check after a run", "archive run"),
+                    *("drift report", "scrape, p95", "dashboard, slowest page of 24 hours"),
+                )
+            ),
+            "dashboard, slowest page of more, ms, of 4,000",
+        ],
     ),
     Name.LATENCY: (
         ["100 events/s", "first event after idle", "first event of a fresh platform"],
