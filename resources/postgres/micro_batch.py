@@ -4,7 +4,8 @@ All SQL that writes these tables is here.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from operator import itemgetter
@@ -22,7 +23,7 @@ from credit_risk_dagster.domain.scoring import Assessment
 from credit_risk_dagster.domain.shadow import Opinion
 from resources.kafka.reader import Fetch, OffsetRange
 from resources.postgres.cases import open_cases
-from resources.postgres.columns import copy_batch
+from resources.postgres.columns import copy_batch, insert_batch
 from resources.postgres.repeats import Repeats
 from resources.postgres.scored_rows import rejected_rows, scored_rows
 from resources.postgres.shadow import record_opinions
@@ -58,8 +59,8 @@ class Progress:
 @dataclass(frozen=True)
 class Committed:
     """A committed batch: its id, what was stored of it, its latency histogram (see
-    `domain.latency`), the seconds that its statements and the commit itself took, and what was
-    wrong with shadows."""
+    `domain.latency`), the seconds until its rows were there, and those that its books and the
+    commit took, and what was wrong with shadows."""
 
     batch_id: int
     assessment: Assessment
@@ -198,49 +199,61 @@ class Ledger:
         seconds: StageSeconds,
         opinions: Sequence[Opinion],
     ) -> Committed:
+        connection = self._connection
         started = time.perf_counter()
-        with self._connection.transaction():
-            batch_id = self._move_offsets(source_id, fetch, assessment)
-            self._copy_scored(source_id, batch_id, policy_id, fetch, assessment)
-            self._copy_rejected(source_id, batch_id, fetch, assessment)
-            self._account(source_id, batch_id, fetch, assessment)
-            wrong = record_opinions(self._connection, source_id, fetch, assessment, opinions)
-            copy_seconds = time.perf_counter() - started
-            # The clock is read as late as a transaction can: only the commit itself comes after.
+        # Each block is one round trip, and a COPY is two.
+        with _rolled_back(connection):
+            with connection.pipeline():
+                connection.execute("BEGIN")
+                moved = self._move_offsets(source_id, fetch, assessment)
+            batch_id = _batch_id(fetch, moved)
+            if len(assessment.scored_at):
+                rows = scored_rows(source_id, batch_id, policy_id, fetch, assessment)
+                copy_batch(connection, "scored_applications", rows)
+            wrong = record_opinions(connection, source_id, fetch, assessment, opinions)
+            written = time.perf_counter()
+            # The clock is read as late as a transaction can.
             known = fetch.timestamps[fetch.timestamps != NO_TIME]
             latencies = np.maximum(time.time() - known / 1000, 0.0)
             buckets: list[int] = histogram(latencies).tolist()
             tiers = assessment.tier_counts()
-            self._connection.execute(
-                _INSERT_BATCH,
-                {
-                    **_of_batch(batch_id, source_id, policy_id, run_id, lane, fetch.ranges),
-                    "lost": 0,
-                    "scored": len(assessment.scored_at),
-                    "rejected": len(assessment.rejected_at),
-                    "gaps": sum(map(len, fetch.gaps)),
-                    "watchlist": tiers["Watchlist"],
-                    "elevated": tiers["Elevated"],
-                    "low": tiers["Low"],
-                    "reject_reasons": Jsonb(assessment.reason_counts()),
-                    "value_bytes": fetch.value_bytes,
-                    "fetch_ms": seconds.fetch * 1000,
-                    "decode_ms": seconds.decode * 1000,
-                    "score_ms": seconds.score * 1000,
-                    "copy_ms": copy_seconds * 1000,
-                    "commit_ms": None if seconds.commit is None else seconds.commit * 1000,
-                    "latency_buckets": buckets,
-                    "latency_sum_s": float(latencies.sum()),
-                },
-            )
-            written = time.perf_counter()
+            with connection.pipeline():
+                self._account(source_id, batch_id, fetch, assessment)
+                connection.execute(
+                    _INSERT_BATCH,
+                    {
+                        **_of_batch(batch_id, source_id, policy_id, run_id, lane, fetch.ranges),
+                        "lost": 0,
+                        "scored": len(assessment.scored_at),
+                        "rejected": len(assessment.rejected_at),
+                        "gaps": sum(map(len, fetch.gaps)),
+                        "watchlist": tiers["Watchlist"],
+                        "elevated": tiers["Elevated"],
+                        "low": tiers["Low"],
+                        "reject_reasons": Jsonb(assessment.reason_counts()),
+                        "value_bytes": fetch.value_bytes,
+                        "fetch_ms": seconds.fetch * 1000,
+                        "decode_ms": seconds.decode * 1000,
+                        "score_ms": seconds.score * 1000,
+                        "copy_ms": (written - started) * 1000,
+                        "commit_ms": None if seconds.commit is None else seconds.commit * 1000,
+                        "latency_buckets": buckets,
+                        "latency_sum_s": float(latencies.sum()),
+                    },
+                )
+                connection.execute("COMMIT")
         return Committed(
             *(batch_id, assessment, buckets),
             *(written - started, time.perf_counter() - written, wrong),
         )
 
     def _account(self, source_id: int, batch_id: int, fetch: Fetch, assessment: Assessment) -> None:
-        """What of the transaction comes after the rows."""
+        """What of the transaction comes after the scored rows."""
+        if len(assessment.rejected_at):
+            rows = rejected_rows(source_id, batch_id, fetch, assessment)
+            insert_batch(self._connection, "rejected_events", rows)
+        if self._case_within and assessment.tier_counts()["Watchlist"]:
+            open_cases(self._connection, self._case_within, batch_id)
         self._insert_gaps(source_id, batch_id, fetch.gaps, "not delivered by the broker")
         self._roll_up(source_id, assessment)
 
@@ -259,7 +272,8 @@ class Ledger:
             OffsetsMoved: the offsets are no longer where the ranges start.
         """
         with self._connection.transaction():
-            batch_id = self._move_offsets(source_id, Fetch(ranges=[*lost]), None, lost)
+            gone = Fetch(ranges=[*lost])
+            batch_id = _batch_id(gone, self._move_offsets(source_id, gone, None, lost))
             self._insert_gaps(source_id, batch_id, lost, reason, lost=True)
             self._connection.execute(
                 _INSERT_BATCH,
@@ -279,8 +293,8 @@ class Ledger:
         fetch: Fetch,
         assessment: Assessment | None,
         lost: Sequence[OffsetRange] = (),
-    ) -> int:
-        """Compare-and-set the offsets of the batch's partitions; returns the new batch's id."""
+    ) -> psycopg.Cursor[Any]:
+        """Compare-and-set the offsets of the batch's partitions; it returns what `_batch_id` reads."""
         last = max((r.partition for r in fetch.ranges), default=-1) + 1
         scored, rejected = np.zeros(last, np.int64), np.zeros(last, np.int64)
         if assessment is not None:
@@ -291,7 +305,7 @@ class Ledger:
             for found in ranges:
                 counts[found.partition] += len(found)
         at = [r.partition for r in fetch.ranges]
-        row = self._connection.execute(
+        return self._connection.execute(
             _MOVE_OFFSETS,
             {
                 "source_id": source_id,
@@ -304,31 +318,7 @@ class Ledger:
                 "lost": gone[at].tolist(),
                 "ends": [fetch.ends.get(partition) for partition in at],
             },
-        ).fetchone()
-        assert row is not None  # noqa: S101 (an aggregate always has a row)
-        moved, batch_id = row
-        if moved != len(fetch.ranges):
-            raise OffsetsMoved(
-                f"{len(fetch.ranges) - moved} of {len(fetch.ranges)} partitions were moved by "
-                "another run"
-            )
-        return int(batch_id)
-
-    def _copy_scored(
-        self, source_id: int, batch_id: int, policy_id: int, fetch: Fetch, assessment: Assessment
-    ) -> None:
-        if len(assessment.scored_at):
-            rows = scored_rows(source_id, batch_id, policy_id, fetch, assessment)
-            copy_batch(self._connection, "scored_applications", rows)
-            if self._case_within and assessment.tier_counts()["Watchlist"]:
-                open_cases(self._connection, self._case_within, batch_id)
-
-    def _copy_rejected(
-        self, source_id: int, batch_id: int, fetch: Fetch, assessment: Assessment
-    ) -> None:
-        if len(assessment.rejected_at):
-            rows = rejected_rows(source_id, batch_id, fetch, assessment)
-            copy_batch(self._connection, "rejected_events", rows)
+        )
 
     def _storable(
         self, source_id: int, policy_id: int, fetch: Fetch, assessment: Assessment
@@ -405,6 +395,31 @@ class Ledger:
                 "amounts": [*assessment.tier_amounts(), 0.0],
             },
         )
+
+
+@contextmanager
+def _rolled_back(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """What begins a transaction in this block, and commits it along with its last statements,
+    leaves nothing when it fails."""
+    try:
+        yield
+    except BaseException:
+        with suppress(psycopg.OperationalError):  # the connection may be what failed
+            connection.rollback()
+        raise
+
+
+def _batch_id(fetch: Fetch, moved: psycopg.Cursor[Any]) -> int:
+    """The new batch's id, after its offsets were moved."""
+    row = moved.fetchone()
+    assert row is not None  # noqa: S101 (an aggregate always has a row)
+    partitions, batch_id = row
+    if partitions != len(fetch.ranges):
+        raise OffsetsMoved(
+            f"{len(fetch.ranges) - partitions} of {len(fetch.ranges)} partitions were moved by "
+            "another run"
+        )
+    return int(batch_id)
 
 
 _MOVE_OFFSETS: LiteralString = """

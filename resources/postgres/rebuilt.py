@@ -5,10 +5,11 @@ rebuilt, is a gap: so the equation holds after each batch. A batch takes its off
 gaps, and only from there, so that none is written twice.
 """
 
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import numpy as np
 import numpy.typing as npt
+import psycopg
 
 from credit_risk_dagster.domain.scoring import Assessment
 from resources.kafka.reader import Fetch, OffsetRange
@@ -50,13 +51,12 @@ class RebuiltLedger(Ledger):
         fetch: Fetch,
         assessment: Assessment | None,
         lost: object = (),
-    ) -> int:
+    ) -> psycopg.Cursor[Any]:
         # The offsets move at the end: other days of the partition do not wait while rows are sent.
-        row = self._connection.execute(
-            "SELECT nextval(pg_get_serial_sequence('batches', 'batch_id'))"
-        ).fetchone()
-        assert row is not None  # noqa: S101
-        return int(row[0])
+        return self._connection.execute(
+            "SELECT %(ranges)s::int, nextval(pg_get_serial_sequence('batches', 'batch_id'))",
+            {"ranges": len(fetch.ranges)},
+        )
 
     def _account(self, source_id: int, batch_id: int, fetch: Fetch, assessment: Assessment) -> None:
         counts = [
