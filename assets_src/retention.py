@@ -98,21 +98,28 @@ def delete_opinions(
 
 @dg.op(description="Delete the finished runs that are older than CREDIT_RISK_RETENTION_RUN_DAYS.")
 def prune_runs(context: dg.OpExecutionContext, settings: dg.ResourceParam[Settings]) -> int:
-    """Delete runs with their events, as Dagster's UI does, and observations that belong to none;
-    returns how many runs."""
+    """Delete runs with their events, as Dagster's UI does, and what belongs to none, or would stay
+    without its run; returns how many runs."""
     with one_line_failures():
         days = settings.retention.run_days
     if days == 0:
         context.log.info("CREDIT_RISK_RETENTION_RUN_DAYS is 0: every run stays")
         return 0
-    before = datetime.now(UTC) - timedelta(days=days)
-    deleted = delete_runs(context.instance, before)
+    deleted, others = delete_history(context.instance, datetime.now(UTC) - timedelta(days=days))
     context.log.info("deleted %d runs that were older than %d days", deleted, days)
-    if url := getattr(context.instance.run_storage, "postgres_url", None):
-        with open_session(url, "retention") as connection:
-            observations = DagsterStorage(connection).delete_observations(before)
-        context.log.info("deleted %d observations of the topic", observations)
+    context.log.info("deleted %d observations of the topic and outcomes of checks", others)
     return deleted
+
+
+def delete_history(instance: dg.DagsterInstance, before: datetime) -> tuple[int, int]:
+    """Delete what Dagster remembers of before then: finished runs with their events, and what it
+    would keep for ever (observations of no run, outcomes of checks); returns how many of each."""
+    deleted, others = delete_runs(instance, before), 0
+    if url := getattr(instance.run_storage, "postgres_url", None):
+        with open_session(url, "retention") as connection:
+            storage = DagsterStorage(connection)
+            others = storage.delete_observations(before) + storage.delete_checks(before)
+    return deleted, others
 
 
 def delete_runs(instance: dg.DagsterInstance, before: datetime) -> int:

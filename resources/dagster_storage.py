@@ -65,6 +65,11 @@ class DagsterStorage:
         stay for ever; returns how many."""
         return self._connection.execute(_DELETE_OBSERVATIONS, (before,)).rowcount
 
+    def delete_checks(self, before: datetime) -> int:
+        """Delete the outcomes of checks of before then, which Dagster keeps when it deletes their
+        run; but not the newest of each. Returns how many."""
+        return self._connection.execute(_DELETE_CHECKS, (before,)).rowcount
+
 
 # Dagster's timestamps have no time zone; they are in UTC.
 _RUNS: LiteralString = """
@@ -130,4 +135,12 @@ WHERE last.at > extract(epoch FROM now() - interval '8 days')
 _DELETE_OBSERVATIONS: LiteralString = """
 DELETE FROM event_logs WHERE dagster_event_type = 'ASSET_OBSERVATION' AND run_id = ''
     AND "timestamp" < %s AT TIME ZONE 'UTC'
+"""
+
+_DELETE_CHECKS: LiteralString = """
+DELETE FROM asset_check_executions
+WHERE create_timestamp < %s AT TIME ZONE 'UTC' AND id NOT IN (
+    SELECT max(id) FROM asset_check_executions
+    WHERE execution_status IN ('SUCCEEDED', 'FAILED') GROUP BY asset_key, check_name, partition
+)
 """

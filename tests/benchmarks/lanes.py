@@ -8,9 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from credit_risk_dagster.domain.lanes import lane_of
 from credit_risk_dagster.pipelines.loans import builtin_loans
@@ -32,6 +34,23 @@ ARMS: dict[str, tuple[int, int | None]] = {
 }
 PARTITIONS = 8
 WHOSE = ("drain", "Postgres", "broker")
+# Postgres alone, into which rows are copied that were made before; and what is in the definition of
+# the indexes that it has not got then.
+INDEXES = {
+    "COPY of ready rows": "",
+    "COPY, without the index of loans": "(loan_id)",
+    "COPY, with the primary key alone": "(",
+}
+
+_SECONDARY = """
+SELECT i.indexrelid::regclass::name, pg_get_indexdef(i.indexrelid) FROM pg_index i
+WHERE i.indrelid = 'scored_applications'::regclass AND NOT i.indisprimary
+"""
+_WRITTEN = """
+SELECT pg_current_wal_lsn() - %(since)s::pg_lsn,
+    (SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('scored_applications')
+     WHERE isleaf)
+"""
 
 # A wait of over `deadlock_timeout`, which it is told when it is over; and what it was for.
 _WAITED = re.compile(r"LOG:  process \d+ acquired \w+ on .* after ([\d.]+) ms")
@@ -63,7 +82,37 @@ def measure(open_lab: OpenLab, size: Size, say: Callable[[str], None]) -> Sectio
                 batches = {"max_batch_events": most} if most else {}
                 with lab.database() as url:
                     runs[arm].append(_drain(lab, kafka, url, lanes, size.events, batches))
-    return _section(size, runs)
+        copies: dict[str, list[dict[str, float]]] = {arm: [] for arm in INDEXES}
+        with TemporaryDirectory(prefix="credit-risk-bench-") as folder:
+            lab.run("prepare", kafka, events=size.events, folder=folder)
+            for arm in (*INDEXES,) * size.rounds:
+                say(f"lanes: {arm}")
+                with lab.database() as url:
+                    copies[arm].append(_copy(lab, kafka, url, arm, size.events, folder))
+    return _section(size, runs, copies)
+
+
+def _copy(
+    lab: Lab, kafka: KafkaSettings, url: str, arm: str, events: int, folder: str
+) -> dict[str, float]:
+    """What the rows cost Postgres: seconds of processors, WAL, and their place with indexes."""
+    with closing(Warehouse(warehouse_settings(url)).connect("benchmark")) as connection:
+        for name, definition in connection.execute(_SECONDARY).fetchall():
+            if INDEXES[arm] and INDEXES[arm] in definition:
+                connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(name)))
+        connection.execute("CHECKPOINT")
+        (wal,) = connection.execute("SELECT pg_current_wal_lsn()").fetchone() or ("",)
+        before = lab.processor_seconds()["Postgres"]
+        run = lab.run("copy", kafka, url, events=events, folder=folder)
+        seconds = lab.processor_seconds()["Postgres"] - before
+        (written, size) = connection.execute(_WRITTEN, {"since": wal}).fetchone() or (0, 0)
+    rows = run["rows"]
+    return {
+        "rows_per_second": rows / run["seconds"],
+        "processor_seconds_per_million": 1e6 * seconds / rows,
+        "wal_bytes_per_row": float(written) / rows,
+        "bytes_per_row": float(size) / rows,
+    }
 
 
 def _drain(
@@ -141,7 +190,11 @@ def lock_waits(log: Iterable[str], tables: Mapping[str, str]) -> dict[str, list[
     return found
 
 
-def _section(size: Size, runs: dict[str, list[dict[str, Any]]]) -> Section:
+def _section(
+    size: Size,
+    runs: dict[str, list[dict[str, Any]]],
+    copies: dict[str, list[dict[str, float]]],
+) -> Section:
     grid = table(
         f"Lanes: {size.events:,} events, median of {size.rounds}",
         *("events/s", "lock waits", "ms each", "% of time", *(f"{who}, s" for who in WHOSE)),
@@ -175,6 +228,15 @@ def _section(size: Size, runs: dict[str, list[dict[str, Any]]]) -> Section:
         "seconds of processors for a million events; waits of over 1 ms, "
         f"for {', '.join(tables) or 'nothing'}"
     )
+    for arm, of_it in copies.items():
+        median = {name: statistics.median(run[name] for run in of_it) for name in of_it[0]}
+        seconds = f"{median['processor_seconds_per_million']:.1f}"
+        grid.add_row(arm, f"{median['rows_per_second']:,.0f}", "", "", "", "", seconds, "")
+        grid.caption += (
+            f"; {arm}: {median['bytes_per_row']:,.0f} bytes a row,"
+            f" {median['wal_bytes_per_row']:,.0f} of WAL"
+        )
+        results[arm] = median
     two = 100 * rates["2 lanes"] / rates["1 lane"]
     bars = [
         Bar("two lanes, in % of one", two, 120, "%", at_most=False),

@@ -51,7 +51,7 @@ TOLD: dict[Name, tuple[list[str], list[str]]] = {
         ["two shadows, cost in throughput"],
     ),
     Name.LANES: (
-        [*lanes.ARMS],
+        [*lanes.ARMS, *lanes.INDEXES],
         [
             "two lanes, in % of one",
             "waits for locks of 4 lanes, in % of time",
