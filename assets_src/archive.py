@@ -14,6 +14,7 @@ from assets_src.common import (
     table,
 )
 from assets_src.source_code import code_version, linked
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.archive import ArchiveReport, archive
 from credit_risk_dagster.pipelines.archive_check import check_archive, verify_lake
@@ -96,7 +97,7 @@ def raw_event_archive(
         ARCHIVE_COMPLETE,
         not account.problems,
         "; ".join(account.problems)
-        or f"{archived:,} offsets archived, {pending:,} committed since and pending",
+        or f"{counted(archived, 'offset')} archived, {pending:,} committed since and pending",
         {"offsets and events by partition": table(account.partitions, "partition")},
     )
 
@@ -155,8 +156,8 @@ def archive_checksums(
     return dg.AssetCheckResult(
         passed=not problems,
         description="; ".join(problems[:20])
-        or f"{verified.files:,} files, {verified.bytes:,} bytes, are what was stored; "
-        f"{verified.left:,} are left for another day",
+        or f"{counted(verified.files, 'file')}, {counted(verified.bytes, 'byte')}, as stored; "
+        f"{verified.left:,} left for another day",
         metadata={"files": verified.files, "bytes": verified.bytes, "left": verified.left},
     )
 

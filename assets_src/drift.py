@@ -16,6 +16,7 @@ from assets_src.common import (
 )
 from assets_src.source_code import code_version, linked
 from credit_risk_dagster.domain.drift.comparison import Drift
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.pipelines.drift import (
     DriftReport,
     NothingScored,
@@ -208,7 +209,8 @@ def _checks(report: DriftReport) -> Iterator[dg.AssetCheckResult]:
     drift, rows = report.drift, report.window.rows
     small = rows < report.thresholds.min_rows
     few = (
-        f"{rows:,} applications are too few to tell: CREDIT_RISK_DRIFT_MIN_ROWS is "
+        f"{counted(rows, 'application is', 'applications are')} too few to tell: "
+        "CREDIT_RISK_DRIFT_MIN_ROWS is "
         f"{report.thresholds.min_rows:,}"
     )
     for spec, verdict, severity in (

@@ -1,5 +1,6 @@
 """The report of reviews: once a week as a page on S3, and to the webhook."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -11,6 +12,7 @@ from credit_risk_dagster.domain.model.outcome import load_outcome
 from credit_risk_dagster.settings import DrainSettings, Settings
 from resources.lake import Lake
 from resources.postgres.connection import Warehouse
+from resources.postgres.risk_reports import add_report
 
 _CRON = DrainSettings.at_load().review_cron
 
@@ -60,6 +62,10 @@ def review_report(
                 outcome,
                 since=until - timedelta(days=config.days),
                 closed_since=until - timedelta(days=config.closed_days),
+            )
+            rates = [asdict(rate) for rate in found.bad_rates]
+            add_report(
+                connection, "reviews", outcome.version, {"bad_rates": rates}, context.run.run_id
             )
     html = page(found, until, config.days, config.closed_days, outcome.version)
     line = summary(found, config.days)

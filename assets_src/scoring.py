@@ -19,9 +19,9 @@ from assets_src.common import (
 )
 from assets_src.source_code import code_version, linked, written_in
 from credit_risk_dagster.base_settings import SettingInvalid
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.pipelines.bounds import Bound
-from credit_risk_dagster.pipelines.drain import DrainReport, drain
+from credit_risk_dagster.pipelines.drain import Bound, DrainReport, drain
 from credit_risk_dagster.settings import DrainSettings, KafkaSettings, Settings
 from resources.kafka.broker import Broker
 from resources.kafka.errors import TopicReplaced
@@ -251,12 +251,13 @@ def _reconciled(checked: Checked, what: str, lost: int = 0) -> dict[str, Any]:
     said = (
         f"{found}{more}: `credit-risk reconciliation ls`"
         if checked.open
-        else f"each of the {checked.offsets:,} offsets {what} is stored once{later}"
+        else f"each of the {counted(checked.offsets, 'offset')} {what} is stored once{later}"
     )
     if lost:
         said += (
-            f"; {lost:,} events are lost, which the broker removed before they were read: "
-            "`credit-risk lost ls` shows them, `credit-risk lost acknowledge` ends this warning"
+            f"; {counted(lost, 'event is', 'events are')} lost, which the broker removed before "
+            "they were read: `credit-risk lost ls` shows them, `credit-risk lost acknowledge` ends "
+            "this warning"
         )
     only_lost = lost and not checked.open
     return {

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets_src.scoring import loan_applications
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.stream_health import (
     SchemaComparison,
@@ -36,7 +37,7 @@ def backlog_is_scored(
         found = measure_backlog(broker, warehouse)
     except PlatformError as error:
         return dg.AssetCheckResult(passed=False, description=str(error))
-    said = [f"{found.events:,} events wait"]
+    said = [counted(found.events, "event waits", "events wait")]
     if found.waited_seconds is not None:
         said.append(f"the oldest for {_minutes(found.waited_seconds)}")
     said.append(
@@ -93,7 +94,7 @@ def _in_words(compared: SchemaComparison) -> str:
         said = "; ".join(map(str, compared.found[:_SHOWN]))
         return said + (f"; and {more} more" if more > 0 else "")
     if compared.too_few:
-        return f"only {compared.now.events:,} events to look at"
+        return f"only {counted(compared.now.events, 'event')} to look at"
     if compared.baseline_id is None:
         return "there is no baseline yet to compare with"
     if compared.before is None:

@@ -6,6 +6,7 @@ import msgspec
 from assets_src.drift import report_drift_job
 from assets_src.model import benchmark_models
 from assets_src.portfolio import report_job
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import Settings
 from resources.postgres.connection import Warehouse
@@ -68,7 +69,8 @@ def first_reports(
         ],
         skip_reason=None
         if due
-        else f"not enough yet: {found.scored:,} applications, {found.outcomes:,} outcomes",
+        else f"not enough yet: {counted(found.scored, 'application')}, "
+        f"{counted(found.outcomes, 'outcome')}",
         cursor=msgspec.json.encode(asked).decode(),
     )
 

@@ -10,6 +10,7 @@ import msgspec
 
 from assets_src.common import table
 from assets_src.scoring import loan_applications
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.stream_health import Backlog, measure_backlog
 from resources.kafka.broker import Broker
@@ -46,12 +47,13 @@ def loan_applications_observed(
         return dg.SkipReason(str(error))
     now = time.time()
     last = msgspec.json.decode(context.cursor, type=_Seen) if context.cursor else _Seen()
+    waiting = counted(found.events, "event waits", "events wait")
     if found.partitions == last.partitions and (
         not found.events or now - last.at < UNMOVED_SECONDS
     ):
-        return dg.SkipReason(f"nothing moved, {found.events:,} events wait")
+        return dg.SkipReason(f"nothing moved, {waiting}")
     return dg.SensorResult(
-        skip_reason=f"observed: {found.events:,} events wait",
+        skip_reason=f"observed: {waiting}",
         asset_events=[_observation(found)],
         cursor=msgspec.json.encode(_Seen(now, dict(found.partitions))).decode(),
     )

@@ -14,6 +14,7 @@ import psycopg
 
 from assets_src.scoring import LANE_TAG, LANES_TAG, RECONCILIATION, score_applications
 from credit_risk_dagster.domain.lanes import lane_of
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.status import StreamState, stream_state
 from credit_risk_dagster.settings import DrainSettings, Settings
@@ -139,7 +140,7 @@ def plan_lane(
         return Plan(True, f"successor of {names}, which {have} {left:.0f} s left")
     if len(present) > 1:
         return Plan(False, f"{names} share it")
-    return Plan(False, f"{names} drains, {left:.0f} s left, {backlog:,} events behind")
+    return Plan(False, f"{names} drains, {left:.0f} s left, {counted(backlog, 'event')} behind")
 
 
 def launch_of(run: dg.DagsterRun) -> Launch:

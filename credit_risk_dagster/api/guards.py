@@ -115,8 +115,9 @@ async def json_body(request: Request) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(415, "send application/json", {"Accept": "application/json"})
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("identity", "", *_GZIP):
+    # Several headers are one list: each of them was applied.
+    encoding = ", ".join(request.headers.getlist("content-encoding")).strip().lower()
+    if encoding not in ("", "identity", *_GZIP):
         raise ApiError(415, "send it plain, or by gzip", {"Accept-Encoding": "gzip, identity"})
     limit = request.app.state.settings.api.max_body_bytes
     length = request.headers.get("content-length", "")

@@ -4,6 +4,7 @@ import typer
 
 from credit_risk_dagster.cli.console import out
 from credit_risk_dagster.cli.options import lake
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 
 app = typer.Typer()
@@ -31,6 +32,7 @@ def run() -> None:
         log=logging.getLogger(__name__),
     )
     out.print(
-        f"{report.rows:,} events in {len(report.objects):,} objects, {report.bytes:,} bytes, "
-        f"{report.decisions.rows:,} decisions" + ("; another run archives" if report.busy else "")
+        f"{counted(report.rows, 'event')} in {counted(len(report.objects), 'object')}, "
+        f"{counted(report.bytes, 'byte')}, {counted(report.decisions.rows, 'decision')}"
+        + ("; another run archives" if report.busy else "")
     )

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from credit_risk_dagster.cli.console import out
 from credit_risk_dagster.cli.options import NOT_SAID, SkipBad, Why
+from credit_risk_dagster.domain.words import counted
 
 app = typer.Typer(help="The populations that drift is measured from.", no_args_is_help=True)
 
@@ -59,7 +60,7 @@ def freeze(
     )
     out.print(
         f"baseline {stored.baseline_id}{'' if new else ', which has exactly these counts'}: "
-        f"{stored.rows:,} applications, {stored.origin}"
+        f"{counted(stored.rows, 'application')}, {stored.origin}"
         + (
             "; reports compare with it from now on"
             if stored.active

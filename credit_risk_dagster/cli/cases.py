@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from credit_risk_dagster.cli.console import out
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.settings import DrainSettings, WarehouseSettings
 
 app = typer.Typer(help="Cases of the Watchlist.", no_args_is_help=True)
@@ -43,4 +44,4 @@ def open_(
         for day in range((last - start).days, -1, -1):
             first = start + timedelta(days=day)
             opened += Cases(connection).open_earlier(first, first + timedelta(days=1), within)
-    out.print(f"{opened:,} cases opened")
+    out.print(f"{counted(opened, 'case')} opened")

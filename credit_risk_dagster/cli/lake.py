@@ -25,6 +25,7 @@ from credit_risk_dagster.cli.options import (
     kafka,
     lake,
 )
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 
@@ -112,8 +113,8 @@ def rebuild(
     )
     out.print(
         f"schema {report.schema}: {report.scored:,} scored, {report.rejected:,} rejected, "
-        f"{report.known:,} were there, {report.gaps:,} gaps by {report.policy} from version "
-        f"{report.version}, {report.speed:,.0f} events a second"
+        f"{counted(report.known, 'was', 'were')} there, {counted(report.gaps, 'gap')} by "
+        f"{report.policy} from version {report.version}, {counted(report.speed, 'event')} a second"
     )
 
 
@@ -296,7 +297,7 @@ def get(
         except OSError as error:
             said = f"{error.filename or directory}: {error.strerror}"
             raise PlatformError(f"{name} cannot be copied, {said}") from error
-        out.print(f"{name}: {done:,} files in {directory / table.root}")
+        out.print(f"{name}: {counted(done, 'file')} in {directory / table.root}")
 
 
 @lake_app.command("compact")

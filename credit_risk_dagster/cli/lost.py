@@ -7,6 +7,7 @@ from rich.table import Table
 
 from credit_risk_dagster.cli.console import out, print_json
 from credit_risk_dagster.cli.options import Json
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 
@@ -56,7 +57,7 @@ def acknowledge(
         return
     _show(found)
     events = sum(gone.events for gone in found)
-    out.print(f"{events:,} lost events acknowledged by {by.strip()}", soft_wrap=True)
+    out.print(f"{counted(events, 'lost event')} acknowledged by {by.strip()}", soft_wrap=True)
 
 
 @app.command("abandon")

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from credit_risk_dagster.cli.console import err, out
 from credit_risk_dagster.cli.options import NOT_SAID, SkipBad, Why, lake, told
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.settings import DrainSettings, ModelSettings, WarehouseSettings
 
 if TYPE_CHECKING:
@@ -136,7 +137,9 @@ def show_vintages(
     title = f"Bad by {chosen.version}; compare vintages at the same age"
     out.print(_table(title, rows) if rows else "nothing was observed of these loans")
     if loans.undecided:
-        out.print(f"left out: {loans.undecided:,} loans with an outcome and no known decision")
+        out.print(
+            f"left out: {counted(loans.undecided, 'loan')} with an outcome and no known decision"
+        )
 
 
 @app.command("ls")

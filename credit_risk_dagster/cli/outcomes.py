@@ -7,6 +7,7 @@ import typer
 
 from credit_risk_dagster.cli.console import out
 from credit_risk_dagster.cli.options import SkipBad
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.settings import WarehouseSettings
 
 app = typer.Typer(help="What became of the loans, after the decision.", no_args_is_help=True)
@@ -54,10 +55,12 @@ def load(
         skip_bad=skip_bad,
     )
     damaged = (
-        f"; {loaded.damaged:,} damaged rows left out, the first: {loaded.first_damaged}"
+        f"; {counted(loaded.damaged, 'damaged row')} left out, the first: {loaded.first_damaged}"
         if loaded.damaged
         else ""
     )
     out.print(
-        f"{loaded.added:,} outcomes added, {loaded.known:,} were known{damaged}", soft_wrap=True
+        f"{counted(loaded.added, 'outcome')} added, {counted(loaded.known, 'was', 'were')} known"
+        f"{damaged}",
+        soft_wrap=True,
     )

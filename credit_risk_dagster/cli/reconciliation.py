@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from credit_risk_dagster.cli.console import out
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 
@@ -37,7 +38,7 @@ def count() -> None:
 
     with Warehouse(WarehouseSettings()).session() as connection:
         checked = Reconciliation(connection).check_everything()
-    out.print(f"{checked.offsets:,} offsets counted")
+    out.print(f"{counted(checked.offsets, 'offset')} counted")
     _show(checked.open)
 
 
@@ -64,7 +65,8 @@ def clear(
             wrong = findings.clear(number, by.strip(), why.strip())
             now = "it is right now"
             if wrong:
-                now = f"{wrong:,} of its offsets are still wrong, and accepted"
+                still = counted(wrong, "of its offsets is", "of its offsets are")
+                now = f"{still} still wrong, and accepted"
             out.print(f"finding {number} is cleared by {by.strip()}: {now}", soft_wrap=True)
 
 

@@ -13,6 +13,7 @@ from credit_risk_dagster.cli.options import (
     PolicyFile,
     chosen_policy,
 )
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
 
@@ -101,7 +102,9 @@ def redrive(
         partition=partition,
         offset=offset,
     )
-    out.print(f"{report.moved.total():,} of {report.examined:,} rejected events are now scored")
+    out.print(
+        f"{report.moved.total():,} of {counted(report.examined, 'rejected event')} now scored"
+    )
 
 
 def _reason(event: "RejectedEvent") -> str:

@@ -28,6 +28,7 @@ from credit_risk_dagster.cli.options import (
     parsed_shifts,
     told,
 )
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 
 if TYPE_CHECKING:
@@ -81,10 +82,11 @@ def produce(
     if later:
         later.flush()
     stopped = stop.is_set()
+    added = f"; {counted(later.added, 'outcome')} added" if later else ""
     out.print(
-        f"{'stopped: ' if stopped else ''}{produced.acknowledged:,} events in topic "
+        f"{'stopped: ' if stopped else ''}{counted(produced.acknowledged, 'event')} in topic "
         f"{settings.topic}, {produced.acknowledged / max(produced.seconds, 1e-9):,.0f} a second"
-        f"{f'; {later.added:,} outcomes added' if later else ''}{told(read)}",
+        f"{added}{told(read)}",
         soft_wrap=True,
     )
     if stopped and not loop:
@@ -125,7 +127,8 @@ def status(json_: Json = False) -> None:
             out.print(f"partition {row['partition']}: {held}", soft_wrap=True)
     if lost := found["lost_unacknowledged"]:
         out.print(
-            f"{lost:,} events are lost, and nobody acknowledged it: `credit-risk lost ls`",
+            f"{counted(lost, 'event is', 'events are')} lost, and nobody acknowledged it: "
+            "`credit-risk lost ls`",
             soft_wrap=True,
         )
 

@@ -6,6 +6,7 @@ import typer
 
 from credit_risk_dagster.cli.console import out
 from credit_risk_dagster.cli.options import Bootstrap, Topic, kafka, lake
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import DrainSettings, WarehouseSettings
 
@@ -22,7 +23,7 @@ def create(bootstrap: Bootstrap = None, topic: Topic = None) -> None:
 
     settings = kafka(bootstrap, topic)
     partitions = ensure_topic(settings)
-    out.print(f"topic {settings.topic} has {partitions} partitions", soft_wrap=True)
+    out.print(f"topic {settings.topic} has {counted(partitions, 'partition')}", soft_wrap=True)
 
 
 Abandon = Annotated[
@@ -67,9 +68,10 @@ def reset(
         lambda: reset_topic(settings),
         abandon=abandonment,
     )
+    left = counted(waiting, "of its events was", "of its events were")
     out.print(
-        f"topic {settings.topic} is empty, with {len(begun.topic.offsets)} partitions"
-        + (f"; {waiting:,} of its events were not scored" if waiting else ""),
+        f"topic {settings.topic} is empty, with {counted(len(begun.topic.offsets), 'partition')}"
+        + (f"; {left} not scored" if waiting else ""),
         soft_wrap=True,
     )
     _tell(begun, abandonment)
@@ -105,7 +107,8 @@ def new_epoch(
         force=force,
         abandon=abandonment,
     )
-    out.print(f"its {begun.events:,} events are scored from now on; what was scored stays")
+    events = counted(begun.events, "event is", "events are")
+    out.print(f"its {events} scored from now on; what was scored stays")
     _tell(begun, abandonment)
 
 
@@ -121,11 +124,9 @@ def _abandonment(abandon: bool, by: str | None, why: str | None) -> "Abandonment
 
 def _tell(begun: "NewEpoch", abandonment: "Abandonment | None") -> None:
     if begun.abandoned and abandonment:
-        out.print(
-            f"{begun.abandoned:,} committed offsets that are in no archive are given up by "
-            f"{abandonment.by}",
-            soft_wrap=True,
-        )
+        one, many = (f"committed offset{ending} in no archive" for ending in (" is", "s are"))
+        given_up = counted(begun.abandoned, one, many)
+        out.print(f"{given_up}, and given up by {abandonment.by}", soft_wrap=True)
     state = begun.topic
     out.print(
         f"topic {state.topic} on cluster {state.cluster_id}: epoch {begun.epoch}", soft_wrap=True

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.pipelines.lake_history import tables
 from resources.lake import Lake, ObjectMissing
 from resources.lake_tables import DataFile, LakeDamaged, LakeTable
@@ -42,22 +43,22 @@ class Account:
                 found.append(
                     f"partition {p['partition']}: {p['archived']:,} archived + {p['pending']:,} "
                     f"pending offsets are not the {p['committed']:,} committed, or "
-                    f"{p['wrong']:,} events are in holes or overlaps: compare "
-                    "`credit-risk lake ls` with `credit-risk status`"
+                    f"{counted(p['wrong'], 'event is', 'events are')} in holes or overlaps: "
+                    "compare `credit-risk lake ls` with `credit-risk status`"
                 )
             if p["lost"]:
                 found.append(
-                    f"partition {p['partition']}: {p['lost']:,} committed events had left the "
-                    "broker before they were archived: keep events there for longer, or archive "
-                    "more often (rejected ones keep their bytes in Postgres); `credit-risk lost "
-                    "abandon` gives them up by name"
+                    f"partition {p['partition']}: {counted(p['lost'], 'committed event')} had "
+                    "left the broker before they were archived: keep events there for longer, or "
+                    "archive more often (rejected ones keep their bytes in Postgres); `credit-risk "
+                    "lost abandon` gives them up by name"
                 )
         found += [f"{tail}: `credit-risk lost abandon` gives them up" for tail in self.stranded]
         for keys, what in ((self.missing, "not on S3"), (self.resized, "of another size there")):
             if keys:
                 found.append(
-                    f"{len(keys):,} files of the lake are {what}, first {keys[0]}: restore them "
-                    "from a version or a replica of the bucket"
+                    f"{counted(len(keys), 'file of the lake is', 'files of the lake are')} {what}, "
+                    f"first {keys[0]}: restore them from a version or a replica of the bucket"
                 )
         return found
 

@@ -16,6 +16,7 @@ from credit_risk_dagster.domain.drift.baseline import COLUMNS, Baseline, freeze,
 from credit_risk_dagster.domain.drift.comparison import Drift, Thresholds, Window, compare_window
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.domain.scoring import assess
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.loan_files import LoanFile, csv_loans
 from credit_risk_dagster.pipelines.policies import require
@@ -88,8 +89,8 @@ def _freeze_first(ledger: DriftLedger, topic: str, source_id: int, rows: int) ->
     found, rejected = ledger.first_rows(source_id, rows)
     if len(found) < rows:
         raise TooFewApplications(
-            f"{len(found):,} applications of topic {topic} are scored, a baseline of {rows:,} needs"
-            " more: wait, lower CREDIT_RISK_DRIFT_BASELINE_ROWS, or give a CSV"
+            f"topic {topic} has {counted(len(found), 'scored application')}, a baseline of "
+            f"{rows:,} needs more: wait, lower CREDIT_RISK_DRIFT_BASELINE_ROWS, or give a CSV"
         )
     origin = f"the first {rows:,} scored applications of topic {topic}, source {source_id}"
     return freeze(found, rejected=rejected, origin=origin)

@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.archive import archive
 from credit_risk_dagster.settings import ArchiveSettings
@@ -201,8 +202,8 @@ def _archived(
     if left and abandon is None:
         first = left[0]
         raise Unarchived(
-            f"{sum(map(len, left)):,} committed offsets of topic {source.topic} are not archived, "
-            f"first {first.first} of partition {first.partition}, and cannot be now: {because}. "
+            f"{counted(sum(map(len, left)), 'committed offset')} of topic {source.topic} cannot be "
+            f"archived now, first {first.first} of partition {first.partition}: {because}. "
             "No epoch was begun; --abandon with --by and --why gives them up for ever"
         )
     return left
@@ -249,7 +250,8 @@ def _require_replaced(broker: Broker, connection: psycopg.Connection[Any]) -> No
     committed = sum(p.next_offset - p.first_offset for p in progress)
     held = sum(end - first for first, end in topic.offsets.values())
     raise EpochRefused(
-        f"topic {topic.topic} on cluster {topic.cluster_id} is the one of which {committed:,} "
-        f"offsets are committed: a new epoch would score its {held:,} events again. Nothing was "
+        f"topic {topic.topic} on cluster {topic.cluster_id} is the one of which "
+        f"{counted(committed, 'offset is', 'offsets are')} committed: a new epoch would score "
+        f"its {counted(held, 'event')} again. Nothing was "
         "changed; --force does it all the same"
     )

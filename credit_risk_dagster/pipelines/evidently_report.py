@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from credit_risk_dagster.domain.drift.baseline import FEATURES, MISSING, OTHER, Feature, Reference
 from credit_risk_dagster.domain.drift.comparison import FeatureDrift
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.drift import DriftReport
 from credit_risk_dagster.pipelines.html_reports import put_page
@@ -181,9 +182,9 @@ def _summary(report: DriftReport, title: str) -> str:
     return (
         f"{_STYLE}<section class='credit-risk'><h1>{escape(title)}: "
         f"<span class='{drift.verdict}'>{_words(drift.verdict)}</span></h1>"
-        f"<p>{report.window.rows:,} decisions made from {period.start:%Y-%m-%d %H:%M:%S} to "
-        f"{period.end:%Y-%m-%d %H:%M:%S} UTC, compared with baseline "
-        f"{report.stored.baseline_id}: {escape(report.baseline.origin)}. {watchlist}</p>"
+        f"<p>{counted(report.window.rows, 'decision')} made from "
+        f"{period.start:%Y-%m-%d %H:%M:%S} to {period.end:%Y-%m-%d %H:%M:%S} UTC, compared with "
+        f"baseline {report.stored.baseline_id}: {escape(report.baseline.origin)}. {watchlist}</p>"
         "<table><tr><th>feature</th><th>PSI</th><th>without drift</th><th>chance limit</th>"
         "<th>KS</th><th>p</th><th>chi-square</th><th>p</th><th>mean</th><th>was</th>"
         "<th>median</th><th>was</th><th>missing</th><th>was</th><th>verdict</th></tr>"

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 
 from credit_risk_dagster.domain.loans import events_of, loan_of, names, normal_id
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.lake_forget import LakePlace, finish_forgettings, loan_places
 from credit_risk_dagster.pipelines.lake_history import tables
@@ -150,15 +151,15 @@ def told(done: Forgetting | None, dry_run: bool = False) -> str:
     """What was found and done, in a line without the loan."""
     if done is None:
         return "nothing is stored of the loan"
-    counts = {
-        "scored rows": done.scored,
-        "rejected events": done.rejected,
-        "reviews": done.reviews,
-        "mentions in other notes": done.mentions,
-        "outcomes": done.outcomes,
-    }
-    found = ", ".join(f"{count:,} {what}" for what, count in counts.items())
-    rows = f", and {done.lake_rows:,} rows of the lake" if done.lake_rows else ""
+    counts = (
+        counted(done.scored, "scored row"),
+        counted(done.rejected, "rejected event"),
+        counted(done.reviews, "review"),
+        counted(done.mentions, "mention in other notes", "mentions in other notes"),
+        counted(done.outcomes, "outcome"),
+    )
+    found = ", ".join(counts)
+    rows = f", and {counted(done.lake_rows, 'row')} of the lake" if done.lake_rows else ""
     if dry_run:
         return f"{found} would go{rows}"
     later = "; the lake's rows go with the next run that archives"

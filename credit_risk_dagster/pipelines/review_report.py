@@ -8,6 +8,7 @@ from typing import TypeVar
 from credit_risk_dagster.domain.cases import AGE_WORDS, FEWEST, BadRate, Overridden, Precision
 from credit_risk_dagster.domain.intervals import Interval
 from credit_risk_dagster.domain.model.card import Section, to_html
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.pipelines.reviews import Reviews
 
 Row = TypeVar("Row")
@@ -21,8 +22,9 @@ def summary(found: Reviews, days: int) -> str:
     every = next((one for one in found.precisions if not one.rule), None)
     said = f"precision {interval(every.share)}" if every else "none is closed yet"
     return (
-        f"Reviews of the last {days} days: {opened:,} cases opened, {closed:,} closed; "
-        f"{found.open:,} wait, {found.overdue:,} of them overdue; {said}"
+        f"Reviews of the last {counted(days, 'day')}: {counted(opened, 'case')} opened, "
+        f"{closed:,} closed; {counted(found.open, 'waits', 'wait')}, {found.overdue:,} of them "
+        f"overdue; {said}"
     )
 
 
@@ -62,8 +64,8 @@ def page(found: Reviews, until: datetime, days: int, closed_days: int, outcome: 
             "Did the overrides turn out right",
             (
                 f"Loans of closed cases whose outcome is known ({outcome}), by what their newest "
-                f"case was closed as; {found.without_outcome:,} have none. Below {FEWEST} loans "
-                "the figures say little, whatever they are.",
+                f"case was closed as; {counted(found.without_outcome, 'has', 'have')} none. "
+                f"Below {FEWEST} loans the figures say little, whatever they are.",
                 "Those that were not overridden went bad more often than those overridden down by "
                 f"{interval(found.difference)} (Newcombe's interval).",
             ),

@@ -12,6 +12,7 @@ from credit_risk_dagster.domain.drift.baseline import bin_labels
 from credit_risk_dagster.domain.drift.comparison import FeatureDrift
 from credit_risk_dagster.domain.model.additive import Effect
 from credit_risk_dagster.domain.model.benchmark import BASELINE, Benchmark
+from credit_risk_dagster.domain.words import counted
 from dashboard.charts import drift, model, theme
 from dashboard.charts.vocabulary import DATASET, Spec
 from dashboard.parts import formats
@@ -80,7 +81,7 @@ def drift_of_features(report: "DriftReport") -> str:
         for feature in _worst_first(report)
     )
     return _markdown(
-        f"PSI of {report.window.rows:,} decisions",
+        f"PSI of {counted(report.window.rows, 'decision')}",
         drift.features(thresholds.moderate, thresholds.significant, _THEME),
         rows,
         height={"step": 20},

@@ -182,7 +182,7 @@ def cases_csv(wanted: Wanted, sort: str, who: str) -> bytes:
     """
     condition, named = wanted.condition()
     texts = ", ".join(
-        f"CASE WHEN {name} ~ '^[-=+@\\t\\r]' THEN '''' || {name} ELSE {name} END AS {name}"
+        f"CASE WHEN {name} ~ '^[-=+@\\t\\r\\n]' THEN '''' || {name} ELSE {name} END AS {name}"
         for name in ("loan_id", "assignee", "closed_by")
     )
     query = f"""

@@ -5,10 +5,7 @@ from typing import Any
 
 from dashboard.data.connection import Snapshot
 from dashboard.data.segments import AMOUNTS_FROM, NEVER, Segment
-
-MOST_DECISIONS = 500_000
-"""Of a period, up to which each loan is counted once; beyond, decisions are counted, whose sums are
-kept: the cost does not grow with history."""
+from resources.postgres.management import MOST_DECISIONS
 
 
 def are_few(db: Snapshot, since: datetime, until: datetime | None = None) -> bool:

@@ -169,7 +169,7 @@ def counted(
     period: str, zone: str, segment: Segment = EVERYTHING, against: str = AGAINST[0]
 ) -> Counted:
     """The applications of a period, each loan once; its decisions where they are too many
-    (`loans.MOST_DECISIONS`). Arguments as of `overview`."""
+    (`MOST_DECISIONS`). Arguments as of `overview`."""
     data = overview(period, zone, segment, against)
     now = data.progress.as_of.tz_convert(zone)
     chosen, end = period_of(period).at(now)

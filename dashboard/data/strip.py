@@ -103,6 +103,8 @@ def _work() -> Signal:
     return signals.work(cases.unreviewed(), DrainSettings().case_sla_hours)
 
 
+# A day is sorted by loan: not every ten seconds.
+@st.cache_data(ttl=60, show_spinner=False)
 def _changes() -> Signal:
     with snapshot() as db:
         management, now = Management(db.connection), db.now(_UTC).to_pydatetime()

@@ -4,6 +4,8 @@ import math
 import re
 from collections.abc import Callable
 
+from credit_risk_dagster.domain.words import counted as counted
+
 UNKNOWN = "–"
 
 _UNITS = (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1))
@@ -22,11 +24,6 @@ _FEATURES = {
 def count(number: float) -> str:
     """`1,234`."""
     return f"{number:,.0f}"
-
-
-def counted(number: float, noun: str) -> str:
-    """`1 report`, `1,234 reports`."""
-    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
 
 
 def share(part: float, whole: float) -> str:

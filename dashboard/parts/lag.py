@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import streamlit as st
 
+from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.status import partition_status
 from credit_risk_dagster.pipelines.stream_health import measure_backlog
@@ -119,7 +120,7 @@ def consumer_lag() -> Lag:
         memory.history[-1],
         by_partition,
         settings.topic,
-        f"in {len(by_partition)} partitions",
+        f"in {counted(len(by_partition), 'partition')}",
         tuple(memory.history),
         waited,
     )

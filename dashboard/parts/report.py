@@ -81,11 +81,12 @@ def gather(
 def summary(facts: Facts) -> str:
     """The report in a line, for a chat."""
     now, before = facts.volumes
+    noun = "application" if now.once and before.once else "decision"
     levels = [line.level for line in facts.lines]
     wrong = ", ".join(line.name for line in facts.lines if line.level in ("red", "amber"))
     return (
         f"Credit risk, last {formats.counted(facts.days, 'day')}: {signals.worst(levels)}"
-        f"{f' ({wrong})' if wrong else ''}; {formats.counted(now.applications, 'application')}"
+        f"{f' ({wrong})' if wrong else ''}; {formats.counted(now.applications, noun)}"
         f"{_change(now.applications, before.applications)}, Watchlist "
         f"{formats.share(now.watchlist, now.applications)}"
     )
@@ -141,6 +142,8 @@ def page(facts: Facts) -> str:
 
 def _came(facts: Facts) -> Section:
     now, before = facts.volumes
+    once = now.once and before.once
+    what = "Each loan once, by its newest decision." if once else "Each decision, also on one loan."
 
     def row(name: str, get: Any, write: Any = formats.count) -> Row:
         return (name, write(get(now)), write(get(before)))
@@ -151,10 +154,10 @@ def _came(facts: Facts) -> Section:
 
     return Section(
         "What came",
-        ("Decisions, not loans. Beside them as many days before.",),
+        (f"{what} Beside them as many days before.",),
         (
             ("", f"last {formats.counted(facts.days, 'day')}", "before"),
-            row("Applications", lambda volume: volume.applications),
+            row("Applications" if once else "Decisions", lambda volume: volume.applications),
             row("Low", lambda volume: volume.low),
             row("Elevated", lambda volume: volume.elevated),
             row("Watchlist", lambda volume: volume.watchlist),

@@ -52,9 +52,9 @@ def _body(period: str) -> None:
     with panel(
         "Bad rate of overridden cases",
         f"Loans whose newest case is closed and whose outcome is known; "
-        f"{formats.count(found.without_outcome)} have none. Below {FEWEST} loans the figures say "
-        "little. Those not overridden are worse than those overridden down by "
-        f"{_change(found.difference)} (Newcombe).",
+        f"{formats.counted(found.without_outcome, 'has', 'have')} none. "
+        f"Below {FEWEST} loans the figures say little. Those not overridden are worse than "
+        f"those overridden down by {_change(found.difference)} (Newcombe).",
         right,
     ):
         _bars(charts.bad_rates(), [_bad_row(one) for one in found.bad_rates])
@@ -69,7 +69,7 @@ def _body(period: str) -> None:
         ]
         bars = pd.DataFrame(rows, columns=["age", "what", "cases"])
         show(charts.ages(), bars, "Bars: cases that are not closed, by their age")
-    with panel("Work by day", f"The last {len(found.days)} days ({zone})", right):
+    with panel("Work by day", f"{formats.counted(len(found.days), 'day')} ({zone})", right):
         rows = [
             (f"{pd.Timestamp(day.day).tz_convert(zone):%-d %b}", what, cases)
             for day in found.days

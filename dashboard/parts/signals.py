@@ -272,8 +272,10 @@ def changes(decided: Sequence[Mapping[str, Any]], today: Volume, yesterday: Volu
 
     Args:
         decided: what began or ceased to decide: `kind`, `subject`, `action` and `who`.
-        today, yesterday: the last 24 hours, and the 24 before.
+        today, yesterday: the last 24 hours, and the 24 before; each loan once, or in words.
     """
+    once = today.once and yesterday.once
+    noun = "application" if once else "decision"
     said = [
         f"{row['kind']} {row['subject']} {row['action'].removesuffix('e')}ed by {row['who']}"
         for row in decided[:_MOST_NAMED]
@@ -281,7 +283,7 @@ def changes(decided: Sequence[Mapping[str, Any]], today: Volume, yesterday: Volu
     level: Level = "amber" if decided else "green"
     if yesterday.applications and today.applications:
         more = 100 * (today.applications / yesterday.applications - 1)
-        said.append(f"{formats.counted(today.applications, 'application')} ({more:+.0f} %)")
+        said.append(f"{formats.counted(today.applications, noun)} ({more:+.0f} %)")
         now, before = (share(day.watchlist, day.applications) for day in (today, yesterday))
         apart = difference(before, now)
         words = f"Watchlist {formats.percent(now.value)} ({formats.points(apart.value)}"
@@ -290,7 +292,7 @@ def changes(decided: Sequence[Mapping[str, Any]], today: Volume, yesterday: Volu
             words += ", more than chance"
         said.append(f"{words})")
     elif today.applications:
-        said.append(f"{formats.counted(today.applications, 'application')}, none the day before")
+        said.append(f"{formats.counted(today.applications, noun)}, none the day before")
     else:
         said.append("no applications")
     text = "; ".join(said)

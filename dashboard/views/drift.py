@@ -380,9 +380,9 @@ def _checks() -> None:
         return
     failed = checks["state"].isin(["Failed", "Could not run", "Warning"]).sum()
     st.markdown(
-        f"{formats.count(failed)} of {formats.count(len(checks))} checks need attention."
+        f"{formats.count(failed)} of {formats.counted(len(checks), 'check')} to look at."
         if failed
-        else f"None of {formats.count(len(checks))} checks needs attention."
+        else f"None of {formats.counted(len(checks), 'check')} to look at."
     )
     tables.table(
         checks.assign(

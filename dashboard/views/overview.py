@@ -17,7 +17,6 @@ from dashboard.charts.theme import TIER_COLOURS
 from dashboard.charts.vocabulary import TIME_FORMAT, WORST_FIRST
 from dashboard.data import overview as queries
 from dashboard.data.connection import PROBLEMS
-from dashboard.data.loans import MOST_DECISIONS
 from dashboard.data.overview import Totals
 from dashboard.data.portfolio import portfolio
 from dashboard.data.report import report_html
@@ -31,6 +30,7 @@ from dashboard.parts.periods import DEFAULT_PERIOD, LONG, PERIODS, period_of
 from dashboard.parts.signals import STALLED_AFTER_SECONDS
 from dashboard.parts.states import TILES
 from dashboard.parts.strip import signal_strip
+from resources.postgres.management import MOST_DECISIONS
 
 SILENT_AFTER_SECONDS = 60
 BREAKDOWN_EVERY = timedelta(seconds=10)  # kept for longer; but a viewer may change the theme

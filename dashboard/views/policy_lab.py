@@ -128,7 +128,7 @@ def _results(
     zone = viewer_zone()
     oldest, newest = (f"{sample.scored_at(at).tz_convert(zone):{TIME_FORMAT}}" for at in (-1, 0))
     caption = (
-        f"{formats.count(compared.applications)} applications, of each loan the newest, scored "
+        f"{formats.counted(compared.applications, 'application')}, of each loan the newest, scored "
         f"from {oldest} to {newest}, "
         f"as of {sample.as_of.tz_convert(zone):{TIME_FORMAT}} ({zone})"
     )
@@ -152,7 +152,7 @@ def _results(
     with panel(
         "Active and candidate",
         f"In brackets 95 % intervals. Recall, precision and bad rates are of the "
-        f"{formats.count(compared.known)} applications whose outcome is known by {outcome}, "
+        f"{formats.counted(compared.known, 'application')} whose outcome is known by {outcome}, "
         f"{formats.count(compared.bads)} of them bad. {caption}",
     ):
         st.table(_figures_table(compared))

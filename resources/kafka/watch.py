@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import PartitionProducerState
@@ -18,7 +17,8 @@ from kafka.errors import (
 )
 
 from credit_risk_dagster.domain.record_time import CLOCKS, UNKNOWN_CLOCK, record_times
-from resources.kafka.client import ConsumerRecord, ask_for, last_stable_offsets, poll
+from credit_risk_dagster.domain.words import counted
+from resources.kafka.client import ConsumerRecord, describe, last_stable_offsets, poll
 from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, truncated
 
 _NOTHING: Mapping[int, int] = {}
@@ -86,8 +86,8 @@ class OpenTransaction:
             else f", which last wrote {max(time.time() - self.last_write, 0):.0f} s ago"
         )
         return (
-            f"{self.waiting:,} offsets from {self.first_offset} on wait for the open transaction "
-            f"of {who}{age}"
+            f"{counted(self.waiting, 'offset')} from {self.first_offset} on "
+            f"wait{'s' * (self.waiting == 1)} for the open transaction of {who}{age}"
         )
 
 
@@ -104,30 +104,17 @@ class Identity:
 
         A question goes to any of the cluster's brokers, so one that is down costs another try.
         """
-        return self.asking()()
+        deadline = time.monotonic() + self._timeout_ms / 1000
+        while True:
+            try:
+                return self._ask()
+            except (KafkaConnectionError, NodeNotReadyError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_ASKED_AGAIN_SECONDS)
 
-    def asking(self) -> Callable[[], tuple[str, str | None, list[int]]]:
-        """The same, as a question that is on its way while who asks does something else: calling
-        what is returned waits for the answer."""
-        answer = ask_for(self._admin, self._topic)
-
-        def patiently() -> tuple[str, str | None, list[int]]:
-            nonlocal answer
-            deadline = time.monotonic() + self._timeout_ms / 1000
-            while True:
-                try:
-                    return self._read(*answer())
-                except (KafkaConnectionError, NodeNotReadyError):
-                    if time.monotonic() > deadline:
-                        raise
-                    time.sleep(_ASKED_AGAIN_SECONDS)
-                    answer = ask_for(self._admin, self._topic)
-
-        return patiently
-
-    def _read(
-        self, cluster_id: str, described: Mapping[str, Any]
-    ) -> tuple[str, str | None, list[int]]:
+    def _ask(self) -> tuple[str, str | None, list[int]]:
+        cluster_id, described = describe(self._admin, self._topic)
         error = for_code(described["error_code"])
         if error is UnknownTopicOrPartitionError:
             raise TopicMissing(

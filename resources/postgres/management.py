@@ -10,11 +10,16 @@ from resources.postgres.connection import fetch_all
 
 Row = dict[str, Any]
 
+MOST_DECISIONS = 500_000
+"""Of a stretch of time, up to which each loan is counted once; beyond, decisions are counted, whose
+sums are kept: the cost does not grow with history."""
+
 
 @dataclass(frozen=True)
 class Volume:
     """What came in a stretch of time: applications by tier, their amounts (USD), and events that
-    could not be scored."""
+    could not be scored. Each loan is counted `once`, by its newest decision; or its decisions are,
+    where they are more than `MOST_DECISIONS`."""
 
     low: int
     elevated: int
@@ -22,6 +27,7 @@ class Volume:
     loan_amnt: float
     watchlist_amnt: float
     rejected: int
+    once: bool = True
 
     @property
     def applications(self) -> int:
@@ -47,7 +53,11 @@ class Management:
     def volume(self, since: datetime, until: datetime) -> Volume:
         """What came from a minute on, before another one."""
         (row,) = self._rows(_VOLUME, since=since, until=until)
-        return Volume(**row)
+        once = row["low"] + row["elevated"] + row["watchlist"] <= MOST_DECISIONS
+        if once:
+            (loans,) = self._rows(_LOANS, since=since, until=until)
+            row |= loans
+        return Volume(**row, once=once)
 
     def decided(self, since: datetime, until: datetime) -> list[Row]:
         """What began or ceased to decide, the newest first: `kind`, `subject`, `action`, `who`,
@@ -90,6 +100,21 @@ SELECT coalesce(sum(applications) FILTER (WHERE risk_tier = 'Low'), 0)::bigint A
     coalesce(sum(loan_amnt) FILTER (WHERE risk_tier = 'Watchlist'), 0)::float8 AS watchlist_amnt,
     coalesce(sum(applications) FILTER (WHERE risk_tier = 'Rejected'), 0)::bigint AS rejected
 FROM risk_by_minute WHERE minute >= %(since)s AND minute < %(until)s
+"""
+
+_LOANS: LiteralString = """
+SELECT count(*) FILTER (WHERE risk_tier = 'Low') AS low,
+    count(*) FILTER (WHERE risk_tier = 'Elevated') AS elevated,
+    count(*) FILTER (WHERE risk_tier = 'Watchlist') AS watchlist,
+    coalesce(sum(loan_amnt), 0)::float8 AS loan_amnt,
+    coalesce(sum(loan_amnt) FILTER (WHERE risk_tier = 'Watchlist'), 0)::float8 AS watchlist_amnt
+FROM (
+    SELECT DISTINCT ON (coalesce(loan_id, source_id || '/' || partition || '/' || "offset"))
+        risk_tier, loan_amnt
+    FROM scored_applications WHERE scored_at >= %(since)s AND scored_at < %(until)s
+    ORDER BY coalesce(loan_id, source_id || '/' || partition || '/' || "offset"),
+        scored_at DESC, partition, "offset" DESC
+) AS newest
 """
 
 _DECIDED: LiteralString = """

@@ -49,7 +49,9 @@ class Snapshot:
         closed: cases that were closed in 30 days, and how many: rule ("" is of all), reviewer,
             disposition.
         ages: cases that are not closed by band of age.
-        acted: what reviewers did in 24 hours: action, and how many.
+        acted: what was ever done to cases: action (open is what came in), and how often.
+        reviews: of the newest report of reviews: created_at (Unix time) and bad_rates (by whether
+            cases were overridden: of, loans, bads and share); None before the first.
         table_bytes: size of each table with its indexes, over all its time partitions.
     """
 
@@ -65,6 +67,7 @@ class Snapshot:
     closed: list[Row]
     ages: list[Row]
     acted: list[Row]
+    reviews: Row | None
     table_bytes: dict[str, int]
 
 
@@ -100,9 +103,10 @@ class MetricsLedger:
                     (CLOSED, {"since": datetime.now(UTC) - CLOSED_WITHIN}),
                     (AGEING, {"edges": list(AGES)}),
                     (_ACTED, None),
+                    (_REVIEWS, None),
                 )
             )
-            drift, features, benchmark, portfolio, cases, closed, ages, acted = reports
+            drift, features, benchmark, portfolio, cases, closed, ages, acted, reviews = reports
             return Snapshot(
                 totals.fetchone() or {},
                 {row["reason"]: row["events"] for row in rejected.fetchall()},
@@ -116,6 +120,7 @@ class MetricsLedger:
                 closed.fetchall(),
                 ages.fetchall(),
                 acted.fetchall(),
+                reviews.fetchone(),
                 self._sizes,
             )
 
@@ -219,8 +224,12 @@ FROM cases WHERE state <> 'closed' GROUP BY 1, 2, 3
 """
 
 _ACTED: LiteralString = """
-SELECT action, count(*) AS events FROM case_events
-WHERE at > now() - interval '24 hours' GROUP BY 1
+SELECT action, sum(times)::bigint AS times FROM case_totals GROUP BY 1
+"""
+
+_REVIEWS: LiteralString = """
+SELECT extract(epoch FROM created_at)::float8 AS created_at, document -> 'bad_rates' AS bad_rates
+FROM risk_reports WHERE kind = 'reviews' ORDER BY report_id DESC LIMIT 1
 """
 
 _BENCHMARK: LiteralString = """

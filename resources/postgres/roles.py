@@ -30,6 +30,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "archive_plans": "SELECT, INSERT, UPDATE (rows, bytes, sha256), DELETE",
         "batches": _RECORD,
         "case_events": _READ,
+        "case_totals": _READ,
         # Opened and joined by the drain; everything else is act_on_case's.
         "cases": "SELECT, INSERT,"
         " UPDATE (decided_at, decisions, loan_amnt, pd, priority, policy_id, reasons)",
@@ -82,6 +83,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "archive_objects": _READ,
         "batches": _READ,
         "case_events": _READ,
+        "case_totals": _READ,
         "cases": _READ,
         "drift_features": _READ,
         "drift_reports": _READ,

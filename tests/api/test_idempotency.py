@@ -124,6 +124,9 @@ def test_bodies_are_plain_or_by_gzip(start_api: StartApi) -> None:
             refused = post(path, encoding, body)
             assert problem(refused)[0] == 415
             assert refused.headers["accept-encoding"] == "gzip, identity"
+        # Each header is one more layer.
+        twice = [("Content-Type", "application/json"), *[("Content-Encoding", "gzip")] * 2]
+        assert problem(client.post(path, content=gzip.compress(packed), headers=twice))[0] == 415
         for damaged in (b"", body, packed[:-9], packed + b"junk"):
             assert problem(post(path, "gzip", damaged))[0] == 400, damaged
         assert problem(post(path, "gzip", gzip.compress(b" " * 10_000_000)))[0] == 413

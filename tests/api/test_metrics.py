@@ -148,7 +148,9 @@ def test_counters_are_what_the_tables_hold_and_never_fall(
     assert of(reviewed, "cases_closed", disposition="confirmed") == 1
     assert of(reviewed, "case_precision", rule="all", bound="value") == 1
     assert 0 < of(reviewed, "case_precision", rule="DTI>=30", bound="low") < 1
-    assert of(reviewed, "case_actions", action="close") == 1
+    assert of(reviewed, "case_actions_total", action="open") == loans["n"]
+    assert of(reviewed, "case_actions_total", action="close") == 1
+    assert of(reviewed, "case_overrides", rule="all", direction="none") == 1
     assert of(found, "rejects_total", reason="invalid_json") == 1
     assert of(found, "rejects_total", reason="missing_required:dti") == 1
     assert of(found, "unstorable_events_total") == 0
@@ -327,6 +329,39 @@ def test_the_newest_drift_report_and_benchmark(client: TestClient, pipeline: Pip
     # Without a model there is no expected loss, and it is not within its limit.
     assert ("limit_level", frozenset({"limit": "expected_loss"}.items())) not in found
     assert abs(of(found, "portfolio_report_timestamp_seconds") - time.time()) < 300
+    assert of(found, "case_bad_rate", cases="not overridden", bound="high") == 0.3
+    assert of(found, "case_outcome_loans", cases="overridden") == 29
+    # Too few loans for a rate: none is told.
+    too_few = frozenset({"cases": "overridden", "bound": "value"}.items())
+    assert ("case_bad_rate", too_few) not in found
+    assert abs(of(found, "review_report_timestamp_seconds") - time.time()) < 300
+
+
+def test_work_on_cases_is_counted_for_ever_and_overrides_by_who_and_why(
+    client: TestClient, pipeline: Pipeline
+) -> None:
+    loans = list(range(1, 24))
+    pipeline.send_and_drain([good_event(loan) for loan in loans])
+    pipeline.send_and_drain([good_event(1)])  # joins the case that is open
+    pipeline.query(
+        "SELECT act_on_case(case_id, 1, 'close', 'r' || least(case_id, 22), NULL,"
+        " CASE WHEN case_id > 21 THEN 'override_down' ELSE 'confirmed' END, 'other', NULL)"
+        " FROM cases"
+    )
+    before = scrape(client)
+    assert of(before, "case_actions_total", action="open") == 23
+    assert of(before, "case_overrides", rule="all", direction="down") == 2
+    assert of(before, "case_overrides", rule="DTI>=30", direction="none") == 21
+    people = {
+        dict(labels)["reviewer"] for name, labels in before if name == "case_overrides_by_reviewer"
+    }
+    assert len(people) == 21
+    assert of(before, "case_overrides_by_reviewer", reviewer="r22", direction="down") == 2
+    assert of(before, "case_overrides_by_reviewer", reviewer="others", direction="none") == 2
+    # What retention and forgetting take was done all the same.
+    pipeline.query("WITH gone AS (DELETE FROM cases RETURNING 1) SELECT FROM gone")
+    after = scrape(client)
+    assert counters(after) == counters(before)
 
 
 # Each has an older one, which must not be told.
@@ -335,7 +370,13 @@ INSERT INTO risk_reports (kind, about, document, run_id, created_at) VALUES
     ('portfolio', 'p', '{"limits": {"largest_state": {"of": "CA", "value": 0.9}}}', 'r',
         now() - interval '1 day'),
     ('portfolio', 'p', '{"limits": {"largest_state": {"of": "CA", "value": 0.5},
-        "watchlist_share": {"value": 0.01}, "expected_loss": {"value": null}}}', 'r', now());
+        "watchlist_share": {"value": 0.01}, "expected_loss": {"value": null}}}', 'r', now()),
+    ('reviews', 'o', '{"bad_rates": []}', 'r', now() - interval '1 day'),
+    ('reviews', 'o', '{"bad_rates": [
+        {"of": "not overridden", "loans": 30, "bads": 6,
+            "share": {"value": 0.2, "low": 0.1, "high": 0.3}},
+        {"of": "overridden", "loans": 29, "bads": 0,
+            "share": {"value": 0, "low": 0, "high": 0.1}}]}', 'r', now());
 INSERT INTO drift_baselines (name, origin, rows, rejected, tiers, tier_counts, content_hash)
 VALUES ('base', 'test', 1, 0, '{Low}', '{1}', 'hash');
 INSERT INTO drift_reports (baseline_id, source_id, created_at, window_start, window_end, rows,

@@ -60,7 +60,7 @@ def test_the_command(pipeline: Pipeline, run: Run, tmp_path: Path) -> None:
     assert (told.code, told.out) == (0, "3 outcomes added, 0 were known\n")
     assert "line 2: observed_at is missing" in one_line(run("outcomes", "load", bad))
     day = ("--observed-at", "2019-03-31")
-    assert run("outcomes", "load", bad, *day).out.startswith("1 outcomes added")
+    assert run("outcomes", "load", bad, *day).out.startswith("1 outcome added")
     assert stored(pipeline)[-1]["observed_at"] == datetime(2019, 3, 31, tzinfo=UTC)
 
 

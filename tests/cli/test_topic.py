@@ -62,12 +62,12 @@ def test_a_new_epoch_reads_a_truncated_topic_anew_once(pipeline: Pipeline, run: 
     truncate(pipeline)
     line = run("topic", "new-epoch").err.splitlines()[-1]  # after what was archived first
     assert "11 committed offsets of topic" in line
-    assert "are not archived, first 0 of partition 0, and cannot be now: " in line
+    assert "cannot be archived now, first 0 of partition 0: " in line
     assert epochs(pipeline) == [0]
     result = run("topic", "new-epoch", *ABANDON)
     assert result.code == 0
     assert result.out.endswith(": epoch 1\n")
-    assert "11 committed offsets that are in no archive are given up by Ada" in result.out
+    assert "11 committed offsets are in no archive, and given up by Ada" in result.out
     assert pipeline.query(GIVEN_UP) == [
         {"source_id": 1, "partition": 0, "first_offset": 0, "next_offset": 11, "why": "gone"}
     ]
@@ -157,7 +157,7 @@ def test_what_cannot_be_archived_is_not_left_behind(
     assert epochs(pipeline) == [0]
     done = run("topic", *asked, *ABANDON)
     assert done.code == 0
-    assert "10 committed offsets that are in no archive are given up by Ada" in done.out
+    assert "10 committed offsets are in no archive, and given up by Ada" in done.out
     assert epochs(pipeline) == [0, 1]
     assert [row["next_offset"] for row in pipeline.query(GIVEN_UP)] == [10]
 

@@ -1,5 +1,6 @@
 """What each line of the first screen's strip says, and when it is green, amber, red or grey."""
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -226,6 +227,9 @@ def test_what_changed_since_yesterday() -> None:
     assert line.why == "1,100 applications (+10 %); Watchlist 4.0 % (+0.00 points)"
     more = signals.changes([], day(1_000, 90), day(1_000, 40))
     assert (more.level, "more than chance" in more.why) == ("amber", True)
+    # Of too many, decisions are counted, and are called so.
+    many = signals.changes([], replace(day(10, 1), once=False), day(10, 1))
+    assert many.why.startswith("10 decisions (+0 %)")
     policy = signals.changes([ACTIVATED], day(0, 0), day(10, 1))
     assert (policy.level, policy.why) == (
         "amber",

@@ -1,12 +1,15 @@
 """The strip on the first screen, with what it asks really there, or away."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import streamlit as st
 
 from dashboard.data.strip import strip
+from resources.postgres.management import Management
 from resources.postgres.risk_reports import add_report
 from tests.dashboard.conftest import LOW, WATCHLIST, Commit, open_view, point_at
 
@@ -71,3 +74,23 @@ def test_a_file_of_limits_that_is_none_is_said_on_its_line(
     (line,) = (line for line in strip() if line.name == "Limits")
     assert line.level == "grey"
     assert "largest_stat is no limit: write largest_state" in line.why
+
+
+def test_since_yesterday_counts_loans_and_not_decisions(
+    warehouse: psycopg.Connection[Any], commit: Commit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newest decision says what a loan is; of too many, decisions are counted and named."""
+    commit(*[LOW | {"id": "7"}] * 4, WATCHLIST | {"id": "7"}, LOW | {"id": "8"})
+
+    def said() -> str:
+        st.cache_data.clear()
+        (line,) = (line for line in strip() if line.name == "Since yesterday")
+        return line.why
+
+    assert said() == "2 applications, none the day before"
+    until = datetime.now(UTC) + timedelta(minutes=1)
+    found = Management(warehouse).volume(until - timedelta(days=1), until)
+    assert (found.low, found.watchlist, found.once) == (1, 1, True)
+    assert found.loan_amnt == 2 * found.watchlist_amnt
+    monkeypatch.setattr("resources.postgres.management.MOST_DECISIONS", 5)
+    assert said() == "6 decisions, none the day before"

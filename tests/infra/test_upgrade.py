@@ -82,6 +82,68 @@ def test_the_code_before_goes_on_with_the_new_schema(
     assert pipeline.unreconciled() == 0
 
 
+def test_reviews_of_before_are_in_the_history_of_their_cases(
+    kafka_settings: KafkaSettings,
+    settings: WarehouseSettings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A filled database of 0027: some cases, and reviews by the function of then."""
+    migrate(settings, "0027")
+    found = Pipeline(kafka_settings, Warehouse(settings))
+    with monkeypatch.context() as then, found.warehouse.connect() as owner:
+        then.setattr("resources.postgres.connection.SCHEMA_VERSION", "0027")
+        found.send_and_drain([good_event(loan) for loan in (1, 2, 3, 1)])
+        owner.execute("DELETE FROM cases WHERE loan_id IN ('1', '2')")  # decided before 0026
+        owner.execute("DROP ROLE IF EXISTS old_desk")
+        owner.execute("CREATE ROLE old_desk")
+        owner.execute("SELECT grant_reader('old_desk')")
+        owner.execute("SET SESSION AUTHORIZATION old_desk")
+        for offset, who, note in ((0, "Ada", "called"), (1, "Bo", "no answer"), (3, "Ada", "paid")):
+            owner.execute("SELECT review_application(1, 0, %s, %s, %s)", (offset, who, note))
+        owner.execute("RESET SESSION AUTHORIZATION")
+        written = owner.execute(
+            "SELECT reviewed_at, reviewer, note, db_role FROM application_reviews"
+            " ORDER BY review_id"
+        ).fetchall()
+
+    assert migrate(settings) == SCHEMA_VERSION
+    cases = found.query("SELECT loan_id, state, assignee, decisions, version FROM cases ORDER BY 1")
+    assert [tuple(case.values()) for case in cases] == [
+        ("1", "in_review", "Ada", 2, 3),
+        ("2", "in_review", "Bo", 1, 2),
+        ("3", "open", None, 1, 1),
+    ]
+    history = found.query(
+        "SELECT loan_id, action, at, who, note, db_role FROM case_events JOIN cases USING (case_id)"
+        " ORDER BY event_id"
+    )
+    assert [(event["loan_id"], event["action"]) for event in history] == [
+        ("1", "start"),
+        ("2", "start"),
+        ("1", "note"),
+    ]
+    assert [tuple(event.values())[2:] for event in history] == written
+    totals = {row["action"]: row["times"] for row in found.query("SELECT * FROM case_totals")}
+    assert totals == {"open": 3, "start": 2, "note": 1}
+    with found.warehouse.connect() as owner:
+        owner.execute("SET SESSION AUTHORIZATION old_desk")
+        assert owner.execute("SELECT count(*) FROM case_events").fetchone() == (3,)
+        # It only reads from now on, unless it is granted to act.
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            owner.execute("SELECT review_application(1, 0, 2, 'Cy', 'a note')")
+        owner.execute("RESET SESSION AUTHORIZATION")
+        owner.execute("SELECT grant_reviewer('old_desk')")
+        owner.execute("SET SESSION AUTHORIZATION old_desk")
+        owner.execute("SELECT review_application(1, 0, 2, 'Cy', 'a note')")
+        owner.execute("RESET SESSION AUTHORIZATION")
+        owner.execute("DROP OWNED BY old_desk")
+        owner.execute("DROP ROLE old_desk")
+    found.send_and_drain([good_event(3), good_event(4)])
+    (case,) = found.query("SELECT state, assignee, decisions FROM cases WHERE loan_id = '3'")
+    assert case == {"state": "in_review", "assignee": "Cy", "decisions": 2}
+    assert found.unreconciled() == 0
+
+
 @pytest.fixture(scope="module")
 def snapshots(request: pytest.FixtureRequest) -> Iterator[Callable[[str], dict[str, Any]]]:
     """What the tables and functions of a version of the schema promise, by version."""

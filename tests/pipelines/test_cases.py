@@ -209,7 +209,7 @@ def test_of_several_days_the_newest_decision_opens_and_done_work_stays_done(
             amount=amount,
         )
     pipeline.query("WITH gone AS (DELETE FROM cases RETURNING 1) SELECT FROM gone")
-    assert run("cases", "open").out == "1 cases opened\n"
+    assert run("cases", "open").out == "1 case opened\n"
     (case,) = cases(pipeline)
     assert (case["loan_amnt"], case["priority"]) == (20_000, 4_000)
     close(pipeline, case["case_id"])

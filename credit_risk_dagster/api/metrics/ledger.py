@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 
 from prometheus_client.core import Metric
 
@@ -12,12 +13,15 @@ from credit_risk_dagster.domain.cases import (
     AGE_WORDS,
     DISPOSITIONS,
     Closed,
+    Overridden,
+    overridden,
     precisions,
 )
 from credit_risk_dagster.domain.decoding import UNSTORABLE
 from credit_risk_dagster.domain.latency import BOUNDS_SECONDS, STAGE_BOUNDS_SECONDS
 from resources.postgres.metrics import Row, Snapshot
 
+MOST_NAMES = 20
 STAGES = ("fetch", "decode", "score", "copy", "commit")
 
 
@@ -131,12 +135,37 @@ def _reviews(snapshot: Snapshot) -> Iterator[Metric]:
         "Cases of the Watchlist that are not closed, by how long ago they were opened",
         [({"age": AGE_WORDS[row["band"]]}, row["cases"]) for row in snapshot.ages],
     )
-    acted = {row["action"]: row["events"] for row in snapshot.acted}
-    yield gauge(
+    acted = {row["action"]: row["times"] for row in snapshot.acted}
+    yield counter(
         "case_actions",
-        "What reviewers did to cases in 24 hours",
-        [({"action": action}, acted.get(action, 0)) for action in ACTIONS],
+        "What was done to cases: open and reopen are work that came in, close is what went out",
+        [({"action": action}, acted.get(action, 0)) for action in ("open", *ACTIONS)],
     )
+    people, rules = overridden(closed, "reviewer"), overridden(closed, "rule")
+    yield gauge(
+        "case_overrides",
+        "Cases closed in 30 days, by whether that was other than the policy decided, and by rule; "
+        "all is each case once",
+        _overrides(people, "rule", lambda _: "all") + _overrides(rules, "rule"),
+    )
+    yield gauge(
+        "case_overrides_by_reviewer",
+        f"The same of the {MOST_NAMES} reviewers who closed most, and of the others together",
+        _overrides(people, "reviewer"),
+    )
+
+
+def _overrides(
+    found: list[Overridden], label: str, named: Callable[[str], str] = str
+) -> list[tuple[dict[str, str], float]]:
+    counts: Counter[tuple[str, str]] = Counter()
+    for at, one in enumerate(found):
+        # Names may be typed by hand: they are no endless series.
+        name = named(one.of if at < MOST_NAMES else "others")
+        kept = one.closed - one.up - one.down
+        for direction, cases in (("up", one.up), ("down", one.down), ("none", kept)):
+            counts[name, direction] += cases
+    return [({label: name, "direction": way}, cases) for (name, way), cases in counts.items()]
 
 
 def _reconciliation(found: Row) -> Iterator[Metric]:

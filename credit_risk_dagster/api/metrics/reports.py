@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from prometheus_client.core import Metric
 
 from credit_risk_dagster.api.metrics.families import gauge
+from credit_risk_dagster.domain.cases import FEWEST
 from credit_risk_dagster.domain.limits import Limit, measure
 from resources.postgres.metrics import Snapshot
 
@@ -18,6 +19,7 @@ def report_metrics(snapshot: Snapshot, limits: Sequence[Limit]) -> Iterator[Metr
     yield from _drift(snapshot)
     yield from _benchmark(snapshot)
     yield from _limits(snapshot, limits)
+    yield from _bad_rates(snapshot)
 
 
 def _drift(snapshot: Snapshot) -> Iterator[Metric]:
@@ -102,4 +104,30 @@ def _limits(snapshot: Snapshot, limits: Sequence[Limit]) -> Iterator[Metric]:
         "limit_level",
         "Whether that is within its limit: 0 green, 1 amber, 2 red",
         [(labels, LIMIT_LEVELS.get(one.level)) for labels, one in measured],
+    )
+
+
+def _bad_rates(snapshot: Snapshot) -> Iterator[Metric]:
+    if snapshot.reviews is None:
+        return
+    yield gauge(
+        "review_report_timestamp_seconds",
+        "When the newest report of reviews was made",
+        [({}, snapshot.reviews["created_at"])],
+    )
+    rates = [({"cases": row["of"]}, row) for row in snapshot.reviews["bad_rates"]]
+    yield gauge(
+        "case_outcome_loans",
+        "Loans of closed cases whose outcome is known, by whether the policy was overridden",
+        [(labels, row["loans"]) for labels, row in rates],
+    )
+    yield gauge(
+        "case_bad_rate",
+        f"Share of those that went bad, with its 95 % interval; not below {FEWEST} loans",
+        [
+            (labels | {"bound": bound}, value)
+            for labels, row in rates
+            if row["loans"] >= FEWEST
+            for bound, value in row["share"].items()
+        ],
     )
