@@ -21,7 +21,8 @@ from assets_src.source_code import code_version, linked, written_in
 from credit_risk_dagster.base_settings import SettingInvalid
 from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.pipelines.drain import Bound, DrainReport, drain
+from credit_risk_dagster.pipelines.bounds import Bound
+from credit_risk_dagster.pipelines.drain import DrainReport, drain
 from credit_risk_dagster.settings import DrainSettings, KafkaSettings, Settings
 from resources.kafka.broker import Broker
 from resources.kafka.errors import TopicReplaced

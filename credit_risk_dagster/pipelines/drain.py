@@ -9,7 +9,7 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from credit_risk_dagster.domain.decoding import decode
 from credit_risk_dagster.domain.lanes import lane_of
 from credit_risk_dagster.domain.policy import Policy
 from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.pipelines.bounds import Bound, check_bounds, next_offsets, partitions_of
 from credit_risk_dagster.pipelines.deciders import Decided, Deciders
 from credit_risk_dagster.pipelines.drain_report import STAGES, DrainReport
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
@@ -31,7 +32,6 @@ from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.broker import Broker
 from resources.kafka.errors import TopicReplaced
 from resources.kafka.reader import Fetch, OffsetRange, Reader
-from resources.kafka.watch import TopicState
 from resources.postgres.connection import Warehouse
 from resources.postgres.lanes import (
     HANDOVER_SECONDS,
@@ -45,7 +45,6 @@ from resources.postgres.micro_batch import (
     Committed,
     Ledger,
     OffsetsMoved,
-    Progress,
     StageSeconds,
 )
 from resources.postgres.repeats import Repeats
@@ -55,6 +54,9 @@ from resources.postgres.sources import Source, Sources
 _LOOK_SECONDS = 1.0
 # So often those who look at a run are told how far it is.
 _PROGRESS_SECONDS = 60.0
+# The garbage collector is called when so many bytes of events came, or after this time.
+_GARBAGE_BYTES = 2**24
+_GARBAGE_SECONDS = 1.0
 # All brokers have heard of a new partition after this.
 _NEWS_SECONDS = 3.0
 # Nobody should have a partition that is new.
@@ -62,19 +64,6 @@ _NEW_LOCK_SECONDS = 1.0
 
 # Beside the `log` that a session is given, which Dagster shows: the process's own, with fields.
 _log = logging.getLogger(__name__)
-
-
-class BoundsError(PlatformError):
-    """Offset bounds that cannot be processed without skipping offsets."""
-
-
-@dataclass(frozen=True)
-class Bound:
-    """Offsets that a run may process: from first_offset up to and without until_offset."""
-
-    partition: int
-    first_offset: int
-    until_offset: int
 
 
 def drain(
@@ -121,12 +110,12 @@ def drain(
         source = Sources(connection).register(topic)
         report = DrainReport(policy.version, lane, source)
         ledger = Ledger(connection, Repeats(connection, settings), settings.case_within)
-        partitions = _partitions(topic, settings.lanes, lane, bounds)
+        partitions = partitions_of(topic, settings.lanes, lane, bounds)
         if not partitions:
             report.ended = f"lane {lane} of {settings.lanes} has no partition"
             return report
         # Before anybody gives way for them.
-        _check_bounds(bounds, _next_offsets(topic, ledger.progress(source.source_id)))
+        check_bounds(bounds, next_offsets(topic, ledger.progress(source.source_id)))
         if not _take(connection, source, partitions, settings):
             report.ended = "a new epoch began while the run waited; the next run drains that"
             return report
@@ -193,7 +182,6 @@ def _drain_until_over(
             log.warning("another run was here first; continuing from the committed offsets")
             session.seek()
             continue
-        gc.collect()
         session.look_again(log)
         now = time.monotonic()
         over = now - started >= settings.session_seconds
@@ -204,6 +192,7 @@ def _drain_until_over(
         if scored:
             session.commit_behind(*scored)
             last_event = time.monotonic()
+        session.collect_garbage()
         session.take_up_new_partitions(settings.lanes, log)
         now = time.monotonic()
         report.seconds = now - started
@@ -221,42 +210,6 @@ def _drain_until_over(
             report.ended = f"{who} takes the lane"
         elif report.seconds >= settings.session_seconds + HANDOVER_SECONDS:
             report.ended = "the session is over"
-
-
-def _partitions(topic: TopicState, lanes: int, lane: int, bounds: Sequence[Bound]) -> list[int]:
-    if not bounds:
-        return [partition for partition in topic.offsets if lane_of(partition, lanes) == lane]
-    for bound in bounds:
-        if bound.partition not in topic.offsets:
-            raise BoundsError(
-                f"bounds name partition {bound.partition}, but {topic.topic} has partitions "
-                f"{min(topic.offsets)} to {max(topic.offsets)}"
-            )
-        if bound.until_offset < bound.first_offset:
-            raise BoundsError(
-                f"bounds of partition {bound.partition} end at {bound.until_offset}, before they "
-                f"begin at {bound.first_offset}"
-            )
-    return sorted(bound.partition for bound in bounds)
-
-
-def _next_offsets(topic: TopicState, progress: Sequence[Progress]) -> dict[int, int]:
-    """Where each partition is read on: what the broker no longer has is lost."""
-    found = {partition: first for partition, (first, _) in topic.offsets.items()}
-    for row in progress:
-        found[row.partition] = max(row.next_offset, found.get(row.partition, 0))
-    return found
-
-
-def _check_bounds(bounds: Sequence[Bound], committed: Mapping[int, int]) -> None:
-    """Raise BoundsError where they would skip offsets."""
-    for bound in bounds:
-        if bound.first_offset > committed[bound.partition]:
-            raise BoundsError(
-                f"bounds of partition {bound.partition} begin at {bound.first_offset}, but "
-                f"offsets from {committed[bound.partition]} on are not processed yet, and "
-                "none may be skipped"
-            )
 
 
 @dataclass
@@ -277,6 +230,7 @@ class _Session:
     left_alone: set[int] = field(default_factory=set)
     last_commit_seconds: float | None = None
     in_flight: tuple[Future[Committed], Fetch, StageSeconds] | None = None
+    collected: tuple[int, float] = (0, 0.0)
 
     def __post_init__(self) -> None:
         self.report.policy = self.deciders.policy.version
@@ -308,7 +262,7 @@ class _Session:
         committed = None
         while committed is None:
             committed = self._committed()
-        _check_bounds(self.bounds, committed)
+        check_bounds(self.bounds, committed)
         self.positions = committed
         self.reader.seek(committed, {b.partition: b.until_offset for b in self.bounds})
 
@@ -395,23 +349,28 @@ class _Session:
 
     def fetch_and_score(self, patience: float) -> tuple[Fetch, Decided, StageSeconds] | None:
         """The next batch, and what is decided of it; None when no event came for so long."""
-        fetch = self.reader.fetch(patience)
-        if not fetch.ranges:
+        fetch, decided = self.reader.fetch_and(self._decide, patience)
+        if decided is None:
             return None
         self.report.clock = self.reader.clock
+        found, seconds = decided
+        self.report.model_error = found.assessment.model_error or self.report.model_error
+        self.report.add_problems([found.problem] if found.problem else [])
+        return fetch, found, seconds
+
+    def _decide(self, fetch: Fetch) -> tuple[Decided, StageSeconds] | None:
+        if not fetch.ranges:
+            return None
         clock = time.perf_counter()
         events = decode(fetch.values, fetch.keys)
         decoded = time.perf_counter()
         found = self.deciders.decide(events)
-        self.report.model_error = found.assessment.model_error or self.report.model_error
-        self.report.add_problems([found.problem] if found.problem else [])
-        seconds = StageSeconds(
+        return found, StageSeconds(
             fetch.seconds,
             decoded - clock,
             time.perf_counter() - decoded,
             self.last_commit_seconds,
         )
-        return fetch, found, seconds
 
     def commit_behind(self, fetch: Fetch, found: Decided, seconds: StageSeconds) -> None:
         """Start to commit a batch. Postgres works on it while the next one is fetched and scored,
@@ -446,6 +405,14 @@ class _Session:
         for stage, spent in zip(STAGES, busy, strict=True):
             self.report.busy_seconds[stage] += spent
         return True
+
+    def collect_garbage(self) -> None:
+        """Free the Kafka client's cycles, where as many bytes as a batch may have can be in them,
+        and those of many small answers. It costs milliseconds: Postgres works meanwhile."""
+        came, now = self.report.value_bytes - self.collected[0], time.monotonic()
+        if came >= _GARBAGE_BYTES or now - self.collected[1] >= _GARBAGE_SECONDS:
+            gc.collect()
+            self.collected = self.report.value_bytes, now
 
     def reached_bounds(self) -> bool:
         return all(self.positions[bound.partition] >= bound.until_offset for bound in self.bounds)

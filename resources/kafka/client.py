@@ -5,7 +5,7 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -181,15 +181,22 @@ def poll(
     return polled
 
 
-def describe(admin: KafkaAdminClient, topic: str) -> tuple[str, dict[str, Any]]:
-    """Cluster id, and the topic's metadata, in one question that brokers of any age answer.
+def ask_for(admin: KafkaAdminClient, topic: str) -> Callable[[], tuple[str, dict[str, Any]]]:
+    """Ask for the cluster id and the topic's metadata, in one question that brokers of any age
+    answer; calling what is returned waits for the answer.
 
     The client's own `describe_cluster` needs the second version of its request, where the broker
     has one at all, which Redpanda has not.
     """
-    found = admin._manager.run(admin._get_cluster_metadata, [topic])
-    (described,) = found["topics"]
-    return found["cluster_id"], described
+    manager = admin._manager
+    asked = manager.call_soon(admin._get_cluster_metadata, [topic])
+
+    def answer() -> tuple[str, dict[str, Any]]:
+        found = manager.run(manager.wait_for, asked, None)
+        (described,) = found["topics"]
+        return found["cluster_id"], described
+
+    return answer
 
 
 def last_stable_offsets(consumer: KafkaConsumer) -> dict[TopicPartition, int]:

@@ -5,9 +5,10 @@ Progress is not kept here: no consumer group, no committed offsets. Those are in
 """
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,8 @@ from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.client import ConsumerRecord, poll
 from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, diverged
 from resources.kafka.watch import Identity, TopicState
+
+Worked = TypeVar("Worked")
 
 
 @dataclass(frozen=True)
@@ -130,12 +133,21 @@ class Reader:
             self._stop_at_bound(tp, at)
 
     def fetch(self, patience: float | None = None) -> Fetch:
-        """What arrived since the fetch before, at most a full batch; empty when nothing did.
+        """As `fetch_and`, and nothing is done with it yet."""
+        return self.fetch_and(lambda _: None, patience)[0]
+
+    def fetch_and(
+        self, work: Callable[[Fetch], Worked], patience: float | None = None
+    ) -> tuple[Fetch, Worked]:
+        """What arrived since the fetch before, at most a full batch, and empty when nothing did;
+        and what the work made of it, while the broker was asked who it is. So work may not let
+        anything of it out.
 
         Fetches with records are a poll interval apart at least, and the first record after a quiet
         time is returned at once.
 
         Args:
+            work: what to do meanwhile.
             patience: seconds to wait for a record; one poll interval by default, which is the
                 least.
 
@@ -147,19 +159,32 @@ class Reader:
             kafka.errors.OffsetOutOfRangeError: the broker no longer has the position (retention).
         """
         try:
-            return self._fetch(patience or 0.0)
+            return self._fetch_and(work, patience or 0.0)
         except LogTruncationError as error:
             raise TopicReplaced(diverged(self._topic, error)) from error
 
-    def _fetch(self, patience: float) -> Fetch:
+    def _fetch_and(self, work: Callable[[Fetch], Worked], patience: float) -> tuple[Fetch, Worked]:
+        before = {tp: self._consumer.position(tp) for tp in self._consumer.assignment()}
+        busy = time.thread_time()
+        columns = self._poll(patience)
+        after = {tp: self._consumer.position(tp) for tp in before}
+        told = {tp: self._consumer.highwater(tp) for tp in after}
+        answer = self._identity.asking()
+        fetched = self._to_fetch(columns, before, after)
+        ends = {tp.partition: max(end, after[tp]) for tp, end in told.items() if end is not None}
+        fetched = replace(fetched, ends=ends, seconds=time.thread_time() - busy)
+        worked = work(fetched)
+        self._check_identity(answer, after, told)
+        return fetched, worked
+
+    def _poll(self, patience: float) -> dict[TopicPartition, list[ConsumerRecord]]:
+        """Records of each partition, as a `ConsumerRecord` of columns for each answer."""
         limits = self._limits
         interval = limits.poll_interval_ms / 1000
         started = time.monotonic()
         deadline = max(self._next_fetch, started)
-        columns: dict[TopicPartition, list[Any]] = {}
-        before = {tp: self._consumer.position(tp) for tp in self._consumer.assignment()}
+        columns: dict[TopicPartition, list[ConsumerRecord]] = {}
         count = size = 0
-        busy = time.thread_time()
         while count < limits.max_batch_events and size < limits.max_batch_bytes:
             # Until something is here, wait for it; then only to the deadline, and after that take
             # what has already arrived.
@@ -180,28 +205,28 @@ class Reader:
                     break
                 continue
             for tp, records in polled.items():
-                columns.setdefault(tp, []).extend(records)
+                # A record is a tuple: one zip takes all the columns apart.
+                some = ConsumerRecord(*zip(*records, strict=True))
+                columns.setdefault(tp, []).append(some)
                 count += len(records)
-                size += sum(
-                    r.serialized_key_size + r.serialized_value_size + r.serialized_header_size
-                    for r in records
-                )
+                sizes = some.serialized_key_size, some.serialized_value_size
+                size += sum(map(sum, (*sizes, some.serialized_header_size)))
         self._next_fetch = time.monotonic() + interval
-        after = {tp: self._consumer.position(tp) for tp in before}
-        self._check_identity(after)
-        fetched = self._to_fetch(columns, before, after)
-        told = {tp: self._consumer.highwater(tp) for tp in after}
-        ends = {tp.partition: max(end, after[tp]) for tp, end in told.items() if end is not None}
-        return replace(fetched, ends=ends, seconds=time.thread_time() - busy)
+        return columns
 
-    def _check_identity(self, positions: Mapping[TopicPartition, int]) -> None:
+    def _check_identity(
+        self,
+        answer: Callable[[], tuple[str, str | None, list[int]]],
+        positions: Mapping[TopicPartition, int],
+        told: Mapping[TopicPartition, int | None],
+    ) -> None:
         """Fence: what was fetched belongs to the source only if the broker is still the same.
 
         A client reconnects silently, also to another cluster behind the same address. Asked after
         the fetch and before anything of it is committed, so nothing foreign gets through.
         """
         try:
-            cluster_id, topic_id, self.partitions = self._identity.ask()
+            cluster_id, topic_id, self.partitions = answer()
         except TopicMissing as error:
             raise TopicMissing(
                 f"topic {self._topic} was deleted while it was read. What is committed stays; when "
@@ -217,14 +242,14 @@ class Reader:
         suspect = {
             tp.partition: position
             for tp, position in positions.items()
-            if (end := self._consumer.highwater(tp)) is not None and end < position
+            if (end := told[tp]) is not None and end < position
         }
         if suspect:
             self._inspect(suspect)
 
     def _to_fetch(
         self,
-        columns: Mapping[TopicPartition, list[Any]],
+        columns: Mapping[TopicPartition, list[ConsumerRecord]],
         before: Mapping[TopicPartition, int],
         after: Mapping[TopicPartition, int],
     ) -> Fetch:
@@ -236,7 +261,7 @@ class Reader:
             bound = self._until.get(tp.partition)
             records = columns.get(tp, [])
             if bound is not None and end > bound:
-                records = [record for record in records if record.offset < bound]
+                records = [found for some in records if (found := _before(some, bound)).offset]
                 end = max(first, bound)
                 self._consumer.seek(tp, end)
             if bound is not None:
@@ -244,14 +269,12 @@ class Reader:
             if end == first:
                 continue
             ranges.append(OffsetRange(tp.partition, first, end))
-            offsets = np.empty(0, np.int64)
+            offsets = [np.array(some.offset, np.int64) for some in records]
+            parts += [(tp.partition, at, some) for at, some in zip(offsets, records, strict=True)]
             if records:
-                # A record is a tuple: one zip takes all the columns apart.
-                record = ConsumerRecord(*zip(*records, strict=True))
-                self.clock = CLOCKS.get(record.timestamp_type[-1], UNKNOWN_CLOCK)
-                offsets = np.array(record.offset, np.int64)
-                parts.append((tp.partition, offsets, record))
-            gaps.extend(offsets_missing(tp.partition, first, end, offsets))
+                self.clock = CLOCKS.get(records[-1].timestamp_type[-1], UNKNOWN_CLOCK)
+            every = np.concatenate([np.empty(0, np.int64), *offsets])
+            gaps.extend(offsets_missing(tp.partition, first, end, every))
         if not parts:
             return Fetch(ranges=ranges, gaps=gaps)
         keys = [key for _, _, r in parts for key in r.key]
@@ -273,6 +296,11 @@ class Reader:
     def _stop_at_bound(self, tp: TopicPartition, position: int) -> None:
         if position >= self._until.get(tp.partition, position + 1):
             self._consumer.pause(tp)
+
+
+def _before(records: ConsumerRecord, bound: int) -> ConsumerRecord:
+    """Columns of the records before an offset."""
+    return ConsumerRecord(*(column[: bisect_left(records.offset, bound)] for column in records))
 
 
 def offsets_missing(

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import PartitionProducerState
@@ -18,7 +19,7 @@ from kafka.errors import (
 
 from credit_risk_dagster.domain.record_time import CLOCKS, UNKNOWN_CLOCK, record_times
 from credit_risk_dagster.domain.words import counted
-from resources.kafka.client import ConsumerRecord, describe, last_stable_offsets, poll
+from resources.kafka.client import ConsumerRecord, ask_for, last_stable_offsets, poll
 from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, truncated
 
 _NOTHING: Mapping[int, int] = {}
@@ -104,17 +105,30 @@ class Identity:
 
         A question goes to any of the cluster's brokers, so one that is down costs another try.
         """
-        deadline = time.monotonic() + self._timeout_ms / 1000
-        while True:
-            try:
-                return self._ask()
-            except (KafkaConnectionError, NodeNotReadyError):
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(_ASKED_AGAIN_SECONDS)
+        return self.asking()()
 
-    def _ask(self) -> tuple[str, str | None, list[int]]:
-        cluster_id, described = describe(self._admin, self._topic)
+    def asking(self) -> Callable[[], tuple[str, str | None, list[int]]]:
+        """The same, as a question that is on its way while who asks does something else: calling
+        what is returned waits for the answer."""
+        answer = ask_for(self._admin, self._topic)
+
+        def patiently() -> tuple[str, str | None, list[int]]:
+            nonlocal answer
+            deadline = time.monotonic() + self._timeout_ms / 1000
+            while True:
+                try:
+                    return self._read(*answer())
+                except (KafkaConnectionError, NodeNotReadyError):
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(_ASKED_AGAIN_SECONDS)
+                    answer = ask_for(self._admin, self._topic)
+
+        return patiently
+
+    def _read(
+        self, cluster_id: str, described: Mapping[str, Any]
+    ) -> tuple[str, str | None, list[int]]:
         error = for_code(described["error_code"])
         if error is UnknownTopicOrPartitionError:
             raise TopicMissing(

@@ -294,7 +294,7 @@ class Ledger:
         assessment: Assessment | None,
         lost: Sequence[OffsetRange] = (),
     ) -> psycopg.Cursor[Any]:
-        """Compare-and-set the offsets of the batch's partitions; it returns what `_batch_id` reads."""
+        """Compare-and-set the offsets of the batch, for `_batch_id` to read what came of it."""
         last = max((r.partition for r in fetch.ranges), default=-1) + 1
         scored, rejected = np.zeros(last, np.int64), np.zeros(last, np.int64)
         if assessment is not None:

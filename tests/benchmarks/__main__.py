@@ -23,6 +23,7 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import PROJECT_ROOT
 from tests.benchmarks import (
     archive,
+    distance,
     drift,
     experiments,
     growth,
@@ -50,6 +51,7 @@ class Name(StrEnum):
     THROUGHPUT = "throughput"
     WIDE = "wide"
     LANES = "lanes"
+    DISTANCE = "distance"
     MEMORY = "memory"
     ARCHIVE = "archive"
     LAKE = "lake"
@@ -67,6 +69,7 @@ _SECTIONS = {
     Name.THROUGHPUT: throughput,
     Name.WIDE: wide,
     Name.LANES: lanes,
+    Name.DISTANCE: distance,
     Name.MEMORY: memory,
     Name.ARCHIVE: archive,
     Name.LAKE: lake,
@@ -99,6 +102,8 @@ def main(
 
     LANES: two and four drains side by side, what they wait for each other, and the seconds of
     processors that a million events cost the drain, Postgres and the broker.
+
+    DISTANCE: the drain with a Postgres that is 0.1, 2.5 and 12 ms away.
 
     MEMORY: the peak of a drain run over few and over many events.
 

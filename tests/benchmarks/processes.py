@@ -148,17 +148,17 @@ def drain(
         _activate_a_model(warehouse)
     if experiments:
         _start(warehouse, experiments)
-    fetch, fetched_at, own = Reader.fetch, [], []
+    fetch, fetched_at, own = Reader.fetch_and, [], []
 
-    def timed_fetch(reader: Reader, patience: float) -> Any:
+    def timed_fetch(reader: Reader, *how: Any) -> Any:
         fetched_at.append(time.time())
         own.append(time.process_time())
-        return fetch(reader, patience)
+        return fetch(reader, *how)
 
     busy = _processor_seconds(warehouse)
     within = DrainSettings.case_within if cases else None
     with (
-        patch.object(Reader, "fetch", timed_fetch),
+        patch.object(Reader, "fetch_and", timed_fetch),
         patch.object(DrainSettings, "case_within", within),
     ):
         report = run_drain(

@@ -46,6 +46,10 @@ TOLD: dict[Name, tuple[list[str], list[str]]] = {
         )
         for name in (Name.THROUGHPUT, Name.WIDE)
     },
+    Name.DISTANCE: (
+        ["0 ms", "0.1 ms", "2.5 ms", "12 ms"],
+        ["the drain over 12 ms, in % of it over none"],
+    ),
     Name.EXPERIMENTS: (
         ["the drain", "the same with two shadows", "the same with a split of 50 %"],
         ["two shadows, cost in throughput"],
@@ -120,8 +124,14 @@ TOLD: dict[Name, tuple[list[str], list[str]]] = {
         ],
     ),
     Name.ONCE: (
-        ["deduplicate=off", "deduplicate=key", "deduplicate=content"],
-        ["knowing repeated content, cost in processor time"],
+        [
+            *("deduplicate=off, without cases", "deduplicate=off", "deduplicate=key"),
+            "deduplicate=content",
+        ],
+        [
+            "knowing repeated content, cost in processor time",
+            "opening cases, cost in processor time",
+        ],
     ),
     Name.GROWTH: (
         [

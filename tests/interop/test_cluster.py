@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from kafka import KafkaAdminClient
 
-from credit_risk_dagster.pipelines.drain import Bound
+from credit_risk_dagster.pipelines.bounds import Bound
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from resources.kafka.errors import BrokerUnavailable, TopicReplaced
 from resources.postgres.connection import Warehouse

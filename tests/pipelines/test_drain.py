@@ -10,8 +10,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
-from credit_risk_dagster.pipelines.drain import Bound, BoundsError
+from credit_risk_dagster.pipelines.bounds import Bound, BoundsError
 from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
 from infra.embedded.servers import Broker as BrokerServer
 from resources.kafka.errors import (
@@ -29,6 +30,7 @@ from resources.postgres.migrate import migrate
 from resources.postgres.migrations import SCHEMA_VERSION
 from resources.postgres.sources import Sources
 from tests.conftest import create_topic
+from tests.platform.far_away import far_away
 from tests.platform.pipeline import Pipeline, good_event
 from tests.platform.waiting import wait_until
 
@@ -152,18 +154,18 @@ def test_a_run_that_is_asked_to_stop_finishes_its_batch(
     class Asked(BaseException):
         """What Dagster raises in a run that is terminated."""
 
-    fetch, fetched = Reader.fetch, 0
+    fetch, fetched = Reader.fetch_and, 0
 
-    def until_asked(reader: Reader, patience: float) -> Fetch:
+    def until_asked(reader: Reader, *how: Any) -> tuple[Fetch, Any]:
         nonlocal fetched
         fetched += 1
         if fetched == 3:
             raise Asked
-        return fetch(reader, patience)
+        return fetch(reader, *how)
 
     pipeline.send([good_event(i) for i in range(25)])
     with monkeypatch.context() as patch:
-        patch.setattr(Reader, "fetch", until_asked)
+        patch.setattr(Reader, "fetch_and", until_asked)
         report = pipeline.drain(max_batch_events=10, interrupts=(Asked,))
     assert report.ended == "the run was asked to stop"
     assert report.ranges == {0: (0, 20)}
@@ -270,8 +272,8 @@ def test_a_session_without_an_end_stays_until_somebody_waits_for_its_lane(
     """It is quiet, and asks the broker little; an event is committed at once; and who waits, be it
     another run or a command, does not wait for the session to end."""
     monkeypatch.setattr("credit_risk_dagster.pipelines.drain._PROGRESS_SECONDS", 0.1)
-    asked, ask = [], Identity.ask
-    monkeypatch.setattr(Identity, "ask", lambda self: (asked.append(self), ask(self))[1])
+    asked, ask = [], Identity.asking
+    monkeypatch.setattr(Identity, "asking", lambda self: (asked.append(self), ask(self))[1])
     told: list[int] = []
     with ThreadPoolExecutor(1) as pool:
         limits: dict[str, Any] = {"session_seconds": 600, "idle_seconds": None}
@@ -492,3 +494,22 @@ def test_the_database_refuses_progress_that_does_not_add_up(pipeline: Pipeline) 
         pytest.raises(psycopg.errors.CheckViolation, match="every_offset_is_accounted_for"),
     ):
         connection.execute("UPDATE stream_offsets SET next_offset = next_offset + 1")
+
+
+def test_a_batch_is_four_round_trips_to_postgres(
+    pipeline: Pipeline, warehouse_settings: WarehouseSettings
+) -> None:
+    trips = {}
+    with far_away(warehouse_settings.database_url.get_secret_value()) as there:
+        settings = warehouse_settings.model_copy(update={"database_url": SecretStr(there.url)})
+        distant = replace(pipeline, warehouse=Warehouse(settings))
+        for batches in (2, 12):
+            for number in range(batches):  # each on the Watchlist, and with what is rejected
+                pipeline.send([good_event(number), b"junk", b"[]"])
+            before = there.round_trips
+            started = time.monotonic()
+            report = distant.drain(max_batch_events=3, poll_interval_ms=1, idle_seconds=0.1)
+            # Each second it looks who decides, and who waits for the lane.
+            trips[batches] = there.round_trips - before - 2 * (time.monotonic() - started)
+            assert (report.batches, report.rejected) == (batches, 2 * batches)
+    assert trips[12] - trips[2] <= 10 * 4

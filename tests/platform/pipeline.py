@@ -17,7 +17,8 @@ from kafka import KafkaProducer
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines.archive import ArchiveReport, archive
 from credit_risk_dagster.pipelines.archive_check import Account, check_archive
-from credit_risk_dagster.pipelines.drain import Bound, DrainReport, drain
+from credit_risk_dagster.pipelines.bounds import Bound
+from credit_risk_dagster.pipelines.drain import DrainReport, drain
 from credit_risk_dagster.settings import (
     DEFAULT_POLICY,
     ArchiveSettings,

@@ -5,9 +5,10 @@ from typing import Any, LiteralString
 
 import numpy as np
 import psycopg
+import pyarrow as pa
 import pytest
 
-from resources.postgres.columns import read_columns
+from resources.postgres.columns import copy_batch, insert_batch, read_columns
 
 
 @pytest.fixture
@@ -65,3 +66,29 @@ def test_what_is_not_of_fixed_width_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"column|null"):
         read_columns(connection, query, {}, {"a": "f8", "b": "i4"})
+
+
+def test_rows_are_the_same_inserted_or_copied(connection: psycopg.Connection[Any]) -> None:
+    names = ("few", "large", "words", "data", "at")
+    rows = pa.RecordBatch.from_arrays(
+        [
+            pa.array([1, None, -(2**31)], pa.int32()),
+            pa.array([2**62, 0, None], pa.int64()),
+            pa.array(['a, {b} \\ "c"', "", None]),
+            pa.array([b"\x00\xff\\x", None, b""], pa.binary()),
+            pa.array([0, 4_102_444_799_999_000, None], pa.timestamp("us", "UTC")),
+        ],
+        names=names,
+    )
+    found = {}
+    for table, write in (("inserted", insert_batch), ("copied", copy_batch)):
+        connection.execute(
+            f"CREATE TEMP TABLE {table}"
+            " (few int, large bigint, words text, data bytea, at timestamptz)"
+        )
+        write(connection, table, rows)
+        found[table] = connection.execute(f"SELECT {', '.join(names)} FROM {table}").fetchall()
+    assert found["inserted"] == found["copied"]
+    assert [list(row) for row in zip(*found["copied"], strict=True)] == [
+        column.to_pylist() for column in rows.columns
+    ]
