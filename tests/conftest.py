@@ -64,6 +64,7 @@ from tests.domain.drift.populations import score
 from tests.domain.model.samples import builtin_sample, truthful_sample
 from tests.live.prometheus import start_prometheus
 from tests.platform.commands import Result, Run
+from tests.platform.memory import in_memory
 from tests.platform.pipeline import Pipeline
 from tests.platform.running import Platform, open_platform
 from tests.platform.slot import Slot
@@ -237,10 +238,14 @@ def _no_developer_settings() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A Postgres server that survives its own crash, but not the machine's, which costs less."""
-    with TemporaryDirectory(prefix="credit-risk-") as folder, Postgres(Path(folder)) as server:
+    with (
+        TemporaryDirectory(prefix="credit-risk-", dir=in_memory()) as folder,
+        Postgres(Path(folder)) as server,
+    ):
         with psycopg.connect(server.uri("postgres"), autocommit=True) as admin:
             admin.execute("ALTER SYSTEM SET fsync = off")
             admin.execute("ALTER SYSTEM SET full_page_writes = off")
+            admin.execute("ALTER SYSTEM SET max_wal_size = '128MB'")  # its log is in memory, too
             admin.execute("SELECT pg_reload_conf()")
         yield server
 

@@ -10,6 +10,7 @@ import pytest
 from infra.embedded.servers import Postgres
 from infra.embedded.stack import Stack
 from tests.platform.compose import INFRA, Composed, secrets
+from tests.platform.memory import in_memory
 from tests.platform.slot import Slot
 
 # Settings of infra/settings.env: small batches, so that one is always in the middle of something,
@@ -32,7 +33,10 @@ def create_roles(postgres: Postgres) -> None:
 @contextmanager
 def open_composed() -> Iterator[Composed]:
     """Every service, started and healthy."""
-    with TemporaryDirectory(prefix="credit-risk-") as folder, Stack(Path(folder)) as stack:
+    with (
+        TemporaryDirectory(prefix="credit-risk-", dir=in_memory()) as folder,
+        Stack(Path(folder)) as stack,
+    ):
         create_roles(stack.postgres)
         with Composed(stack, SETTINGS) as platform:
             yield platform

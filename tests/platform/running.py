@@ -35,6 +35,7 @@ from resources.postgres.connection import Warehouse
 from resources.postgres.migrate import migrate
 from sensors.offsets import UNFINISHED, loan_applications_offsets
 from tests.malformed import event, without
+from tests.platform.memory import in_memory
 from tests.platform.pipeline import Pipeline, send
 from tests.platform.processes import processes_of
 from tests.platform.waiting import wait_until
@@ -76,7 +77,7 @@ def open_platform(history: History | None = None) -> Iterator["Platform"]:
         history: fills topic and tables before Dagster starts.
     """
     with (
-        TemporaryDirectory(prefix="credit-risk-") as folder,
+        TemporaryDirectory(prefix="credit-risk-", dir=in_memory()) as folder,
         Stack(Path(folder)) as stack,
         webhook() as hook,
         Platform(
