@@ -3,8 +3,9 @@
 import os
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +29,7 @@ from resources.postgres.connection import Warehouse, fetch_all
 from resources.postgres.micro_batch import Ledger
 from resources.postgres.migrate import migrate
 from resources.postgres.sources import Sources
+from tests.benchmarks.costs import Cost, cost, runs_of, whole
 from tests.benchmarks.lab import (
     BenchmarkFailed,
     OpenLab,
@@ -38,6 +40,8 @@ from tests.benchmarks.lab import (
 )
 from tests.benchmarks.report import Bar, Section, table
 
+IDLE_LANE = "a lane without events"
+ONE_A_SECOND = "Dagster with its lane, at one event a second"
 OBJECTIVE_RATE = 100  # events a second, that the bars are about
 _PATIENCE_SECONDS = 90.0
 _TICK_SECONDS = 0.05
@@ -46,17 +50,25 @@ _TICK_SECONDS = 0.05
 @dataclass(frozen=True)
 class Size:
     """How much to measure: events a second to seconds, how often nothing comes and for how long,
-    and how long a session is: shorter than by default, so that there are handovers."""
+    for how long costs are watched, and how long a session is: shorter than by default, so that
+    there are handovers."""
 
     seconds_by_rate: Mapping[int, int]
     idle_spells: int
     idle_seconds: float
+    cost_seconds: int
     session_seconds: float = 60
 
 
-FULL = Size({10: 60, OBJECTIVE_RATE: 300, 1_000: 60}, idle_spells=3, idle_seconds=60)
-QUICK = Size({10: 10, OBJECTIVE_RATE: 90, 1_000: 10}, idle_spells=3, idle_seconds=5)
-SMALLEST = Size({OBJECTIVE_RATE: 2}, idle_spells=1, idle_seconds=1, session_seconds=3)
+FULL = Size(
+    {10: 60, OBJECTIVE_RATE: 300, 1_000: 60}, idle_spells=3, idle_seconds=60, cost_seconds=120
+)
+QUICK = Size(
+    {10: 10, OBJECTIVE_RATE: 90, 1_000: 10}, idle_spells=3, idle_seconds=5, cost_seconds=30
+)
+SMALLEST = Size(
+    {OBJECTIVE_RATE: 2}, idle_spells=1, idle_seconds=1, cost_seconds=1, session_seconds=3
+)
 
 # The truth: when Postgres committed the row, less when the event came to be, by the same machine's
 # clock. (Postgres takes the time just before it flushes the commit to disk.) The few rejected
@@ -94,7 +106,7 @@ def measure(_: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
         warehouse = warehouse_settings(environment["DATABASE_URL"])
         migrate(warehouse)
         topics.ensure_topic(kafka)
-        stack.start_dagster(free_port(3000), environment | drain_variables(settings))
+        dagster = stack.start_dagster(free_port(3000), environment | drain_variables(settings))
         connection = exit_stack.enter_context(Warehouse(warehouse).session())
         os.environ |= {name: environment[name] for name in ("DAGSTER_HOME", "DAGSTER_POSTGRES_URL")}
         instance = exit_stack.enter_context(dg.DagsterInstance.get())
@@ -107,6 +119,13 @@ def measure(_: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
                 say(f"latency: first event after an idle spell, {number} of {size.idle_spells}")
                 time.sleep(size.idle_seconds)  # what is measured comes after a time of nothing
                 idle.append(stream.first_event())
+            say("latency: what an idle lane costs")
+            lane = cost(runs_of(dagster), size.cost_seconds)
+            say("latency: what Dagster costs at one event a second")
+            with ThreadPoolExecutor(1) as sending:
+                sent = sending.submit(stream.phase, 1, size.cost_seconds)
+                platform = cost(whole(dagster), size.cost_seconds)
+                sent.result()
             rates = []
             for rate, seconds in size.seconds_by_rate.items():
                 say(f"latency: {rate:,} events/s for {seconds} s")
@@ -117,7 +136,7 @@ def measure(_: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
             raise BenchmarkFailed("\n".join([str(error), *last_words])) from error
         say("latency: what the runs left in Dagster's storage, before and after pruning")
         history = _history(environment["DAGSTER_POSTGRES_URL"], instance)
-    return _section(rates, idle, fresh, history)
+    return _section(rates, idle, fresh, history, {IDLE_LANE: lane, ONE_A_SECOND: platform})
 
 
 def _history(storage_url: str, instance: dg.DagsterInstance) -> dict[str, Any]:
@@ -215,7 +234,11 @@ class _Stream:
 
 
 def _section(
-    rates: list[dict[str, Any]], idle: list[float], fresh: float, history: dict[str, Any]
+    rates: list[dict[str, Any]],
+    idle: list[float],
+    fresh: float,
+    history: dict[str, Any],
+    costs: dict[str, Cost],
 ) -> Section:
     worst = max(idle)
     (objective,) = (r["latency_ms"] for r in rates if r["rate_per_second"] == OBJECTIVE_RATE)
@@ -224,6 +247,7 @@ def _section(
         "first_event_after_idle_seconds": idle,
         "first_event_of_a_fresh_platform_seconds": fresh,
         "dagster_history": history,
+        "costs": {what: asdict(found) for what, found in costs.items()},
         "note": "latency_ms is Postgres' commit timestamp of each row less the event's own time; "
         "ledger_latency_ms is what the platform's own histogram of the same micro-batches says",
     }
@@ -236,6 +260,14 @@ def _section(
         ),
         Bar(f"first event after idle, worst of {len(idle)}", worst, 0.25, "s", at_most=True),
         Bar("first event of a fresh platform", fresh, 8, "s", at_most=True),
+        *(
+            bar
+            for what, percent, mb in ((IDLE_LANE, 1, 200), (ONE_A_SECOND, 10, 1_300))
+            for bar in (
+                Bar(f"{what}: of a core", costs[what].core_percent, percent, "%", at_most=True),
+                Bar(f"{what}: memory", costs[what].memory_mb, mb, "MB", at_most=True),
+            )
+        ),
     ]
     grid = _table(rates, idle, fresh)
     grid.caption = (

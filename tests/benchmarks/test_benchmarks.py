@@ -157,6 +157,9 @@ TOLD: dict[Name, tuple[list[str], list[str]]] = {
             *(f"{figure} at 100 events/s" for figure in ("p50", "p95", "p99", "max")),
             "first event after idle, worst of 1",
             "first event of a fresh platform",
+            *("a lane without events: of a core", "a lane without events: memory"),
+            "Dagster with its lane, at one event a second: of a core",
+            "Dagster with its lane, at one event a second: memory",
         ],
     ),
 }
