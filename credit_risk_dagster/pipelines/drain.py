@@ -56,7 +56,7 @@ _LOOK_SECONDS = 1.0
 _PROGRESS_SECONDS = 60.0
 # The garbage collector is called when so many bytes of events came, or after this time.
 _GARBAGE_BYTES = 2**24
-_GARBAGE_SECONDS = 1.0
+_GARBAGE_SECONDS = 10.0
 # All brokers have heard of a new partition after this.
 _NEWS_SECONDS = 3.0
 # Nobody should have a partition that is new.

@@ -97,6 +97,6 @@ class Broker:
             auto_offset_reset="none",
             isolation_level="read_committed",  # an aborted transaction's events never happened
             metrics_enabled=False,
-            **{"fetch_max_wait_ms": 100, **options},
+            **options,
         ) as consumer:
             yield consumer

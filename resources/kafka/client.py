@@ -181,6 +181,12 @@ def poll(
     return polled
 
 
+def answer_within(consumer: KafkaConsumer, milliseconds: int) -> None:
+    """How long a broker may keep a question that it has no event for, from the next one on: the
+    client is told that once, when it is made."""
+    consumer._fetcher.config["fetch_max_wait_ms"] = milliseconds
+
+
 def ask_for(admin: KafkaAdminClient, topic: str) -> Callable[[], tuple[str, dict[str, Any]]]:
     """Ask for the cluster id and the topic's metadata, in one question that brokers of any age
     answer; calling what is returned waits for the answer.

@@ -18,9 +18,14 @@ from kafka.errors import LogTruncationError
 from credit_risk_dagster.domain.record_time import CLOCKS, NO_TIME, UNKNOWN_CLOCK, record_times
 from credit_risk_dagster.domain.repeats import Marks, marks
 from credit_risk_dagster.settings import DrainSettings
-from resources.kafka.client import ConsumerRecord, poll
+from resources.kafka.client import ConsumerRecord, answer_within, poll
 from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, diverged
 from resources.kafka.watch import Identity, TopicState
+
+# How long a broker may keep a question that it has no event for. Kafka answers it when one comes;
+# Tansu looks again after half of the time, and so is asked often while events come.
+_WAIT_MS, _QUIET_WAIT_MS = 20, 200
+_QUIET_SECONDS = 0.5
 
 Worked = TypeVar("Worked")
 
@@ -120,7 +125,7 @@ class Reader:
         self._inspect = inspect
         self._until: Mapping[int, int] = {}
         self.clock = UNKNOWN_CLOCK  # whose the newest record's time is of
-        self._next_fetch = 0.0
+        self._next_fetch = self._last_record = 0.0
 
     def seek(self, positions: Mapping[int, int], until: Mapping[int, int] | None = None) -> None:
         """Read from these offsets (partition to offset), up to and without those in `until`."""
@@ -182,6 +187,8 @@ class Reader:
         limits = self._limits
         interval = limits.poll_interval_ms / 1000
         started = time.monotonic()
+        is_quiet = started - self._last_record >= _QUIET_SECONDS
+        answer_within(self._consumer, _QUIET_WAIT_MS if is_quiet else _WAIT_MS)
         deadline = max(self._next_fetch, started)
         columns: dict[TopicPartition, list[ConsumerRecord]] = {}
         count = size = 0
@@ -211,7 +218,10 @@ class Reader:
                 count += len(records)
                 sizes = some.serialized_key_size, some.serialized_value_size
                 size += sum(map(sum, (*sizes, some.serialized_header_size)))
-        self._next_fetch = time.monotonic() + interval
+        now = time.monotonic()
+        self._next_fetch = now + interval
+        if count:
+            self._last_record = now
         return columns
 
     def _check_identity(
