@@ -124,6 +124,7 @@ class Breakdown:
             and a term of '0' are unknown), `applications`, `elevated`, `watchlist`, `loan_amnt`,
             `watchlist_amnt` (USD).
         before: the same of the period that it is compared with; None for one without a beginning.
+        utc: the days are UTC's and not the viewer's: so long ago, sums of other days are not kept.
     """
 
     as_of: pd.Timestamp
@@ -131,6 +132,7 @@ class Breakdown:
     once: bool
     rows: pd.DataFrame
     before: pd.DataFrame | None = None
+    utc: bool = False
 
 
 @st.cache_data(ttl=1, max_entries=100, show_spinner=False)
@@ -212,10 +214,13 @@ def breakdown(
                 pieces = rollup.pieces(None if chosen.length is None else since, before)
                 query, parameters = segment_query(_BREAKDOWN, segment, pieces, by="segment")
             found.append(db.frame(query, zone, **parameters))
+        moments = [moment for span in spans for moment in span if moment is not None]
+        utc = not once and any(rollup.edge(moment) != moment for moment in moments)
         begins = begins if once else rollup.edge(begins)
         return Breakdown(
             *(progress.as_of, pd.Timestamp(begins).tz_convert(zone), once, found[0]),
             found[1] if len(found) > 1 else None,
+            utc,
         )
 
 

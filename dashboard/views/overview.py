@@ -352,6 +352,7 @@ def _breakdown(period: str, segment: Segment, against: str) -> None:
             label_visibility="collapsed",
         )
     caption = f"{filters.describe(segment)}. {_as_of(data.as_of, data.since)}. {_ONCE[data.once]}"
+    caption += " Days begin at midnight UTC." if data.utc else ""
     caption = caption.removesuffix(".")
     rows = _measured(data.rows, measure or MEASURES[0])
     if data.before is not None and not data.before.empty:

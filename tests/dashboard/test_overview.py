@@ -163,6 +163,19 @@ def test_a_loan_counts_once_by_its_newest_decision(
     assert figures(open_view("overview", period="1 h"))["Decisions"] == "10"
 
 
+def test_sums_of_other_days_than_utcs_are_said_to_be_of_those(
+    warehouse: psycopg.Connection[Any], commit: Commit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(*[LOW] * 4)
+    warehouse.execute("UPDATE risk_by_minute SET minute = timestamptz '2026-02-10 12:00Z'")
+    warehouse.execute("UPDATE segments_progress SET merged_to = now(), rolled_up_to = now()")
+    assert not breakdown("2026-02", "Asia/Kolkata").utc  # each loan is counted, in any days
+    monkeypatch.setattr(loans, "MOST_DECISIONS", -1)
+    st.cache_data.clear()
+    assert breakdown("2026-02", "Asia/Kolkata").utc
+    assert not breakdown("2026-02", "UTC").utc
+
+
 def test_the_measure_is_in_the_address(commit: Commit) -> None:
     commit(*[LOW] * 5, *[WATCHLIST] * 3)
     page = open_view("overview", measure="Amount requested")
