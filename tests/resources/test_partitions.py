@@ -45,6 +45,16 @@ def make(connection: psycopg.Connection[Any], span: str, moment: str) -> int:
     return int(row[0]) if row else -1
 
 
+def test_a_partition_freezes_what_is_written_once(connection: psycopg.Connection[Any]) -> None:
+    assert make(connection, "day", "2030-01-01 12:00Z") > 0
+    ((parameters, partitions),) = connection.execute(
+        "SELECT array_agg(DISTINCT reloptions::text), count(*)"
+        " FROM time_partitions JOIN pg_class ON oid = name::regclass"
+    ).fetchall()
+    assert parameters == ["{autovacuum_freeze_min_age=0}"]
+    assert partitions > 3
+
+
 def test_months_and_days_follow_each_other(connection: psycopg.Connection[Any]) -> None:
     empty(connection)
     assert make(connection, "month", "2026-11-30 23:59:59.9Z") == 3 * 3
