@@ -16,6 +16,8 @@ Row = dict[str, Any]
 # The sizes of files change slowly, and to ask for them opens each of them.
 _SIZES_SECONDS = 60.0
 CLOSED_WITHIN = timedelta(days=30)
+# What is not archived is hardly ever older.
+_UNARCHIVED_WITHIN = timedelta(days=2)
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class MetricsLedger:
         if time.monotonic() >= self._sizes_until:
             self._sizes = dict(self._connection.execute(_SIZES).fetchall())
             self._sizes_until = time.monotonic() + _SIZES_SECONDS
-        topic = {"topic": self._topic}
+        topic = {"topic": self._topic, "since": datetime.now(UTC) - _UNARCHIVED_WITHIN}
         # One round trip for all of them.
         with self._connection.pipeline(), self._connection.transaction():
             totals, rejected, partitions, reconciliation, *reports = (
@@ -107,10 +109,16 @@ class MetricsLedger:
                 )
             )
             drift, features, benchmark, portfolio, cases, closed, ages, acted, reviews = reports
+            of_partitions = partitions.fetchall()
+            if any(p["found"] != p["archived"] < p["next_offset"] for p in of_partitions):
+                # What is not archived may be older, or it is a gap.
+                ever = topic | {"since": datetime.fromtimestamp(0, UTC)}
+                partitions = self._connection.cursor(row_factory=dict_row)
+                of_partitions = partitions.execute(_PARTITIONS, ever).fetchall()
             return Snapshot(
                 totals.fetchone() or {},
                 {row["reason"]: row["events"] for row in rejected.fetchall()},
-                partitions.fetchall(),
+                of_partitions,
                 reconciliation.fetchone() or {},
                 drift.fetchone(),
                 features.fetchall(),
@@ -159,7 +167,8 @@ _REJECTED: LiteralString = (
     "SELECT reason, sum(events)::bigint AS events FROM reject_totals GROUP BY 1"
 )
 
-# By the primary keys: a few index probes for each partition.
+# By the primary keys: a few index probes for each partition; in the time partitions since a moment,
+# as to look into each of a year of days costs more than all the rest. `found` is the offset.
 _PARTITIONS: LiteralString = """
 WITH newest AS (
     SELECT source_id, cluster_id, topic_id FROM sources WHERE topic = %(topic)s
@@ -168,7 +177,8 @@ WITH newest AS (
 SELECT cluster_id, topic_id, o.partition, o.first_offset, o.next_offset, o.end_offset,
     extract(epoch FROM o.end_seen_at)::float8 AS end_seen_at,
     a.next_offset AS archived,
-    extract(epoch FROM least(s.at, r.at))::float8 AS unarchived_since
+    extract(epoch FROM least(s.at, r.at))::float8 AS unarchived_since,
+    least(s."offset", r."offset") AS found
 FROM newest JOIN stream_offsets o USING (source_id)
 LEFT JOIN lake_progress l USING (source_id, partition)
 CROSS JOIN LATERAL (
@@ -176,15 +186,15 @@ CROSS JOIN LATERAL (
         coalesce(l.decisions, o.first_offset)) AS next_offset
 ) a
 LEFT JOIN LATERAL (
-    SELECT scored_at AS at FROM scored_applications s
+    SELECT scored_at AS at, "offset" FROM scored_applications s
     WHERE s.source_id = o.source_id AND s.partition = o.partition
-        AND s."offset" >= a.next_offset
+        AND s."offset" >= a.next_offset AND s.scored_at >= %(since)s
     ORDER BY s."offset" LIMIT 1
 ) s ON true
 LEFT JOIN LATERAL (
-    SELECT rejected_at AS at FROM rejected_events r
+    SELECT rejected_at AS at, "offset" FROM rejected_events r
     WHERE r.source_id = o.source_id AND r.partition = o.partition
-        AND r."offset" >= a.next_offset
+        AND r."offset" >= a.next_offset AND r.rejected_at >= %(since)s
     ORDER BY r."offset" LIMIT 1
 ) r ON true
 ORDER BY o.partition

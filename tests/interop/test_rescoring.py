@@ -60,9 +60,7 @@ def test_spark_scores_as_the_drain_does(
         gateway.proc.stdin.close()  # which ends the JVM
         gateway.proc.wait(30)
     names = ", ".join(f'"{name}"' for name in found.column_names)
-    stored = pipeline.query(
-        f'SELECT {names} FROM scored_applications ORDER BY partition, "offset"'
-    )
+    stored = pipeline.query(f'SELECT {names} FROM scored_applications ORDER BY partition, "offset"')
     ordered = found.sort_by([("partition", "ascending"), ("offset", "ascending")])
     assert len(stored) == report.scored
     assert ordered.to_pylist() == stored
