@@ -8,8 +8,8 @@ memory. A partitioned table takes no such parameter, so each partition has it.
 
 from alembic import op
 
-revision = "0032"
-down_revision = "0031"
+revision = "0033"
+down_revision = "0032"
 
 STATEMENTS = """
 DO $$
