@@ -41,7 +41,7 @@ class Size:
 
 
 FULL = Size(events=1_000_000, rounds=3, compressed=50_000)
-QUICK = Size(events=300_000, rounds=1, compressed=20_000)
+QUICK = Size(events=300_000, rounds=3, compressed=20_000)
 SMALLEST = Size(events=500, rounds=1, compressed=100)
 
 
