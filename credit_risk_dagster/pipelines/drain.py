@@ -54,8 +54,7 @@ from resources.postgres.sources import Source, Sources
 _LOOK_SECONDS = 1.0
 # So often those who look at a run are told how far it is.
 _PROGRESS_SECONDS = 60.0
-# The garbage collector is called when so many bytes of events came, or after this time.
-_GARBAGE_BYTES = 2**24
+# So often the garbage collector is called.
 _GARBAGE_SECONDS = 10.0
 # All brokers have heard of a new partition after this.
 _NEWS_SECONDS = 3.0
@@ -230,7 +229,7 @@ class _Session:
     left_alone: set[int] = field(default_factory=set)
     last_commit_seconds: float | None = None
     in_flight: tuple[Future[Committed], Fetch, StageSeconds] | None = None
-    collected: tuple[int, float] = (0, 0.0)
+    collected: float = 0.0
 
     def __post_init__(self) -> None:
         self.report.policy = self.deciders.policy.version
@@ -407,12 +406,11 @@ class _Session:
         return True
 
     def collect_garbage(self) -> None:
-        """Free the Kafka client's cycles, where as many bytes as a batch may have can be in them,
-        and those of many small answers. It costs milliseconds: Postgres works meanwhile."""
-        came, now = self.report.value_bytes - self.collected[0], time.monotonic()
-        if came >= _GARBAGE_BYTES or now - self.collected[1] >= _GARBAGE_SECONDS:
+        """Free what is in cycles, which is little, and takes milliseconds: Postgres works now."""
+        now = time.monotonic()
+        if now - self.collected >= _GARBAGE_SECONDS:
             gc.collect()
-            self.collected = self.report.value_bytes, now
+            self.collected = now
 
     def reached_bounds(self) -> bool:
         return all(self.positions[bound.partition] >= bound.until_offset for bound in self.bounds)

@@ -14,9 +14,8 @@ def tuned_interpreter() -> Iterator[None]:
 
     A batch makes a hundred thousand containers and hardly a cycle. By default the garbage collector
     walks all of them, and everything that was imported, dozens of times: half of decoding's time.
-    So it is called between batches instead, when few are alive; the Kafka client's cycles hold
-    megabytes. And the thread that writes needs Python's lock for microseconds at a time: by default
-    it waits 5 ms for each of them while the other one works.
+    So the drain calls it now and then instead. And the thread that writes needs Python's lock for
+    microseconds at a time: by default it waits 5 ms for each of them while the other one works.
     """
     interval = sys.getswitchinterval()
     gc.freeze()

@@ -146,9 +146,20 @@ def _receive(sock: socket.socket) -> tuple[bytes, BaseException | None]:
     return b"".join(parts), None if parts else error
 
 
+class _Selector(NetworkSelector):
+    def run(self, *work: Any) -> Any:
+        try:
+            return super().run(*work)
+        except KafkaTimeoutError as error:
+            # Each poll that finds nothing ends like this. The frames below keep the error, which
+            # keeps them, and so whoever called, with all records that they have: megabytes, which
+            # only the garbage collector would find.
+            raise error.with_traceback(None) from None
+
+
 class _Network(KafkaNetClient):
     def __init__(self, **configs: Any) -> None:
-        selector = NetworkSelector(**configs)
+        selector = _Selector(**configs)
         super().__init__(selector, _Manager(selector, **configs))
 
     @property

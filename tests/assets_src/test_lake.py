@@ -131,7 +131,7 @@ def test_the_redrive_job(pipeline: Pipeline, instance: dg.DagsterInstance) -> No
 def test_the_command_line(pipeline: Pipeline, run: Run, tmp_path: Path) -> None:
     pipeline.send_and_drain([good_event(i) for i in range(5)] + [b"junk"], 3)
     archived_now = run("archive", "run")
-    assert archived_now.out.startswith("6 events in 1 objects"), archived_now.err
+    assert archived_now.out.startswith("6 events in 1 object,"), archived_now.err
     assert "6 decisions" in archived_now.out
     (archived,) = pipeline.objects()
     assert archived.key
@@ -146,7 +146,7 @@ def test_the_command_line(pipeline: Pipeline, run: Run, tmp_path: Path) -> None:
     assert "invalid_json" in run("rejected", "ls").out
     assert run("rejected", "show", "3", "5").out == "junk"
     redriven = run("rejected", "redrive")
-    assert redriven.out.startswith("0 of 1 rejected events"), redriven.err
+    assert redriven.out.startswith("0 of 1 rejected event now"), redriven.err
     pipeline.lake.put(archived.key, b"damaged", "text/plain")
     broken = run("lake", "verify")
     assert broken.code == 1

@@ -48,7 +48,7 @@ def test_the_command_measures_every_page_and_says_which_bar_is_missed() -> None:
     rows = {row[0]: row[1:] for row in told if row}
     pages = [view.name for view in dashboard.views()]
     assert [name for name in rows if name in pages] == pages, done.stderr
-    assert len(pages) == 13
+    assert len(pages) == 14
     for name in pages:
         queries, *milliseconds, scans = rows[name]
         assert int(queries) > 0

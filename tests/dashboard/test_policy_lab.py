@@ -81,7 +81,7 @@ def test_applications_that_come_after_an_empty_page_are_found(
     commit(LOW)
     page.run()
     assert not page.info
-    assert "1 applications" in text(page)
+    assert "1 application" in text(page)
 
 
 def test_the_candidate_begins_as_the_active_policy(commit: Commit) -> None:

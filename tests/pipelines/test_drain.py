@@ -1,5 +1,6 @@
 """The exactly-once drain, against a real broker and a real Postgres."""
 
+import gc
 import threading
 import time
 import uuid
@@ -13,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from credit_risk_dagster.pipelines.bounds import Bound, BoundsError
-from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
+from credit_risk_dagster.settings import DrainSettings, KafkaSettings, WarehouseSettings
 from infra.embedded.servers import Broker as BrokerServer
 from resources.kafka.errors import (
     BrokerUnavailable,
@@ -513,3 +514,20 @@ def test_a_batch_is_four_round_trips_to_postgres(
             trips[batches] = there.round_trips - before - 2 * (time.monotonic() - started)
             assert (report.batches, report.rejected) == (batches, 2 * batches)
     assert trips[12] - trips[2] <= 10 * 4
+
+
+def test_a_fetch_leaves_nothing_to_the_garbage_collector(pipeline: Pipeline) -> None:
+    """Each asks once more than there is something, and what times out keeps nothing alive: neither
+    the records of the batch, nor those of the answer."""
+    for _ in range(4):
+        pipeline.send([good_event(number) for number in range(50)])
+    with pipeline.broker.reader(DrainSettings(poll_interval_ms=50, max_batch_events=70)) as reader:
+        reader.seek({0: 0})
+        assert reader.fetch(5.0).values
+        gc.collect()
+        gc.disable()
+        try:
+            assert sum(len(reader.fetch(1.0).values) for _ in range(3)) == 130
+            assert gc.collect() == 0
+        finally:
+            gc.enable()
