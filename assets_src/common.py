@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.errors import PlatformError, full_disk_named
 from resources.dagster_internals import cron_string_iterator
 
 OWNERS = ["team:credit-risk"]
@@ -41,7 +41,8 @@ def one_line_failures() -> Iterator[None]:
     answered at once.
     """
     try:
-        yield
+        with full_disk_named():
+            yield
     except PlatformError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
 

@@ -32,7 +32,7 @@ from credit_risk_dagster.cli import (
     topic,
 )
 from credit_risk_dagster.cli.console import out, print_error, print_warning
-from credit_risk_dagster.errors import PlatformError
+from credit_risk_dagster.errors import PlatformError, full_disk_named
 from credit_risk_dagster.settings import GROUPS
 
 app = typer.Typer(
@@ -89,7 +89,8 @@ def main() -> None:
     for line in misspelt(GROUPS):
         print_warning(line)
     try:
-        _command()()
+        with full_disk_named():
+            _command()()
     except SettingInvalid as error:
         for line in str(error).splitlines():
             print_error(line)
