@@ -199,7 +199,7 @@ def test_the_command_line_lists_counts_and_clears(
     assert "--by and --why" in str(run("clear", "1", "--by", " ", "--why", "x").exception)
     cleared = run("clear", "1", "--by", "Ada", "--why", "asked to be forgotten").stdout
     assert cleared == (
-        "finding 1 is cleared by Ada: 1 of its offsets are still wrong, and accepted\n"
+        "finding 1 is cleared by Ada: 1 of its offsets is still wrong, and accepted\n"
     )
     assert run("ls").stdout == "no finding is open\n"
     for offset in (5, 7):
