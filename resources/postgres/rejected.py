@@ -105,11 +105,17 @@ class RejectedEvents:
         Raises:
             RedriveRaced: another one does.
         """
-        row = self._connection.execute(
-            "SELECT pg_try_advisory_lock(hashtextextended(current_schema() || '.redrive', 0))"
-        ).fetchone()
-        if not (row and row[0]):
-            raise RedriveRaced("another run re-drives rejected events: wait until it is done")
+        try:
+            with self._connection.transaction():
+                # The server gives the lock of a connection back only a moment after that ended.
+                self._connection.execute("SET LOCAL lock_timeout = '2s'")
+                self._connection.execute(
+                    "SELECT pg_advisory_lock(hashtextextended(current_schema() || '.redrive', 0))"
+                )
+        except psycopg.errors.LockNotAvailable as error:
+            raise RedriveRaced(
+                "another run re-drives rejected events: wait until it is done"
+            ) from error
 
     def redrive(
         self,

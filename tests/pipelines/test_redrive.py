@@ -1,5 +1,7 @@
 """Rejected events, scored again after a fix."""
 
+import threading
+
 import pytest
 
 from credit_risk_dagster.domain.policy import load_policy
@@ -84,6 +86,15 @@ def test_two_redrives_do_not_meet(pipeline: Pipeline) -> None:
         RejectedEvents(other).lock_redrive()
         with pytest.raises(RedriveRaced, match="another run re-drives rejected events"):
             run(pipeline)
+
+
+def test_a_redrive_waits_for_one_that_is_just_over(pipeline: Pipeline) -> None:
+    with pipeline.warehouse.session() as other:
+        RejectedEvents(other).lock_redrive()
+        over = threading.Timer(0.3, other.close)
+        over.start()
+        assert run(pipeline).examined == 0
+        over.join()
 
 
 def test_the_archive_still_adds_up_after_a_redrive(pipeline: Pipeline) -> None:

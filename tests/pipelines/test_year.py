@@ -39,7 +39,7 @@ _AGAIN: Mapping[str, LiteralString] = {
 
 
 def copy_run(connection: psycopg.Connection, run_id: str, number: int, at: datetime) -> None:
-    values = {"run": run_id, "as": f"{run_id[:-4]}{number:04}", "at": at.replace(tzinfo=None)}
+    values = {"run": run_id, "as": f"{run_id[:-4]}n{number:03}", "at": at.replace(tzinfo=None)}
     for table, changed in _AGAIN.items():
         name = sql.Identifier(table)
         changes = f"id = nextval(pg_get_serial_sequence('{table}', 'id')), run_id = %(as)s::text"
@@ -96,7 +96,7 @@ def test_a_year_leaves_what_a_month_does(servers: dict[str, str]) -> None:
             if day % 30 == 28:
                 delete_history(instance, BEGAN + timedelta(days=day + 1) - KEEP)
                 left.append(rows(connection))
-        assert instance.get_run_by_id(f"{run_id[:-4]}{number - 1:04}")
+        assert instance.get_run_by_id(f"{run_id[:-4]}n{number - 1:03}")
     first, *others = left
     assert others == [first] * 11
     assert first["runs"] == 1 + 15
