@@ -166,6 +166,8 @@ class Reader:
         try:
             return self._fetch_and(work, patience or 0.0)
         except LogTruncationError as error:
+            # Of a topic that was created again, the client may say that first.
+            self._check_identity(self._identity.asking(), {}, {})
             raise TopicReplaced(diverged(self._topic, error)) from error
 
     def _fetch_and(self, work: Callable[[Fetch], Worked], patience: float) -> tuple[Fetch, Worked]:
