@@ -34,6 +34,7 @@ from credit_risk_dagster.pipelines.lake_history import tables
 from credit_risk_dagster.settings import ArchiveSettings, DrainSettings
 from resources.kafka.broker import Broker
 from resources.kafka.reader import Fetch, OffsetRange, Reader
+from resources.kafka.watch import TopicState
 from resources.lake import Lake
 from resources.lake_tables import DataFile, LakeMoved, LakeTable, application
 from resources.parquet_files import ROW_GROUP_BYTES, FileWriter, StagedFile
@@ -132,14 +133,14 @@ def archive(
             return report
         adopt_objects(table, report.source.topic, log)
         report.source, key = recognized(
-            connection, table, report.source, topic, partial(_event_at, broker)
+            connection, table, report.source, topic, partial(_event_at, broker, topic)
         )
         gc.freeze()  # what the lake's clients imported, too, which each collection would walk
         failed: PlatformError | None = None
         try:
-            with broker.reader(_READ, whole=True) as reader:
+            with broker.reader(_READ, of=topic, whole=True) as reader:
                 _Run(
-                    *(broker, reader, ledger, table, settings, report.source, key),
+                    *(reader, ledger, table, settings, report.source, key),
                     *(report, log, Forgettings(connection).offsets()),
                 ).run()
         except PlatformError as error:  # the decisions do without the broker
@@ -175,7 +176,6 @@ def _named(
 class _Run:
     """A run that archives a source."""
 
-    broker: Broker
     reader: Reader
     ledger: ArchiveLedger
     table: LakeTable
@@ -230,7 +230,7 @@ class _Run:
 
     def _lost(self, backlog: OffsetRange) -> tuple[OffsetRange, OffsetRange]:
         """The part of a backlog that the broker no longer has, and the part that it has."""
-        topic = self.broker.inspect({backlog.partition: backlog.next})
+        topic = self.reader.inspect({backlog.partition: backlog.next})
         beginning = topic.offsets[backlog.partition][0]
         middle = min(max(beginning, backlog.first), backlog.next)
         return replace(backlog, next=middle), replace(backlog, first=middle)
@@ -350,9 +350,11 @@ def _rows(fetch: Fetch) -> pa.RecordBatch:
     )
 
 
-def _event_at(broker: Broker, partition: int, offset: int) -> dict[str, Any] | None:
+def _event_at(
+    broker: Broker, topic: TopicState, partition: int, offset: int
+) -> dict[str, Any] | None:
     """A record as a row of the table; None where the broker has none there."""
-    with broker.reader(_READ, whole=True) as reader:
+    with broker.reader(_READ, of=topic, whole=True) as reader:
         for fetch in _read(reader, OffsetRange(partition, offset, offset + 1)):
             for row in _rows(fetch).to_pylist():
                 return dict(row)

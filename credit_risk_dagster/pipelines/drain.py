@@ -119,7 +119,7 @@ def drain(
             report.ended = "a new epoch began while the run waited; the next run drains that"
             return report
         session = _Session(
-            *(broker, reader, connection, writer, Deciders(connection, policy), ledger),
+            *(reader, connection, writer, Deciders(connection, policy), ledger),
             *(run_id, partitions, bounds, report),
         )
         session.run(settings, interrupts, log, progress)
@@ -215,7 +215,6 @@ def _drain_until_over(
 class _Session:
     """The state of a session that holds its lane."""
 
-    broker: Broker
     reader: Reader
     connection: psycopg.Connection[Any]
     writer: ThreadPoolExecutor
@@ -309,7 +308,7 @@ class _Session:
         """The first offset of each partition; a broker may hear of a new one later than another."""
         deadline = time.monotonic() + _NEWS_SECONDS
         while True:
-            topic = self.broker.inspect()
+            topic = self.reader.inspect({})
             missing = [p for p in self.partitions if p not in topic.offsets]
             if not missing:
                 return {p: topic.offsets[p][0] for p in self.partitions}
@@ -325,7 +324,7 @@ class _Session:
         when another run was first, and everything is to be looked at again."""
         beginnings = self._beginnings()
         committed = self.ledger.start_partitions(self.report.source.source_id, beginnings)
-        topic = self.broker.inspect(committed)
+        topic = self.reader.inspect(committed)
         lost = []
         for partition, position in committed.items():
             beginning = topic.offsets.get(partition, (position, position))[0]

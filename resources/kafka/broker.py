@@ -53,11 +53,17 @@ class Broker:
             yield Watch(self.topic, consumer, identity, self._settings.timeout_ms)
 
     @contextmanager
-    def reader(self, limits: DrainSettings, *, whole: bool = False) -> Iterator[Reader]:
-        """Open a reader; it is bound to the topic that it first sees.
+    def reader(
+        self, limits: DrainSettings, *, of: TopicState | None = None, whole: bool = False
+    ) -> Iterator[Reader]:
+        """Open a reader.
 
         Args:
+            of: the topic that it is bound to; by default the one that it sees first.
             whole: records come with all that they have.
+
+        Raises:
+            TopicReplaced: the topic is not that one any more.
         """
         with (
             self.errors(),
@@ -67,7 +73,7 @@ class Broker:
                 max_partition_fetch_bytes=min(limits.max_batch_bytes, _PARTITION_FETCH_BYTES),
             ) as consumer,
         ):
-            yield Reader(self.topic, consumer, identity, limits, self.inspect, whole=whole)
+            yield Reader(self.topic, consumer, identity, limits, self.inspect, of=of, whole=whole)
 
     @contextmanager
     def errors(self) -> Iterator[None]:

@@ -75,6 +75,14 @@ class TopicReplaced(PlatformError):
         self.incident = incident or message
 
 
+def changed(topic: str, before: tuple[str, str | None], now: tuple[str, str | None]) -> str:
+    """The message for a topic that became another one, each by cluster id and topic id."""
+    was, became = (
+        f"cluster {cluster_id} topic id {topic_id}" for cluster_id, topic_id in (before, now)
+    )
+    return f"topic {topic} changed under the run: {was} is now {became}"
+
+
 def diverged(topic: str, error: LogTruncationError) -> str:
     """The message for a topic whose brokers lost records that they had given away."""
     at = "; ".join(

@@ -19,7 +19,7 @@ from credit_risk_dagster.domain.record_time import CLOCKS, NO_TIME, UNKNOWN_CLOC
 from credit_risk_dagster.domain.repeats import Marks, marks
 from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.client import ConsumerRecord, answer_within, poll
-from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, diverged
+from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, changed, diverged
 from resources.kafka.watch import Identity, TopicState
 
 # How long a broker may keep a question that it has no event for. Kafka answers it when one comes;
@@ -113,6 +113,7 @@ class Reader:
         limits: DrainSettings,
         inspect: Callable[[Mapping[int, int]], TopicState],
         *,
+        of: TopicState | None = None,
         whole: bool = False,
     ) -> None:
         self._whole = whole
@@ -120,12 +121,24 @@ class Reader:
         self._consumer = consumer
         self._identity = identity
         cluster_id, topic_id, self.partitions = identity.ask()
-        self._bound_to = cluster_id, topic_id
+        self._bound_to = (of.cluster_id, of.topic_id) if of else (cluster_id, topic_id)
+        self._require_bound(cluster_id, topic_id)
         self._limits = limits
         self._inspect = inspect
         self._until: Mapping[int, int] = {}
         self.clock = UNKNOWN_CLOCK  # whose the newest record's time is of
         self._next_fetch = self._last_record = 0.0
+
+    def inspect(self, committed: Mapping[int, int]) -> TopicState:
+        """As `Broker.inspect`, of the topic that the reader is bound to: what is recorded of its
+        offsets is recorded of no other.
+
+        Raises:
+            TopicReplaced: it is another one now, or ends before a committed offset.
+        """
+        state = self._inspect(committed)
+        self._require_bound(state.cluster_id, state.topic_id)
+        return state
 
     def seek(self, positions: Mapping[int, int], until: Mapping[int, int] | None = None) -> None:
         """Read from these offsets (partition to offset), up to and without those in `until`."""
@@ -244,11 +257,7 @@ class Reader:
                 f"topic {self._topic} was deleted while it was read. What is committed stays; when "
                 "it was created again on purpose, `credit-risk topic new-epoch` starts over"
             ) from error
-        if (cluster_id, topic_id) != self._bound_to:
-            raise TopicReplaced(
-                f"topic {self._topic} changed under the run: cluster {self._bound_to[0]} topic id "
-                f"{self._bound_to[1]} is now cluster {cluster_id} topic id {topic_id}"
-            )
+        self._require_bound(cluster_id, topic_id)
         # The high watermark that came with records may lie before them: it is a reason to ask, over
         # other connections, which know nothing of it, and no more.
         suspect = {
@@ -257,7 +266,11 @@ class Reader:
             if (end := told[tp]) is not None and end < position
         }
         if suspect:
-            self._inspect(suspect)
+            self.inspect(suspect)
+
+    def _require_bound(self, cluster_id: str, topic_id: str | None) -> None:
+        if (cluster_id, topic_id) != self._bound_to:
+            raise TopicReplaced(changed(self._topic, self._bound_to, (cluster_id, topic_id)))
 
     def _to_fetch(
         self,

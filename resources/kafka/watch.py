@@ -20,7 +20,7 @@ from kafka.errors import (
 from credit_risk_dagster.domain.record_time import CLOCKS, UNKNOWN_CLOCK, record_times
 from credit_risk_dagster.domain.words import counted
 from resources.kafka.client import ConsumerRecord, ask_for, last_stable_offsets, poll
-from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, truncated
+from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, changed, truncated
 
 _NOTHING: Mapping[int, int] = {}
 # A topic that ends too early is believed when it says so for this long.
@@ -188,10 +188,10 @@ class Watch:
 
         Raises:
             TopicMissing: it does not exist.
-            TopicReplaced: it ends before a committed offset, and still does when it was asked
-                again. One such answer proves nothing: a broker may give records away before the
-                high watermark that it tells has passed them, and a leader that is new learns late
-                how far the one before it was.
+            TopicReplaced: it became another one meanwhile; or it ends before a committed offset,
+                and still does when it was asked again. One such answer proves nothing: a broker may
+                give records away before the high watermark that it tells has passed them, and a
+                leader that is new learns late how far the one before it was.
         """
         deadline = time.monotonic() + _SUSPICION_SECONDS
         while True:
@@ -212,9 +212,11 @@ class Watch:
         stable, high = self._ends(self._listed(self._consumer.end_offsets, tps))
         offsets = {tp.partition: (beginnings[tp], stable[tp]) for tp in tps}
         held = {tp: (stable[tp], high[tp]) for tp in tps if stable[tp] < high[tp]}
-        return TopicState(
-            cluster_id, self._topic, topic_id, offsets, self._identity.open_transactions(held)
-        )
+        held_by = self._identity.open_transactions(held)
+        # The offsets are this topic's only if it still is the one.
+        if (now := self._identity.ask()[:2]) != (cluster_id, topic_id):
+            raise TopicReplaced(changed(self._topic, (cluster_id, topic_id), now))
+        return TopicState(cluster_id, self._topic, topic_id, offsets, held_by)
 
     def _listed(
         self, ask: Callable[..., dict[TopicPartition, int]], tps: Sequence[TopicPartition]

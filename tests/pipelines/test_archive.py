@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kafka import KafkaProducer
@@ -14,6 +15,7 @@ from credit_risk_dagster.pipelines.archive_check import Verification, verify_lak
 from credit_risk_dagster.pipelines.archive_source import LakeAhead
 from credit_risk_dagster.settings import LakeSettings, WarehouseSettings
 from infra.embedded.servers import S3, Postgres
+from resources.kafka.errors import TopicReplaced
 from resources.kafka.topics import reset_topic
 from resources.kafka.watch import TopicState
 from resources.lake import Lake, LakeRefused, LakeUnavailable
@@ -268,6 +270,22 @@ def test_events_that_the_broker_lost_first_are_counted_and_fail_the_check(
     assert pipeline.offsets() == [(0, offset) for offset in range(4, 10)]
     (problem,) = pipeline.account().problems
     assert "4 committed events had left the broker before they were archived" in problem
+
+
+def test_a_topic_that_is_created_again_under_the_run_is_not_archived_as_the_one_before(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the run saw which topic it is, and before it reads, and by then it has as many."""
+    pipeline.send_and_drain([good_event(i) for i in range(10)])
+
+    def meanwhile(*_: Any) -> None:
+        reset_topic(pipeline.kafka)
+        pipeline.send([b"another"] * 20)
+
+    monkeypatch.setattr("credit_risk_dagster.pipelines.archive.adopt_objects", meanwhile)
+    with pytest.raises(TopicReplaced, match="changed under the run"):
+        pipeline.archive()
+    assert pipeline.rows() == []
 
 
 def test_offsets_that_are_gaps_are_not_lost(

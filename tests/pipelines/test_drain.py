@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from kafka import TopicPartition
 from pydantic import SecretStr
 
 from credit_risk_dagster.pipelines.bounds import Bound, BoundsError
@@ -23,7 +24,8 @@ from resources.kafka.errors import (
     UnreadableBatch,
 )
 from resources.kafka.reader import Fetch, Reader
-from resources.kafka.watch import Identity
+from resources.kafka.topics import reset_topic
+from resources.kafka.watch import Identity, Watch
 from resources.postgres.connection import NotMigrated, Warehouse, WarehouseUnavailable
 from resources.postgres.lanes import LaneBusy, lock_partitions
 from resources.postgres.micro_batch import Ledger
@@ -388,6 +390,21 @@ def test_a_recreated_topic_stops_the_drain_until_a_new_epoch(
     assert pipeline.unreconciled() == 0
 
 
+def test_offsets_of_a_topic_that_is_created_again_are_not_the_ones_before(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = Watch._listed
+
+    def meanwhile(*asked: Any) -> dict[TopicPartition, int]:
+        monkeypatch.undo()
+        reset_topic(pipeline.kafka)
+        return listed(*asked)
+
+    monkeypatch.setattr(Watch, "_listed", meanwhile)
+    with pytest.raises(TopicReplaced, match="changed under the run"):
+        pipeline.broker.inspect()
+
+
 def test_a_truncated_topic_stops_the_drain(pipeline: Pipeline) -> None:
     """The topic is the same one, and ends before the committed offset."""
     pipeline.send([good_event(i) for i in range(10)])
@@ -454,6 +471,24 @@ def test_lost_events_that_another_run_recorded_first_are_looked_at_again(
     assert (raced, report.lost, report.ranges) == (1, 0, {0: (17, 30)})
     assert pipeline.unreconciled() == 0
     assert [g["events"] for g in pipeline.query("SELECT events FROM lost_events")] == [7]
+
+
+def test_nothing_is_lost_to_another_cluster_at_the_same_address(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the run waits for its lane, the address becomes that of a copy of the cluster, whose
+    topic begins later. Its own still has the events between."""
+    after_retention(pipeline, monkeypatch)
+    there = [pipeline.broker.inspect()]
+    monkeypatch.setattr(pipeline.broker, "inspect", lambda *_: there[-1])
+    monkeypatch.setattr(
+        "credit_risk_dagster.pipelines.drain.wait_for_lane",
+        lambda *_: there.append(replace(there[0], cluster_id="a copy")),
+    )
+    with pytest.raises(TopicReplaced, match=r"changed under the run: .* is now cluster a copy"):
+        pipeline.drain()
+    assert pipeline.query("SELECT * FROM lost_events") == []
+    assert pipeline.stored()["scored_applications"] == coordinates({0: 10})
 
 
 def test_a_broker_that_is_down_is_named(warehouse_settings: WarehouseSettings) -> None:
