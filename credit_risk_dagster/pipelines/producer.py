@@ -23,6 +23,7 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.loans import LoansUnavailable, Row, endless
 from credit_risk_dagster.settings import KafkaSettings
 from resources.kafka.broker import Broker
+from resources.kafka.client import leave_undelivered
 from resources.kafka.topics import partitions_of
 
 # Events that may be on their way at once: the client itself takes any number into memory.
@@ -136,8 +137,7 @@ def _producer(settings: KafkaSettings, rate: float) -> Iterator[KafkaProducer]:
     try:
         yield producer
     except BaseException:
-        # Undelivered events keep close() waiting, and in the end from stopping the sender thread.
-        producer._sender.force_close()
+        leave_undelivered(producer)
         raise
     finally:
         gc.unfreeze()

@@ -192,6 +192,12 @@ def poll(
     return polled
 
 
+def leave_undelivered(producer: KafkaProducer) -> None:
+    """What is not delivered keeps `close` waiting, and in the end from stopping the client's
+    thread: not any more."""
+    producer._sender.force_close()
+
+
 def answer_within(consumer: KafkaConsumer, milliseconds: int) -> None:
     """How long a broker may keep a question that it has no event for, from the next one on: the
     client is told that once, when it is made."""

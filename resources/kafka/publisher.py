@@ -14,7 +14,7 @@ from kafka.errors import KafkaError
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import KafkaSettings
-from resources.kafka.client import open_client
+from resources.kafka.client import leave_undelivered, open_client
 from resources.kafka.errors import BrokerUnavailable, refused
 
 # Those that stood in line behind a failure fail with it, instead of waiting for one more each.
@@ -142,8 +142,7 @@ class Publisher:
 
     def _disconnect(self) -> None:
         if self._producer is not None:
-            # Undelivered events keep close() waiting.
-            self._producer._sender.force_close()
+            leave_undelivered(self._producer)
             self._producer = None
             self._connection.close()
 
