@@ -96,7 +96,7 @@ bench-dashboard: $(INSTALLED)  ## measure the dashboard's queries on 10,000,000 
 	@$(BIN)/python -m tests.benchmarks.dashboard $(ARGS)
 
 screenshots: $(INSTALLED)  ## take the pictures in docs/images anew, of six weeks at work
-	@$(BIN)/python -m tests.live.screenshots
+	@$(BIN)/python -m tests.live.screenshots $(ARGS)
 
 benchmark-model: $(DEMO_INSTALLED)  ## compare the rules with models on the built-in loans
 	@$(BIN)/credit-risk model benchmark --sample builtin $(ARGS)

@@ -1,8 +1,9 @@
 """Logging, the same in every process: one line an entry on stderr, JSON when that is no terminal.
 
-Modules log with `logging.getLogger(__name__)`; what an entry is about goes into `extra`, what a
-whole request or run is about into structlog's context variables. Nothing of an application but its
-coordinates (partition, offset, batch) is ever logged.
+An entry of JSON has the names that Dagster's own processes give it by `--log-format json`: event,
+level, logger, timestamp. Modules log with `logging.getLogger(__name__)`; what an entry is about
+goes into `extra`, what a whole request or run is about into structlog's context variables. Nothing
+of an application but its coordinates (partition, offset, batch) is ever logged.
 """
 
 import logging
@@ -10,6 +11,7 @@ import sys
 import traceback
 from typing import Any, TextIO
 
+import coloredlogs
 import structlog
 from structlog.typing import EventDict, ExcInfo
 
@@ -24,7 +26,8 @@ def configure(settings: LogSettings | None = None, *, in_dagster: bool = False) 
 
     Args:
         settings: level and format; read from the environment by default.
-        in_dagster: leave other loggers alone, which Dagster has set up in its own processes.
+        in_dagster: leave other loggers alone, which Dagster has set up in its own processes, but
+            give what Dagster itself says there of runs, sensors and schedules the same form.
     """
     settings = settings or (LogSettings.at_load() if in_dagster else LogSettings())
     handler = _Handler(sys.stderr)
@@ -36,6 +39,27 @@ def configure(settings: LogSettings | None = None, *, in_dagster: bool = False) 
         for before in [h for h in logger.handlers if isinstance(h, _Handler)]:
             logger.removeHandler(before)
         logger.addHandler(handler)
+    if in_dagster:
+        _take_over_from_dagster(settings)
+
+
+def _take_over_from_dagster(settings: LogSettings) -> None:
+    """Write what Dagster says of runs, sensors and schedules as this project's entries, and from
+    their level on.
+
+    Dagster has a setting for the format of its daemon and its webserver alone; the rest goes
+    through coloredlogs, to loggers that are made anew for each run and each tick.
+    """
+    handler = _Handler(sys.stderr)
+    handler.setFormatter(_formatter(settings))
+    handler.setLevel(settings.level)
+    for before in logging.getLogger("dagster").handlers:  # its warnings
+        before.setFormatter(handler.formatter)
+
+    def install(*, logger: logging.Logger, **_style: Any) -> None:
+        logger.addHandler(handler)
+
+    coloredlogs.install = install
 
 
 class _Handler(logging.StreamHandler[Any]):
@@ -45,6 +69,28 @@ class _Handler(logging.StreamHandler[Any]):
 def _without_color(_logger: Any, _method: str, entry: EventDict) -> EventDict:
     """Drop uvicorn's second version of its messages."""
     entry.pop("color_message", None)
+    return entry
+
+
+def _of_dagster(_logger: Any, _method: str, entry: EventDict) -> EventDict:
+    """Of a record of Dagster's: the message, and where it came from under the names of ours."""
+    about = entry.pop("dagster_meta", None)
+    for name in ("dagster_event", "dagster_event_batch_metadata"):
+        entry.pop(name, None)
+    if about is None:
+        return entry
+    # Dagster's text is where it came from, the message, and the trace of an error.
+    message = about["orig_message"]
+    _, found, rest = entry["event"].partition(f" - {message}")
+    where = {
+        "job": about.get("job_name"),
+        "run_id": about.get("run_id"),
+        "step": about.get("step_key"),
+        "tick_of": about.get("name"),
+    }
+    entry.update((name, value) for name, value in where.items() if value)
+    if found:
+        entry["event"] = message + rest
     return entry
 
 
@@ -79,7 +125,6 @@ def _formatter(settings: LogSettings) -> logging.Formatter:
         if as_text
         else [
             structlog.processors.ExceptionRenderer(_trace),
-            structlog.processors.EventRenamer("message"),
             structlog.processors.JSONRenderer(default=str),
         ]
     )
@@ -88,6 +133,7 @@ def _formatter(settings: LogSettings) -> logging.Formatter:
             structlog.contextvars.merge_contextvars,
             structlog.stdlib.ExtraAdder(),
             _without_color,
+            _of_dagster,
             structlog.stdlib.add_log_level,
             structlog.stdlib.add_logger_name,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -53,7 +53,7 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
 def entries(stream: io.StringIO, message: str) -> list[dict[str, Any]]:
     """The entries with this message."""
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
-    return [entry for entry in lines if entry["message"] == message]
+    return [entry for entry in lines if entry["event"] == message]
 
 
 # --- form ---------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def test_an_entry_is_a_line_of_json() -> None:
     assert first == {
         "level": "info",
         "logger": "credit_risk_dagster.program",
-        "message": "batch 7",
+        "event": "batch 7",
         "batch_id": 7,
     }
     ours, cause = second["exception"]
@@ -102,7 +102,7 @@ def test_an_entry_is_a_line_of_json() -> None:
     assert "in fail" in cause  # where, and of which kind, without the value
     assert cause.endswith("\nValueError")
     assert "nurse" not in json.dumps(second)
-    assert (third["level"], third["message"]) == ("warning", "of a library")
+    assert (third["level"], third["event"]) == ("warning", "of a library")
 
 
 def test_it_can_be_text_and_more_or_less() -> None:
@@ -114,7 +114,59 @@ def test_it_can_be_text_and_more_or_less() -> None:
     assert "ValueError" in lines
     assert not any(line.startswith("{") or "nurse" in line for line in lines)
     lines = run_program(CREDIT_RISK_LOG_LEVEL="ERROR")
-    assert [json.loads(line)["message"] for line in lines] == ["failed", "of a library"]
+    assert [json.loads(line)["event"] for line in lines] == ["failed", "of a library"]
+
+
+DAGSTERS = """
+import warnings
+import dagster as dg
+from dagster._core.definitions.instigation_logger import InstigationLogger
+from dagster._utils.log import configure_loggers
+configure_loggers(log_level="INFO")  # as its code server does, which has no other format
+from credit_risk_dagster import logs
+logs.configure(in_dagster=True)
+
+@dg.op
+def work(context):
+    context.log.info("working - hard")
+    dg.get_dagster_logger("library").warning("of a library")
+    warnings.warn("outdated")
+
+@dg.op
+def fail():
+    raise ValueError("no\\nway")
+
+@dg.job
+def day():
+    work()
+    fail()
+
+with dg.DagsterInstance.ephemeral() as instance:
+    day.execute_in_process(instance=instance, raise_on_error=False)
+    InstigationLogger(None, instance, "repository", "offsets").info("nobody drains")
+"""
+
+
+def test_dagsters_runs_and_ticks_have_the_same_form() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DAGSTERS], env={}, capture_output=True, text=True, check=True
+    )
+    told = [json.loads(line) for line in (done.stdout + done.stderr).splitlines()]
+    names = {"event", "level", "logger", "timestamp"}
+    assert all(names <= entry.keys() for entry in told)
+    assert not [entry for entry in told if entry["level"] == "debug"]  # each step of each run
+    of = {entry["event"]: entry for entry in told}
+    work = of["working - hard"]
+    assert work.keys() == names | {"job", "run_id", "step"}
+    assert (work["job"], work["step"], work["level"]) == ("day", "work", "info")
+    assert of["of a library"]["run_id"] == work["run_id"]
+    tick = of["nobody drains"]
+    assert tick.keys() == names | {"tick_of"}
+    assert tick["tick_of"] == "offsets"
+    (failed,) = (e for e in told if e["event"].startswith('Execution of step "fail" failed.'))
+    assert failed["level"] == "error"
+    assert "ValueError: no\nway" in failed["event"]  # in one line, for a line is an entry
+    assert any("outdated" in entry["event"] for entry in told)
 
 
 # --- what they tell -----------------------------------------------------------------------------

@@ -181,20 +181,24 @@ def cases_csv(wanted: Wanted, sort: str, who: str) -> bytes:
     decimals, and their unit in the heading.
     """
     condition, named = wanted.condition()
-    texts = ", ".join(
-        f"CASE WHEN {name} ~ '^[-=+@\\t\\r\\n]' THEN '''' || {name} ELSE {name} END AS {name}"
-        for name in ("loan_id", "assignee", "closed_by")
-    )
+
+    def text(name: str, of: str = "") -> str:
+        of = of or name
+        return f"CASE WHEN {of} ~ '^[-=+@\\t\\r\\n]' THEN '''' || {of} ELSE {of} END AS {name}"
+
+    source = "(SELECT topic || ' of ' || cluster_id FROM sources o"
+    source += " WHERE o.source_id = cases.source_id)"
     query = f"""
         COPY (
-            SELECT case_id, (SELECT topic || ' of ' || cluster_id FROM sources o
-                     WHERE o.source_id = cases.source_id) AS source,
-                   source_id, partition, "offset", opened_at, due_at,
-                   state <> 'closed' AND due_at < now() AS overdue, decided_at, decisions, {texts},
+            SELECT case_id, {text("source", source)}, source_id, partition, "offset",
+                   opened_at, due_at, state <> 'closed' AND due_at < now() AS overdue,
+                   decided_at, decisions,
+                   {text("loan_id")}, {text("assignee")}, {text("closed_by")},
                    round(loan_amnt::numeric, 2) AS loan_amnt_usd,
                    round(100 * pd::numeric, 2) AS pd_percent,
                    round(priority::numeric, 2) AS priority_usd,
-                   array_to_string(reasons, '; ') AS reasons, state, disposition, reason_code,
+                   {text("reasons", "array_to_string(reasons, '; ')")}, state, disposition,
+                   {text("reason_code")},
                    closed_at, version, policy_id
               FROM cases WHERE {condition}
              ORDER BY {SORTS[sort]}, case_id DESC LIMIT %(rows)s

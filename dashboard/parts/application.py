@@ -57,8 +57,10 @@ def _verdict(row: dict[str, Any]) -> None:
         + (f": {reasons}." if reasons else ", without an early warning.")
         + (f" The policy recommends: **{row['recommendation']}**." if row["recommendation"] else "")
         + f" {formats.plain(formats.words(row['purpose']))}, "
-        f"grade {row['grade'] or formats.UNKNOWN}, {row['addr_state'] or formats.UNKNOWN}, "
-        f"{formats.plain((row['home_ownership'] or formats.UNKNOWN).lower())}."
+        + formats.plain(
+            f"grade {row['grade'] or formats.UNKNOWN}, {row['addr_state'] or formats.UNKNOWN}, "
+            f"{(row['home_ownership'] or formats.UNKNOWN).lower()}."
+        )
     )
     if row["figures"]:
         income, dti = ("annual_inc", formats.usd), ("dti", formats.number_percent)
@@ -122,17 +124,17 @@ def _provenance(found: Application) -> None:
     scored_at = pd.Timestamp(row["scored_at"]).tz_convert(viewer_zone())
     lines = {
         "Scored": f"{scored_at:%-d %b %Y %H:%M:%S} ({scored_at.tz})",
-        "Policy": f"`{row['policy']}`",
-        **({"Arm": f"`{row['arm']}`"} if row["arm"] else {}),
-        "Model": f"`{row['model']}`" if row["model"] else formats.UNKNOWN,
+        "Policy": formats.code(row["policy"]),
+        **({"Arm": formats.code(row["arm"])} if row["arm"] else {}),
+        "Model": formats.code(row["model"]) if row["model"] else formats.UNKNOWN,
         "Dagster run": run,
         "Batch": formats.count(row["batch_id"]),
-        "Topic": f"`{row['topic']}` of cluster `{row['cluster_id']}`, partition "
-        f"{row['partition']}, offset {row['offset']}",
+        "Topic": f"{formats.code(row['topic'])} of cluster {formats.code(row['cluster_id'])}, "
+        f"partition {row['partition']}, offset {row['offset']}",
     }
     if found.redriven:
         lines["Re-driven"] = (
-            f"rejected at first (`{found.redriven['reason']}`), scored by run "
+            f"rejected at first ({formats.code(found.redriven['reason'])}), scored by run "
             f"[{found.redriven['run_id'][:8]}]({orchestration.run_url(found.redriven['run_id'])})"
         )
     st.markdown("\n".join(f"- {name}: {value}" for name, value in lines.items()))

@@ -161,6 +161,11 @@ def plain(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!$~:<>|])", r"\\\1", text)
 
 
+def code(text: str) -> str:
+    """The text as a piece of code in Markdown."""
+    return f"`{text.replace('`', chr(39))}`"
+
+
 _NAMES = {
     "loan_amnt": "Loan amount",
     "annual_inc": "Annual income",

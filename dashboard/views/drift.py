@@ -337,7 +337,7 @@ def _html(report: pd.Series) -> None:
         except PlatformError as error:
             st.warning(
                 f"The dashboard cannot read `{key}`: it needs the S3 settings that the pipeline "
-                f"has (`S3_BUCKET`, `AWS_…`). {' '.join(str(error).split())}",
+                f"has (`S3_BUCKET`, `AWS_…`). {formats.plain(' '.join(str(error).split()))}",
                 icon=":material/cloud_off:",
             )
         else:

@@ -68,7 +68,8 @@ def _body() -> None:
     left_out = first["left_out"] if isinstance(first["left_out"], dict) else {}
     without = f" ({formats.count(sum(left_out.values()))} without an outcome)" if left_out else ""
     caption = (
-        f"{formats.count(first['rows'])} loans of the sample {first['sample']}{without}, "
+        f"{formats.count(first['rows'])} loans of the sample {formats.plain(first['sample'])}"
+        f"{without}, "
         f"{formats.count(first['bads'])} bad by {first['outcome'].partition('@')[0]}; PD is the "
         f"{name}, {horizon}; policy "
         f"{first['policy'].partition('@')[0]}. Benchmark of {first['created_at']:{TIME_FORMAT}}, "
@@ -122,7 +123,7 @@ def _gate(subjects: pd.DataFrame, models: pd.DataFrame) -> None:
         try:
             coefficients = read_coefficients(found.iloc[0]) if len(found) else None
         except ModelUnreadable as error:
-            st.write(f"No: {error}.")
+            st.write(f"No: {formats.plain(str(error))}.")
             return
         against = objections({str(k): v for k, v in subjects.loc[BASELINE].items()}, coefficients)
         if against:

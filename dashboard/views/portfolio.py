@@ -224,8 +224,8 @@ def _fairness(document: dict[str, Any], caption: str) -> None:
     ):
         if document.get("classes"):
             st.write(
-                f"{document['classes']}; each counts by its probability, and n is what they add "
-                "up to."
+                f"{formats.plain(document['classes'])}; each counts by its probability, and n is "
+                "what they add up to."
             )
         if large.empty:
             st.write("No attribute has two groups of 100 applications.")
@@ -281,8 +281,8 @@ def _vintages(report: Report) -> None:
         "Vintages",
         f"Bad by {report.document['outcome'].partition('@')[0]}, by month of issue and age "
         "(Kaplan and Meier, 95 % intervals): compare vintages at the same age, as some were "
-        f"watched for longer. Loans of {report.about}, as of {report.created_at:{TIME_FORMAT}}. "
-        "Accepted loans alone.",
+        f"watched for longer. Loans of {formats.plain(report.about)}, as of "
+        f"{report.created_at:{TIME_FORMAT}}. Accepted loans alone.",
     ):
         show(
             charts.vintages(tuple(dict.fromkeys(rows["month"]))),

@@ -123,6 +123,18 @@ def test_the_export_is_what_is_filtered_and_who_took_it_stays(
     assert kept == [("Ada", "cases: state to_do", 3), ("Bo", "cases: one loan", 1)]
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_text_of_the_export_is_a_formula(warehouse: Db, commit: Commit, text: str) -> None:
+    commit(WATCHLIST)
+    queries.act(1, 1, "assign", "Ada", assignee=text.strip())
+    warehouse.execute("UPDATE cases SET reasons = ARRAY[%(t)s, 'x'], loan_id = %(t)s", {"t": text})
+    warehouse.execute("UPDATE sources SET topic = %s", (text,))
+    (row,) = csv.DictReader(io.StringIO(queries.cases_csv(Wanted(), "Newest", "Ada").decode()))
+    texts = {name: row[name] for name in ("source", "loan_id", "reasons", "assignee")}
+    assert all(found.startswith("'") for found in texts.values()), texts
+    assert texts["reasons"] == f"'{text}; x"
+
+
 def test_a_search_opens_the_case_and_its_decision(commit: Commit) -> None:
     commit(LOW, WATCHLIST, *[LOW] * 8)
     page = open_view("watchlist", loan="1001")

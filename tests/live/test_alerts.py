@@ -77,7 +77,7 @@ def test_failures_are_told_and_a_dead_webhook_stops_nothing(platform: Platform) 
     sessions = [
         entry
         for entry in entries(platform)
-        if entry.get("message") == "session ended" and entry["run_id"] in runs_of_this
+        if entry.get("event") == "session ended" and entry["run_id"] in runs_of_this
     ]
     assert sum(entry["scored"] + entry["rejected"] for entry in sessions) == 50
 

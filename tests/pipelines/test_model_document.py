@@ -1,6 +1,9 @@
 """A model's document and the inventory, out of the database."""
 
+import re
+
 import pytest
+from markdown_it import MarkdownIt
 
 from credit_risk_dagster.domain.model.card import Section, to_html, to_markdown
 from credit_risk_dagster.pipelines.model_document import model_document
@@ -42,6 +45,11 @@ def test_nothing_in_a_document_is_markup() -> None:
     section = Section("a <b>", ("1 < 2 | 3",), (("x|y",), ("<script>",)))
     assert "<script>" not in to_markdown("t", [section]) + to_html("t", [section])
     assert "x\\|y" in to_markdown("t", [section])
+    for text in ("![x](http://elsewhere/)", "[x](javascript:alert)", "# x", "- x", "1. x", "`x`"):
+        said = to_markdown("t", [Section("s", (text,), (("why",), (text,)))])
+        shown = MarkdownIt().enable("table").render(said)
+        assert shown.count("<p>") == 1, shown  # a paragraph and a cell, and nothing in them
+        assert not re.search("<(img|a|li|code)|<h1>x", shown), shown
 
 
 def test_the_inventory_has_all_three_kinds(pipeline: Pipeline, ready: int) -> None:

@@ -1,5 +1,6 @@
 """A document of sections with texts and tables, as Markdown and as HTML."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -70,5 +71,9 @@ def _line(cells: Row) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+# What begins an image, a link, a formula or a cell; a heading, a quotation or a list.
+_MARKUP = re.compile(r"[\\`*~\[\]$|]|^[#>+-]|(?<=^\d)[.)]")
+
+
 def _plain(text: str) -> str:
-    return " ".join(text.replace("|", r"\|").replace("<", "&lt;").split())
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split())).replace("<", "&lt;")
