@@ -390,6 +390,24 @@ def test_a_recreated_topic_stops_the_drain_until_a_new_epoch(
     assert pipeline.unreconciled() == 0
 
 
+def test_what_came_before_the_topic_was_created_again_is_not_committed(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker is asked who it is after the fetch, and its answer is waited for after scoring."""
+    poll = Reader._poll
+
+    def then_created_again(reader: Reader, patience: float) -> Any:
+        columns = poll(reader, patience)
+        reset_topic(pipeline.kafka)
+        return columns
+
+    pipeline.send([good_event(1)])
+    monkeypatch.setattr(Reader, "_poll", then_created_again)
+    with pytest.raises(TopicReplaced, match="changed under the run"):
+        pipeline.drain()
+    assert pipeline.stored()["scored_applications"] == []
+
+
 def test_offsets_of_a_topic_that_is_created_again_are_not_the_ones_before(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
