@@ -1,7 +1,7 @@
 """What processes cost while they work: processor time, and memory."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -19,11 +19,17 @@ class Cost:
     memory_mb: float
 
 
-def cost(found: Iterable[psutil.Process], seconds: float) -> Cost:
-    """Of these processes for so long from now on, and of what they start and wait for."""
-    processes = [*found]
-    before, started = _processor_seconds(processes), time.monotonic()
+def cost(find: Callable[[], Iterable[psutil.Process]], seconds: float) -> Cost:
+    """Of the processes that are found, for so long from now on.
+
+    Args:
+        find: looks for them, before and after: those that come meanwhile count from their
+            beginning, and those that end are in what their parent waited for.
+        seconds: for how long.
+    """
+    before, started = _processor_seconds(find()), time.monotonic()
     time.sleep(seconds)
+    processes = [*find()]
     spent = _processor_seconds(processes) - before
     took, memory = time.monotonic() - started, 0
     for process in processes:

@@ -1,19 +1,22 @@
-"""A long history of one source, in daily time partitions: as if the stream had flowed for months.
+"""A long history of one source, in time partitions: as if the stream had flowed for a year.
 
-What was drained of the source before is copied, over and over under other loan ids, into the days
-before; offsets below those of the topic are theirs. Each day's partition is filled before it has
-indexes, which are then built at once.
+What was drained of the source before is copied, over and over under other loan ids, into the time
+before; offsets below those of the topic are theirs. Each partition is filled before it has indexes,
+which are then built at once.
 """
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from itertools import pairwise
 from typing import Any, LiteralString
 
 import psycopg
 from psycopg import sql
+
+from resources.postgres.partitions import Span
 
 Connect = Callable[[], psycopg.Connection[Any]]
 
@@ -36,17 +39,18 @@ class _Part:
     """Whether its time partitions are made for it."""
 
 
-def fill(connect: Connect, events: int, days: int, recent: int) -> None:
-    """Fill a database into which something of source 1 was drained, with daily partitions.
+def fill(connect: Connect, events: int, span: Span, spans: int, recent: int) -> None:
+    """Fill a database into which something of source 1 was drained.
 
     Args:
         connect: opens a connection to it.
-        events: of the history, over so many days that end with the day before yesterday; rounded
-            down to a multiple of 400 a day.
+        events: of the history; rounded down to a multiple of 400 a partition.
+        span: what a partition covers.
+        spans: how many there are of the history, which ends where those of the database begin.
         recent: events of the last 24 hours beside them.
     """
     with closing(connect()) as connection:
-        parts = _parts(connection, events, days, recent)
+        parts = _parts(connection, events, span, spans, recent)
         total = sum(part.events for part in parts)
         columns = _prepare(connection, total)
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -60,21 +64,25 @@ def fill(connect: Connect, events: int, days: int, recent: int) -> None:
         connection.execute("VACUUM")
 
 
-def _parts(connection: psycopg.Connection[Any], events: int, days: int, recent: int) -> list[_Part]:
-    row = connection.execute(
-        "SELECT now(), (SELECT min(starts) FROM time_partitions WHERE parent = 'batches')"
-    ).fetchone()
-    assert row
-    now, last = row
-    parts, first = [], 0
-    each = events // days // GRAIN * GRAIN
-    for number in range(days) if each else ():
-        starts = last - timedelta(days=days - number)
-        parts.append(_Part(first, each, starts, starts + timedelta(days=1), of_its_own=True))
-        first += each
-    count = recent // GRAIN * GRAIN
-    parts.append(_Part(first, count, now - timedelta(days=1), now, of_its_own=False))
-    return parts
+def _parts(
+    connection: psycopg.Connection[Any], events: int, span: Span, spans: int, recent: int
+) -> list[_Part]:
+    each = events // spans // GRAIN * GRAIN
+    edges = connection.execute(
+        "SELECT min(starts) - n * ('1 ' || %(span)s)::interval FROM time_partitions,"
+        " generate_series(%(spans)s::int, 0, -1) AS n WHERE parent = 'batches' GROUP BY n"
+        " ORDER BY n DESC",
+        {"span": span, "spans": spans if each else 0},
+    ).fetchall()
+    parts = [
+        _Part(number * each, each, starts, ends, of_its_own=True)
+        for number, ((starts,), (ends,)) in enumerate(pairwise(edges))
+    ]
+    ((yesterday, now),) = connection.execute("SELECT now() - interval '1 day', now()").fetchall()
+    return [
+        *parts,
+        _Part(len(parts) * each, recent // GRAIN * GRAIN, yesterday, now, of_its_own=False),
+    ]
 
 
 def _prepare(connection: psycopg.Connection[Any], total: int) -> sql.Composed:

@@ -29,6 +29,7 @@ from resources.postgres.connection import Warehouse, fetch_all
 from resources.postgres.micro_batch import Ledger
 from resources.postgres.migrate import migrate
 from resources.postgres.sources import Sources
+from sensors.offsets import UNFINISHED
 from tests.benchmarks.costs import Cost, cost, runs_of, whole
 from tests.benchmarks.lab import (
     BenchmarkFailed,
@@ -83,6 +84,8 @@ SELECT run_id, latency_buckets FROM batches
 WHERE batch_id IN (SELECT batch_id FROM scored_applications WHERE event_time >= %(since)s)
 """
 
+_COMMITTED = "SELECT run_id, committed_at FROM batches WHERE committed_at >= %(since)s"
+
 # Rows and their bytes, without indexes and what a page leaves empty.
 _HISTORY = """
 SELECT (SELECT count(*) FROM runs),
@@ -119,12 +122,18 @@ def measure(_: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
                 say(f"latency: first event after an idle spell, {number} of {size.idle_spells}")
                 time.sleep(size.idle_seconds)  # what is measured comes after a time of nothing
                 idle.append(stream.first_event())
+            starts = []
+            for number in range(1, size.idle_spells + 1):
+                say(f"latency: start of a run, {number} of {size.idle_spells}")
+                starts.append(stream.start_of_a_run())
             say("latency: what an idle lane costs")
-            lane = cost(runs_of(dagster), size.cost_seconds)
+            # The last of these runs has only begun: it lives longer than that.
+            its_time = min(size.cost_seconds, size.session_seconds / 2)
+            lane = cost(lambda: runs_of(dagster), its_time)
             say("latency: what Dagster costs at one event a second")
             with ThreadPoolExecutor(1) as sending:
                 sent = sending.submit(stream.phase, 1, size.cost_seconds)
-                platform = cost(whole(dagster), size.cost_seconds)
+                platform = cost(lambda: whole(dagster), size.cost_seconds)
                 sent.result()
             rates = []
             for rate, seconds in size.seconds_by_rate.items():
@@ -136,7 +145,8 @@ def measure(_: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
             raise BenchmarkFailed("\n".join([str(error), *last_words])) from error
         say("latency: what the runs left in Dagster's storage, before and after pruning")
         history = _history(environment["DAGSTER_POSTGRES_URL"], instance)
-    return _section(rates, idle, fresh, history, {IDLE_LANE: lane, ONE_A_SECOND: platform})
+    costs = {IDLE_LANE: lane, ONE_A_SECOND: platform}
+    return _section(rates, idle, starts, fresh, history, costs)
 
 
 def _history(storage_url: str, instance: dg.DagsterInstance) -> dict[str, Any]:
@@ -177,6 +187,20 @@ class _Stream:
         self._send(1)
         (seconds,) = self._latencies(since)
         return float(seconds)
+
+    def start_of_a_run(self) -> float:
+        """Seconds from the sensor's request for a run to its first commit, when none runs."""
+        lane = dg.RunsFilter(job_name=score_applications.name, statuses=UNFINISHED)
+        runs = [run.run_id for run in self._instance.get_runs(lane)]
+        for run_id in runs:
+            self._instance.run_coordinator.cancel_run(run_id)
+        going = dg.RunsFilter(run_ids=runs, statuses=UNFINISHED)
+        self._wait(lambda: not self._instance.get_runs_count(going), "a drain run does not end")
+        since = datetime.now(UTC)
+        self._send(1)
+        (batch,) = fetch_all(self._connection, _COMMITTED, {"since": since})
+        (run,) = self._instance.get_run_records(dg.RunsFilter(run_ids=[batch["run_id"]]))
+        return float((batch["committed_at"] - run.create_timestamp).total_seconds())
 
     def phase(self, rate: int, seconds: int) -> dict[str, Any]:
         """Stream for so long, into a drain that runs."""
@@ -236,6 +260,7 @@ class _Stream:
 def _section(
     rates: list[dict[str, Any]],
     idle: list[float],
+    starts: list[float],
     fresh: float,
     history: dict[str, Any],
     costs: dict[str, Cost],
@@ -245,6 +270,7 @@ def _section(
     results = {
         "rates": rates,
         "first_event_after_idle_seconds": idle,
+        "start_of_a_run_seconds": starts,
         "first_event_of_a_fresh_platform_seconds": fresh,
         "dagster_history": history,
         "costs": {what: asdict(found) for what, found in costs.items()},
@@ -259,6 +285,7 @@ def _section(
             for figure, bar in (("p50", 50), ("p95", 120), ("p99", 250), ("max", 600))
         ),
         Bar(f"first event after idle, worst of {len(idle)}", worst, 0.25, "s", at_most=True),
+        Bar(f"a run from request to commit, worst of {len(starts)}", max(starts), 2, "s", True),
         Bar("first event of a fresh platform", fresh, 8, "s", at_most=True),
         *(
             bar
@@ -269,7 +296,7 @@ def _section(
             )
         ),
     ]
-    grid = _table(rates, idle, fresh)
+    grid = _table(rates, {"first event after idle": idle, "a run's start": starts}, fresh)
     grid.caption = (
         f"a run leaves {history['rows_per_run']:,.0f} rows and "
         f"{history['bytes_per_run'] / 1000:,.0f} kB in Dagster's storage; pruning deleted "
@@ -278,7 +305,7 @@ def _section(
     return Section("latency", results, grid, bars)
 
 
-def _table(rates: list[dict[str, Any]], idle: list[float], fresh: float) -> Table:
+def _table(rates: list[dict[str, Any]], spells: Mapping[str, list[float]], fresh: float) -> Table:
     grid = table(
         "Latency from event to commit, ms",
         *("events", "p50", "p95", "p99", "max", "handovers"),
@@ -290,7 +317,8 @@ def _table(rates: list[dict[str, Any]], idle: list[float], fresh: float) -> Tabl
             *(f"{found['latency_ms'][q]:,.0f}" for q in ("p50", "p95", "p99", "max")),
             f"{found['handovers']}",
         )
-    median, worst = (f"{1000 * float(value):,.0f}" for value in (np.median(idle), max(idle)))
-    grid.add_row("first event after idle", f"{len(idle)}", median, "", "", worst)
+    for what, times in spells.items():
+        median, worst = (f"{1000 * float(value):,.0f}" for value in (np.median(times), max(times)))
+        grid.add_row(what, f"{len(times)}", median, "", "", worst)
     grid.add_row("first event of a fresh platform", "1", f"{1000 * fresh:,.0f}")
     return grid
