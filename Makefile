@@ -67,7 +67,7 @@ NONE_IS_FINE := || test $$? -eq 5
 
 check: $(INSTALLED)  ## style, types, and the fast tests, which need no server: a minute
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -q -m "not server and not slow" $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 4 --dist loadgroup -q -m "not server and not slow" $(ARGS)
 
 # What runs a daemon, and a browser, runs alone and last.
 test: $(COMPILED)  ## run the tests

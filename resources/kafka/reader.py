@@ -22,10 +22,11 @@ from resources.kafka.client import ConsumerRecord, answer_within, poll
 from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, changed, diverged
 from resources.kafka.watch import Identity, TopicState
 
-# How long a broker may keep a question that it has no event for. Kafka answers it when one comes;
-# Tansu looks again after half of the time, and so is asked often while events come.
+# How long a broker may keep a question that it has no event for: a fifth of the time in which none
+# came, within these bounds. Kafka answers when one comes; Tansu looks again after half of the time,
+# and so is asked often while events come.
 _WAIT_MS, _QUIET_WAIT_MS = 20, 200
-_QUIET_SECONDS = 0.5
+_OF_THE_QUIET_MS = 200  # for a second
 
 Worked = TypeVar("Worked")
 
@@ -202,8 +203,6 @@ class Reader:
         limits = self._limits
         interval = limits.poll_interval_ms / 1000
         started = time.monotonic()
-        is_quiet = started - self._last_record >= _QUIET_SECONDS
-        answer_within(self._consumer, _QUIET_WAIT_MS if is_quiet else _WAIT_MS)
         deadline = max(self._next_fetch, started)
         columns: dict[TopicPartition, list[ConsumerRecord]] = {}
         count = size = 0
@@ -211,11 +210,13 @@ class Reader:
             # Until something is here, wait for it; then only to the deadline, and after that take
             # what has already arrived.
             until = deadline if count else max(deadline, started + max(interval, patience))
-            wait = max(0.0, until - time.monotonic())
+            now = time.monotonic()
+            quiet = round(_OF_THE_QUIET_MS * (now - self._last_record))
+            answer_within(self._consumer, question := min(max(quiet, _WAIT_MS), _QUIET_WAIT_MS))
             try:
                 polled = poll(
                     self._consumer,
-                    timeout_ms=round(wait * 1000),
+                    timeout_ms=min(round(1000 * max(0.0, until - now)), question),
                     max_records=limits.max_batch_events - count,
                 )
             except UnreadableBatch:
