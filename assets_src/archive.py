@@ -8,9 +8,11 @@ import dagster as dg
 from assets_src.columns import RAW_EVENTS
 from assets_src.common import (
     OWNERS,
+    asset_job,
     check_result,
     kept_fresh,
     one_line_failures,
+    scheduled,
     table,
 )
 from assets_src.source_code import code_version, linked
@@ -162,34 +164,28 @@ def archive_checksums(
     )
 
 
-archive_raw_events = dg.define_asset_job(
+archive_raw_events = asset_job(
     "archive_raw_events",
     selection=dg.AssetSelection.assets(ARCHIVE),
     description="Copy what is committed and not archived yet to S3. Launch it at any time; two at "
     "once share the partitions.",
-    executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(6 * 3600)},
 )
-verify_archive_job = dg.define_asset_job(
+verify_archive_job = asset_job(
     "verify_archive",
     selection=dg.AssetSelection.checks(archive_checksums),
     description="Read files of the lake back, the longest ago first, and compare their checksums: "
     "so much a day as CREDIT_RISK_ARCHIVE_VERIFY_BYTES_PER_DAY says.",
-    executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(12 * 3600)},
 )
-archive_schedule = dg.ScheduleDefinition(
-    name="archive_raw_events_schedule",
+archive_schedule = scheduled(
     job=archive_raw_events,
     cron_schedule=_CRON,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Archives what was committed since the last time (CREDIT_RISK_ARCHIVE_CRON).",
 )
-verify_schedule = dg.ScheduleDefinition(
-    name="verify_archive_schedule",
+verify_schedule = scheduled(
     job=verify_archive_job,
     cron_schedule="17 3 * * *",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Once a day, what the lake has, and the checksums of a part of it.",
 )
 

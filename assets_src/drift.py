@@ -9,9 +9,11 @@ from pydantic import Field
 
 from assets_src.common import (
     OWNERS,
+    asset_job,
     check_result,
     kept_fresh,
     one_line_failures,
+    scheduled,
     table,
 )
 from assets_src.source_code import code_version, linked
@@ -317,27 +319,23 @@ def _features(drift: Drift) -> dg.TableMetadataValue:
     )
 
 
-freeze_baseline_job = dg.define_asset_job(
+freeze_baseline_job = asset_job(
     "freeze_baseline",
     selection=dg.AssetSelection.assets(BASELINE),
     description="Freeze the population that drift is measured from: the first applications of the "
     "stream, or a CSV. Reports compare with the first one from then on, unless `activate` is "
     "false; with another one when somebody else approved it.",
-    executor_def=dg.in_process_executor,
 )
-report_drift_job = dg.define_asset_job(
+report_drift_job = asset_job(
     "report_drift",
     selection=dg.AssetSelection.assets(REPORT),
     description="Compare the newest applications with the baseline. Launch it as it is, or with "
     "`last_rows` or `last_hours`.",
-    executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": "3600"},
 )
-drift_schedule = dg.ScheduleDefinition(
-    name="report_drift_schedule",
+drift_schedule = scheduled(
     job=report_drift_job,
     cron_schedule=_CRON,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Reports drift of the newest applications (CREDIT_RISK_DRIFT_CRON).",
 )
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from assets_src.common import OWNERS, kept_fresh, one_line_failures
+from assets_src.common import OWNERS, asset_job, kept_fresh, one_line_failures, scheduled
 from assets_src.source_code import code_version, linked
 from credit_risk_dagster.pipelines.lake_history import TableMissing
 from credit_risk_dagster.pipelines.lake_maintenance import maintain
@@ -50,19 +50,16 @@ def lake_maintenance(
     )
 
 
-maintain_lake = dg.define_asset_job(
+maintain_lake = asset_job(
     "maintain_lake",
     selection=dg.AssetSelection.assets(lake_maintenance).without_checks(),
     description="Merge the small files of the lake's tables, and delete what was replaced long "
     "ago. Launch it at any time, also while a run archives.",
-    executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(6 * 3600)},
 )
-maintenance_schedule = dg.ScheduleDefinition(
-    name="maintain_lake_schedule",
+maintenance_schedule = scheduled(
     job=maintain_lake,
     cron_schedule=_CRON,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Once a day, before the verification (CREDIT_RISK_ARCHIVE_MAINTENANCE_CRON).",
 )
 

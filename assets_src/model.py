@@ -8,9 +8,11 @@ from pydantic import Field
 
 from assets_src.common import (
     OWNERS,
+    asset_job,
     check_result,
     kept_fresh,
     one_line_failures,
+    scheduled,
     table,
 )
 from assets_src.source_code import code_version, linked
@@ -294,19 +296,16 @@ def _rounded(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-benchmark_models = dg.define_asset_job(
+benchmark_models = asset_job(
     "benchmark_models",
     selection=dg.AssetSelection.assets(model_loans),
     description="Train models on loans with an outcome, and compare them with the policy's rules. "
     "The launch form chooses sample, outcome, features and seed.",
-    executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(6 * 3600)},
 )
-benchmark_schedule = dg.ScheduleDefinition(
-    name="benchmark_models_schedule",
+benchmark_schedule = scheduled(
     job=benchmark_models,
     cron_schedule=_DEFAULTS.cron,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Trains and benchmarks on the loans whose outcome is known by then "
     "(CREDIT_RISK_MODEL_CRON).",
 )

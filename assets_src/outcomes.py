@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from assets_src.common import OWNERS, one_line_failures, table
+from assets_src.common import OWNERS, asset_job, one_line_failures, table
 from assets_src.source_code import code_version, linked
 from credit_risk_dagster.pipelines.outcomes import load_outcomes
 from credit_risk_dagster.settings import Settings
@@ -60,11 +60,10 @@ def loan_outcomes(
     )
 
 
-load_month = dg.define_asset_job(
+load_month = asset_job(
     "load_outcomes",
     selection=dg.AssetSelection.assets(loan_outcomes),
     description="Load what was delivered of a month; launch it again at any time.",
-    executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(6 * 3600)},
 )
 

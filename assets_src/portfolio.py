@@ -7,9 +7,11 @@ import dagster as dg
 
 from assets_src.common import (
     OWNERS,
+    asset_job,
     check_result,
     kept_fresh,
     one_line_failures,
+    scheduled,
     table,
 )
 from assets_src.source_code import code_version, linked
@@ -104,20 +106,15 @@ def _impact(found: Mapping[str, Any]) -> dg.AssetCheckResult:
     return check_result(IMPACT, not low, said or "no group is below 0.90", severity=severity)
 
 
-report_job = dg.define_asset_job(
+report_job = asset_job(
     "report_portfolio",
     selection=dg.AssetSelection.assets(portfolio_report),
     description="Report expected loss, stress, fair lending and performance of the newest "
     "applications. Launch it at any time.",
-    executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(3600)},
 )
-report_schedule = dg.ScheduleDefinition(
-    name="report_portfolio_schedule",
-    job=report_job,
-    cron_schedule=_CRON,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Once a day, after the models.",
+report_schedule = scheduled(
+    job=report_job, cron_schedule=_CRON, description="Once a day, after the models."
 )
 
 defs = dg.Definitions(

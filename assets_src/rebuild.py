@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from assets_src.common import OWNERS, one_line_failures
+from assets_src.common import OWNERS, asset_job, one_line_failures
 from assets_src.source_code import code_version, linked
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines.lake_history import RawEvents, moment
@@ -89,11 +89,10 @@ def rebuilt_applications(
     )
 
 
-rebuild_from_archive = dg.define_asset_job(
+rebuild_from_archive = asset_job(
     "rebuild_from_archive",
     selection=dg.AssetSelection.assets("rebuilt_applications"),
     description="Score archived days again into another schema; launch a backfill for several.",
-    executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(24 * 3600)},
 )
 

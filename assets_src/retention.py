@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from assets_src.common import one_line_failures
+from assets_src.common import one_line_failures, scheduled
 from credit_risk_dagster.pipelines.retention import drop_old_periods
 from credit_risk_dagster.settings import Settings
 from resources.dagster_storage import DagsterStorage
@@ -149,12 +149,8 @@ def apply_retention() -> None:
     prune_runs()
 
 
-retention_schedule = dg.ScheduleDefinition(
-    name="apply_retention_schedule",
-    job=apply_retention,
-    cron_schedule="47 4 * * *",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Once a day.",
+retention_schedule = scheduled(
+    job=apply_retention, cron_schedule="47 4 * * *", description="Once a day."
 )
 
 
@@ -176,11 +172,9 @@ def prepare_partitions() -> None:
     make_partitions()
 
 
-partitions_schedule = dg.ScheduleDefinition(
-    name="prepare_partitions_schedule",
+partitions_schedule = scheduled(
     job=prepare_partitions,
     cron_schedule="23 * * * *",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every hour; there is something to do once a day or a month.",
 )
 

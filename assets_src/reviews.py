@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from pydantic import Field
 
-from assets_src.common import OWNERS, kept_fresh, one_line_failures
+from assets_src.common import OWNERS, asset_job, kept_fresh, one_line_failures, scheduled
 from assets_src.source_code import code_version, linked
 from credit_risk_dagster.domain.model.outcome import load_outcome
 from credit_risk_dagster.settings import DrainSettings, Settings
@@ -77,18 +77,15 @@ def review_report(
     )
 
 
-report_job = dg.define_asset_job(
+report_job = asset_job(
     "report_reviews",
     selection=dg.AssetSelection.assets(review_report),
     description="Report what became of the Watchlist's cases. Launch it at any time.",
-    executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": "3600"},
 )
-report_schedule = dg.ScheduleDefinition(
-    name="report_reviews_schedule",
+report_schedule = scheduled(
     job=report_job,
     cron_schedule=_CRON,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Reports reviews of the last week (CREDIT_RISK_REVIEW_CRON).",
 )
 

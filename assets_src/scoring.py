@@ -12,9 +12,11 @@ from pydantic import Field
 from assets_src.columns import REJECTED_EVENTS, SCORED_APPLICATIONS
 from assets_src.common import (
     OWNERS,
+    asset_job,
     check_result,
     kept_fresh,
     one_line_failures,
+    scheduled,
     table,
 )
 from assets_src.source_code import code_version, linked, written_in
@@ -321,29 +323,23 @@ def _metadata(report: DrainReport) -> dict[str, Any]:
     }
 
 
-score_applications = dg.define_asset_job(
+score_applications = asset_job(
     "score_applications",
     selection=dg.AssetSelection.assets("scored_applications", "rejected_events").without_checks()
     | dg.AssetSelection.checks(dg.AssetCheckKey(RECONCILIATION.asset_key, RECONCILIATION.name)),
     description="Drain the topic into Postgres, scored exactly once. Launch it as it is to drain "
     "what is there, or with `bounds` to process at most those offsets.",
-    executor_def=dg.in_process_executor,  # no process per step: a second sooner, and one step only
     tags={"dagster/max_retries": "0"},  # the sensor is sooner, and knows the offsets of then
 )
 
-reconcile_everything = dg.define_asset_job(
+reconcile_everything = asset_job(
     "reconcile_everything",
     selection=dg.AssetSelection.checks(reconciliation_of_everything),
     description="Count every stored row against the committed offsets. Launch it at any time.",
-    executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": str(12 * 3600)},
 )
-reconcile_schedule = dg.ScheduleDefinition(
-    name="reconcile_everything_schedule",
-    job=reconcile_everything,
-    cron_schedule="23 5 * * *",  # after retention
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Once a day, after retention.",
+reconcile_schedule = scheduled(
+    job=reconcile_everything, cron_schedule="23 5 * * *", description="Once a day, after retention."
 )
 
 defs = dg.Definitions(

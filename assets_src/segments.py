@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets_src.common import OWNERS, kept_fresh, one_line_failures
+from assets_src.common import OWNERS, asset_job, kept_fresh, one_line_failures, scheduled
 from assets_src.source_code import code_version, linked
 from resources.postgres.connection import Warehouse
 from resources.postgres.segments import roll_up_segments as add_new_applications
@@ -41,18 +41,15 @@ def segments_by_hour(
         )
 
 
-roll_up_segments = dg.define_asset_job(
+roll_up_segments = asset_job(
     "roll_up_segments",
     selection=dg.AssetSelection.assets(segments_by_hour),
     description="Bring the dashboard's rollup up to date. Launch it at any time.",
-    executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": "3600"},
 )
-segments_schedule = dg.ScheduleDefinition(
-    name="roll_up_segments_schedule",
+segments_schedule = scheduled(
     job=roll_up_segments,
     cron_schedule=_CRON,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Every ten minutes, what was scored since the last time.",
 )
 

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets_src.common import asset_job, scheduled
 from assets_src.scoring import loan_applications
 from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
@@ -102,18 +103,15 @@ def _in_words(compared: SchemaComparison) -> str:
     return f"as baseline {compared.baseline_id} recorded"
 
 
-check_stream = dg.define_asset_job(
+check_stream = asset_job(
     "check_stream",
     selection=dg.AssetSelection.checks(backlog_is_scored, schema_change),
     description="Whether scoring keeps up with the stream, and whether its events look as before.",
-    executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": "600"},
 )
-check_stream_schedule = dg.ScheduleDefinition(
-    name="check_stream_schedule",
+check_stream_schedule = scheduled(
     job=check_stream,
     cron_schedule=StreamSettings.at_load().cron,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Checks the stream (CREDIT_RISK_STREAM_CRON).",
 )
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from pydantic import Field
 
-from assets_src.common import OWNERS, kept_fresh, one_line_failures
+from assets_src.common import OWNERS, asset_job, kept_fresh, one_line_failures, scheduled
 from assets_src.source_code import code_version, linked
 from credit_risk_dagster.domain.limits import load_limits
 from credit_risk_dagster.settings import Settings
@@ -56,18 +56,15 @@ def weekly_report(
     return dg.MaterializeResult(metadata={"summary": line, **noted})
 
 
-report_job = dg.define_asset_job(
+report_job = asset_job(
     "report_week",
     selection=dg.AssetSelection.assets(weekly_report),
     description="Report the last seven days, or so many. Launch it at any time.",
-    executor_def=dg.in_process_executor,
     tags={"dagster/max_runtime": "3600"},
 )
-report_schedule = dg.ScheduleDefinition(
-    name="report_week_schedule",
+report_schedule = scheduled(
     job=report_job,
     cron_schedule=_CRON,
-    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Each Monday, after the report of the portfolio.",
 )
 
