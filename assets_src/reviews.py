@@ -27,7 +27,7 @@ class ReviewConfig(dg.Config):
 
 
 @dg.asset(
-    group_name="scoring",
+    group_name="reports",
     deps=["scored_applications", "loan_outcomes"],
     description="What became of the Watchlist's cases: precision by rule, what waits, work by day, "
     "overrides and how they turned out. A page on S3, and a line to the webhook.",

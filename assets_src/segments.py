@@ -13,7 +13,7 @@ _CRON = "2-59/10 * * * *"
 
 
 @dg.asset(
-    group_name="dashboard",
+    group_name="stream",
     deps=["scored_applications"],
     description="Decisions counted by hour, purpose, grade, state, term and amount. "
     "Outside of scoring, which it must not slow down; what it does not have yet, the dashboard "

@@ -22,7 +22,7 @@ class WeeklyConfig(dg.Config):
 
 
 @dg.asset(
-    group_name="dashboard",
+    group_name="reports",
     deps=["scored_applications", "portfolio_report", "drift_report", "loan_vintages"],
     description="What a manager reads once a week: whether anything is wrong, what came, limits, "
     "expected loss and bad rates by tier, vintages, drift, and who changed what decides. A page on "

@@ -50,7 +50,7 @@ CURVES = {
 
 
 def _of_subject(names: tuple[str, ...]) -> dict[str, Any]:
-    return series("subject:N", names, _PLACES, columns=2)
+    return series("subject:N", names, _PLACES)
 
 
 def curve_rows(curves: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -198,7 +198,7 @@ def effects() -> alt.LayerChart:
     intervals = base.mark_rule(strokeWidth=2, color=_GOOD).encode(
         x=alt.X(
             "low:Q",
-            title="Odds ratio (of a number: for one standard deviation more)",
+            title="Odds ratio",
             scale=alt.Scale(type="log", nice=False, padding=8),
             axis=alt.Axis(format=".2~f", tickCount=5),
         ),

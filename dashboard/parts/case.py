@@ -53,8 +53,8 @@ def _stands(case: Case) -> None:
     whose = formats.plain(case.assignee) if case.assignee else "nobody"
     st.markdown(
         f"{badges} Case {case.case_id}, of **{whose}**. "
-        + f"{formats.usd(case.loan_amnt)}, of which {formats.usd(case.priority)} may be lost. "
-        "".replace("$", "\\$")
+        + f"{formats.usd(case.loan_amnt)}, of which {formats.usd(case.priority)} may be lost"
+        f"{'' if case.pd is not None else ', 20 %, as no model scored it'}. ".replace("$", "\\$")
         + f"Opened {_time(case.opened_at, zone)}, due {_time(case.due_at, zone)}; "
         + f"{formats.counted(case.decisions, 'Watchlist decision')} joined it."
     )

@@ -27,15 +27,21 @@ def count(number: float) -> str:
 
 
 def share(part: float, whole: float) -> str:
-    """`12.3 %`."""
-    return f"{100 * part / whole:.1f} %" if whole else UNKNOWN
+    """`12.3 %`; as `percent`."""
+    return percent(part / whole) if whole else UNKNOWN
 
 
 def percent(fraction: float) -> str:
-    """`12.3 %`; two decimals below 1 %."""
+    """`12.3 %`; two decimals within 1 % of none and of all, and neither `0.00 %` nor `100.00 %`
+    of what is some."""
     if math.isnan(fraction):
         return UNKNOWN
-    return f"{100 * fraction:.{1 if abs(fraction) >= 0.01 or not fraction else 2}f} %"
+    some = 0 < abs(fraction) < 0.01 or 0.99 < fraction < 1
+    if 0 < fraction < 0.00005:
+        return "< 0.01 %"
+    if 0.99995 <= fraction < 1:
+        return "> 99.99 %"
+    return f"{100 * fraction:.{2 if some else 1}f} %"
 
 
 def psi(value: float | None) -> str:
@@ -150,12 +156,6 @@ def years(value: float) -> str:
     return f"{value:.1f} years"
 
 
-def reject_reason(code: str) -> str:
-    """`missing_required:dti` as `Missing required: dti`."""
-    kind, _, what = code.partition(":")
-    return words(kind) + (f": {what}" if what else "")
-
-
 def plain(text: str) -> str:
     """The text as Markdown that shows it as it is."""
     return re.sub(r"([\\`*_{}\[\]()#+\-.!$~:<>|])", r"\\\1", text)
@@ -182,6 +182,18 @@ _NAMES = {
 }
 
 
+_OF_FEATURES = {
+    **dict.fromkeys(("loan_amnt", "annual_inc"), ", USD"),
+    **dict.fromkeys(("dti", "revol_util", "int_rate"), ", %"),
+    **dict.fromkeys(("credit_history_years", "emp_length_yrs"), ", years"),
+}
+
+
 def feature(name: str) -> str:
     """`inq_last_6mths` as `Inquiries`."""
     return _NAMES.get(name) or words(name)
+
+
+def with_unit(name: str) -> str:
+    """`annual_inc` as `Annual income, USD`."""
+    return feature(name) + _OF_FEATURES.get(name, "")

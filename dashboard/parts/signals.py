@@ -264,7 +264,9 @@ def checks(found: pd.DataFrame) -> Signal:
     ]
     level: Level = "red" if len(failed) else "amber" if len(warned) else "green"
     said = "; ".join(parts) or "None fails"
-    return Signal("Checks", level, f"{said}; {passed} of {len(found)} passed", "operations")
+    rest = len(found) - passed - len(failed) - len(warned)
+    said += f"; {passed} of {len(found)} passed" + (f", {rest} did not end yet" if rest else "")
+    return Signal("Checks", level, said, "operations")
 
 
 def changes(decided: Sequence[Mapping[str, Any]], today: Volume, yesterday: Volume) -> Signal:

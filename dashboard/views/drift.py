@@ -283,18 +283,13 @@ def _statistics(feature: pd.Series) -> pd.DataFrame:
     return pd.DataFrame({"Value": rows | {"Missing": f"{before} → {after}"}})
 
 
-_UNITS = {
-    **dict.fromkeys(("loan_amnt", "annual_inc"), ", USD"),
-    **dict.fromkeys(("dti", "revol_util", "int_rate"), ", %"),
-    **dict.fromkeys(("credit_history_years", "emp_length_yrs"), ", years"),
-}
-
-
 def _features_table(features: pd.DataFrame) -> None:
     psi = partial(st.column_config.NumberColumn, format="%.3f")
     tables.table(
         features.assign(
-            feature=[formats.feature(n) + _UNITS.get(n, "") for n in features["feature"]],
+            feature=features["feature"].map(formats.with_unit),
+            reference_missing_share=100 * features["reference_missing_share"].astype(float),
+            missing_share=100 * features["missing_share"].astype(float),
             reference_mean=features["reference_mean"].astype(float).round(2),
             mean=features["mean"].astype(float).round(2),
             verdict=features["verdict"].map(VERDICT_WORDS),
@@ -311,8 +306,8 @@ def _features_table(features: pd.DataFrame) -> None:
             ),
             "reference_mean": tables.number("Mean before"),
             "mean": tables.number("Mean now"),
-            "reference_missing_share": tables.share("Missing before"),
-            "missing_share": tables.share("Missing now"),
+            "reference_missing_share": tables.percent("Missing before"),
+            "missing_share": tables.percent("Missing now"),
         },
         "What was measured of each feature",
     )
@@ -387,6 +382,7 @@ def _checks() -> None:
     tables.table(
         checks.assign(
             state=checks["state"].map(lambda state: f"{_CHECK_ICONS.get(state, '')} {state}"),
+            to_do=checks["to_do"].str.replace("`", ""),  # of Markdown, which a cell is not
             run=checks["run_id"].map(orchestration.run_url, na_action="ignore"),
             asset=checks["asset"].map(orchestration.asset_url),
         ),
@@ -394,10 +390,10 @@ def _checks() -> None:
             "check": tables.name("Check"),
             "state": "State",
             "at": tables.minute("Last run"),
-            "found": tables.text("What it found", width="medium"),
-            "to_do": tables.text("What to do", width="large"),
             "asset": st.column_config.LinkColumn("Asset", display_text=r"/assets/(.+)$"),
             "run": tables.run(),
+            "found": tables.text("What it found", width="medium"),
+            "to_do": tables.text("What to do", width="large"),
         },
         "How each asset check ended",
     )

@@ -143,7 +143,7 @@ def _gate(subjects: pd.DataFrame, models: pd.DataFrame) -> None:
 
 def _key_figures(subjects: pd.DataFrame) -> None:
     rules = subjects.loc[RULES]
-    with st.grid(4, min_column_width=170):
+    with st.grid(5, min_column_width=160):
         for name, subject in subjects.iterrows():
             low, high = subject["auc_low"], subject["auc_high"]
             figure(
@@ -209,7 +209,8 @@ def _subjects_table(subjects: pd.DataFrame) -> None:
             figures.loc[label, SUBJECTS[RULES]] = _AT_SHARE_FORMATS[field](rules[field])
     tables.table(
         figures.rename_axis("Figure").reset_index(),
-        {"Figure": st.column_config.TextColumn(pinned=True)} | {str(n): n for n in figures},
+        {"Figure": tables.name("Figure", width=290)}
+        | {str(n): tables.text(str(n), width=170) for n in figures},
         "The figures of the rules and of each model, side by side",
         height="content",
     )
@@ -308,15 +309,17 @@ def _profile(subjects: pd.DataFrame) -> None:
         return
     rows = pd.DataFrame(comparison["profile"])
     features = [name for name in rows.columns if name not in _PROFILE]  # JSON has no order
+    rows[features] = rows[features].astype(float).round(1)
+    rows[["bad_rate", "pd"]] *= 100.0
     tables.table(
         rows.assign(**{"flagged by": rows["flagged by"].map(_GROUPS)}),
         {
             "flagged by": tables.name("Flagged by"),
             "loans": tables.number("Loans"),
             "bads": tables.number("Bad"),
-            "bad_rate": tables.share("Bad rate"),
-            "pd": tables.share("PD"),
-            **{name: tables.number(formats.feature(name)) for name in features},
+            "bad_rate": tables.percent("Bad rate"),
+            "pd": tables.percent("PD"),
+            **{name: tables.number(formats.with_unit(name)) for name in features},
         },
         "The loans that both flag, that one flags, and that neither does",
     )

@@ -44,10 +44,9 @@ def _pipeline() -> None:
         return
     _figures(data, lag)
     _charts(data, as_of)
-    left, right = st.columns(2)
-    with panel("Partitions and lag", as_of, left):
+    with panel("Partitions and lag", as_of):
         _partitions(data.partitions, lag)
-    with panel("Archive", as_of, right):
+    with panel("Archive", as_of):
         _archive(data.partitions)
     with panel("Rejected events", as_of):
         _rejected(data)
@@ -189,13 +188,12 @@ def _rejected(data: Operations) -> None:
     if data.rejected.empty:
         st.write("No event was rejected. One that cannot be scored appears here with its reason.")
         return
-    left, right = st.columns([2, 3])
+    left, right = st.columns(2)
     with left:
         tables.table(
-            data.reasons.assign(words=data.reasons["reason"].map(formats.reject_reason)),
+            data.reasons,
             {
-                "words": "Reason",
-                "reason": "Code",
+                "reason": tables.text("Reason", width=190),
                 "events": tables.count("Events, 7 days"),
                 "last": tables.second("Last"),
             },
@@ -213,7 +211,7 @@ def _rejected(data: Operations) -> None:
             data.rejected,
             {
                 "rejected_at": tables.second("Rejected"),
-                "reason": "Code",
+                "reason": tables.text("Reason", width=190),
                 "source_id": "Source",
                 "partition": "Partition",
                 "offset": tables.plain("Offset"),
@@ -247,7 +245,9 @@ def _batches(batches: pd.DataFrame) -> None:
             p95=1000 * batches["p95"],
         ),
         {
-            "committed_at": st.column_config.DatetimeColumn("Committed", format="HH:mm:ss.SSS"),
+            "committed_at": st.column_config.DatetimeColumn(
+                "Committed", format="D MMM HH:mm:ss.SSS"
+            ),
             "run": tables.run(),
             "lane": "Lane",
             "scored": "Scored",
@@ -270,11 +270,8 @@ def _automation() -> None:
         except PlatformError as error:
             st.warning(str(error), icon=":material/cloud_off:")
             return
-        left, right = st.columns(2)
-        with left:
-            _runs(state.runs)
-        with right:
-            _instigators(state.instigators)
+        _runs(state.runs)
+        _instigators(state.instigators)
 
 
 def _runs(runs: pd.DataFrame) -> None:

@@ -38,7 +38,9 @@ PURPOSES = 12  # the other ones, with few applications, are one bar
 BAR_HEIGHT = 26
 FEWEST = 30  # applications of which a share says something
 _WHAT_THEY_ARE = (
-    "Tiers are what the policy says, and no outcomes. Of the built-in loans, all of which had been "
+    "A tier and a recommendation are two things: a loan on the Watchlist is looked at, and counts "
+    "as approved unless a rule of the policy refers or declines it. Tiers are what the policy "
+    "says, and no outcomes. Of the built-in loans, all of which had been "
     "accepted (nothing is known of the declined), 4 of 356 on the Watchlist went bad (1.1 %), and "
     "117 of 6,809 in Low (1.7 %); their utilization and inquiries are estimates. A demo's first "
     "six weeks were decided when it started, and dated back."
@@ -323,7 +325,8 @@ def _outcomes() -> None:
         with panel(
             "Bad rate by vintage",
             f"Bad by {found.vintages.document['outcome'].partition('@')[0]}, by month of issue and "
-            f"age. Accepted loans alone. As of {found.vintages.created_at:{TIME_FORMAT}}",
+            "age at which it was seen. Accepted loans alone. "
+            f"As of {found.vintages.created_at:{TIME_FORMAT}}",
         ):
             show(
                 portfolio_charts.vintages(tuple(dict.fromkeys(shown["month"]))),

@@ -279,9 +279,9 @@ def _vintages(report: Report) -> None:
     rows = charts.vintage_rows(found)
     with panel(
         "Vintages",
-        f"Bad by {report.document['outcome'].partition('@')[0]}, by month of issue and age "
-        "(Kaplan and Meier, 95 % intervals): compare vintages at the same age, as some were "
-        f"watched for longer. Loans of {formats.plain(report.about)}, as of "
+        f"Bad by {report.document['outcome'].partition('@')[0]}, by month of issue and age at "
+        "which it was seen (Kaplan and Meier, 95 % intervals): compare vintages at the same age, "
+        f"as some were watched for longer. Loans of {formats.plain(report.about)}, as of "
         f"{report.created_at:{TIME_FORMAT}}. Accepted loans alone.",
     ):
         show(

@@ -18,7 +18,7 @@ from dashboard.data.connection import PROBLEMS
 from dashboard.data.segments import AMOUNTS_FROM
 from dashboard.parts import application as decision
 from dashboard.parts import case, filters, formats, reviewer, reviews, sign_in, tables
-from dashboard.parts.layout import head, panel
+from dashboard.parts.layout import collapsed_on_phone, head, on_phone, panel
 from dashboard.parts.live import explain, guarded, live, viewer_zone
 from resources.postgres.cases import Wanted
 
@@ -48,21 +48,33 @@ def _queue() -> None:
     wanted, sort = _filters()
     found = queries.queue(wanted, sort, viewer_zone())
     _heading(wanted, sort, found)
-    left, right = st.columns([3, 2], gap="medium")
-    with left:
-        if found.rows.empty:
-            _nothing(wanted)
-        else:
-            _table(found)
     case_id, key = _chosen(found, wanted.loan_id)
-    with right:
-        case.tell()
+    case.tell()
+    if case_id is None:
+        if not found.rows.empty:
+            st.caption("Select a row to open its case, or press N for the next one to review.")
+        _list(wanted, found)
+    elif on_phone():  # a case that was opened is not below a table
         _details(case_id)
+        _list(wanted, found)
+    else:
+        left, right = st.columns([3, 2], gap="medium")
+        with left:
+            _list(wanted, found)
+        with right:
+            _details(case_id)
     _decision(case_id, key)
 
 
+def _list(wanted: Wanted, found: Queue) -> None:
+    if found.rows.empty:
+        _nothing(wanted)
+    else:
+        _table(found)
+
+
 def _filters() -> tuple[Wanted, str]:
-    with st.grid(5, min_column_width=150, gap="small"):
+    with collapsed_on_phone("Filters"), st.grid(5, min_column_width=150, gap="small"):
         state = _one("State", list(STATES))
         me = reviewer.name()
         names = [_ANYONE, _NOBODY, *([_ME] if me else []), *queries.assignees()]
@@ -222,7 +234,11 @@ def _table(found: Queue) -> None:
             "loan_id": tables.name("Loan"),
             "state": tables.text("State"),
             "assignee": tables.text("Assignee"),
-            "priority": tables.dollars("Priority", help="The amount times the PD, USD"),
+            "priority": tables.dollars(
+                "Priority",
+                help="What may be lost, USD: the amount times the PD, or times 20 % where no model "
+                "scored the loan",
+            ),
             "loan_amnt": tables.dollars("Amount"),
             "due_at": tables.minute("Due"),
             "reasons": st.column_config.ListColumn("Why it was flagged", width=240),  # two reasons
@@ -318,10 +334,7 @@ def _chosen(found: Queue, loan_id: str | None) -> tuple[int | None, Key | None]:
     return None, application.newest_decision(loan_id) if loan_id else None
 
 
-def _details(case_id: int | None) -> None:
-    if case_id is None:
-        st.caption("Select a row to open its case, or press N for the next one to review.")
-        return
+def _details(case_id: int) -> None:
     found = queries.whole(case_id, viewer_zone())
     if found is None:
         st.warning(

@@ -25,6 +25,17 @@ DEFAULT_STATE = PROJECT_ROOT / ".credit-risk"
 # Processes of a stack carry its state directory in this variable, which their children inherit.
 # So all of them can be found again, however they were started and whoever their parent is by now.
 _MARK = "CREDIT_RISK_STACK"
+DASHBOARD_READY = "/_stcore/health"
+
+
+def dashboard_command(port: int) -> list[str]:
+    """The dashboard on a port of loopback; `DASHBOARD_READY` answers when it is ready."""
+    return [
+        *(sys.executable, "-m", "streamlit", "run", "dashboard/app.py"),
+        *("--server.address", HOST, "--server.port", str(port)),
+        *("--server.headless", "true", "--server.fileWatcherType", "none"),
+        *("--browser.gatherUsageStats", "false"),
+    ]
 
 
 class StackBusy(PlatformError):
@@ -190,13 +201,11 @@ class Stack:
         )
 
     def _start_dashboard(self, port: int, variables: Mapping[str, str]) -> None:
-        command = [
-            *(sys.executable, "-m", "streamlit", "run", "dashboard/app.py"),
-            *("--server.address", HOST, "--server.port", str(port)),
-            *("--server.headless", "true", "--server.fileWatcherType", "none"),
-            *("--browser.gatherUsageStats", "false"),
-        ]
-        self.serve("dashboard", command, port, ready_path="/_stcore/health", environment=variables)
+        self.serve(
+            *("dashboard", dashboard_command(port), port),
+            ready_path=DASHBOARD_READY,
+            environment=variables,
+        )
 
     def _start_api(self, port: int, variables: Mapping[str, str]) -> None:
         command = [

@@ -26,8 +26,7 @@ import typer
 from rich.console import Console
 
 from credit_risk_dagster.domain.decoding import decode
-from credit_risk_dagster.domain.policy import load_policy, validate_policy
-from credit_risk_dagster.domain.policy_lab import Applications, compare, lab_numbers, outcome_codes
+from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.domain.scoring import assess
 from credit_risk_dagster.pipelines.loans import BUILTIN_LOANS, builtin_loans
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
@@ -38,7 +37,6 @@ from dashboard.data import (
     model,
     operations,
     overview,
-    policy_lab,
     reviews,
 )
 from dashboard.data.connection import snapshot
@@ -52,6 +50,8 @@ from resources.postgres.micro_batch import Ledger, StageSeconds
 from resources.postgres.migrate import migrate
 from resources.postgres.policies import register_policy
 from resources.postgres.sources import Sources
+from tests.benchmarks.lab_page import measure_lab
+from tests.benchmarks.paint import SESSIONS, measure_paint
 from tests.benchmarks.report import Bar, Section, bars_table, exit_code, table
 
 FULL = 10_000_000
@@ -59,7 +59,6 @@ DAYS = 30
 BATCH = 500
 FIRST_PAINT_MS, REFRESH_MS = 1_500.0, 500.0
 REPORTS = 500  # of drift, and benchmarks of models
-LAB_READ_MS, LAB_ANSWER_MS = 5_000.0, 2_000.0
 BIG = "scored_applications"
 ZONE = "Europe/Berlin"
 SEGMENT = Segment(purpose=("small_business",), addr_state=("CA", "TX"))
@@ -366,48 +365,6 @@ def measure(rounds: int, show_plans: bool) -> Section:
     return Section("dashboard", results, grid, _bars(results))
 
 
-def measure_lab(rounds: int) -> Section:
-    """Time the policy lab: reading the newest applications, and the answer to a moved slider."""
-    grid = table("Policy lab", "read, ms", "answer, ms", "memory, MB")
-    results: dict[str, Any] = {}
-    active = load_policy(DEFAULT_POLICY)
-    outcome = policy_lab.OUTCOME_DEFINITIONS["early_delinquency"]
-    for size in policy_lab.LAB_SIZES:
-        reads, answers = [], []
-        for round_ in range(rounds):
-            started = time.perf_counter()
-            sample = policy_lab.lab_sample.__wrapped__(size, round_, lab_numbers(active))
-            reads.append(1000 * (time.perf_counter() - started))
-            content = active.table.content() | {"name": "candidate", "examples": []}
-            content["conditions"]["high-dti"] = {"dti": f">= {29 - round_}"}
-            candidate = validate_policy(content, "candidate")
-            started = time.perf_counter()
-            codes = outcome_codes(outcome, policy_lab.STATUSES)[sample.status]
-            compared = compare(
-                Applications(sample.numbers, sample.of_two, codes), active, candidate
-            )
-            for positions in (compared.entering, compared.leaving):
-                policy_lab.lab_applications(sample, positions[: policy_lab.LAB_ROWS])
-            answers.append(1000 * (time.perf_counter() - started))
-        arrays = (*sample.numbers.values(), sample.of_two, *sample.keys.values(), sample.status)
-        results[f"{len(sample.status)}"] = {
-            "read_ms": median(reads),
-            "answer_ms": median(answers),
-            "memory_mb": sum(array.nbytes for array in arrays) / 1e6,
-        }
-        grid.add_row(
-            f"{len(sample.status):,} applications",
-            *(f"{median(found):,.0f}" for found in (reads, answers)),
-            f"{results[f'{len(sample.status)}']['memory_mb']:,.1f}",
-        )
-    largest = max(results.values(), key=lambda found: found["memory_mb"])
-    bars = [
-        Bar("policy lab, read", largest["read_ms"], LAB_READ_MS, "ms", at_most=True),
-        Bar("policy lab, answer", largest["answer_ms"], LAB_ANSWER_MS, "ms", at_most=True),
-    ]
-    return Section("policy lab", results, grid, bars)
-
-
 def _bars(results: dict[str, Any]) -> list[Bar]:
     def slowest(figure: str) -> tuple[str, float]:
         return max(((name, found[figure]) for name, found in results.items()), key=lambda f: f[1])
@@ -458,6 +415,9 @@ def main(
     rows: Annotated[int, typer.Option(min=1_000, help="Scored applications.")] = FULL,
     rounds: Annotated[int, typer.Option(min=1, help="The median of so many counts.")] = 3,
     plans: Annotated[bool, typer.Option(help="Print the plan of every query.")] = True,
+    sessions: Annotated[
+        int, typer.Option(min=0, help="Open the pages in a browser, alone and as one of so many.")
+    ] = SESSIONS,
 ) -> None:
     """Fill a database of its own, and measure every page of the dashboard on it."""
     for name in ("DATABASE_URL", "DASHBOARD_DATABASE_URL", "CREDIT_RISK_SCHEMA"):
@@ -484,6 +444,9 @@ def main(
             f"segments_by_hour has {sizes[0]:,} rows of {sizes[1]:,} segments"
         )
         sections = [measure(rounds, plans), measure_lab(rounds)]
+        if sessions:
+            out.print("opening the pages in a browser")
+            sections.append(measure_paint(settings, sessions, rounds))
         st.cache_resource.clear()
     for section in sections:
         out.print(section.table)

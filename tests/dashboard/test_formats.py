@@ -63,6 +63,11 @@ def test_shares_of_one_and_their_differences() -> None:
     assert [formats.percent(share) for share in (0, 0.0004, 0.0999, 1, math.nan)] == [
         *("0.0 %", "0.04 %", "10.0 %", "100.0 %", "–")
     ]
+    # Some is neither none nor all.
+    assert [formats.share(part, 10_000) for part in (0, 1, 9_899, 9_950, 9_999, 10_000)] == [
+        *("0.0 %", "0.01 %", "99.0 %", "99.50 %", "99.99 %", "100.0 %")
+    ]
+    assert (formats.share(1, 10**6), formats.share(10**6 - 1, 10**6)) == ("< 0.01 %", "> 99.99 %")
     assert formats.points(0.0123) == "+1.23 points"
     assert formats.points(-0.5) == "-50.00 points"
     assert formats.points(math.nan) == "–"
@@ -100,11 +105,6 @@ def test_units() -> None:
     assert formats.number(3.0) == "3"
     assert formats.number_percent(12.54) == "12.5 %"
     assert formats.years(15.26) == "15.3 years"
-
-
-def test_a_reject_reason_in_words() -> None:
-    assert formats.reject_reason("missing_required:dti") == "Missing required: dti"
-    assert formats.reject_reason("invalid_json") == "Invalid json"
 
 
 def test_a_name_is_no_markup() -> None:

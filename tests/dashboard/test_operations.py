@@ -53,7 +53,6 @@ def test_batches_partitions_and_rejected_events_are_shown(
     ]
     assert archive["pending"].tolist() == [5]
     assert reasons[["reason", "events"]].to_numpy().tolist() == [["missing_required:loan_amnt", 2]]
-    assert reasons["words"].tolist() == ["Missing required: loan_amnt"]
     assert rejected["offset"].tolist() == [4, 2]
     assert batches["scored"].tolist() == [1, 2]
     assert all(url.endswith("/runs/run") for url in batches["run"])

@@ -62,7 +62,7 @@ def test_a_filled_database_shows_figures_and_charts(
     # Volume, mix, and the risk by purpose, state, grade, amount and term.
     assert len(page.get("vega_lite_chart")) == 7
     assert "Live" in words(page)
-    assert "160 decisions, 1 rejected event (0.6 %)" in words(page)
+    assert "160 decisions, 1 rejected event (0.62 %)" in words(page)
     # In five minutes; the stream itself is on the page Operations alone.
     assert figures(open_view("operations"))["Throughput, events/s"] == "0.5"
     drawn = "".join(html.proto.body for html in page.get("html"))

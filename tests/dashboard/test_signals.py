@@ -201,7 +201,7 @@ def test_the_work(cases: int, oldest: float | None, level: str) -> None:
 @pytest.mark.parametrize(
     ("states", "level", "said"),
     [
-        (["Passed", "Not run yet"], "green", "None fails; 1 of 2 passed"),
+        (["Passed", "Not run yet"], "green", "None fails; 1 of 2 passed, 1 did not end yet"),
         (["Warning", "Passed"], "amber", "1 warned: c0; 1 of 2 passed"),
         (["Failed", "Could not run", "Warning"], "red", "2 failed: c0, c1; 1 warned: c2; 0 of"),
         (["Not run yet"], "grey", "None has run yet"),

@@ -26,6 +26,10 @@ PAGES = {
     "Operations": "/operations",
 }
 PATIENCE_MS = 30_000
+_PHONE = (
+    "Mozilla/5.0 (Linux; Android 16) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 "
+    "Mobile Safari/537.36"
+)
 _QUIET_MS = 700
 _PICTURE_MS = 3_000
 # Streamlit looks for its server below the page's own path first, and then where it is.
@@ -77,7 +81,7 @@ class Visit:
         return metric.get_by_test_id("stMetricValue").inner_text()
 
     def violations(self) -> list[str]:
-        """What axe-core finds serious or critical, one line for each rule."""
+        """What axe-core finds, one line for each rule."""
         found: list[dict[str, Any]] = Axe().run(self.page).response["violations"]
         return [
             f"{violation['impact']} {violation['id']}: "
@@ -86,7 +90,6 @@ class Visit:
                 for node in violation["nodes"][:3]
             )
             for violation in found
-            if violation["impact"] in ("serious", "critical")
         ]
 
 
@@ -114,6 +117,7 @@ def visit(
     """A fresh window, in the time zone of a viewer far from UTC."""
     context = browser.new_context(
         viewport={"width": width, "height": 1_000},
+        user_agent=_PHONE if width == WIDTHS["phone"] else None,
         color_scheme="dark" if theme == "dark" else "light",
         timezone_id="America/New_York",
         locale="en-US",

@@ -77,12 +77,13 @@ def test_failures_are_told_and_a_dead_webhook_stops_nothing(platform: Platform) 
     sessions = [
         entry
         for entry in entries(platform)
-        if entry.get("event") == "session ended" and entry["run_id"] in runs_of_this
+        if entry["event"] == "session ended" and entry["run_id"] in runs_of_this
     ]
     assert sum(entry["scored"] + entry["rejected"] for entry in sessions) == 50
 
 
 def entries(platform: Platform) -> list[dict[str, Any]]:
-    """The entries of ours in the log of Dagster's processes."""
-    lines = platform.log.read_text().splitlines()
-    return [json.loads(line) for line in lines if line.startswith("{")]
+    """The log of Dagster's processes and of their runs, which has one form."""
+    found = [json.loads(line) for line in platform.log.read_text().splitlines()]
+    assert all({"event", "level", "logger", "timestamp"} <= entry.keys() for entry in found)
+    return found

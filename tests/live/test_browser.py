@@ -1,10 +1,8 @@
 """The dashboard in a real browser, during a live run."""
 
 import csv
-import os
 import re
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,29 +14,9 @@ from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines import policies
 from dashboard.parts import orchestration
 from resources.postgres.connection import Warehouse
-from tests.live.browser import CHROMIUM, PAGES, THEMES, WIDTHS, Visit, chromium, visit
+from tests.live.browser import PAGES, THEMES, WIDTHS, Visit, visit
 from tests.platform.running import Platform
 from tests.platform.waiting import wait_until
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Chromium; without it these tests are skipped, but in continuous integration they fail."""
-    if not CHROMIUM.exists():
-        message = f"{CHROMIUM} is missing: apt-get install chromium"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture
-def desk(browser: Browser) -> Iterator[Visit]:
-    """A window; at the end nothing went wrong in it."""
-    with visit(browser) as seen:
-        yield seen
-        assert seen.problems == []
 
 
 def number(text: str) -> int:
@@ -47,7 +25,7 @@ def number(text: str) -> int:
 
 @pytest.mark.parametrize("title", PAGES)
 def test_a_page_is_accessible_in_every_look(live: Platform, desk: Visit, title: str) -> None:
-    """Light on a desk and dark on a phone: no serious violation, nothing cut off."""
+    """Light on a desk and dark on a phone: no violation, nothing cut off."""
     desk.open(live.services.dashboard_url + PAGES[title], title)
     assert not desk.page.get_by_test_id("stException").count()
     for theme, (name, width) in zip(THEMES, WIDTHS.items(), strict=True):
@@ -115,6 +93,33 @@ def test_from_the_queue_to_the_decision(live: Platform, desk: Visit) -> None:
     assert address.startswith(live.services.dagster_url)
     with urllib.request.urlopen(address, timeout=60) as answer:
         assert answer.status == 200
+
+
+def test_several_are_assigned_at_once(live: Platform, desk: Visit) -> None:
+    desk.open(f"{live.services.dashboard_url}/watchlist?sort=Largest+amount", "Watchlist")
+    for y, chosen in ((52, 1), (87, 2)):  # the first one opens its case, beside the table
+        desk.page.get_by_test_id("stDataFrame").first.click(position={"x": 18, "y": y})
+        expect(desk.page.get_by_role("button", name=f"Assign {chosen} selected")).to_be_visible()
+        desk.settle()
+
+
+def test_on_a_phone_a_case_is_above_the_queue_and_filters_are_folded(
+    live: Platform, browser: Browser
+) -> None:
+    (case,) = live.query("SELECT min(case_id) AS id FROM cases")
+    with visit(browser, width=WIDTHS["phone"]) as phone:
+        page = phone.page
+        phone.open(f"{live.services.dashboard_url}/watchlist?case={case['id']}", "Watchlist")
+        heading = page.get_by_role("heading", name=re.compile(r"^Loan \d+"), level=2).bounding_box()
+        table = page.get_by_test_id("stDataFrame").first.bounding_box()
+        assert heading
+        assert table
+        assert heading["y"] < table["y"]
+        expect(page.get_by_role("combobox", name="Assignee")).to_be_hidden()
+        page.get_by_role("button", name="Filters").click()
+        expect(page.get_by_role("combobox", name="Assignee")).to_be_visible()
+        assert phone.violations() == []
+        assert phone.problems == []
 
 
 def test_of_two_reviewers_at_one_case_the_second_is_told_who_was_first(

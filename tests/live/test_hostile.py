@@ -1,0 +1,143 @@
+"""Text from outside, on every page in a real browser and in what the pages hand out: it is shown
+as it is. Rows that are older than the rules at the door may have any."""
+
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from psycopg.types.json import Jsonb
+
+from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.pipelines.portfolio import report_portfolio
+from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
+from dashboard.data.policy_lab import OUTCOME_DEFINITIONS
+from infra.embedded.servers import HOST, Server, free_port
+from infra.embedded.stack import DASHBOARD_READY, dashboard_command
+from resources.postgres.cases import Cases
+from resources.postgres.connection import Warehouse
+from tests.benchmarks import dashboard
+from tests.live.browser import PAGES, Visit
+
+pytestmark = pytest.mark.platform
+
+HOSTILE = (
+    "</script><script>window.owned = 1</script><img src=x onerror='window.owned = 1'>"
+    "![i](http://elsewhere.test/i.png)[a](javascript:window.owned=1)`[c](http://elsewhere.test)"
+)
+# What somebody outside, or on the staff, can write.
+_COLUMNS: dict[LiteralString, tuple[LiteralString, ...]] = {
+    "scored_applications": (
+        *("loan_id", "purpose", "grade", "addr_state", "home_ownership", "loan_status"),
+    ),
+    "segments": ("purpose", "grade", "addr_state"),
+    "rejected_events": ("reason",),
+    "cases": ("loan_id", "assignee"),
+    "case_events": ("who", "note"),
+    "sources": ("topic", "cluster_id"),
+    "approvals": ("who", "why"),
+    "drift_baselines": ("name", "origin"),
+    "models": ("sample",),
+    "model_benchmarks": ("sample", "verdict"),
+    "risk_reports": ("about",),
+}
+_WRONG = """
+() => ({
+  owned: window.owned,
+  elements: [...document.querySelectorAll('a[href], img, iframe, script:not([src])')]
+    .map(e => e.outerHTML)
+    .filter(html => /javascript:|elsewhere\\.test|owned|src="?x"?/.test(html)),
+})
+"""
+
+
+@pytest.fixture
+def address(
+    warehouse_settings: WarehouseSettings,
+    own_servers: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> Any:
+    """A dashboard on a database in which every text is hostile."""
+    monkeypatch.setattr(dashboard, "REPORTS", 3)
+    warehouse = Warehouse(warehouse_settings)
+    with warehouse.connect() as connection:
+        dashboard.fill(connection, warehouse_settings, 1_000)
+    with warehouse.session() as connection:
+        (version,) = connection.execute("SELECT version FROM cases WHERE case_id = 1").fetchall()[0]
+        Cases(connection).act(1, version, "note", "Ada", note="mine")
+    outcome = OUTCOME_DEFINITIONS["early_delinquency"]
+    assert report_portfolio(warehouse, load_policy(DEFAULT_POLICY), outcome, run_id="run")
+    with warehouse.connect() as connection:
+        _poison(connection)
+    port = free_port()
+    server = Server(
+        "dashboard",
+        dashboard_command(port),
+        port,
+        ready_path=DASHBOARD_READY,
+        environment={
+            "DATABASE_URL": warehouse_settings.database_url.get_secret_value(),
+            "KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:1",
+            "CREDIT_RISK_DAGSTER_URL": f"http://{HOST}:1",
+        },
+        log=tmp_path / "dashboard.log",
+    )
+    with server:
+        yield f"http://{HOST}:{port}"
+
+
+def _poison(connection: psycopg.Connection[Any]) -> None:
+    connection.execute("SET session_replication_role = replica")  # past the guards of history
+    for table, columns in _COLUMNS.items():
+        for column in columns:
+            connection.execute(f"UPDATE {table} SET {column} = %s", (HOSTILE,))
+    for table in ("scored_applications", "cases"):
+        connection.execute(f"UPDATE {table} SET reasons = ARRAY[%s]".encode(), (HOSTILE,))
+    connection.execute(
+        "UPDATE risk_reports SET document = document || %s",
+        (Jsonb({"model": HOSTILE, "lgd": HOSTILE, "classes": HOSTILE}),),
+    )
+
+
+def test_hostile_text_is_shown_as_it_is(address: str, desk: Visit) -> None:
+    pages = {
+        **PAGES,
+        "Watchlist, a case": "/watchlist?case=1",
+        "Watchlist, figures": "/watchlist?show=Figures",
+        "Watchlist, a search": f"/watchlist?loan={HOSTILE[-38:]}&case=%3Cscript%3E&state={HOSTILE}",
+        "Overview, dates": f"/?dates={HOSTILE}&purpose={HOSTILE}&period={HOSTILE}",
+        "Policy lab, a name": f"/policy-lab?policy={HOSTILE}&dti_at_least={HOSTILE}",
+    }
+    shown = set()
+    for name, path in pages.items():
+        desk.open(
+            address + path,
+            {"Overview, dates": "Credit risk overview"}.get(name, name.partition(",")[0]),
+        )
+        assert not desk.page.get_by_test_id("stException").count(), name
+        for folded in desk.page.locator("details:not([open]) summary").all():
+            folded.click()
+        desk.settle()
+        wrong = desk.page.evaluate(_WRONG)
+        assert not wrong.get("owned"), name
+        assert wrong["elements"] == [], name
+        if "elsewhere.test" in desk.page.locator("[data-testid=stMain]").inner_text():
+            shown.add(name)
+    assert {"Drift", "Model", "Portfolio", "Inventory", "Watchlist, a case"} <= shown
+
+
+def test_nor_is_it_more_in_what_is_handed_out(address: str, desk: Visit, tmp_path: Path) -> None:
+    for path, title, button in (
+        ("/", "Credit risk overview", "Report"),
+        ("/inventory", "Inventory", "Save as HTML"),
+    ):
+        desk.open(address + path, title)
+        with desk.page.expect_download() as download:
+            desk.page.get_by_role("button", name=button).click()
+        text = download.value.path().read_text(encoding="utf-8")
+        assert "elsewhere.test" in text
+        desk.page.set_content(text)
+        wrong = desk.page.evaluate(_WRONG)
+        assert not wrong.get("owned"), button
+        assert wrong["elements"] == [], button
