@@ -41,6 +41,12 @@ def kept_fresh(cron: str | None = None) -> dg.FreshnessPolicy:
     )
 
 
+def op_job(name: str, op: dg.OpDefinition, description: str) -> dg.JobDefinition:
+    """A job of one op, which is named in its run config."""
+    graph = dg.GraphDefinition(name, node_defs=[op])
+    return graph.to_job(description=description, executor_def=dg.in_process_executor)
+
+
 @contextmanager
 def one_line_failures() -> Iterator[None]:
     """An error in the platform's own words is the run's failure in that one line. It is not tried

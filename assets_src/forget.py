@@ -3,7 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
-from assets_src.common import one_line_failures
+from assets_src.common import one_line_failures, op_job
 from credit_risk_dagster.pipelines.forget import forget_at
 from resources.lake import Lake
 from resources.postgres.connection import Warehouse
@@ -39,14 +39,12 @@ def forget_application(
         )
 
 
-@dg.job(
-    description="Delete what is stored of an applicant, who is named by the place of one of their "
+forget_applicant = op_job(
+    "forget_applicant",
+    forget_application,
+    "Delete what is stored of an applicant, who is named by the place of one of their "
     "applications. Safe to launch again; `credit-risk forget` does it by the loan's id.",
-    executor_def=dg.in_process_executor,
 )
-def forget_applicant() -> None:
-    """One op."""
-    forget_application()
 
 
 defs = dg.Definitions(jobs=[forget_applicant])

@@ -12,6 +12,7 @@ from assets_src.common import (
     check_result,
     kept_fresh,
     one_line_failures,
+    op_job,
     scheduled,
     table,
 )
@@ -332,14 +333,12 @@ def activate(
     context.log.info("%s scores the stream from the next batch on", model.version)
 
 
-@dg.job(
-    description="Let an approved model score the stream beside the policy. Its newest benchmark is "
+activate_model = op_job(
+    "activate_model",
+    activate,
+    "Let an approved model score the stream beside the policy. Its newest benchmark is "
     "the gate, too: see the check fit_for_activation.",
-    executor_def=dg.in_process_executor,
 )
-def activate_model() -> None:
-    """One op."""
-    activate()
 
 
 defs = dg.Definitions(

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from assets_src.common import one_line_failures
+from assets_src.common import one_line_failures, op_job
 from credit_risk_dagster.pipelines import experiments, policies
 from resources.postgres.approvals import Approval, NotInOrder
 from resources.postgres.connection import Warehouse
@@ -165,31 +165,28 @@ def _tell(context: dg.OpExecutionContext, given: Approval) -> None:
     )
 
 
-def _job(name: str, op: dg.OpDefinition, description: str) -> dg.JobDefinition:
-    graph = dg.GraphDefinition(name, node_defs=[op])
-    return graph.to_job(description=description, executor_def=dg.in_process_executor)
-
-
 defs = dg.Definitions(
     jobs=[
-        _job("submit_policy", submit, "Store a policy, for somebody else to approve."),
-        _job(
+        op_job("submit_policy", submit, "Store a policy, for somebody else to approve."),
+        op_job(
             "approve_policy",
             approve,
             "Approve a policy that somebody else submitted. Who launches it is the database's role "
             "of the run: name that in CREDIT_RISK_ROLES where Dagster knows who launches.",
         ),
-        _job(
+        op_job(
             "activate_policy", activate, "Let an approved policy decide, now or from a moment on."
         ),
-        _job("roll_back_policy", roll_back, "Let the policy before the active one decide again."),
-        _job("retire_policy", retire, "Call off what is still to come of a policy's activations."),
-        _job(
+        op_job("roll_back_policy", roll_back, "Let the policy before the active one decide again."),
+        op_job(
+            "retire_policy", retire, "Call off what is still to come of a policy's activations."
+        ),
+        op_job(
             *("submit_experiment", submit_experiment),
             "Let a candidate decide a share of the live traffic, or beside: once it is approved.",
         ),
         *(
-            _job(f"{verb}_experiment", _step(f"{verb}_the_experiment", step, words), words)
+            op_job(f"{verb}_experiment", _step(f"{verb}_the_experiment", step, words), words)
             for verb, (step, words) in _STEPS.items()
         ),
     ]

@@ -3,7 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
-from assets_src.common import one_line_failures
+from assets_src.common import one_line_failures, op_job
 from credit_risk_dagster.pipelines.policies import current_policy
 from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import Settings
@@ -47,14 +47,12 @@ def redrive_events(
         )
 
 
-@dg.job(
-    description="Score rejected events again after a fix; those that pass move to "
+redrive_rejected = op_job(
+    "redrive_rejected",
+    redrive_events,
+    "Score rejected events again after a fix; those that pass move to "
     "scored_applications, keep their offset, and leave a row in redriven_events.",
-    executor_def=dg.in_process_executor,
 )
-def redrive_rejected() -> None:
-    """One op."""
-    redrive_events()
 
 
 defs = dg.Definitions(jobs=[redrive_rejected])

@@ -1,11 +1,14 @@
 """Time partitions: made ahead by an hourly job; the daily one of retention drops old ones, old
 reviews, outcomes and what shadows said, and old runs of Dagster's history."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
+import psycopg
 
-from assets_src.common import one_line_failures, scheduled
+from assets_src.common import one_line_failures, op_job, scheduled
 from credit_risk_dagster.pipelines.retention import drop_old_periods
 from credit_risk_dagster.settings import Settings
 from resources.dagster_storage import DagsterStorage
@@ -44,56 +47,28 @@ def drop_periods(
     )
 
 
-@dg.op(description="Delete the reviews that are older than CREDIT_RISK_RETENTION_REVIEW_DAYS.")
-def delete_reviews(
-    context: dg.OpExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    warehouse: dg.ResourceParam[Warehouse],
-) -> int:
-    """Delete reviews with their notes; returns how many."""
-    with one_line_failures():
-        days = settings.retention.review_days
-        if days is None:
-            context.log.info("CREDIT_RISK_RETENTION_REVIEW_DAYS is not set: every review stays")
-            return 0
-        with warehouse.session("retention") as connection:
-            deleted = RetentionLedger(connection).delete_reviews(days)
-    context.log.info("deleted %d reviews that were older than %d days", deleted, days)
-    context.add_output_metadata({"reviews deleted": deleted, "kept for (days)": days})
-    return deleted
+def _deleting(name: str, delete: Callable[[psycopg.Connection[Any], int], int]) -> dg.OpDefinition:
+    """An op that deletes what is older than `RetentionSettings.<name>_days`, and gives how many."""
+    setting = f"CREDIT_RISK_RETENTION_{name.upper()}_DAYS"
 
+    @dg.op(name=f"delete_{name}s", description=f"Delete {name}s that are older than {setting}.")
+    def op(
+        context: dg.OpExecutionContext,
+        settings: dg.ResourceParam[Settings],
+        warehouse: dg.ResourceParam[Warehouse],
+    ) -> int:
+        with one_line_failures():
+            days = getattr(settings.retention, f"{name}_days")
+            if days is None:
+                context.log.info("%s is not set: every %s stays", setting, name)
+                return 0
+            with warehouse.session("retention") as connection:
+                deleted = delete(connection, days)
+        context.log.info("deleted %d %ss that were older than %d days", deleted, name, days)
+        context.add_output_metadata({"deleted": deleted, "kept for (days)": days})
+        return deleted
 
-@dg.op(description="Delete the outcomes that are older than CREDIT_RISK_RETENTION_OUTCOME_DAYS.")
-def delete_outcomes(
-    context: dg.OpExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    warehouse: dg.ResourceParam[Warehouse],
-) -> int:
-    """Delete what was received so long ago; returns how many rows."""
-    with one_line_failures():
-        days = settings.retention.outcome_days
-        if days is None:
-            context.log.info("CREDIT_RISK_RETENTION_OUTCOME_DAYS is not set: every outcome stays")
-            return 0
-        with warehouse.session("retention") as connection:
-            deleted = RetentionLedger(connection).delete_outcomes(days)
-    context.log.info("deleted %d outcomes that were received over %d days ago", deleted, days)
-    return deleted
-
-
-@dg.op(description="Delete what shadows said before CREDIT_RISK_RETENTION_SHADOW_DAYS.")
-def delete_opinions(
-    context: dg.OpExecutionContext,
-    settings: dg.ResourceParam[Settings],
-    warehouse: dg.ResourceParam[Warehouse],
-) -> int:
-    """Delete old rows of shadows; returns how many."""
-    with one_line_failures():
-        days = settings.retention.shadow_days
-        with warehouse.session("retention") as connection:
-            deleted = delete_old_opinions(connection, days)
-    context.log.info("deleted %d rows of shadows that were over %d days old", deleted, days)
-    return deleted
+    return op
 
 
 @dg.op(description="Delete the finished runs that are older than CREDIT_RISK_RETENTION_RUN_DAYS.")
@@ -133,6 +108,11 @@ def delete_runs(instance: dg.DagsterInstance, before: datetime) -> int:
     return deleted
 
 
+delete_reviews = _deleting("review", lambda c, days: RetentionLedger(c).delete_reviews(days))
+delete_outcomes = _deleting("outcome", lambda c, days: RetentionLedger(c).delete_outcomes(days))
+delete_shadows = _deleting("shadow", delete_old_opinions)
+
+
 @dg.job(
     description="Drop old time partitions that both tables of the lake have "
     "(CREDIT_RISK_RETENTION_DAYS), and delete old reviews (CREDIT_RISK_RETENTION_REVIEW_DAYS), "
@@ -145,7 +125,7 @@ def apply_retention() -> None:
     drop_periods()
     delete_reviews()
     delete_outcomes()
-    delete_opinions()
+    delete_shadows()
     prune_runs()
 
 
@@ -162,16 +142,12 @@ def make_partitions(context: dg.OpExecutionContext, warehouse: dg.ResourceParam[
     context.log.info("%d time partitions made", made)
 
 
-@dg.job(
-    description="Make the tables' time partitions ahead, a month or a day each "
-    "(CREDIT_RISK_PARTITION_SPAN). Nobody who reads or writes waits for it.",
-    executor_def=dg.in_process_executor,
+prepare_partitions = op_job(
+    "prepare_partitions",
+    make_partitions,
+    "Make the tables' time partitions ahead, a month or a day each (CREDIT_RISK_PARTITION_SPAN). "
+    "Nobody who reads or writes waits for it.",
 )
-def prepare_partitions() -> None:
-    """One op."""
-    make_partitions()
-
-
 partitions_schedule = scheduled(
     job=prepare_partitions,
     cron_schedule="23 * * * *",
