@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord as ConsumerRecord
+from kafka.consumer.fetcher import Fetcher, IsolationLevel
 from kafka.errors import (
     BrokerResponseError,
     CorruptRecordError,
@@ -23,6 +24,8 @@ from kafka.errors import (
 from kafka.net.compat import KafkaNetClient
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
+from kafka.record.default_records import DefaultRecordBatch
+from kafka.record.util import decode_varint
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import KafkaSettings
@@ -76,6 +79,8 @@ def open_client(kind: type[Client], settings: KafkaSettings, **options: Any) -> 
         raise
     finally:
         patience.cancel()
+    if isinstance(client, KafkaConsumer):
+        client._fetcher.PartitionRecords = _Records
     try:
         yield client
     except (KafkaError, OSError) as error:
@@ -165,6 +170,122 @@ class _Network(KafkaNetClient):
     @property
     def attempts(self) -> list[Attempt]:
         return list(self._manager.attempts)
+
+
+class _Records(Fetcher.PartitionRecords):
+    """The records of an answer, without deserializers. In place of the client's own, because it
+    makes two objects of each, with a dozen calls between them: this takes two fifths of its time.
+    """
+
+    def _unpack_records(
+        self, tp: TopicPartition, records: Any, *_: Any
+    ) -> Iterator[ConsumerRecord]:
+        while (batch := records.next_batch()) is not None:
+            if self.check_crcs and not batch.validate_crc():
+                raise CorruptRecordError(
+                    f"the batch at offset {batch.base_offset} of {tp} fails its checksum"
+                )
+            if batch.magic < 2:
+                yield from self._of_old(tp, batch)
+                continue
+            self.leader_epoch = batch.leader_epoch
+            if not self._is_left_out(batch):
+                try:
+                    yield from self._of(tp, batch)
+                except (ValueError, IndexError) as error:
+                    raise CorruptRecordError(f"a record that cannot be read: {error!r}") from error
+            # Where the last records were compacted away it goes on after them.
+            self.next_fetch_offset = batch.next_offset
+        self.drain()
+
+    def _is_left_out(self, batch: DefaultRecordBatch) -> bool:
+        """Whether it is a transaction's marker, or of one that was aborted."""
+        if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
+            self._consume_aborted_transactions_up_to(batch.last_offset)
+            if self._contains_abort_marker(batch):
+                self.aborted_producer_ids.discard(batch.producer_id)
+            elif self._is_batch_aborted(batch):
+                return True
+        return bool(batch.is_control_batch)
+
+    def _of(self, tp: TopicPartition, batch: DefaultRecordBatch) -> Iterator[ConsumerRecord]:
+        """By the format of a record: https://kafka.apache.org/documentation/#record"""
+        batch._maybe_uncompress()
+        buffer = batch._buffer = bytes(batch._buffer)  # which is then there once
+        at = batch._pos
+        (topic, partition), epoch, base = tp, batch.leader_epoch, batch.base_offset
+        clock, time, read = batch.timestamp_type, batch.first_timestamp, decode_varint
+        if is_appended := clock == batch.LOG_APPEND_TIME:
+            time = batch.max_timestamp
+        for _ in range(batch.records_count):
+            size, start = read(buffer, at)
+            delta, at = read(buffer, start + 1)  # after its attributes, which say nothing
+            offset, at = read(buffer, at)
+            offset += base
+            key = value = None
+            key_size, at = read(buffer, at)
+            if key_size >= 0:
+                key = buffer[at : (at := at + key_size)]
+            value_size, at = read(buffer, at)
+            if value_size >= 0:
+                value = buffer[at : (at := at + value_size)]
+            headers, header_size, at = _headers(buffer, at) if buffer[at] else ([], -1, at + 1)
+            if at != start + size:
+                raise ValueError(f"offset {offset} has {at - start} bytes, and says {size}")
+            self.records_read += 1
+            self.bytes_read += size
+            self.next_fetch_offset = offset + 1
+            moment = time if is_appended else time + delta
+            yield ConsumerRecord(
+                topic,
+                partition,
+                epoch,
+                offset,
+                moment,
+                clock,
+                key,
+                value,
+                headers,
+                None,
+                key_size,
+                value_size,
+                header_size,
+            )
+        if at != len(buffer):
+            raise ValueError(f"{len(buffer) - at} bytes after its last record")
+
+    def _of_old(self, tp: TopicPartition, batch: Any) -> Iterator[ConsumerRecord]:
+        for record in batch:
+            if self.check_crcs and not record.validate_crc():
+                raise CorruptRecordError(f"offset {record.offset} of {tp} fails its checksum")
+            self.records_read += 1
+            self.bytes_read += record.size_in_bytes
+            self.next_fetch_offset = record.offset + 1
+            sizes = (-1 if text is None else len(text) for text in (record.key, record.value))
+            yield ConsumerRecord(
+                *(tp.topic, tp.partition, self.leader_epoch, record.offset),
+                *(record.timestamp, record.timestamp_type, record.key, record.value),
+                *(record.headers, record.checksum, *sizes, -1),
+            )
+
+
+def _headers(buffer: bytes, at: int) -> tuple[list[tuple[str, bytes | None]], int, int]:
+    """The headers that begin there, at least one, their size, and where they end."""
+    count, at = decode_varint(buffer, at)
+    if count < 0:
+        raise ValueError(f"{count} headers")
+    headers: list[tuple[str, bytes | None]] = []
+    total = 0
+    for _ in range(count):
+        size, at = decode_varint(buffer, at)
+        if size < 0:
+            raise ValueError(f"a header's key of {size} bytes")
+        key = buffer[at : (at := at + size)].decode()
+        total += size
+        size, at = decode_varint(buffer, at)
+        headers.append((key, None if size < 0 else buffer[at : (at := at + size)]))
+        total += max(size, 0)
+    return headers, total, at
 
 
 def poll(
