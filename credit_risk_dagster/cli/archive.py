@@ -3,9 +3,9 @@
 import typer
 
 from credit_risk_dagster.cli.console import out
-from credit_risk_dagster.cli.options import lake
+from credit_risk_dagster.cli.options import lake, warehouse
 from credit_risk_dagster.domain.words import counted
-from credit_risk_dagster.settings import KafkaSettings, WarehouseSettings
+from credit_risk_dagster.settings import KafkaSettings
 
 app = typer.Typer()
 archive_app = typer.Typer(help="What fills the lake.", no_args_is_help=True)
@@ -21,11 +21,10 @@ def run() -> None:
     from credit_risk_dagster.pipelines.archive import archive
     from credit_risk_dagster.settings import ArchiveSettings
     from resources.kafka.broker import Broker
-    from resources.postgres.connection import Warehouse
 
     report = archive(
         Broker(KafkaSettings()),
-        Warehouse(WarehouseSettings()),
+        warehouse(),
         lake(),
         ArchiveSettings(),
         run_id=uuid.uuid4().hex,

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from credit_risk_dagster.cli.console import out
-from credit_risk_dagster.cli.options import NOT_SAID, SkipBad, Why
+from credit_risk_dagster.cli.options import NOT_SAID, SkipBad, Why, warehouse, warehouse_session
 from credit_risk_dagster.domain.words import counted
 
 app = typer.Typer(help="The populations that drift is measured from.", no_args_is_help=True)
@@ -45,12 +45,10 @@ def freeze(
         DrainSettings,
         DriftSettings,
         KafkaSettings,
-        WarehouseSettings,
     )
-    from resources.postgres.connection import Warehouse
 
     stored, new = freeze_baseline(
-        Warehouse(WarehouseSettings()),
+        warehouse(),
         DriftSettings().with_csv(csv, skip_bad=skip_bad),
         KafkaSettings().topic,
         load_policy(DrainSettings().policy_file),
@@ -75,11 +73,9 @@ def freeze(
 @app.command("ls")
 def ls() -> None:
     """List the baselines."""
-    from credit_risk_dagster.settings import WarehouseSettings
     from resources.postgres.baselines import Baselines
-    from resources.postgres.connection import Warehouse
 
-    with Warehouse(WarehouseSettings()).session() as connection:
+    with warehouse_session() as connection:
         baselines = Baselines(connection).all()
     if not baselines:
         out.print(
@@ -102,10 +98,8 @@ def ls() -> None:
 def approve(baseline: BaselineId, why: Why) -> None:
     """Approve a baseline that somebody else froze."""
     from credit_risk_dagster.pipelines.policies import approve as approve_baseline
-    from credit_risk_dagster.settings import WarehouseSettings
-    from resources.postgres.connection import Warehouse
 
-    with Warehouse(WarehouseSettings()).session("baseline") as connection:
+    with warehouse_session("baseline") as connection:
         given = approve_baseline(connection, "baseline", baseline, why)
     out.print(f"baseline {baseline} is approved by {given.who}")
 
@@ -114,10 +108,8 @@ def approve(baseline: BaselineId, why: Why) -> None:
 def activate(baseline: BaselineId, why: Why = NOT_SAID) -> None:
     """Compare with this approved baseline from now on; the active one retires."""
     from credit_risk_dagster.pipelines.drift import activate_baseline
-    from credit_risk_dagster.settings import WarehouseSettings
-    from resources.postgres.connection import Warehouse
 
-    stored = activate_baseline(Warehouse(WarehouseSettings()), baseline, why)
+    stored = activate_baseline(warehouse(), baseline, why)
     out.print(f"reports compare with baseline {stored.baseline_id}, {stored.name}", soft_wrap=True)
 
 
@@ -128,11 +120,9 @@ def accept_columns() -> None:
     The next check records them.
     """
     from credit_risk_dagster.errors import PlatformError
-    from credit_risk_dagster.settings import WarehouseSettings
     from resources.postgres.baselines import Baselines
-    from resources.postgres.connection import Warehouse
 
-    with Warehouse(WarehouseSettings()).session() as connection:
+    with warehouse_session() as connection:
         baselines = Baselines(connection)
         active = baselines.active()
         if active is None:

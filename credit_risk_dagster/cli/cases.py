@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from credit_risk_dagster.cli.console import out
+from credit_risk_dagster.cli.options import warehouse_session
 from credit_risk_dagster.domain.words import counted
-from credit_risk_dagster.settings import DrainSettings, WarehouseSettings
+from credit_risk_dagster.settings import DrainSettings
 
 app = typer.Typer(help="Cases of the Watchlist.", no_args_is_help=True)
 
@@ -29,10 +30,9 @@ def open_(
     case. Safe to run again, and while events are scored.
     """
     from resources.postgres.cases import Cases
-    from resources.postgres.connection import Warehouse
 
     opened = 0
-    with Warehouse(WarehouseSettings()).session("cases") as connection:
+    with warehouse_session("cases") as connection:
         row = connection.execute(
             "SELECT min(scored_at), max(scored_at) FROM scored_applications"
             " WHERE risk_tier = 'Watchlist'"

@@ -69,10 +69,13 @@ def stopped_by_interrupt() -> Iterator[Event]:
 
 
 def print_json(value: Any) -> None:
-    """Print it on stdout as JSON; what JSON does not know, as text."""
+    """Print it on stdout as JSON; arrays as lists, and what else JSON does not know, as text."""
     import msgspec
 
-    encoded = msgspec.json.encode(value, enc_hook=str)
+    def plain(other: Any) -> Any:
+        return other.tolist() if hasattr(other, "tolist") else str(other)
+
+    encoded = msgspec.json.encode(value, enc_hook=plain)
     sys.stdout.buffer.write(msgspec.json.format(encoded, indent=2) + b"\n")
 
 

@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from credit_risk_dagster.cli.console import out
-from credit_risk_dagster.cli.options import lake
-from credit_risk_dagster.settings import WarehouseSettings
+from credit_risk_dagster.cli.options import lake, warehouse
 
 app = typer.Typer()
 
@@ -32,10 +31,9 @@ def forget(
     import logging
 
     from credit_risk_dagster.pipelines.forget import forget, told
-    from resources.postgres.connection import Warehouse
 
     done = forget(
-        Warehouse(WarehouseSettings()),
+        warehouse(),
         lake(),
         sys.stdin.read() if loan_id == "-" else loan_id,
         by=by,

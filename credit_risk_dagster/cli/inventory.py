@@ -6,8 +6,7 @@ import typer
 from rich.table import Table
 
 from credit_risk_dagster.cli.console import out, print_json
-from credit_risk_dagster.cli.options import Json
-from credit_risk_dagster.settings import WarehouseSettings
+from credit_risk_dagster.cli.options import Json, warehouse_session
 
 app = typer.Typer()
 
@@ -15,10 +14,9 @@ app = typer.Typer()
 @app.command()
 def inventory(json_: Json = False) -> None:
     """List policies, models and baselines: owner, state and age; what is active first."""
-    from resources.postgres.connection import Warehouse
     from resources.postgres.inventory import inventory as read
 
-    with Warehouse(WarehouseSettings()).session("inventory") as connection:
+    with warehouse_session("inventory") as connection:
         items = read(connection)
     if json_:
         print_json(items)

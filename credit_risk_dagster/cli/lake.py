@@ -24,6 +24,8 @@ from credit_risk_dagster.cli.options import (
     day,
     kafka,
     lake,
+    warehouse,
+    warehouse_session,
 )
 from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
@@ -158,11 +160,11 @@ def _compare(raw: "RawEvents", policy: Path, since: Since, until: Until, json_: 
 
 def _observed() -> "pa.Table | None":
     """How loans went; None, and a warning, when the warehouse cannot say it."""
-    from resources.postgres.connection import NotMigrated, Warehouse, WarehouseUnavailable
+    from resources.postgres.connection import NotMigrated, WarehouseUnavailable
     from resources.postgres.outcomes import Outcomes
 
     try:
-        session = Warehouse(WarehouseSettings()).session("rebuild")
+        session = warehouse_session("rebuild")
         with session as connection, connection.transaction():
             return Outcomes(connection).observed()
     except (WarehouseUnavailable, NotMigrated) as error:
@@ -309,11 +311,10 @@ def compact(topic: Topic = None, json_: Json = False) -> None:
 
     from credit_risk_dagster.pipelines.lake_maintenance import maintain
     from credit_risk_dagster.settings import ArchiveSettings
-    from resources.postgres.connection import Warehouse
 
     keep = timedelta(days=ArchiveSettings().keep_days)
     log = logging.getLogger(__name__)
-    done = maintain(Warehouse(WarehouseSettings()), lake(), kafka(None, topic).topic, keep, log=log)
+    done = maintain(warehouse(), lake(), kafka(None, topic).topic, keep, log=log)
     if json_:
         print_json([{"table": table.table, **table.figures} for table in done])
         return
@@ -329,10 +330,9 @@ def verify(topic: Topic = None, since: Since = None, until: Until = None) -> Non
     All of them, whatever a day's verification may read: --since and --until ask for some days.
     """
     from credit_risk_dagster.pipelines.archive_check import verify_lake
-    from resources.postgres.connection import Warehouse
 
     done = verify_lake(
-        Warehouse(WarehouseSettings()),
+        warehouse(),
         lake(),
         kafka(None, topic).topic,
         since=day(since),

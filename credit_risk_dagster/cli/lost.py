@@ -6,10 +6,9 @@ import typer
 from rich.table import Table
 
 from credit_risk_dagster.cli.console import out, print_json
-from credit_risk_dagster.cli.options import Json
+from credit_risk_dagster.cli.options import Json, warehouse_session
 from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.settings import WarehouseSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,10 +23,9 @@ app = typer.Typer(
 @app.command("ls")
 def ls(json_: Json = False) -> None:
     """List the lost events, and who acknowledged them."""
-    from resources.postgres.connection import Warehouse
     from resources.postgres.lost import LostEvents
 
-    with Warehouse(WarehouseSettings()).session() as connection:
+    with warehouse_session() as connection:
         found = LostEvents(connection).ranges()
     if json_:
         print_json([vars(gone) for gone in found])
@@ -44,13 +42,12 @@ def acknowledge(
 
     It brings nothing back. Who, when and the note are kept for ever.
     """
-    from resources.postgres.connection import Warehouse
     from resources.postgres.lost import LostEvents
 
     for what, text, limit in (("--by", by, 200), ("--note", note, 2000)):
         if text is not None and not 0 < len(text.strip()) <= limit:
             raise PlatformError(f"{what} has {len(text)} characters: it needs 1 to {limit}")
-    with Warehouse(WarehouseSettings()).session() as connection:
+    with warehouse_session() as connection:
         found = LostEvents(connection).acknowledge(by.strip(), note and note.strip())
     if not found:
         out.print("no lost event waits to be acknowledged")
@@ -77,10 +74,9 @@ def abandon(
 
     from credit_risk_dagster.pipelines.epochs import Abandonment
     from resources.postgres.abandoned import AbandonedOffsets
-    from resources.postgres.connection import Warehouse
 
     given = Abandonment.of(by, why)
-    with Warehouse(WarehouseSettings()).session() as connection, connection.transaction():
+    with warehouse_session() as connection, connection.transaction():
         offsets = AbandonedOffsets(connection)
         waiting = offsets.waiting()
         for source_id, tails in groupby(waiting, key=lambda tail: tail.source_id):

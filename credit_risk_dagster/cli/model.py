@@ -10,17 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from credit_risk_dagster.cli.console import err, out
-from credit_risk_dagster.cli.options import NOT_SAID, SkipBad, Why, lake, told
+from credit_risk_dagster.cli.console import err, out, print_json
+from credit_risk_dagster.cli.options import (
+    NOT_SAID,
+    Json,
+    SkipBad,
+    Why,
+    lake,
+    told,
+    warehouse,
+    warehouse_session,
+)
 from credit_risk_dagster.domain.words import counted
-from credit_risk_dagster.settings import DrainSettings, ModelSettings, WarehouseSettings
+from credit_risk_dagster.settings import DrainSettings, ModelSettings
 
 if TYPE_CHECKING:
     from credit_risk_dagster.domain.fairness import Segment
     from credit_risk_dagster.domain.intervals import Interval
     from credit_risk_dagster.domain.model.benchmark import Benchmark
     from credit_risk_dagster.pipelines.modelling import Modelling
-    from resources.postgres.connection import Warehouse
     from resources.postgres.models import StoredModel
 
 app = typer.Typer(help="The statistical model beside the policy.", no_args_is_help=True)
@@ -54,7 +62,6 @@ Seed = Annotated[
     int | None, typer.Option(min=0, help="Of folds and draws; default CREDIT_RISK_MODEL_SEED.")
 ]
 ModelId = Annotated[int, typer.Argument(help="Id of the model: see `credit-risk model ls`.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 @app.command()
@@ -73,7 +80,7 @@ def benchmark(
     """
     found = _model(sample, outcome, features, purpose, seed, skip_bad)
     if json_:
-        _print_json(asdict(found.benchmark))
+        print_json(asdict(found.benchmark))
         return
     _print_benchmark(found)
 
@@ -93,7 +100,7 @@ def train_command(
     from credit_risk_dagster.pipelines.modelling import store
 
     found = _model(sample, outcome, features, purpose, seed, skip_bad)
-    stored = store(_warehouse(), found, f"model-{uuid.uuid4()}")
+    stored = store(warehouse(), found, f"model-{uuid.uuid4()}")
     _print_benchmark(found)
     ids = ", ".join(f"{kind} {model_id}" for kind, model_id in stored.models.items())
     out.print(f"\nstored as benchmark {stored.benchmark_id}; models: {ids}")
@@ -115,14 +122,14 @@ def show_vintages(
     loans = modelling.read_loans(
         modelling.sample_source(sample or settings.sample, skip_bad=skip_bad or settings.skip_bad),
         load_policy(DrainSettings().policy_file),
-        _warehouse(),
+        warehouse(),
         settings.max_rows,
         lake,
     )
     chosen = load_outcome(outcome or settings.outcome)
     found = modelling.vintages_of(loans, chosen)
     if json_:
-        _print_json([asdict(vintage) for vintage in found])
+        print_json([asdict(vintage) for vintage in found])
         return
     rows = [
         {
@@ -147,10 +154,10 @@ def ls(json_: Json = False) -> None:
     """List the models, the newest first."""
     from resources.postgres.models import ModelStore
 
-    with _warehouse().session("model") as connection:
+    with warehouse_session("model") as connection:
         models = ModelStore(connection).models()
     if json_:
-        _print_json([{**vars(model), "active": model.active} for model in models])
+        print_json([{**vars(model), "active": model.active} for model in models])
         return
     table = Table("id", Column("version, outcome", no_wrap=True), "state", "trained at", "AUC")
     for model in models:
@@ -210,7 +217,7 @@ def fairness(
         read_classes(classes) if classes else None,
     )
     if json_:
-        _print_json([asdict(segment) for segment in found])
+        print_json([asdict(segment) for segment in found])
         return
     rows = [_fairness_row(segment) for segment in found if segment.verdict != "too_few_rows"]
     out.print(
@@ -241,7 +248,7 @@ def approve(model_id: ModelId, why: Why) -> None:
     """Approve a model that somebody else trained."""
     from credit_risk_dagster.pipelines.policies import approve as approve_model
 
-    with _warehouse().session("model") as connection:
+    with warehouse_session("model") as connection:
         given = approve_model(connection, "model", model_id, why)
     out.print(f"model {model_id} is approved by {given.who}")
 
@@ -251,7 +258,7 @@ def activate(model_id: ModelId, why: Why = NOT_SAID) -> None:
     """Let an approved model score the stream, if its newest benchmark allows it."""
     from credit_risk_dagster.pipelines.modelling import activate as activate_model
 
-    model = activate_model(_warehouse(), model_id, why)
+    model = activate_model(warehouse(), model_id, why)
     out.print(f"{model.version} scores the stream from the next batch on")
 
 
@@ -261,7 +268,7 @@ def deactivate(why: Why = NOT_SAID) -> None:
     from credit_risk_dagster.pipelines.policies import require
     from resources.postgres.models import ModelStore
 
-    with _warehouse().session("model") as connection:
+    with warehouse_session("model") as connection:
         require(connection, "approve")
         retired = ModelStore(connection).deactivate(why)
     out.print("no model was active" if retired is None else f"model {retired} is retired")
@@ -277,7 +284,7 @@ def document(
     from credit_risk_dagster.pipelines.model_document import model_document
     from credit_risk_dagster.settings import DashboardSettings
 
-    with _warehouse().session("model") as connection:
+    with warehouse_session("model") as connection:
         found = model_document(connection, model_id, DashboardSettings().dagster_url)
     sys.stdout.write(to_html(*found) if html else to_markdown(*found))
 
@@ -288,7 +295,7 @@ def export(model_id: ModelId) -> None:
     from credit_risk_dagster.domain.pd import model_file
     from resources.postgres.models import ModelStore
 
-    with _warehouse().session("model") as connection:
+    with warehouse_session("model") as connection:
         scorer = ModelStore(connection).scorer(model_id)
     assert scorer is not None  # noqa: S101 (of an id, there is one or an error)
     sys.stdout.buffer.write(model_file(scorer) + b"\n")
@@ -319,18 +326,12 @@ def _model(
     policy = load_policy(DrainSettings().policy_file)
     source = modelling.sample_source(settings.sample, skip_bad=skip_bad or settings.skip_bad)
     loans = modelling.load_sample(
-        source, load_outcome(settings.outcome), policy, _warehouse(), settings.max_rows, lake
+        source, load_outcome(settings.outcome), policy, warehouse(), settings.max_rows, lake
     )
     if said := told(source):
         err.print(said.removeprefix("; "), soft_wrap=True)
     log = logging.getLogger(__name__)
     return modelling.model(loans, chosen, policy, settings.seed, log, settings.purpose)
-
-
-def _warehouse() -> "Warehouse":
-    from resources.postgres.connection import Warehouse
-
-    return Warehouse(WarehouseSettings())
 
 
 # --- what is printed ----------------------------------------------------------------------------
@@ -405,16 +406,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.4g}" if abs(value) >= 1 else f"{value:.4f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _print_json(value: Any) -> None:
-    import msgspec
-    import numpy as np
-
-    def plain(other: Any) -> Any:
-        if isinstance(other, np.ndarray):
-            return other.tolist()
-        raise TypeError(f"{type(other)} is no JSON")
-
-    content = msgspec.json.encode(value, enc_hook=plain)
-    sys.stdout.buffer.write(msgspec.json.format(content, indent=2) + b"\n")

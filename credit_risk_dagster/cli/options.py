@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from credit_risk_dagster.domain.policy import Policy
     from credit_risk_dagster.domain.shifts import Shift
     from resources.lake import Lake
+    from resources.postgres.connection import Warehouse
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Why = Annotated[str, typer.Option(help="Why; it is kept for ever.")]
@@ -104,11 +105,16 @@ def chosen_policy(file: Path | None) -> "Policy":
     )
 
 
-@contextmanager
-def warehouse_session(name: str) -> Iterator["psycopg.Connection[Any]"]:
-    """A connection to the configured warehouse, under a name that its server shows."""
+def warehouse() -> "Warehouse":
+    """The configured one."""
     from credit_risk_dagster.settings import WarehouseSettings
     from resources.postgres.connection import Warehouse
 
-    with Warehouse(WarehouseSettings()).session(name) as connection:
+    return Warehouse(WarehouseSettings())
+
+
+@contextmanager
+def warehouse_session(name: str = "") -> Iterator["psycopg.Connection[Any]"]:
+    """A connection to the configured warehouse, under a name that its server shows."""
+    with warehouse().session(name) as connection:
         yield connection

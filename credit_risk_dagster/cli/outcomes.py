@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 
 from credit_risk_dagster.cli.console import out
-from credit_risk_dagster.cli.options import SkipBad
+from credit_risk_dagster.cli.options import SkipBad, warehouse
 from credit_risk_dagster.domain.words import counted
-from credit_risk_dagster.settings import WarehouseSettings
 
 app = typer.Typer(help="What became of the loans, after the decision.", no_args_is_help=True)
 
@@ -45,10 +44,9 @@ def load(
     loan, time and source is a correction, which keeps the old one.
     """
     from credit_risk_dagster.pipelines.outcomes import load_outcomes
-    from resources.postgres.connection import Warehouse
 
     loaded = load_outcomes(
-        Warehouse(WarehouseSettings()),
+        warehouse(),
         file,
         source=source,
         observed_at=observed_at and observed_at.replace(tzinfo=UTC),

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from credit_risk_dagster.cli.console import out
+from credit_risk_dagster.cli.options import warehouse_session
 from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.settings import WarehouseSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,10 +22,9 @@ app = typer.Typer(
 @app.command("ls")
 def ls() -> None:
     """List the offsets that were found missing or doubled, and that nobody has cleared."""
-    from resources.postgres.connection import Warehouse
     from resources.postgres.reconciliation import Reconciliation
 
-    with Warehouse(WarehouseSettings()).session() as connection:
+    with warehouse_session() as connection:
         found = Reconciliation(connection).open()
     _show(found)
 
@@ -33,10 +32,9 @@ def ls() -> None:
 @app.command("count")
 def count() -> None:
     """Count every stored row against the committed offsets now, as the daily job does."""
-    from resources.postgres.connection import Warehouse
     from resources.postgres.reconciliation import Reconciliation
 
-    with Warehouse(WarehouseSettings()).session() as connection:
+    with warehouse_session() as connection:
         checked = Reconciliation(connection).check_everything()
     out.print(f"{counted(checked.offsets, 'offset')} counted")
     _show(checked.open)
@@ -52,14 +50,13 @@ def clear(
     all_: Annotated[bool, typer.Option("--all", help="Every one that is open.")] = False,
 ) -> None:
     """Close findings, by name. Each is counted once more; what is still wrong is accepted."""
-    from resources.postgres.connection import Warehouse
     from resources.postgres.reconciliation import Reconciliation
 
     if not (by.strip() and why.strip()):
         raise PlatformError("--by and --why say who clears the finding and what it was")
     if bool(numbers) == all_:
         raise PlatformError("name the findings by their numbers, or all of them by --all")
-    with Warehouse(WarehouseSettings()).session() as connection:
+    with warehouse_session() as connection:
         findings = Reconciliation(connection)
         for number in numbers or [finding.finding_id for finding in findings.open()]:
             wrong = findings.clear(number, by.strip(), why.strip())

@@ -9,13 +9,9 @@ import typer
 from rich.table import Table
 
 from credit_risk_dagster.cli.console import err, out
-from credit_risk_dagster.cli.options import (
-    PolicyFile,
-    chosen_policy,
-)
+from credit_risk_dagster.cli.options import PolicyFile, chosen_policy, warehouse, warehouse_session
 from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.settings import WarehouseSettings
 
 if TYPE_CHECKING:
     from resources.postgres.rejected import RejectedEvent
@@ -33,10 +29,10 @@ def ls(
     limit: Annotated[int, typer.Option(min=1, help="Most events.")] = 20,
 ) -> None:
     """Count the rejected events by reason, and list the first of them."""
-    from resources.postgres.connection import Warehouse, fetch_all
+    from resources.postgres.connection import fetch_all
     from resources.postgres.rejected import RejectedEvents
 
-    with Warehouse(WarehouseSettings()).session() as connection:
+    with warehouse_session() as connection:
         counts = fetch_all(
             connection,
             "SELECT reason, count(*) AS events, max(rejected_at) AS last FROM rejected_events"
@@ -62,10 +58,9 @@ def show(
     offset: Annotated[int, typer.Argument(help="Offset of the event.")],
 ) -> None:
     """Write an event's exact bytes to stdout, and where it came from to stderr."""
-    from resources.postgres.connection import Warehouse
     from resources.postgres.rejected import RejectedEvents
 
-    with Warehouse(WarehouseSettings()).session() as connection:
+    with warehouse_session() as connection:
         found = RejectedEvents(connection).each(partition=partition, offset=offset)
         event = reduce(lambda _, newer: newer, found, None)  # of several sources, the newest
     if event is None:
@@ -92,10 +87,9 @@ def redrive(
     import uuid
 
     from credit_risk_dagster.pipelines.redrive import redrive
-    from resources.postgres.connection import Warehouse
 
     report = redrive(
-        Warehouse(WarehouseSettings()),
+        warehouse(),
         chosen_policy(policy),
         run_id=f"redrive-{uuid.uuid4()}",
         reason=reason,

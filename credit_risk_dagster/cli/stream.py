@@ -27,9 +27,10 @@ from credit_risk_dagster.cli.options import (
     kafka,
     parsed_shifts,
     told,
+    warehouse,
 )
 from credit_risk_dagster.domain.words import counted
-from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
+from credit_risk_dagster.settings import DEFAULT_POLICY
 
 if TYPE_CHECKING:
     pass
@@ -66,7 +67,6 @@ def produce(
     from credit_risk_dagster.pipelines.outcomes import OutcomesLater
     from credit_risk_dagster.pipelines.producer import produce as send
     from resources.kafka.topics import ensure_topic
-    from resources.postgres.connection import Warehouse
 
     settings = kafka(bootstrap, topic)
     shifts = parsed_shifts(shift)
@@ -76,7 +76,7 @@ def produce(
     loans: Iterable[Row] = shifted(endless(read) if loop else read, shifts, after)
     later = None
     if outcomes:
-        loans = later = OutcomesLater(loans, Warehouse(WarehouseSettings()))
+        loans = later = OutcomesLater(loans, warehouse())
     with stopped_by_interrupt() as stop, progress("sent", total) as show:
         produced = send(settings, loans, rate=rate, max_events=max_, on_progress=show, stop=stop)
     if later:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from credit_risk_dagster.cli.console import out
-from credit_risk_dagster.cli.options import Bootstrap, Topic, kafka, lake
+from credit_risk_dagster.cli.options import Bootstrap, Topic, kafka, lake, warehouse
 from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
-from credit_risk_dagster.settings import DrainSettings, WarehouseSettings
+from credit_risk_dagster.settings import DrainSettings
 
 if TYPE_CHECKING:
     from credit_risk_dagster.pipelines.epochs import Abandonment, NewEpoch
@@ -48,12 +48,11 @@ def reset(
     from credit_risk_dagster.pipelines.epochs import start_empty, unscored
     from resources.kafka.broker import Broker
     from resources.kafka.topics import reset_topic
-    from resources.postgres.connection import Warehouse
 
     abandonment = _abandonment(abandon, by, why)
     settings = kafka(bootstrap, topic)
-    broker, warehouse = Broker(settings), Warehouse(WarehouseSettings())
-    waiting = unscored(broker, warehouse)
+    broker = Broker(settings)
+    waiting = unscored(broker, warehouse())
     if not yes:
         typer.confirm(
             f"Delete topic {settings.topic} on {settings.bootstrap_servers} with all its events"
@@ -62,7 +61,7 @@ def reset(
         )
     begun = start_empty(
         broker,
-        warehouse,
+        warehouse(),
         lake(),
         DrainSettings().session_seconds,
         lambda: reset_topic(settings),
@@ -96,12 +95,11 @@ def new_epoch(
     """
     from credit_risk_dagster.pipelines.epochs import start_epoch
     from resources.kafka.broker import Broker
-    from resources.postgres.connection import Warehouse
 
     abandonment = _abandonment(abandon, by, why)
     begun = start_epoch(
         Broker(kafka(bootstrap, topic)),
-        Warehouse(WarehouseSettings()),
+        warehouse(),
         lake(),
         DrainSettings().session_seconds,
         force=force,
