@@ -46,13 +46,7 @@ def _body() -> None:
     zone = viewer_zone()
     history = queries.model_history(zone)
     if history.benchmarks.empty:
-        st.info(
-            "**No benchmark yet.** The job `benchmark_models` trains the models on loans whose "
-            "outcome is known, and compares them with the rules: launch it in Dagster, or run "
-            f"`credit-risk model train`. Its schedule is `{ModelSettings().cron}` (UTC). The "
-            "sample `builtin` needs no scored applications.",
-            icon=":material/hourglass_empty:",
-        )
+        _nothing_yet()
         return
     ids = history.benchmarks["benchmark_id"].unique().tolist()
     titles = {
@@ -102,6 +96,16 @@ def _body() -> None:
         _profile(subjects)
     with panel("History"):
         _history(history)
+
+
+def _nothing_yet() -> None:
+    st.info(
+        "**No benchmark yet.** The job `benchmark_models` trains the models on loans whose "
+        "outcome is known, and compares them with the rules: launch it in Dagster, or run "
+        f"`credit-risk model train`. Its schedule is `{ModelSettings().cron}` (UTC). The "
+        "sample `builtin` needs no scored applications.",
+        icon=":material/hourglass_empty:",
+    )
 
 
 def _verdict(first: pd.Series, caption: str) -> None:
