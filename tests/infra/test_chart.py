@@ -112,7 +112,7 @@ def test_the_chart_renders_what_kubernetes_knows() -> None:
 
 
 def test_the_chart_knows_every_value() -> None:
-    schema = json.loads((chart() / "values.schema.json").read_text())
+    schema = local(json.loads((chart() / "values.schema.json").read_text()))
     defaults = yaml.safe_load((chart() / "values.yaml").read_text())
 
     def found(values: Any) -> list[str]:
