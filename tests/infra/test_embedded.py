@@ -2,12 +2,16 @@
 
 import json
 import os
+import selectors
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.request import urlopen
 
 import boto3
 import psutil
@@ -261,6 +265,26 @@ def test_a_pid_file_from_before_a_reboot_is_no_obstacle(tmp_path: Path) -> None:
     )
     with postgres:
         postgres.create_database("one")
+
+
+def test_hundreds_of_connections_at_once_keep_nobody_waiting() -> None:
+    with S3() as server, ExitStack() as stack:
+        opened = [stack.enter_context(socket.socket()) for _ in range(300)]
+        started = time.monotonic()
+        for connection in opened:
+            connection.setblocking(False)
+            connection.connect_ex((HOST, server.port))
+        with selectors.DefaultSelector() as selector:
+            for connection in opened:
+                selector.register(connection, selectors.EVENT_WRITE)
+            while selector.get_map():
+                for key, _ in selector.select(5):
+                    selector.unregister(key.fileobj)
+        # The kernel waits a second before it sends again what was dropped.
+        assert time.monotonic() - started < 0.9
+
+        with urlopen(server.endpoint_url, timeout=5) as answer:  # and none of them says anything
+            assert answer.status == 200
 
 
 # Starts a child in a session of its own that ignores SIGTERM, and serves HTTP once that is so.
