@@ -214,6 +214,15 @@ def _cron(value: str) -> str:
     return value
 
 
+def _topic(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", value) or value in (".", ".."):
+        raise ValueError("is no name of a topic: 1 to 249 letters, digits, dots, - and _")
+    if value == "_delta_log":  # readers would look for the topic's table one folder above it
+        raise ValueError("is what the lake calls a table's log: give the topic another name")
+    return value
+
+
+Topic = Annotated[str, AfterValidator(_topic)]
 Url = Annotated[str | None, AfterValidator(_url)]
 SecretUrl = Annotated[SecretStr | None, AfterValidator(_secret_url)]
 Cron = Annotated[str, AfterValidator(_cron)]

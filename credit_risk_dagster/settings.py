@@ -18,6 +18,7 @@ from credit_risk_dagster.base_settings import (
     Cron,
     GroupOfSettings,
     SecretUrl,
+    Topic,
     Url,
     check_certificates,
     clipped,
@@ -39,11 +40,7 @@ class KafkaSettings(GroupOfSettings):
     model_config = SettingsConfigDict(env_prefix="KAFKA_")
 
     bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port[,host:port...]")
-    topic: str = Field(
-        "loan_applications",
-        pattern=r"^[A-Za-z0-9._-]{1,249}$",
-        description="topic that carries the applications",
-    )
+    topic: Topic = Field("loan_applications", description="topic that carries the applications")
     partitions: int = Field(4, ge=1, description="partitions when this project creates the topic")
     replication_factor: int = Field(1, ge=1, description="replicas when this project creates it")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(

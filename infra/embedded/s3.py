@@ -15,11 +15,11 @@ class PatientServer(Server):
     """Answers clients that open hundreds of connections at once, as deltalake does to read a log.
 
     Cheroot lets five wait to be accepted: of others the kernel drops the first packet, which comes
-    again after one, three, seven and fifteen seconds. It keeps ten open. And it gives each new one a
-    thread, which waits ten seconds for a request, though a pool opens some that it has no use for.
+    again after one, three, seven and fifteen seconds. It keeps ten open. And it gives each new one
+    a thread that waits ten seconds for a request, though a pool opens some without a use for them.
     """
 
-    keep_alive_conn_limit = None
+    keep_alive_conn_limit = 4096
 
     def __init__(self, host: str, port: int) -> None:
         app = create_backend_app("s3")
