@@ -37,13 +37,13 @@ _PLACES = dict(zip(SUBJECTS.values(), (2, 0, 3, 4, 1, 5), strict=True))  # the r
 CURVES = {
     "roc": (
         "ROC",
-        "Good loans flagged (false positive rate)",
-        "Bad loans flagged (true positive rate)",
+        "Good loans flagged",
+        "Bad loans flagged",
     ),
     "gains": (
         "Gains",
         "Loans flagged, the riskiest first",
-        "Bad loans among them (capture rate)",
+        "Bad loans among them",
     ),
 }
 """Of a curve its title, and those of its axes."""

@@ -213,7 +213,7 @@ def _subjects_table(subjects: pd.DataFrame) -> None:
             figures.loc[label, SUBJECTS[RULES]] = _AT_SHARE_FORMATS[field](rules[field])
     tables.table(
         figures.rename_axis("Figure").reset_index(),
-        {"Figure": tables.name("Figure", width=290)}
+        {"Figure": tables.name("Figure", width=270)}
         | {str(n): tables.text(str(n), width=170) for n in figures},
         "The figures of the rules and of each model, side by side",
         height="content",
@@ -248,9 +248,9 @@ def _figures(subject: pd.Series) -> dict[str, str]:
     model = comparison["model"] if comparison else None
     for label, field in _AT_SHARE.items():
         figures[label] = _AT_SHARE_FORMATS[field](model[field]) if model else unknown
-    figures["Recall against the rules"] = (
+    figures["Recall against the rules, points"] = (
         formats.interval(
-            *(comparison["difference"], comparison["low"], comparison["high"]), formats.points
+            *(comparison["difference"], comparison["low"], comparison["high"]), _points
         )
         if comparison
         else unknown
@@ -262,6 +262,10 @@ def _figures(subject: pd.Series) -> dict[str, str]:
         f"{comparison['kappa']:.2f}" if comparison else unknown
     )
     return figures
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.2f}"
 
 
 def _expected(later: dict[str, Any] | None) -> str:

@@ -173,7 +173,7 @@ def _key_figures(data: queries.Overview, counted: queries.Counted, when: str, ag
             formats.percent(now.share("watchlist")),
             _points(now, before, "watchlist"),
             line=(volume["Watchlist"] / scored).tolist(),
-            delta_description="{} of {}; 95 %: {:.1f}–{:.1f} %".format(
+            delta_description="{} of {}; 95 %: {:.1f}–{:.1f}\u00a0%".format(
                 formats.count(now.watchlist),
                 formats.count(now.applications),
                 *(100 * end for end in interval),

@@ -199,13 +199,6 @@ def open_view_again() -> AppTest:
     return open_view("drift")
 
 
-def test_a_server_that_is_down_is_named_and_the_password_is_not(unreachable: None) -> None:
-    page = open_view("drift")
-    assert not page.exception
-    assert "The warehouse does not answer" in page.warning[0].value
-    assert "secret" not in page.code[0].value
-
-
 def test_without_dagster_the_checks_say_where_it_was_looked_for(
     commit: Commit, report: Report, monkeypatch: pytest.MonkeyPatch
 ) -> None:

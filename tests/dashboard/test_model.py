@@ -152,10 +152,3 @@ def test_a_model_without_its_odds_ratios(
     page = open_view("model")
     assert not page.exception
     assert "without its odds ratios" in words(page)
-
-
-def test_a_server_that_is_down_is_named_and_the_password_is_not(unreachable: None) -> None:
-    page = open_view("model")
-    assert not page.exception
-    assert "The warehouse does not answer" in page.warning[0].value
-    assert "secret" not in page.code[0].value

@@ -27,12 +27,6 @@ def test_an_empty_database_says_what_will_appear(warehouse: psycopg.Connection[A
     assert "Dagster at http://127.0.0.1:1 does not answer" in page.warning[0].value
 
 
-def test_a_server_that_is_down_is_named(unreachable: None) -> None:
-    page = open_view("operations")
-    assert not page.exception
-    assert "The warehouse does not answer" in page.warning[0].value
-
-
 def test_batches_partitions_and_rejected_events_are_shown(
     warehouse: psycopg.Connection[Any], commit: Commit
 ) -> None:

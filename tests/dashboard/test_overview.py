@@ -58,7 +58,7 @@ def test_a_filled_database_shows_figures_and_charts(
         "Unreadable events": "0.62 %",
     }
     (share,) = (m for m in page.metric if m.label.endswith("Watchlist share"))
-    assert share.proto.delta_description == "10 of 160; 95 %: 3.4–11.1 %"
+    assert share.proto.delta_description == "10 of 160; 95 %: 3.4–11.1\u00a0%"
     # Volume, mix, and the risk by purpose, state, grade, amount and term.
     assert len(page.get("vega_lite_chart")) == 7
     assert "Live" in words(page)
@@ -260,16 +260,6 @@ def test_a_server_that_is_down_is_named_once_and_the_password_is_not(unreachable
     assert "The warehouse does not answer" in warning.value
     assert "127.0.0.1:1/credit_risk" in page.code[0].value
     assert "secret" not in page.code[0].value
-
-
-def test_a_database_without_tables_says_how_to_make_them(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    point_at(database_url, monkeypatch)
-    page = open_view("overview")
-    assert not page.exception
-    assert "no tables yet" in page.warning[0].value
-    assert "credit-risk migrate" in page.warning[0].value
 
 
 def test_the_page_comes_back_with_the_server(

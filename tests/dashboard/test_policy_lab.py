@@ -230,14 +230,6 @@ def test_nothing_is_written(warehouse: psycopg.Connection[Any], commit: Commit) 
     assert [warehouse.execute(f"SELECT * FROM {t}").fetchall() for t in tables] == before
 
 
-def test_a_server_that_is_down_is_named_and_the_password_is_not(unreachable: None) -> None:
-    page = open_page()
-    assert not page.exception
-    assert "The warehouse does not answer" in page.warning[0].value
-    assert "Reload the page" in page.warning[0].value
-    assert "secret" not in page.code[0].value
-
-
 # --- the sample ---------------------------------------------------------------------------------
 
 

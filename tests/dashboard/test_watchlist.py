@@ -56,12 +56,6 @@ def test_an_empty_database_says_what_will_appear(warehouse: Db) -> None:
     assert queries.unreviewed() == queries.Unreviewed(0, None, 0)
 
 
-def test_a_server_that_is_down_is_named(unreachable: None) -> None:
-    page = open_view("watchlist")
-    assert not page.exception
-    assert "The warehouse does not answer" in page.warning[0].value
-
-
 def test_the_queue_has_each_loan_once_the_riskiest_first(commit: Commit) -> None:
     commit(LOW, WATCHLIST)
     commit(DTI_AND_MORE, ELEVATED, WATCHLIST | {"id": 1001})

@@ -91,7 +91,8 @@ def _poison(connection: psycopg.Connection[Any]) -> None:
     connection.execute("SET session_replication_role = replica")  # past the guards of history
     for table, columns in _COLUMNS.items():
         for column in columns:
-            connection.execute(f"UPDATE {table} SET {column} = %s", (HOSTILE,))
+            one = " WHERE segment_id = 1" if table == "segments" else ""  # they are unique
+            connection.execute(f"UPDATE {table} SET {column} = %s{one}", (HOSTILE,))
     for table in ("scored_applications", "cases"):
         connection.execute(f"UPDATE {table} SET reasons = ARRAY[%s]".encode(), (HOSTILE,))
     connection.execute(
