@@ -21,7 +21,7 @@ def population_drifted(context: dg.SensorEvaluationContext) -> dg.SensorResult |
     found = context.instance.get_latest_asset_check_evaluation_record(PSI_SIGNIFICANT.key)
     evaluation = found and found.event and found.event.asset_check_evaluation
     if not (found and evaluation):
-        return dg.SkipReason("there is no drift report yet")
+        return dg.SkipReason("no run made a drift report yet")
     if evaluation.passed:
         return dg.SensorResult(skip_reason="the population has not drifted", cursor=STABLE)
     if context.cursor == DRIFTED:

@@ -91,7 +91,7 @@ def amount(start: int) -> str:
 
 
 def describe(chosen: Segment) -> str:
-    """The segment in words, for a caption."""
+    """The segment in words, as Markdown that shows them as they are."""
     parts = [
         *(map(formats.words, chosen.purpose)),
         *(f"grade {grade or formats.UNKNOWN}" for grade in chosen.grade),
@@ -99,7 +99,7 @@ def describe(chosen: Segment) -> str:
         *(map(formats.term, chosen.term_months)),
         *(map(amount, chosen.amount_from)),
     ]
-    return ", ".join(parts).replace("$", "\\$") if parts else "All applications"
+    return formats.plain(", ".join(parts)) if parts else "All applications"
 
 
 def purposes() -> tuple[str, ...]:

@@ -158,6 +158,8 @@ def years(value: float) -> str:
 
 def plain(text: str) -> str:
     """The text as Markdown that shows it as it is."""
+    # An address is made a link whatever is escaped of it; a joiner of words has no width.
+    text = re.sub(r"(?<=:)(?=//)|(?<=www)(?=\.)", "\u2060", text, flags=re.IGNORECASE)
     return re.sub(r"([\\`*_{}\[\]()#+\-.!$~:<>|])", r"\\\1", text)
 
 

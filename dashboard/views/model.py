@@ -63,10 +63,8 @@ def _body() -> None:
     without = f" ({formats.count(sum(left_out.values()))} without an outcome)" if left_out else ""
     caption = (
         f"{formats.count(first['rows'])} loans of the sample {formats.plain(first['sample'])}"
-        f"{without}, "
-        f"{formats.count(first['bads'])} bad by {first['outcome'].partition('@')[0]}; PD is the "
-        f"{name}, {horizon}; policy "
-        f"{first['policy'].partition('@')[0]}. Benchmark of {first['created_at']:{TIME_FORMAT}}, "
+        f"{without}, {formats.count(first['bads'])} bad by {first['outcome'].partition('@')[0]}; PD is "
+        f"the {name}, {horizon}; policy {first['policy'].partition('@')[0]}. Benchmark of {first['created_at']:{TIME_FORMAT}}, "
         f"as of {history.as_of:{TIME_FORMAT}} ({zone})"
     )
     _verdict(first, caption)
@@ -123,7 +121,7 @@ def _gate(subjects: pd.DataFrame, models: pd.DataFrame) -> None:
     """What speaks against letting this benchmark's logistic regression score the stream."""
     with panel("May it score the stream?"):
         model_id = subjects["model_id"].get(BASELINE)
-        found = models.loc[models["model_id"] == model_id, "coefficients"]
+        found = models.loc[models["model_id"] == model_id, "coefficients"].dropna()
         try:
             coefficients = read_coefficients(found.iloc[0]) if len(found) else None
         except ModelUnreadable as error:

@@ -308,12 +308,13 @@ def _outcomes() -> None:
     rows = pd.DataFrame([{"until": w["until"], **tier} for w in windows for tier in w["tiers"]])
     if report and not rows.empty:
         of = f"Each window of the newest {formats.count(report.document['applications'])} loans"
-        caption = f"{of}, by {report.document['model']}. As of {report.created_at:{TIME_FORMAT}}"
+        model, lgd = (formats.plain(report.document[name] or "") for name in ("model", "lgd"))
+        caption = f"{of}, by {model}. As of {report.created_at:{TIME_FORMAT}}"
         left, right = st.columns(2)
         with panel("PD by tier", f"Mean. {caption}", left):
             show(portfolio_charts.tiers(), rows, "Lines: mean PD of each tier over time")
         if "loss_rate" in rows:
-            words = f"PD × LGD, by amount requested. {report.document['lgd']}. {caption}"
+            words = f"PD × LGD, by amount requested. {lgd}. {caption}"
             with panel("Expected loss by tier", words, right):
                 show(
                     portfolio_charts.tiers("loss_rate"),
@@ -324,8 +325,8 @@ def _outcomes() -> None:
         shown = portfolio_charts.vintage_rows(found.vintages.document["vintages"])
         with panel(
             "Bad rate by vintage",
-            f"Bad by {found.vintages.document['outcome'].partition('@')[0]}, by month of issue and "
-            "age at which it was seen. Accepted loans alone. "
+            f"Bad by {formats.plain(found.vintages.document['outcome'].partition('@')[0])}, by "
+            "month of issue and age at which it was seen. Accepted loans alone. "
             f"As of {found.vintages.created_at:{TIME_FORMAT}}",
         ):
             show(

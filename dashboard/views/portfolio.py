@@ -54,8 +54,8 @@ def _portfolio(report: Report) -> None:
     n = formats.count(document["applications"])
     caption = (
         f"The newest {n} applications, each loan once; {formats.count(document['known'])} with a "
-        f"known outcome by {document['outcome'].partition('@')[0]}; policy "
-        f"{document['policy'].partition('@')[0]}. "
+        f"known outcome by {formats.plain(document['outcome'].partition('@')[0])}; policy "
+        f"{formats.plain(document['policy'].partition('@')[0])}. "
         f"As of {report.created_at:{TIME_FORMAT}} ({report.created_at.tz})"
     )
     name, horizon = probability_of(document["outcome"])
@@ -90,7 +90,8 @@ def _losses(document: dict[str, Any], caption: str) -> None:
         figure("Mean PD", formats.percent(whole["pd"]), "unweighted")
         figure("Expected loss", formats.dollars(whole["loss"]), "PD × LGD × amount")
         figure("By amount", formats.percent(whole["loss_rate"]), "of what was requested")
-    said = f"{document['lgd']}. EAD is the amount requested, and all of them are taken. {caption}"
+    lgd = formats.plain(document["lgd"])
+    said = f"{lgd}. EAD is the amount requested, and all of them are taken. {caption}"
     with panel("Expected loss", said):
         chosen = st.segmented_control(
             "By", list(_GROUPS), default="Tier", required=True, key="losses_by"
@@ -117,7 +118,8 @@ def _stress(document: dict[str, Any], caption: str) -> None:
     with panel(
         "Stress",
         "Every application changed, then decided anew by the policy and the model; income 10 % "
-        f"lower makes the same debts weigh a ninth more. {document['lgd']}. {caption}",
+        "lower makes the same debts weigh a ninth more. "
+        f"{formats.plain(document['lgd'])}. {caption}",
     ):
         tables.table(
             rows.assign(share=rows["flagged"] / rows["applications"]),
@@ -279,9 +281,9 @@ def _vintages(report: Report) -> None:
     rows = charts.vintage_rows(found)
     with panel(
         "Vintages",
-        f"Bad by {report.document['outcome'].partition('@')[0]}, by month of issue and age at "
-        "which it was seen (Kaplan and Meier, 95 % intervals): compare vintages at the same age, "
-        f"as some were watched for longer. Loans of {formats.plain(report.about)}, as of "
+        f"Bad by {formats.plain(report.document['outcome'].partition('@')[0])}, by month of issue "
+        "and age at which it was seen (Kaplan and Meier, 95 % intervals): compare vintages at the "
+        f"same age, as some were watched for longer. Loans of {formats.plain(report.about)}, as of "
         f"{report.created_at:{TIME_FORMAT}}. Accepted loans alone.",
     ):
         show(

@@ -235,6 +235,7 @@ _FILL: tuple[LiteralString, ...] = (
         'bench', 'bench', 10000, 200, 'bench', b, 0.7, 0.6, 0.8, 0.4, 0.3, '[]'
     FROM generate_series(1, %(reports)s) b, unnest(ARRAY['rules', 'logistic', 'scorecard']) s
     """,
+    "SELECT setval('model_benchmark_ids', %(reports)s)",
     """
     INSERT INTO model_curves
     SELECT b, s, c, p, p / 200.0, p / 200.0 FROM generate_series(1, %(reports)s) b,

@@ -9,6 +9,8 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from credit_risk_dagster.domain.policy import load_policy
+from credit_risk_dagster.pipelines import modelling
+from credit_risk_dagster.pipelines.modelling import Modelling
 from credit_risk_dagster.pipelines.portfolio import report_portfolio
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from dashboard.data.policy_lab import OUTCOME_DEFINITIONS
@@ -45,6 +47,9 @@ _WRONG = """
 () => ({
   owned: window.owned,
   elements: [...document.querySelectorAll('a[href], img, iframe, script:not([src])')]
+    // A heading may be linked to, and an address that can be seen lead to itself.
+    .filter(e => !e.getAttribute('href')?.startsWith('#'))
+    .filter(e => !(e.protocol === 'http:' && e.textContent.startsWith('http:')))
     .map(e => e.outerHTML)
     .filter(html => /javascript:|elsewhere\\.test|owned|src="?x"?/.test(html)),
 })
@@ -54,6 +59,7 @@ _WRONG = """
 @pytest.fixture
 def address(
     warehouse_settings: WarehouseSettings,
+    activatable: Modelling,
     own_servers: None,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -66,6 +72,7 @@ def address(
     with warehouse.session() as connection:
         (version,) = connection.execute("SELECT version FROM cases WHERE case_id = 1").fetchall()[0]
         Cases(connection).act(1, version, "note", "Ada", note="mine")
+    modelling.store(warehouse, activatable, "run")
     outcome = OUTCOME_DEFINITIONS["early_delinquency"]
     assert report_portfolio(warehouse, load_policy(DEFAULT_POLICY), outcome, run_id="run")
     with warehouse.connect() as connection:
@@ -89,6 +96,7 @@ def address(
 
 def _poison(connection: psycopg.Connection[Any]) -> None:
     connection.execute("SET session_replication_role = replica")  # past the guards of history
+    connection.execute("DROP INDEX cases_one_open")
     for table, columns in _COLUMNS.items():
         for column in columns:
             one = " WHERE segment_id = 1" if table == "segments" else ""  # they are unique
@@ -117,8 +125,9 @@ def test_hostile_text_is_shown_as_it_is(address: str, desk: Visit) -> None:
             {"Overview, dates": "Credit risk overview"}.get(name, name.partition(",")[0]),
         )
         assert not desk.page.get_by_test_id("stException").count(), name
-        for folded in desk.page.locator("details:not([open]) summary").all():
-            folded.click()
+        folded = desk.page.locator("details:not([open]) summary")
+        for _ in range(folded.count()):
+            folded.first.click()
         desk.settle()
         wrong = desk.page.evaluate(_WRONG)
         assert not wrong.get("owned"), name
