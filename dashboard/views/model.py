@@ -61,10 +61,11 @@ def _body() -> None:
     name, horizon = probability_of(first["outcome"])
     left_out = first["left_out"] if isinstance(first["left_out"], dict) else {}
     without = f" ({formats.count(sum(left_out.values()))} without an outcome)" if left_out else ""
+    outcome, policy = (first[field].partition("@")[0] for field in ("outcome", "policy"))
     caption = (
         f"{formats.count(first['rows'])} loans of the sample {formats.plain(first['sample'])}"
-        f"{without}, {formats.count(first['bads'])} bad by {first['outcome'].partition('@')[0]}; PD is "
-        f"the {name}, {horizon}; policy {first['policy'].partition('@')[0]}. Benchmark of {first['created_at']:{TIME_FORMAT}}, "
+        f"{without}, {formats.count(first['bads'])} bad by {outcome}; PD is the {name}, {horizon}; "
+        f"policy {policy}. Benchmark of {first['created_at']:{TIME_FORMAT}}, "
         f"as of {history.as_of:{TIME_FORMAT}} ({zone})"
     )
     _verdict(first, caption)
