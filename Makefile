@@ -92,7 +92,7 @@ format: $(INSTALLED)  ## put the code into the format that lint wants
 bench: $(INSTALLED)  ## measure throughput and latency
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
-bench-dashboard: $(INSTALLED)  ## measure the dashboard's queries on 10,000,000 applications
+bench-dashboard: $(INSTALLED)  ## measure the dashboard's queries, and its pages in a browser, on 10,000,000 applications
 	@$(BIN)/python -m tests.benchmarks.dashboard $(ARGS)
 
 screenshots: $(INSTALLED)  ## take the pictures in docs/images anew, of six weeks at work

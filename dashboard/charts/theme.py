@@ -25,8 +25,9 @@ CHART_TEXT = {"light": "#45556A", "dark": "#B4C1D0"}
 # Streamlit announces each run: it shows a running figure and fades what is not redrawn yet. On a
 # page that refreshes every two seconds that is flicker. And it leaves a lot of room above headings,
 # and writes what is chosen in white on the theme's own colour, which in dark has no contrast. And
-# it cuts off what a narrow key figure says, as on a phone. And it prints the first screen alone,
-# with what can be pressed.
+# it cuts off what a narrow key figure says, as on a phone. And its tables hand themselves out as a
+# file, formulas and all, to who may not export, and without a row in `exports`. And it prints the
+# first screen alone, with what can be pressed.
 PAGE_STYLE = """
 <style>
 [data-testid="stStatusWidget"] { display: none; }
@@ -37,6 +38,7 @@ PAGE_STYLE = """
   white-space: normal !important; overflow: visible !important; text-overflow: clip !important;
 }
 [data-testid="stCaptionContainer"] code { color: inherit; }
+[data-testid="stElementToolbarButton"]:has([aria-label^="Download as CSV"]) { display: none; }
 [data-tag] { background-color: rgba(128, 140, 155, 0.25) !important; }
 [data-tag], [data-tag] * { color: inherit !important; }
 @media print {

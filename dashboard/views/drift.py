@@ -263,7 +263,9 @@ def _statistics(feature: pd.Series) -> pd.DataFrame:
     """What the tests say of a feature, as text."""
 
     def number(value: float | None) -> str:
-        return formats.UNKNOWN if value is None or pd.isna(value) else f"{value:,.4g}"
+        if value is None or pd.isna(value):
+            return formats.UNKNOWN
+        return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.4g}"
 
     rows = {
         "Verdict": VERDICT_WORDS[feature["verdict"]],
@@ -389,9 +391,9 @@ def _checks() -> None:
         {
             "check": tables.name("Check"),
             "state": "State",
-            "at": tables.minute("Last run"),
+            "at": tables.minute("Last run", width=110),
             "asset": st.column_config.LinkColumn("Asset", display_text=r"/assets/(.+)$"),
-            "run": tables.run(),
+            "run": tables.run(width=90),
             "found": tables.text("What it found", width="medium"),
             "to_do": tables.text("What to do", width="large"),
         },

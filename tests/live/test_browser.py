@@ -174,6 +174,10 @@ def test_the_export_has_what_the_page_counts(live: Platform, desk: Visit) -> Non
         return number(shown.split()[0])
 
     before = counted()
+    desk.page.get_by_test_id("stDataFrame").first.hover()
+    expect(desk.page.get_by_role("button", name=re.compile("^Search"))).to_be_visible()
+    # Nor does a table hand itself out, to whoever, without a row in `exports`.
+    expect(desk.page.get_by_role("button", name=re.compile("Download as CSV"))).to_be_hidden()
     with desk.page.expect_download() as download:
         desk.page.get_by_role("button", name="Export CSV").click()
     with open(download.value.path(), newline="", encoding="utf-8") as file:
