@@ -331,6 +331,9 @@ class ApiSettings(GroupOfSettings):
         "127.0.0.1", description="address to listen on; beyond loopback, keys are due"
     )
     port: int = Field(8000, ge=1, le=65_535, description="port to listen on")
+    operations_port: int = Field(
+        0, ge=0, le=65_535, description="port of /metrics and /ready alone; 0: beside the rest"
+    )
     keys: str = Field(
         "",
         repr=False,

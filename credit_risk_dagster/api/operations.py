@@ -2,15 +2,25 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel
 
 from credit_risk_dagster.api import problems
 from credit_risk_dagster.api.health import Capability, Readiness
+from credit_risk_dagster.api.problems import ApiError
 
 router = APIRouter(tags=["operations"])
+
+
+def _port_of_operators(request: Request) -> None:
+    port = request.app.state.settings.api.operations_port
+    if port and request.scope["server"][1] != port:
+        raise ApiError(404, "it is served on the port CREDIT_RISK_API_OPERATIONS_PORT alone")
+
+
+_OPERATORS = [Depends(_port_of_operators)]
 
 
 class Alive(BaseModel):
@@ -33,6 +43,7 @@ async def health() -> Alive:
 
 @router.get(
     "/ready",
+    dependencies=_OPERATORS,
     summary="What can it do now?",
     responses={
         **problems.responses(422),
@@ -58,6 +69,7 @@ def ready(
 
 @router.get(
     "/metrics",
+    dependencies=_OPERATORS,
     summary="Metrics for Prometheus",
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},

@@ -2,6 +2,7 @@
 
 import re
 import socket
+from contextlib import ExitStack
 from typing import Annotated, Any
 
 import typer
@@ -45,8 +46,10 @@ def api(
         access_log=False,  # it would have the paths, which name loans
         server_header=False,
     )
-    with _listen(settings.api.host, settings.api.port) as listening:
-        uvicorn.Server(config).run(sockets=[listening])
+    ports = filter(None, (settings.api.port, settings.api.operations_port))
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(_listen(settings.api.host, port)) for port in ports]
+        uvicorn.Server(config).run(sockets=sockets)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -56,7 +59,8 @@ def _listen(host: str, port: int) -> socket.socket:
         return socket.create_server((address[0], port), family=family, backlog=2048)
     except OSError as error:
         raise PlatformError(
-            f"cannot listen on {host}:{port} (CREDIT_RISK_API_HOST, CREDIT_RISK_API_PORT): "
+            f"cannot listen on {host}:{port} (CREDIT_RISK_API_HOST, CREDIT_RISK_API_PORT, "
+            "CREDIT_RISK_API_OPERATIONS_PORT): "
             f"{error.strerror}"
         ) from error
 

@@ -46,6 +46,18 @@ def test_everything_that_shows_or_takes_applications_needs_a_key(start_api: Star
         assert answer.status_code in (200, 202, 404)
 
 
+def test_metrics_and_readiness_can_have_a_port_of_their_own(start_api: StartApi) -> None:
+    client = start_api(CREDIT_RISK_API_OPERATIONS_PORT=9_100)
+    for path in ("/metrics", "/ready"):
+        answer = client.get(path)
+        assert problem(answer) == (
+            404,
+            "it is served on the port CREDIT_RISK_API_OPERATIONS_PORT alone",
+        )
+        assert client.get(f"http://127.0.0.1:9100{path}").status_code == 200
+    assert client.get("/health").status_code == 200
+
+
 def test_a_key_is_compared_with_every_client() -> None:
     keys = [new_key() for _ in range(3)]
     hashes = {f"client-{n}": bytes.fromhex(digest) for n, (_, digest) in enumerate(keys)}
