@@ -152,10 +152,14 @@ TOLD: dict[Name, tuple[list[str], list[str]]] = {
         ],
     ),
     Name.LATENCY: (
-        ["100 events/s", "first event after idle", "first event of a fresh platform"],
+        [
+            *("100 events/s", "first event after idle", "a run's start"),
+            "first event of a fresh platform",
+        ],
         [
             *(f"{figure} at 100 events/s" for figure in ("p50", "p95", "p99", "max")),
             "first event after idle, worst of 1",
+            "a run from request to commit, worst of 1",
             "first event of a fresh platform",
             *("a lane without events: of a core", "a lane without events: memory"),
             "Dagster with its lane, at one event a second: of a core",
