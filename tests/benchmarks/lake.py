@@ -5,9 +5,9 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -48,8 +48,8 @@ class Size:
     runs: int
 
 
-FULL = Size(few=20, many=20_000, runs=3)
-QUICK = Size(few=20, many=2_000, runs=3)
+FULL = Size(few=20, many=20_000, runs=5)
+QUICK = Size(few=20, many=2_000, runs=5)
 SMALLEST = Size(few=4, many=8, runs=1)
 
 
@@ -76,34 +76,52 @@ class Measured:
     night_seconds: float
 
 
+@dataclass(frozen=True)
+class _History:
+    """A topic whose table has so many commits, and of each day: runs, objects put, its night."""
+
+    commits: int
+    kafka: KafkaSettings
+    url: str
+    days: list[tuple[int, int, Upkeep]]
+
+
 def measure(open_lab: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
-    """Archive single events after histories of two lengths, which were kept up."""
-    with open_lab() as lab, S3() as s3, _environment(s3.variables()):
+    """Archive single events after histories of two lengths, which were kept up. Their runs take
+    turns, so that both have the same machine."""
+    with open_lab() as lab, S3() as s3, _environment(s3.variables()), ExitStack() as stack:
         lab.variables |= s3.variables()
         lake = Lake(LakeSettings(_env_file=None))
-        found = [_measure(lab, lake, commits, size.runs, say) for commits in (size.few, size.many)]
-    return _section(*found)
+        few, many = (
+            _history(lab, lake, commits, stack.enter_context(lab.database()), say)
+            for commits in (size.few, size.many)
+        )
+        runs: dict[int, list[dict[str, Any]]] = {few.commits: [], many.commits: []}
+        for run in range(size.runs):
+            for history in (few, many):
+                say(f"lake: {history.commits:,} commits, run {run + 1} of {size.runs}")
+                producer.produce(history.kafka, builtin_loans(), max_events=1)
+                _drain(history.kafka, history.url)
+                runs[history.commits].append(lab.run("archive", history.kafka, history.url))
+    return _section(*(_measured(history, runs[history.commits]) for history in (few, many)))
 
 
-def _measure(lab: Lab, lake: Lake, commits: int, runs: int, say: Callable[[str], None]) -> Measured:
+def _history(lab: Lab, lake: Lake, commits: int, url: str, say: Callable[[str], None]) -> _History:
     say(f"lake: a history of {commits:,} commits")
-    with lab.database() as url:
-        kafka = lab.topic(builtin_loans(), commits)
-        _drain(kafka, url)
-        raw = tables(lake, kafka.topic)["raw_events"]
-        days = list(_days(raw, kafka))
-        lab.run("archive", kafka, url)  # and Postgres mirrors all of it, once
-        measured = []
-        for run in range(runs):
-            say(f"lake: {commits:,} commits, run {run + 1} of {runs}")
-            producer.produce(kafka, builtin_loans(), max_events=1)
-            _drain(kafka, url)
-            measured.append(lab.run("archive", kafka, url))
+    kafka = lab.topic(builtin_loans(), commits)
+    _drain(kafka, url)
+    days = list(_days(tables(lake, kafka.topic)["raw_events"], kafka))
+    lab.run("archive", kafka, url)  # and Postgres mirrors all of it, once
+    return _History(commits, kafka, url, days)
+
+
+def _measured(history: _History, runs: Sequence[Mapping[str, Any]]) -> Measured:
+    days = history.days
     return Measured(
-        commits,
-        statistics.median(run["whole_seconds"] for run in measured),
-        max(run["peak_mb"] for run in measured),
-        max(put / runs for runs, put, _ in days) * RUNS_A_DAY / 24,
+        history.commits,
+        statistics.median(run["whole_seconds"] for run in runs),
+        max(run["peak_mb"] for run in runs),
+        max(put / archived for archived, put, _ in days) * RUNS_A_DAY / 24,
         max(put for _, put, _ in days),
         days[-1][2].files / len(days),
         max(night.log_objects for _, _, night in days),
