@@ -20,10 +20,12 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # Their own tests; others have packages of that name that they import.
 TESTED = ("numpy", "pandas", "pyarrow", "scipy", "sklearn", "statsmodels")
-# Maps for debuggers of browsers, notebooks and their extensions, sources of what is compiled; and
-# the other backend of zstandard, for PyPy.
+# Maps for debuggers of browsers, notebooks and their extensions, sources of what is compiled; the
+# other backend of zstandard, for PyPy; Arrow's RPC and its own client of S3, and the client of
+# Kubernetes for asyncio.
 UNREAD = (
     *("**/*.map", "**/*.ipynb", "**/*.c", "**/*.h", "**/*.pyi", "zstandard/_cffi*.so"),
+    *("pyarrow/*flight*", "pyarrow/*_s3*", "kubernetes/aio"),
     *("*/nbextension", "jupyterlab_plotly", "statsmodels/datasets/*/src"),
     *(f"{package}/**/tests" for package in TESTED),
 )

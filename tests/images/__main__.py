@@ -42,7 +42,7 @@ IMAGES = {"runtime": f"{OURS}:local", "runs": f"{OURS}-runs:local", "demo": f"{O
 SERVERS = ("postgres", "redpanda", "seaweedfs")
 STAYING = ("dagster-code", "dagster-webserver", "dagster-daemon", "api", "dashboard")
 EVENTS, RATE = 2_000, 100
-SIZES_GB = {"runtime": 1.2, "demo": 1.2, "runs": 1.45}
+SIZES_GB = {"runtime": 1.2, "demo": 1.2, "runs": 1.35}
 MEMORY_SHARE, PATIENCE_SECONDS = 0.7, 240
 PARTS = """
 cd /venv/lib/python3*/site-packages
