@@ -147,6 +147,19 @@ def test_probes_ask_where_somebody_listens() -> None:
         assert "--log-format" in written, name
 
 
+def test_runs_have_what_the_launcher_says_and_nothing_of_the_code_server() -> None:
+    (code,) = (pod["containers"][0] for name, pod in pods() if name.endswith("credit-risk"))
+    assert not [e["name"] for e in code["env"] if e["name"].endswith("CONTAINER_CONTEXT")]
+    others = file("dagster.yaml")["run_launcher"]["config"]["run_k8s_config"]
+    assert "resources" not in others["container_config"]
+
+
+def test_the_webserver_can_read_what_runs_print() -> None:
+    (pod,) = (pod for name, pod in pods() if name.endswith("webserver"))
+    names = {ref["name"] for source in pod["containers"][0]["envFrom"] for ref in source.values()}
+    assert {"credit-risk-settings", "dagster-compute-logs"} <= names
+
+
 def test_the_webserver_is_where_the_platform_looks_for_it() -> None:
     services = {
         f"http://{m['metadata']['name']}:{port['port']}"
