@@ -131,7 +131,6 @@ def _metadata(report: ArchiveReport, total: int) -> dict[str, Any]:
 # the archive has one every few minutes.
 @dg.asset_check(
     asset="lake_maintenance",
-    name="archive_checksums",
     description="Every file that the lake's tables list is on S3 with its size, and those that "
     "were read back have the SHA-256 that was stored: so many bytes a day, the longest ago first. "
     "If it fails, restore the named objects from a version or a replica of the bucket.",

@@ -31,7 +31,6 @@ IMPACT = dg.AssetCheckSpec(
 
 
 @dg.asset(
-    name="portfolio_report",
     group_name="model",
     deps=["scored_applications", "loan_outcomes", "risk_model"],
     description="The newest applications by the active model's PD (or the newest model's): "

@@ -276,7 +276,6 @@ def _reconciled(checked: Checked, what: str, lost: int = 0) -> dict[str, Any]:
 # each minute.
 @dg.asset_check(
     asset=loan_applications.key,
-    name="reconciliation_of_everything",
     description="Every offset that was ever committed is stored exactly once, or was dropped by "
     "retention: counted once a day in all of the tables. If it fails, `credit-risk reconciliation "
     "ls` names the offsets: somebody changed rows behind the ledger, or restored a part of them. "

@@ -20,7 +20,6 @@ _SHOWN = 20
 
 @dg.asset_check(
     asset=loan_applications.key,
-    name="backlog_is_scored",
     description="While events wait on the broker, applications are being scored "
     "(CREDIT_RISK_STREAM_SILENT_MINUTES). If it fails, look at the ticks of the sensor "
     "loan_applications_offsets: they name the server that does not answer, or the runs that "
@@ -59,7 +58,6 @@ def _minutes(seconds: float) -> str:
 
 @dg.asset_check(
     asset=loan_applications.key,
-    name="schema_change",
     description="The newest events have the columns, of the JSON types, that the active baseline "
     "recorded when it first met the stream. If it fails, ask the producer whether the change is "
     "meant. A column that scoring uses (an error) may already cost rejected events: `credit-risk "

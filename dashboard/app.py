@@ -26,41 +26,26 @@ except PlatformError as error:
 if due:
     sign_in.page()
     st.stop()
+_PAGES = (
+    (overview.page, "Overview", "monitoring"),
+    (watchlist.page, "Watchlist", "flag"),
+    (drift.page, "Drift", "ssid_chart"),
+    (model.page, "Model", "model_training"),
+    (portfolio.page, "Portfolio", "account_balance"),
+    (inventory.page, "Inventory", "inventory_2"),
+    (policy_lab.page, "Policy lab", "science"),
+    (operations.page, "Operations", "build"),
+)
 st.navigation(
     [
-        st.Page(overview.page, title="Overview", icon=":material/monitoring:", default=True),
         st.Page(
-            watchlist.page,
-            title="Watchlist",
-            icon=":material/flag:",
-            url_path="watchlist",
-        ),
-        st.Page(drift.page, title="Drift", icon=":material/ssid_chart:", url_path="drift"),
-        st.Page(model.page, title="Model", icon=":material/model_training:", url_path="model"),
-        st.Page(
-            portfolio.page,
-            title="Portfolio",
-            icon=":material/account_balance:",
-            url_path="portfolio",
-        ),
-        st.Page(
-            inventory.page,
-            title="Inventory",
-            icon=":material/inventory_2:",
-            url_path="inventory",
-        ),
-        st.Page(
-            policy_lab.page,
-            title="Policy lab",
-            icon=":material/science:",
-            url_path="policy-lab",
-        ),
-        st.Page(
-            operations.page,
-            title="Operations",
-            icon=":material/build:",
-            url_path="operations",
-        ),
+            page,
+            title=title,
+            icon=f":material/{icon}:",
+            url_path=title.lower().replace(" ", "-"),
+            default=page is overview.page,
+        )
+        for page, title, icon in _PAGES
     ],
     position="top",
 ).run()

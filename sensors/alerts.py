@@ -47,7 +47,6 @@ def _when_set(tick: _Tick) -> _Tick:
 
 
 @dg.sensor(
-    name="run_failures",
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Posts each failed run to CREDIT_RISK_ALERT_WEBHOOK_URL, in order. When the "
@@ -105,7 +104,6 @@ def run_failure(
 
 
 @dg.sensor(
-    name="failing_sensors",
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Posts sensors and schedules that begin to fail to CREDIT_RISK_ALERT_WEBHOOK_URL; "
@@ -194,7 +192,6 @@ def tick_failure(name: str, ticks: list[InstigatorTick]) -> dict[str, Any]:
 
 
 @dg.sensor(
-    name="check_outcomes",
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Posts asset checks that begin or cease to fail to CREDIT_RISK_ALERT_WEBHOOK_URL, "

@@ -27,7 +27,6 @@ class _Asked(msgspec.Struct):
 
 
 @dg.sensor(
-    name="first_reports",
     jobs=[report_drift_job, benchmark_models, report_job],
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,

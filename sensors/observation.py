@@ -29,7 +29,6 @@ class _Seen(msgspec.Struct):
 
 
 @dg.sensor(
-    name="loan_applications_observed",
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Observes the topic once a minute while it moves: end offsets, the events that "

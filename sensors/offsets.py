@@ -180,7 +180,6 @@ def pause_after_failures(fruitless: int, seconds_since: float) -> float:
 
 
 @dg.sensor(
-    name="loan_applications_offsets",
     job=score_applications,
     minimum_interval_seconds=1,  # every round of the daemon, which makes one every five seconds
     default_status=dg.DefaultSensorStatus.RUNNING,

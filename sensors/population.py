@@ -9,7 +9,6 @@ DRIFTED, STABLE = "drifted", "stable"
 
 
 @dg.sensor(
-    name="population_drifted",
     job=benchmark_models,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
