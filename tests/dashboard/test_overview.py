@@ -6,9 +6,8 @@ import pandas as pd
 import psycopg
 import pytest
 import streamlit as st
-from streamlit.testing.v1 import AppTest
 
-from credit_risk_dagster.settings import PROJECT_ROOT, WarehouseSettings
+from credit_risk_dagster.settings import WarehouseSettings
 from dashboard.data import loans
 from dashboard.data import overview as queries
 from dashboard.data.overview import breakdown
@@ -284,12 +283,6 @@ def test_a_wrong_setting_is_named(
     assert not page.exception
     assert "configuration is not valid" in page.warning[0].value
     assert "CREDIT_RISK_SCHEMA" in page.code[0].value
-
-
-def test_the_navigation_begins_with_the_overview(warehouse: psycopg.Connection[Any]) -> None:
-    page = AppTest.from_file(PROJECT_ROOT / "dashboard" / "app.py", default_timeout=60).run()
-    assert not page.exception
-    assert page.title[0].value == "Credit risk overview"
 
 
 def test_the_map_has_every_state_once() -> None:
