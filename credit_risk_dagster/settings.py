@@ -441,7 +441,7 @@ class AccessSettings(GroupOfSettings):
     roles: str = Field(
         "",
         alias="CREDIT_RISK_ROLES",
-        description="right: name name; right: ..., of submit, approve, review and export, by "
+        description="right: name name; right: ..., of submit, approve, see, review, export, by "
         "database role, client, address or group, * for anybody; empty lets anybody do all",
     )
 

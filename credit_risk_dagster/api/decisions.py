@@ -20,7 +20,7 @@ from credit_risk_dagster.api.answers import (
     respond,
 )
 from credit_risk_dagster.api.cursors import Cursor, Limit
-from credit_risk_dagster.api.guards import JsonBody, admit
+from credit_risk_dagster.api.guards import JsonBody, admit, sees
 from credit_risk_dagster.api.idempotency import IdempotencyKey, Submission
 from credit_risk_dagster.api.problems import RETRY_AFTER_SECONDS, ApiError
 from credit_risk_dagster.api.question import Unanswered
@@ -133,6 +133,7 @@ async def _publish(
 
 @router.get(
     "/applications/{loan_id:path}",
+    dependencies=[Depends(sees)],
     summary="What was decided of a loan",
     response_model=History,
     responses=problems.responses(404, 422, 503),
@@ -161,6 +162,7 @@ def history(
 
 @router.get(
     "/watchlist",
+    dependencies=[Depends(sees)],
     summary="Applications on the watchlist",
     response_model=Watchlist,
     responses=problems.responses(422, 503),

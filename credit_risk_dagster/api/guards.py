@@ -16,7 +16,7 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from credit_risk_dagster.api.problems import ApiError
-from credit_risk_dagster.settings import ApiSettings, is_loopback
+from credit_risk_dagster.settings import AccessSettings, ApiSettings, is_loopback
 
 HEADER = "X-API-Key"
 _GZIP = ("gzip", "x-gzip")
@@ -104,6 +104,15 @@ async def admit(
 ) -> None:
     """A dependency of every operation that writes, or shows what is stored, or takes work."""
     await request.app.state.admission.admit(request, key)
+
+
+async def sees(request: Request, _: Annotated[None, Depends(admit)]) -> None:
+    """A dependency of every operation that shows applicants who are stored."""
+    client = request.state.client
+    if not AccessSettings().may("see", [client]):
+        raise ApiError(
+            403, f"client {client} may not see applicants: CREDIT_RISK_ROLES does not name it"
+        )
 
 
 async def json_body(request: Request) -> bytes:

@@ -8,7 +8,7 @@ from credit_risk_dagster.domain.shadow import PD_BANDS, STATES
 from credit_risk_dagster.pipelines.experiment_results import MEASURES, Arm, change
 from credit_risk_dagster.pipelines.experiments import ExperimentLife
 from dashboard.data import experiments as queries
-from dashboard.parts import formats, tables
+from dashboard.parts import formats, sign_in, tables
 from dashboard.parts.layout import figure, panel
 from dashboard.parts.live import guarded, viewer_zone
 from resources.postgres.shadow import Cell
@@ -110,6 +110,8 @@ def _shadow(life: ExperimentLife) -> None:
         "Rows: what was decided. Columns: what the shadow says. Below, the newest decisions of "
         "which it says otherwise."
     )
+    if not sign_in.may_see():
+        return
     reasons = [[formats.reason(code) for code in found or ()] for found in rows["reasons"]]
     tables.table(
         rows.assign(reasons=pd.Series(reasons, index=rows.index, dtype=object)),

@@ -74,6 +74,17 @@ def may(right: Right) -> bool:
     return AccessSettings().may(right, [str(name) for name in names if name])
 
 
+def may_see() -> bool:
+    """Whether applicants may be shown; where not, says so in their place."""
+    if may("see"):
+        return True
+    st.info(
+        "Applicants are for who may see them: `CREDIT_RISK_ROLES` does not let you.",
+        icon=":material/lock:",
+    )
+    return False
+
+
 def _auth() -> object | None:
     """The table [auth] of the secrets; None where there are no secrets, or none of that name."""
     try:

@@ -25,7 +25,7 @@ from dashboard.charts.policy import ACTIVE, CANDIDATE, MOVES
 from dashboard.charts.theme import swatch
 from dashboard.charts.vocabulary import TIME_FORMAT
 from dashboard.data import policy_lab as queries
-from dashboard.parts import formats, tables
+from dashboard.parts import formats, sign_in, tables
 from dashboard.parts.chart import show
 from dashboard.parts.experiments import experiments
 from dashboard.parts.layout import figure, panel
@@ -160,7 +160,8 @@ def _results(
         "Who enters and who leaves the Watchlist",
         f"The newest {queries.LAB_ROWS} at most. {caption}",
     ):
-        _movers(sample, applications, compared, active, candidate)
+        if sign_in.may_see():
+            _movers(sample, applications, compared, active, candidate)
 
 
 def _key_figures(compared: Comparison) -> None:

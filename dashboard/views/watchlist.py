@@ -38,7 +38,7 @@ def page() -> None:
         )
     if shown == "Figures":
         reviews.figures()
-    else:
+    elif sign_in.may_see():
         _queue()
 
 

@@ -58,6 +58,22 @@ def test_metrics_and_readiness_can_have_a_port_of_their_own(start_api: StartApi)
     assert client.get("/health").status_code == 200
 
 
+def test_who_may_not_see_applicants_is_shown_none(start_api: StartApi) -> None:
+    keys = {name: new_key() for name in ("desk", "sender")}
+    client = start_api(
+        CREDIT_RISK_API_KEYS=",".join(f"{name}:{digest}" for name, (_, digest) in keys.items()),
+        CREDIT_RISK_ROLES="see: desk",
+    )
+    for path, found in (("/applications/1", 404), ("/watchlist", 200)):
+        assert client.get(path, headers=with_key(keys["desk"][0])).status_code == found
+        assert problem(client.get(path, headers=with_key(keys["sender"][0]))) == (
+            403,
+            "client sender may not see applicants: CREDIT_RISK_ROLES does not name it",
+        )
+    answer = client.post("/score", json=EXAMPLE, headers=with_key(keys["sender"][0]))
+    assert answer.status_code == 200
+
+
 def test_a_key_is_compared_with_every_client() -> None:
     keys = [new_key() for _ in range(3)]
     hashes = {f"client-{n}": bytes.fromhex(digest) for n, (_, digest) in enumerate(keys)}

@@ -121,6 +121,18 @@ def test_a_lower_threshold_flags_more(commit: Commit) -> None:
     assert table(page)["Bad rate, Low"][1] == "0.0 % (0.0 to 39.0)"
 
 
+def test_who_may_not_see_applicants_sees_figures_alone(
+    commit: Commit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(*[LOW] * 9, WATCHLIST)
+    before = len(open_page(dti_at_least="40").dataframe)
+    monkeypatch.setenv("CREDIT_RISK_ROLES", "see: ada")
+    page = open_page(dti_at_least="40")
+    assert not page.exception
+    assert "for who may see them" in " ".join(info.value for info in page.info)
+    assert len(page.dataframe) < before
+
+
 def test_a_higher_threshold_lets_people_leave(commit: Commit) -> None:
     commit(LOW, WATCHLIST)
     page = open_page(dti_at_least="40.0")  # from an address that a colleague sent

@@ -292,6 +292,21 @@ def test_who_may_not_review_or_export_cannot_although_a_browser_says_so(
     assert "is for who may review" in words(page)
 
 
+def test_who_may_not_see_applicants_sees_none(
+    commit: Commit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(WATCHLIST)
+    monkeypatch.setenv("CREDIT_RISK_ROLES", "see: ada")
+    for query in ({}, {"case": "1"}, {"loan": "1000"}, {"application": "1-0-0"}):
+        page = open_view("watchlist", **query)
+        assert not page.exception
+        assert "for who may see them" in page.info[0].value
+        assert not page.dataframe
+        assert "1000" not in words(page)
+    monkeypatch.setenv("CREDIT_RISK_ROLES", "review: ada")  # as before there was the right
+    assert open_view("watchlist").dataframe
+
+
 def test_what_is_newer_is_announced(commit: Commit) -> None:
     commit(WATCHLIST)
     page = open_view("watchlist")

@@ -15,6 +15,8 @@ def test_a_right_is_had_by_name_by_group_or_by_anybody() -> None:
     assert not has_right(rights, "submit", ["ada"])
     assert not has_right(rights, "approve", [])
     assert not has_right(rights, "export", ["cy"])  # named for nobody
+    assert has_right(rights, "see", [])
+    assert not has_right(parse_rights("see: ada"), "see", ["cy"])
 
 
 def test_without_any_everybody_has_all() -> None:
@@ -29,4 +31,4 @@ def test_what_cannot_be_read_is_said_in_one_line(
     with pytest.raises(SettingInvalid, match="CREDIT_RISK_ROLES: ") as error:
         AccessSettings()
     assert "\n" not in str(error.value)
-    assert len(RIGHTS) == 4
+    assert len(RIGHTS) == 5
