@@ -109,7 +109,7 @@ def _nothing_yet() -> None:
 
 def _verdict(first: pd.Series, caption: str) -> None:
     with panel("Verdict"):
-        st.markdown(f"#### {formats.plain(first['verdict'])}.")
+        st.markdown(f"### {formats.plain(first['verdict'])}.")
         st.caption(caption)
         st.link_button(
             "The run in Dagster",
