@@ -97,15 +97,15 @@ def _actions(case: Case) -> None:
         placeholder="What it is closed as",
         key=f"disposition {case.case_id}",
     )
-    st.selectbox(
-        "Because",
-        DISPOSITIONS[disposition] if disposition else (),
-        format_func=formats.words,
-        index=None,
-        placeholder="A reason",
-        key=f"reason {case.case_id} {disposition}",
-        disabled=disposition is None,
-    )
+    if disposition:
+        st.selectbox(
+            "Because",
+            DISPOSITIONS[disposition],
+            format_func=formats.words,
+            index=None,
+            placeholder="A reason",
+            key=f"reason {case.case_id} {disposition}",
+        )
     note = f"note {case.case_id}"
     st.text_area("Note", key=note, max_chars=2000, height=80)
     with st.container(horizontal=True, gap="small"):
