@@ -134,11 +134,22 @@ def _refuse_pooling_by_transaction(dsn: str, password: str) -> None:
     ):
         pooler = f"{one.info.host}:{one.info.port}"
         seen: dict[int, set[int]] = {0: set(), 1: set()}
-        # Often, because others who open connections at the moment shuffle a pool's processes.
-        for turn in (0, 1, 0, 0, 1, 1) * 4:
+
+        def ask(turn: int) -> None:
             row = (one, other)[turn].execute("SELECT pg_backend_pid()", prepare=False).fetchone()
             assert row is not None  # noqa: S101
             seen[turn].add(row[0])
+
+        # Often, because others who open connections at the moment shuffle a pool's processes.
+        for turn in (0, 1, 0, 0, 1, 1) * 4:
+            ask(turn)
+        # Those may do it in step. The process of the transaction that ended last is the next one's.
+        for _ in range(0 if len(seen[0]) > 1 else 4):
+            for turn in seen:
+                (one, other)[turn].execute("BEGIN", prepare=False)
+                ask(turn)
+            for turn in seen:
+                (one, other)[turn].execute("COMMIT", prepare=False)
     if len(seen[0]) > 1 or seen[0] == seen[1]:
         raise PooledByTransaction(
             f"the connection pooler at {pooler} pools by transaction or statement, so locks and "

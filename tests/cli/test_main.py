@@ -150,8 +150,8 @@ NO_URL = (
         (
             {"KAFKA_TOPIC": "loan applications"},
             "produce",
-            "KAFKA_TOPIC: String should match pattern '^[A-Za-z0-9._-]{1,249}$', "
-            "not 'loan applications'",
+            "KAFKA_TOPIC: 'loan applications' is no name of a topic: 1 to 249 letters, digits, "
+            "dots, - and _",
         ),
         (
             {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"},
