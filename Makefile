@@ -71,7 +71,7 @@ check: $(INSTALLED)  ## style, types, and the fast tests, which need no server: 
 
 # What runs a daemon, and a browser, runs alone and last.
 test: $(COMPILED)  ## run the tests
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup -m "not platform and not interop" $(ARGS) $(NONE_IS_FINE)
+	@$(BIN)/python -m pytest --numprocesses 4 --dist loadgroup -m "not platform and not interop" $(ARGS) $(NONE_IS_FINE)
 	@$(BIN)/python -m pytest -m platform $(ARGS) $(NONE_IS_FINE)
 
 # Needs Java and Maven, or the jars where an earlier call put them (~/.cache/credit-risk).
