@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -354,6 +354,7 @@ def _months(column: Sequence[Any]) -> Floats:
     return _each(column, _parse_month, lambda value: MISSING if is_missing(value) else IMPOSSIBLE)
 
 
+@lru_cache(4096)  # there are 1,200 of each notation, and batches have hundreds of them
 def _parse_month(text: str) -> float:
     """A month: "Sep-2003", "Sep-03", "3-Sep" (a spreadsheet's idea of Sep-03), "2003-09" or an
     ISO 8601 date or time. "01/09/2003" is none: it has two meanings."""

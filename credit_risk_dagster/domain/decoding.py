@@ -3,12 +3,12 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import astuple
 
 
 class Event(msgspec.Struct, gc=False):
@@ -99,16 +99,17 @@ def decode(
     that are not used must be JSON, and may hold anything else. Nesting beyond the interpreter's
     recursion limit (about a thousand levels) counts as invalid JSON.
     """
-    decode_one = _decoder.decode
-    events: list[Event] = []
     reasons = np.full(len(values), ACCEPTED, dtype=np.int16)
-    for position, value in enumerate(values):
+    events: list[Event] = []
+    rest = iter(values)
+    while len(events) < len(values):
         try:
-            events.append(decode_one(value))  # type: ignore[arg-type]  # None raises TypeError
+            events.extend(map(_decoder.decode, rest))  # type: ignore[arg-type]  # None raises
         except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
-            event, reasons[position] = _decode_leniently(value)
+            # The list has what came before it, and the iterator is after it.
+            event, reasons[len(events)] = _decode_leniently(values[len(events)])
             events.append(event)
-    rows = map(_used_fields, events)
+    rows = map(astuple, events)
     columns: dict[str, Sequence[Any]] = dict(
         zip(_FIELDS, zip(*rows, strict=True) if events else [()] * len(_FIELDS), strict=True)
     )
@@ -117,7 +118,6 @@ def decode(
 
 _decoder = msgspec.json.Decoder(Event)
 _FIELDS = Event.__struct_fields__
-_used_fields = attrgetter(*_FIELDS)
 _NO_EVENT = Event()
 
 

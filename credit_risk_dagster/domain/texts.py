@@ -53,15 +53,30 @@ def parse_texts(
             return _text(value, parse)
         return parse(value) if len(value) <= MAX_TEXT else _IMPOSSIBLE_TEXT
 
+    found = {mark: np.zeros(len(column), np.bool_) for mark in (_IMPOSSIBLE_TEXT, _ROUNDED)}
+    if parse is _parse_loan_id and _are_digits(column):  # which hardly repeat
+        return list(column), found[_IMPOSSIBLE_TEXT], found[_ROUNDED]
     converted, distinct = convert(column, one)
     texts = list(converted)
-    found = {mark: np.zeros(len(column), np.bool_) for mark in (_IMPOSSIBLE_TEXT, _ROUNDED)}
     if not found.keys().isdisjoint(distinct):
         for position, text in enumerate(texts):
             if text in found:
                 texts[position] = None
                 found[text][position] = True
     return texts, found[_IMPOSSIBLE_TEXT], found[_ROUNDED]
+
+
+def _are_digits(column: Sequence[Any]) -> bool:
+    """Whether all are strings of digits, not too long."""
+    try:
+        digits = "".join(column)
+    except TypeError:
+        return False
+    return (
+        (digits.isascii() and digits.isdigit())
+        and "" not in column
+        and max(map(len, column)) <= MAX_TEXT
+    )
 
 
 def _text(value: object, parse: Callable[[str], str | None]) -> str | None:

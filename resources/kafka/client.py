@@ -217,6 +217,7 @@ class _Records(Fetcher.PartitionRecords):
         clock, time, read = batch.timestamp_type, batch.first_timestamp, decode_varint
         if is_appended := clock == batch.LOG_APPEND_TIME:
             time = batch.max_timestamp
+        new, total = tuple.__new__, 0  # the named tuple's own is a function of Python
         for _ in range(batch.records_count):
             size, start = read(buffer, at)
             delta, at = read(buffer, start + 1)  # after its attributes, which say nothing
@@ -232,27 +233,17 @@ class _Records(Fetcher.PartitionRecords):
             headers, header_size, at = _headers(buffer, at) if buffer[at] else ([], -1, at + 1)
             if at != start + size:
                 raise ValueError(f"offset {offset} has {at - start} bytes, and says {size}")
-            self.records_read += 1
-            self.bytes_read += size
+            total += size
             self.next_fetch_offset = offset + 1
             moment = time if is_appended else time + delta
-            yield ConsumerRecord(
-                topic,
-                partition,
-                epoch,
-                offset,
-                moment,
-                clock,
-                key,
-                value,
-                headers,
-                None,
-                key_size,
-                value_size,
-                header_size,
-            )
+            yield new(ConsumerRecord, (
+                topic, partition, epoch, offset, moment, clock, key, value, headers, None,
+                key_size, value_size, header_size,
+            ))  # fmt: skip
         if at != len(buffer):
             raise ValueError(f"{len(buffer) - at} bytes after its last record")
+        self.records_read += batch.records_count
+        self.bytes_read += total
 
     def _of_old(self, tp: TopicPartition, batch: Any) -> Iterator[ConsumerRecord]:
         for record in batch:

@@ -59,7 +59,7 @@ class Size:
 
 FULL = Size((10_000_000, 50_000_000), days=365, recent=40_000, events=200_000, seconds=20, rounds=3)
 QUICK = Size((1_000_000,), days=90, recent=20_000, events=60_000, seconds=8, rounds=3)
-SMALLEST = Size((4_000,), days=5, recent=800, events=2_000, seconds=1, rounds=1)
+SMALLEST = Size((4_000,), days=31, recent=800, events=2_000, seconds=1, rounds=1)
 
 
 @dataclass
