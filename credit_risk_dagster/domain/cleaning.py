@@ -80,8 +80,8 @@ class CleanApplications:
             credit_history_years, emp_length_yrs (years), term_months. annual_inc and dti are those
             that decide; of a joint application, annual_inc_primary and dti_primary are the first
             borrower's own, annual_inc_joint and dti_joint both borrowers'.
-        texts: name to strings: loan_id, purpose, grade, addr_state, home_ownership, loan_status,
-            application_type.
+        texts: name to strings of Arrow: loan_id, purpose, grade, addr_state, home_ownership,
+            loan_status, application_type.
         figures: int8, position in `FIGURES`, `INDIVIDUAL` where no second borrower is.
         event_time: datetime64[us], UTC, NaT where missing.
         issue_d: datetime64[M], NaT where missing.
@@ -167,11 +167,10 @@ def _values(events: DecodedEvents) -> _Values:
         name = "loan_id" if field == "id" else field
         texts[name], impossible[field], rounded = parse_texts(raw[field], parse)
         _assign(reasons, rounded, ROUNDED_ID)
-    if events.keys is not None and None in texts["loan_id"]:
-        texts["loan_id"] = [
-            loan_id_of_key(key) if loan_id is None else loan_id
-            for loan_id, key in zip(texts["loan_id"], events.keys, strict=True)
-        ]
+    if events.keys is not None and texts["loan_id"].null_count:
+        ids = zip(texts["loan_id"].to_pylist(), events.keys, strict=True)
+        own_or_key = [loan_id_of_key(key) if own is None else own for own, key in ids]
+        texts["loan_id"] = pa.array(own_or_key, pa.string())
 
     event_time, impossible["event_time"] = _timestamps(raw["event_time"])
     issue_month = _months(raw["issue_d"])
@@ -212,14 +211,8 @@ def _take_figures(numbers: dict[str, Floats], types: Texts, joint: Joint) -> npt
     known = {name: ~np.isnan(numbers[f"{name}_joint"]) for name in ("dti", "annual_inc")}
     either = known["dti"] | known["annual_inc"]
     # An event that has the figures of two borrowers and no type is of two borrowers.
-    of_two = np.fromiter(
-        (
-            kind == "joint" or (kind is None and two)
-            for kind, two in zip(types, either.tolist(), strict=True)
-        ),
-        np.bool_,
-        count=len(types),
-    )
+    of_two = types.to_numpy(zero_copy_only=False) == "joint"
+    of_two |= types.is_null().to_numpy(zero_copy_only=False) & either
     for name, known_joint in known.items():
         own = numbers[name]
         numbers[f"{name}_primary"] = np.where(of_two, own, MISSING)
@@ -261,7 +254,8 @@ def _each(
             return other(value)
         return parse(value) if len(value) <= MAX_TEXT else IMPOSSIBLE
 
-    return np.fromiter(convert(column, one)[0], np.float64, count=len(column))
+    results, at = convert(column, one)
+    return np.array(results, np.float64)[at]
 
 
 def _float(value: object) -> float:
@@ -293,6 +287,7 @@ def _parse_number(text: str) -> float:
         return IMPOSSIBLE
 
 
+@lru_cache(4096)  # LendingClub writes a thousand, and batches have hundreds of them
 def _parse_percent(text: str) -> float:
     """A number with or without a percent sign: "13.56%" and "13.56" are the same."""
     return _parse_number(text.rstrip().removesuffix("%"))
@@ -398,12 +393,12 @@ def _timestamps(
     column: Sequence[Any],
 ) -> tuple[npt.NDArray[np.datetime64], npt.NDArray[np.bool_]]:
     """ISO 8601 strings to UTC microseconds (no zone means UTC), and where that is impossible."""
-    times: list[datetime | None]
+    kind = pa.timestamp("us", "UTC")
     try:
-        times = list(map(datetime.fromisoformat, column))
-    except (TypeError, ValueError):  # something else is among them
-        times = list(map(_time, column))
-    utc = pa.array(times, pa.timestamp("us", "UTC")).to_numpy(zero_copy_only=False)
+        times = pa.array(column, pa.string()).cast(kind)  # which all have a zone, as Arrow reads it
+    except (TypeError, ValueError):
+        times = pa.array(map(_time, column), kind)
+    utc = times.to_numpy(zero_copy_only=False)
     first, end = (np.datetime64(f"{year}", "us") for year in (_YEARS.start, _YEARS.stop))
     impossible = (utc < first) | (utc >= end)
     return np.where(impossible, np.datetime64("NaT", "us"), utc), impossible

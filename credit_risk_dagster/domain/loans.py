@@ -9,8 +9,7 @@ from credit_risk_dagster.domain.decoding import ACCEPTED, decode
 
 def loan_of(value: bytes | None, key: bytes | None) -> str | None:
     """The loan of an event, as the platform stores it; None of one that names none."""
-    loan_id: str | None = clean(decode([value], [key])).texts["loan_id"][0]
-    return loan_id
+    return _ids([value], [key])[0]
 
 
 def normal_id(text: str) -> str | None:
@@ -21,7 +20,12 @@ def normal_id(text: str) -> str | None:
 def normal_ids(texts: Sequence[str]) -> list[str | None]:
     """`normal_id` of each."""
     keys = [text.encode("utf-8", "surrogateescape") for text in texts]
-    return list(clean(decode([None] * len(keys), keys)).texts["loan_id"])
+    return _ids([None] * len(keys), keys)
+
+
+def _ids(values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> list[str | None]:
+    found: list[str | None] = clean(decode(values, keys)).texts["loan_id"].to_pylist()
+    return found
 
 
 def names(loan_id: str, text: str | bytes) -> bool:
@@ -40,7 +44,7 @@ def events_of(
     the id anywhere: rather too much of what nobody can use is the loan's than too little.
     """
     cleaned = clean(decode(values))
-    own, by_key = cleaned.texts["loan_id"], clean(decode([None] * len(keys), keys)).texts["loan_id"]
+    own, by_key = cleaned.texts["loan_id"].to_pylist(), _ids([None] * len(keys), keys)
 
     def carries(at: int) -> bool:
         if own[at] is not None:

@@ -141,7 +141,7 @@ class Batch:
         self._cleaning = Cleaning(events)
         self._model = model
         self._ready: dict[Joint, _Ready] = {}
-        self.loan_ids: pa.StringArray = self._texts["loan_id"]
+        self.loan_ids = self._cleaning.texts["loan_id"]
         """Of every event; null where it has none."""
 
     def __len__(self) -> int:
@@ -178,15 +178,11 @@ class Batch:
         """Which events a policy can decide on."""
         return self._as(policy).accepted
 
-    @cached_property
-    def _texts(self) -> dict[str, pa.StringArray]:
-        return {n: pa.array(found, pa.string()) for n, found in self._cleaning.texts.items()}
-
     def _as(self, policy: Policy) -> "_Ready":
         joint = policy.program.joint
         if joint not in self._ready:
             applications = self._cleaning.decided_by(joint)
-            self._ready[joint] = _Ready(applications, self._texts, self._model)
+            self._ready[joint] = _Ready(applications, self._model)
         return self._ready[joint]
 
 
@@ -196,7 +192,6 @@ class _Ready:
     only when it is asked for."""
 
     applications: CleanApplications
-    texts: Mapping[str, pa.StringArray]
     model: PdModel | None
 
     @cached_property
@@ -206,12 +201,12 @@ class _Ready:
 
     @cached_property
     def columns(self) -> dict[str, Any]:
-        return {**self.applications.columns(), **self.texts}
+        return self.applications.columns()
 
     @cached_property
     def scored(self) -> tuple[pa.RecordBatch, str | None]:
         """The rows of what is accepted, with the model's columns, or why they lack those."""
-        return _add_pd(_some(_to_arrow(self.applications, self.texts), self.accepted), self.model)
+        return _add_pd(_some(_to_arrow(self.applications), self.accepted), self.model)
 
     @property
     def pd(self) -> npt.NDArray[np.float64]:
@@ -281,7 +276,7 @@ def answers(
         }
     for at, code in zip(assessment.rejected_at, assessment.reasons, strict=True):
         replies[at] = {
-            "loan_id": assessment.loan_ids[at],
+            "loan_id": assessment.loan_ids[at].as_py(),
             "outcome": "rejected",
             **nothing,
             "policy": version,
@@ -292,9 +287,7 @@ def answers(
     return replies
 
 
-def _to_arrow(
-    applications: CleanApplications, texts: Mapping[str, pa.StringArray]
-) -> pa.RecordBatch:
+def _to_arrow(applications: CleanApplications) -> pa.RecordBatch:
     numbers = applications.numbers
     columns: dict[str, pa.Array] = {
         "event_time": pa.array(applications.event_time, pa.timestamp("us")).cast(
@@ -303,7 +296,7 @@ def _to_arrow(
         "issue_d": pa.array(applications.issue_d.astype("datetime64[D]")),
     }
     columns |= {name: pa.array(values, from_pandas=True) for name, values in numbers.items()}
-    columns |= texts
+    columns |= applications.texts
     columns["figures"] = _named(FIGURES, applications.figures)
     return pa.RecordBatch.from_pydict(columns)
 

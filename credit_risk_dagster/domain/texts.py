@@ -2,30 +2,32 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-Texts = list[str | None]
+Texts: TypeAlias = pa.StringArray
 
 NULLS = frozenset({"", "n/a", "na", "nan", "null", "none", "nat", "-", "--"})
 MAX_TEXT = 64  # characters; longer is no value of any of these columns
 
-_TEXT = frozenset({str, type(None)})
 T = TypeVar("T")
 
 
-def convert(column: Sequence[Any], one: Callable[[Any], T]) -> tuple[Iterable[T], Iterable[T]]:
-    """The converted column, and its values without most of the repetitions."""
-    if _TEXT.issuperset(map(type, column)):
-        # Not with other types: 1, 1.0 and True are one key, but not one value.
-        table = {value: one(value) for value in set(column)}
-        return map(table.__getitem__, column), table.values()
-    converted = [one(value) for value in column]
-    return converted, converted
+def convert(
+    column: Sequence[Any], one: Callable[[Any], T]
+) -> tuple[list[T], npt.NDArray[np.integer[Any]]]:
+    """Convert a column, of strings each only once: results, and which of them each value has."""
+    try:
+        found = pa.array(column, pa.string()).dictionary_encode("encode")
+    except (TypeError, ValueError):
+        # With other types 1, 1.0 and True would be one, and are not; and some characters are none.
+        return [one(value) for value in column], np.arange(len(column))
+    return [one(text) for text in found.dictionary.to_pylist()], found.indices.to_numpy()
 
 
 def is_missing(value: object) -> bool:
@@ -53,17 +55,14 @@ def parse_texts(
             return _text(value, parse)
         return parse(value) if len(value) <= MAX_TEXT else _IMPOSSIBLE_TEXT
 
-    found = {mark: np.zeros(len(column), np.bool_) for mark in (_IMPOSSIBLE_TEXT, _ROUNDED)}
     if parse is _parse_loan_id and _are_digits(column):  # which hardly repeat
-        return list(column), found[_IMPOSSIBLE_TEXT], found[_ROUNDED]
-    converted, distinct = convert(column, one)
-    texts = list(converted)
-    if not found.keys().isdisjoint(distinct):
-        for position, text in enumerate(texts):
-            if text in found:
-                texts[position] = None
-                found[text][position] = True
-    return texts, found[_IMPOSSIBLE_TEXT], found[_ROUNDED]
+        nowhere = np.zeros(len(column), np.bool_)
+        return pa.array(column, pa.string()), nowhere, nowhere
+    results, at = convert(column, one)
+    marks = (_IMPOSSIBLE_TEXT, _ROUNDED)
+    texts = pa.array([None if text in marks else text for text in results], pa.string())
+    impossible, rounded = (np.array([t == mark for t in results], np.bool_)[at] for mark in marks)
+    return texts.take(pa.array(at)), impossible, rounded
 
 
 def _are_digits(column: Sequence[Any]) -> bool:

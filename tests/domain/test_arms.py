@@ -97,8 +97,7 @@ def test_each_arm_is_decided_by_its_own_policy(challenger: Policy) -> None:
     assert sorted([*rows, *rejected]) == list(range(len(values)))
     assert (np.diff(found.scored_at) > 0).all()
     assert (np.diff(found.rejected_at) > 0).all()
-    ids = pa.array(found.loan_ids, pa.string())
-    arm = challenged(ids, "salt", 30)
+    arm = challenged(found.loan_ids, "salt", 30)
     for policy, policy_id, name, mine in (
         (DEFAULT, 3, "champion", ~arm),
         (challenger, 7, "challenger", arm),
@@ -106,7 +105,7 @@ def test_each_arm_is_decided_by_its_own_policy(challenger: Policy) -> None:
         alone = Batch(events).assess(policy)
         for at, row in zip(alone.scored_at.tolist(), alone.scored.to_pylist(), strict=True):
             if mine[at]:
-                dealt = f"salt/{name}" if ids[at].as_py() else None
+                dealt = f"salt/{name}" if found.loan_ids[at].as_py() else None
                 assert rows[at] == row | {"policy_id": policy_id, "arm": dealt}
         for at, reason in zip(alone.rejected_at.tolist(), alone.reasons.tolist(), strict=True):
             assert not mine[at] or rejected[at] == reason

@@ -107,7 +107,7 @@ def test_one_by_one_equals_batch(values: Batch) -> None:
     batch = assess(decode(values), POLICY)
     singles = [assess(decode([value]), POLICY) for value in values]
     assert exactly(rows(batch)) == exactly([row for single in singles for row in rows(single)])
-    assert batch.loan_ids == [single.loan_ids[0] for single in singles]
+    assert batch.loan_ids.to_pylist() == [single.loan_ids[0].as_py() for single in singles]
     assert batch.tiers.tolist() == [tier for single in singles for tier in single.tiers.tolist()]
     reasons = [code for single in singles for code in single.reasons.tolist()]
     assert batch.reasons.tolist() == reasons
@@ -119,7 +119,7 @@ def test_keys_change_nothing_but_missing_ids(values: Batch, keys: list[bytes | N
     without = assess(decode(values), POLICY)
     assert with_keys.scored.drop_columns(["loan_id"]) == without.scored.drop_columns(["loan_id"])
     assert with_keys.reasons.tolist() == without.reasons.tolist()
-    for own, other in zip(without.loan_ids, with_keys.loan_ids, strict=True):
+    for own, other in zip(*(one.loan_ids.to_pylist() for one in (without, with_keys)), strict=True):
         assert own is None or own == other
 
 
