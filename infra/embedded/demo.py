@@ -97,8 +97,9 @@ def run_demo(
     json_file: Path | None,
     state_dir: Path | None,
     console: Console,
-) -> bool:
-    """Run the demo; returns whether every event that was sent is accounted for.
+) -> bool | None:
+    """Run the demo; returns whether every event that was sent is accounted for, or None when it was
+    ended before it could tell.
 
     Args:
         loans: what to stream, without an end.
@@ -115,7 +116,7 @@ def run_demo(
     if json_file and (json_file.is_dir() or not os.access(json_file.parent, os.W_OK)):
         raise PlatformError(f"cannot write {json_file}")
     stop = threading.Event()
-    reconciled = False
+    reconciled = None
     # One worker, which has ended before the servers do.
     with _interruptible(), Stack(state_dir or DEFAULT_STATE) as stack:
         os.environ.update(stack.environment())
@@ -138,8 +139,10 @@ def run_demo(
                     console.print("Streaming on. Ctrl-C stops everything.\n")
                     view.follow(stream.send(None, events), None)
             except KeyboardInterrupt:
+                stream.end()
+                if reconciled is None:
+                    console.print(f"\nEnded before the summary of {events:,} events.")
                 view.say_farewell(stack, before)
-                console.print("Stopping")
             finally:
                 stop.set()
     return reconciled
@@ -224,6 +227,11 @@ class _Stream:
             stop=self.stop,
         )
 
+    def end(self) -> None:
+        """Send no more, and wait until the broker has what was sent."""
+        self.stop.set()
+        self.pool.shutdown()
+
 
 def _measured(stream: _Stream, events: int) -> Summary:
     """Send so many events and wait until each is accounted for."""
@@ -264,7 +272,6 @@ class _View:
         self.sent = 0
         self.since = datetime.now(UTC)
         self.before = _totals(connection, source)
-        self._last = Totals()
         self._console = console
         self._patient = patient
         self.connection = connection
@@ -283,10 +290,8 @@ class _View:
         with Live(console=self._console, auto_refresh=False, transient=True) as live:
             while True:
                 if producing.done():
-                    self.sent = max(self.sent, 0)
                     producing.result()
-                before, totals = totals, self._totals()
-                self._last = totals
+                before, totals = totals, _totals(self.connection, self.source) - self.before
                 now = time.monotonic()
                 if totals != before or totals.accounted >= self.sent:
                     changed = now
@@ -302,21 +307,22 @@ class _View:
                     return
                 pause.wait(_REFRESH_SECONDS)
 
-    def _totals(self) -> Totals:
-        """What is committed of what this demo streams."""
-        return _totals(self.connection, self.source) - self.before
-
     def say_farewell(self, stack: Stack, history: int) -> None:
         """What became of what was sent, and what is kept where."""
-        totals = self._last
+        with Warehouse(WarehouseSettings()).session("demo") as fresh:  # the other was in a query
+            totals = _totals(fresh, self.source) - self.before
         sent = max(self.sent, totals.accounted)
+        waiting = sent - totals.accounted
+        those = "One event was" if waiting == 1 else f"{waiting:,} events were"
+        lost = f"{those} still on the way to a decision, which ends with the topic.\n"
         kept = totals.accounted + history
         self._console.print(
             f"\nsent {sent:,}   scored {totals.scored:,}   rejected {totals.rejected:,}   "
-            f"waiting {sent - totals.accounted:,}\n"
+            f"waiting {waiting:,}\n{lost if waiting else ''}"
             f"Kept in {_shown(stack.state)}: what Postgres has ({kept:,} applications of "
             "this demo, and Dagster's runs), for the next one; `make clean` removes it.\n"
-            "Gone with the servers: the topic, and what is archived on S3.",
+            "Gone with the servers: the topic, and what is archived on S3.\n"
+            "Stopping",
             soft_wrap=True,
         )
 

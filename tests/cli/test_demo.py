@@ -7,6 +7,7 @@ import pty
 import re
 import signal
 import subprocess
+import sys
 import termios
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import psycopg
 import pytest
@@ -24,6 +26,7 @@ from credit_risk_dagster.settings import (
     WarehouseSettings,
 )
 from infra.embedded.servers import Postgres
+from infra.embedded.stack import Services, Stack
 from resources.kafka.broker import Broker as Topic
 from resources.kafka.errors import TopicMissing
 from resources.postgres.connection import Warehouse, fetch_all
@@ -202,6 +205,37 @@ def test_demo_sums_up_and_streams_on_until_it_is_stopped(
     committed, stored, lanes = committed_by(state)
     assert committed == stored >= 300
     assert lanes == {(0, 0), (1, 1)}
+
+
+@pytest.mark.usefixtures("own_servers")
+def test_an_end_that_is_asked_for_is_no_failure_and_says_what_was_on_its_way(
+    state: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The events wait for ever: nothing that scores is started."""
+
+    def interrupt_with_an_event_waiting(stack: Stack, _environment: object = None) -> Services:
+        topic = Topic(KafkaSettings(bootstrap_servers=stack.broker.bootstrap_servers))
+
+        def interrupt() -> None:
+            wait_until(
+                lambda: sum(end for _, end in topic.inspect().offsets.values()), 60, "an event"
+            )
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=interrupt).start()
+        return Services("", "", "")
+
+    monkeypatch.setattr(Stack, "start_services", interrupt_with_an_event_waiting)
+    for on_a_terminal, code in ((True, 0), (False, 130)):  # where the code tells of the summary
+        monkeypatch.setattr(sys.stdout, "isatty", lambda at=on_a_terminal: at)
+        with patch.dict(os.environ):
+            done = run("demo", "--empty", "--events", 40, "--state-dir", state)
+        assert (done.code, done.err) == (code, "")
+        assert "Ended before the summary of 40 events." in done.out
+        assert "sent 1   scored 0   rejected 0   waiting 1\n" in done.out
+        assert (
+            "One event was still on the way to a decision, which ends with the topic." in done.out
+        )
 
 
 @pytest.mark.parametrize("file", ["none/summary.json", "."])
