@@ -27,7 +27,7 @@ def mortals() -> Iterator[Mortals]:
 
 
 @pytest.fixture
-def live(pipeline: Pipeline) -> Pipeline:
+def archived(pipeline: Pipeline) -> Pipeline:
     """Six archived loans in three files."""
     pipeline.send_and_drain([good_event(loan) for loan in LOANS])
     pipeline.archive(max_object_events=2)
@@ -35,18 +35,18 @@ def live(pipeline: Pipeline) -> Pipeline:
 
 
 @pytest.fixture
-def beside(live: Pipeline, postgres: Postgres) -> Iterator[Pipeline]:
+def beside(archived: Pipeline, postgres: Postgres) -> Iterator[Pipeline]:
     """The same lake under a copy of the tables, as a restored backup is."""
     name = f"beside_{uuid.uuid4().hex}"
-    url = live.warehouse._settings.database_url.get_secret_value()
+    url = archived.warehouse._settings.database_url.get_secret_value()
     postgres.create_database(name, str(conninfo_to_dict(url)["dbname"]))
     settings = WarehouseSettings(DATABASE_URL=SecretStr(postgres.uri(name)))
-    yield replace(live, warehouse=Warehouse(settings))
+    yield replace(archived, warehouse=Warehouse(settings))
     postgres.drop_database(name)
 
 
 def test_whoever_meets_whom_nothing_is_doubled_or_lost(
-    live: Pipeline, beside: Pipeline, monkeypatch: pytest.MonkeyPatch
+    archived: Pipeline, beside: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other one does all of its work within the first one's commit."""
     loans, left = iter(LOANS), {(0, at) for at in range(len(LOANS))}
@@ -67,7 +67,7 @@ def test_whoever_meets_whom_nothing_is_doubled_or_lost(
 
         with monkeypatch.context() as patch:
             patch.setattr(LakeTable, "commit", met_within)
-            first(live)
+            first(archived)
         assert met
 
     pairs = [
@@ -75,29 +75,29 @@ def test_whoever_meets_whom_nothing_is_doubled_or_lost(
         *((keep_up, forget_one), (forget_one, forget_one)),
     ]
     for number, (first, other) in enumerate(pairs):
-        live.send_and_drain([good_event(100 + number)])
+        archived.send_and_drain([good_event(100 + number)])
         left.add((0, len(LOANS) + number))
         if first is not archive:
-            archive(live)
+            archive(archived)
         meet(first, other)
         for table in ("raw_events", "decisions"):
-            assert live.offsets(table) == sorted(left), (first, other, table)
+            assert archived.offsets(table) == sorted(left), (first, other, table)
 
 
-def test_what_one_database_forgets_all_forget(live: Pipeline, beside: Pipeline) -> None:
+def test_what_one_database_forgets_all_forget(archived: Pipeline, beside: Pipeline) -> None:
     """Archived or not, and whoever of them archives first."""
 
     def forget_in(pipeline: Pipeline, loan: int) -> None:
         forget(*(pipeline.warehouse, pipeline.lake, str(loan)), by="Ada", why="request 31", log=LOG)
 
     forget_in(beside, LOANS[2])
-    live.send_and_drain([good_event(loan) for loan in (20, 21, 22)])
+    archived.send_and_drain([good_event(loan) for loan in (20, 21, 22)])
     beside.drain()
-    forget_in(live, 21)  # the lake has it in no version
-    for pipeline in (beside, live, beside):
+    forget_in(archived, 21)  # the lake has it in no version
+    for pipeline in (beside, archived, beside):
         pipeline.archive()
     left = [(0, at) for at in range(len(LOANS) + 3) if at not in (2, 7)]
-    for pipeline in (live, beside):
+    for pipeline in (archived, beside):
         assert pipeline.stored()["scored_applications"] == left
         assert pipeline.offsets() == pipeline.offsets("decisions") == left
         assert pipeline.account().problems == []
