@@ -100,18 +100,17 @@ def decode(
     recursion limit (about a thousand levels) counts as invalid JSON.
     """
     reasons = np.full(len(values), ACCEPTED, dtype=np.int16)
-    events: list[Event] = []
+    rows: list[tuple[Any, ...]] = []
     rest = iter(values)
-    while len(events) < len(values):
+    while len(rows) < len(values):
         try:
-            events.extend(map(_decoder.decode, rest))  # type: ignore[arg-type]  # None raises
+            rows.extend(map(astuple, map(_decoder.decode, rest)))  # type: ignore[arg-type]
         except (msgspec.MsgspecError, TypeError, ValueError, RecursionError):
             # The list has what came before it, and the iterator is after it.
-            event, reasons[len(events)] = _decode_leniently(values[len(events)])
-            events.append(event)
-    rows = map(astuple, events)
+            event, reasons[len(rows)] = _decode_leniently(values[len(rows)])
+            rows.append(astuple(event))
     columns: dict[str, Sequence[Any]] = dict(
-        zip(_FIELDS, zip(*rows, strict=True) if events else [()] * len(_FIELDS), strict=True)
+        zip(_FIELDS, zip(*rows, strict=True) if rows else [()] * len(_FIELDS), strict=True)
     )
     return DecodedEvents(columns, keys, reasons)
 
