@@ -1,6 +1,5 @@
 """The report of reviews: once a week as a page on S3, and to the webhook."""
 
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -51,7 +50,7 @@ def review_report(
     other one is done all the same."""
     from credit_risk_dagster.pipelines.html_reports import put_and_tell
     from credit_risk_dagster.pipelines.review_report import page, summary
-    from credit_risk_dagster.pipelines.reviews import review_figures
+    from credit_risk_dagster.pipelines.reviews import review_figures, turned_out
 
     until = datetime.now(UTC)
     with one_line_failures():
@@ -59,15 +58,12 @@ def review_report(
         with warehouse.session("reviews") as connection, connection.transaction():
             found = review_figures(
                 connection,
-                outcome,
                 since=until - timedelta(days=config.days),
-                closed_since=until - timedelta(days=config.closed_days),
+                closed_since=until.date() - timedelta(days=config.closed_days),
             )
-            rates = [asdict(rate) for rate in found.bad_rates]
-            add_report(
-                connection, "reviews", outcome.version, {"bad_rates": rates}, context.run.run_id
-            )
-    html = page(found, until, config.days, config.closed_days, outcome.version)
+            loans = turned_out(connection, outcome)
+            add_report(connection, "reviews", outcome.version, loans.document(), context.run.run_id)
+    html = page(found, loans, until, config.days, config.closed_days, outcome.version)
     line = summary(found, config.days)
     noted = put_and_tell(
         *(lake, settings.alert, "review_report", "reviews", until, html, line), context.log

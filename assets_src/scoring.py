@@ -32,6 +32,7 @@ from resources.postgres.connection import Warehouse
 from resources.postgres.lost import LostEvents
 from resources.postgres.micro_batch import Ledger
 from resources.postgres.reconciliation import EVERYTHING, Checked, Reconciliation
+from resources.postgres.sums import wrong_sums
 
 # What the sensor asks for: this lane, of so many.
 LANE_TAG, LANES_TAG = "credit_risk/lane", "credit_risk/lanes"
@@ -279,16 +280,21 @@ def _reconciled(checked: Checked, what: str, lost: int = 0) -> dict[str, Any]:
     description="Every offset that was ever committed is stored exactly once, or was dropped by "
     "retention: counted once a day in all of the tables. If it fails, `credit-risk reconciliation "
     "ls` names the offsets: somebody changed rows behind the ledger, or restored a part of them. "
-    "It fails until each finding is cleared by name.",
+    "It fails until each finding is cleared by name. And the sums that pages read are those of "
+    "their rows.",
 )
 def reconciliation_of_everything(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResult:
     """Count everything; a database that does not answer fails the check in one line."""
     try:
         with warehouse.session(EVERYTHING) as connection:
             checked = Reconciliation(connection).check_everything()
+            wrong = wrong_sums(connection)
     except PlatformError as error:
         return dg.AssetCheckResult(passed=False, description=str(error))
-    return dg.AssetCheckResult(**_reconciled(checked, "of every source"))
+    result = _reconciled(checked, "of every source")
+    result["passed"] = result["passed"] and not wrong
+    result["description"] = "; ".join((result["description"], *wrong))
+    return dg.AssetCheckResult(**result)
 
 
 def _metadata(report: DrainReport) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from credit_risk_dagster.domain.cases import AGE_WORDS, FEWEST, BadRate, Overrid
 from credit_risk_dagster.domain.intervals import Interval
 from credit_risk_dagster.domain.model.card import Section, to_html
 from credit_risk_dagster.domain.words import counted
-from credit_risk_dagster.pipelines.reviews import Reviews
+from credit_risk_dagster.pipelines.reviews import Reviews, TurnedOut
 
 Row = TypeVar("Row")
 
@@ -28,7 +28,9 @@ def summary(found: Reviews, days: int) -> str:
     )
 
 
-def page(found: Reviews, until: datetime, days: int, closed_days: int, outcome: str) -> str:
+def page(
+    found: Reviews, loans: TurnedOut, until: datetime, days: int, closed_days: int, outcome: str
+) -> str:
     """The report as an HTML page.
 
     Args:
@@ -64,12 +66,12 @@ def page(found: Reviews, until: datetime, days: int, closed_days: int, outcome: 
             "Did the overrides turn out right",
             (
                 f"Loans of closed cases whose outcome is known ({outcome}), by what their newest "
-                f"case was closed as; {counted(found.without_outcome, 'has', 'have')} none. "
+                f"case was closed as; {counted(loans.without_outcome, 'has', 'have')} none. "
                 f"Below {FEWEST} loans the figures say little, whatever they are.",
                 "Those that were not overridden went bad more often than those overridden down by "
-                f"{interval(found.difference)} (Newcombe's interval).",
+                f"{interval(loans.difference)} (Newcombe's interval).",
             ),
-            _table(("cases", "loans", "went bad", "bad rate"), found.bad_rates, _bad_rate),
+            _table(("cases", "loans", "went bad", "bad rate"), loans.bad_rates, _bad_rate),
         ),
     ]
     return to_html(f"Reviews up to {until:%Y-%m-%d %H:%M} UTC", sections)

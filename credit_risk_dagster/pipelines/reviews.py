@@ -1,7 +1,8 @@
 """The figures of reviews: what became of the Watchlist's cases, and whether it was right."""
 
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from credit_risk_dagster.domain.cases import (
     overridden,
     precisions,
 )
-from credit_risk_dagster.domain.intervals import Interval
+from credit_risk_dagster.domain.intervals import NOTHING, Interval
 from credit_risk_dagster.domain.model.observed import resolve
 from credit_risk_dagster.domain.model.outcome import Outcome
 from resources.postgres.case_figures import Age, CaseFigures, Day
@@ -31,9 +32,6 @@ class Reviews:
         ages: of those that are not closed.
         days: what came in and went out.
         by_reviewer, by_rule: overrides.
-        bad_rates: of loans whose case was closed, by whether it was overridden; `difference` is by
-            how much those that were not are worse than those overridden down.
-        without_outcome: loans of closed cases that have none.
     """
 
     precisions: list[Precision]
@@ -41,9 +39,6 @@ class Reviews:
     days: list[Day]
     by_reviewer: list[Overridden]
     by_rule: list[Overridden]
-    bad_rates: list[BadRate]
-    difference: Interval
-    without_outcome: int
 
     @property
     def open(self) -> int:
@@ -56,43 +51,74 @@ class Reviews:
         return sum(age.overdue for age in self.ages)
 
 
+@dataclass(frozen=True)
+class TurnedOut:
+    """How the loans of closed cases turned out.
+
+    Attributes:
+        bad_rates: by whether the case was overridden; `difference` is by how much those that were
+            not are worse than those overridden down.
+        without_outcome: loans that have none.
+    """
+
+    bad_rates: list[BadRate]
+    difference: Interval
+    without_outcome: int
+
+    def document(self) -> dict[str, Any]:
+        """As it is stored."""
+        return asdict(self)
+
+    @staticmethod
+    def of(document: Mapping[str, Any]) -> "TurnedOut":
+        """What was stored; the version before had only the rates."""
+        rates = [
+            BadRate(row["of"], row["loans"], row["bads"], _interval(row["share"]))
+            for row in document["bad_rates"]
+        ]
+        return TurnedOut(
+            rates, _interval(document.get("difference", {})), document.get("without_outcome", 0)
+        )
+
+
+def _interval(stored: Mapping[str, float | None]) -> Interval:
+    known = {bound: value for bound, value in stored.items() if value is not None}
+    return replace(NOTHING, **known)
+
+
 def review_figures(
     connection: psycopg.Connection[Any],
-    outcome: Outcome,
     *,
     since: datetime,
-    closed_since: datetime | None = None,
+    closed_since: date | None = None,
     zone: str = "UTC",
 ) -> Reviews:
-    """Count the cases.
+    """Count the cases, at a cost that does not grow with history.
 
     Args:
-        outcome: what is bad.
         since: of the days.
-        closed_since: of precision and overrides; None is ever, as of bad rates.
+        closed_since: of precision and overrides, a day in UTC; None is ever.
         zone: of the days.
     """
     figures = CaseFigures(connection)
     closed = figures.closed(closed_since)
-    outcomes, unknown = _outcomes(figures, outcome)
-    rates, difference = bad_rates(outcomes)
     return Reviews(
         precisions(closed),
         figures.ages(),
         figures.days(since, zone),
         overridden(closed, "reviewer"),
         overridden(closed, "rule"),
-        rates,
-        difference,
-        unknown,
     )
 
 
-def _outcomes(figures: CaseFigures, outcome: Outcome) -> tuple[list[tuple[str, bool]], int]:
-    """What each loan with an outcome was closed as, and whether it went bad; and the others."""
+def turned_out(connection: psycopg.Connection[Any], outcome: Outcome) -> TurnedOut:
+    """Look up how the loans of the newest `MOST_CLOSED` closed cases turned out: seconds, which a
+    report has and a page has not."""
+    figures = CaseFigures(connection)
     rows = figures.reviewed_loans()
     loans = pa.array([loan for loan, _, _ in rows], pa.string())
     decided = np.array([day for *_, day in rows], "datetime64[D]")
     found = resolve(outcome, loans, decided, figures.observed(loans.to_pylist()))
     known = [(rows[at][1], bool(found.bad[at])) for at in np.flatnonzero(found.known).tolist()]
-    return known, len(rows) - len(known)
+    rates, difference = bad_rates(known)
+    return TurnedOut(rates, difference, len(rows) - len(known))

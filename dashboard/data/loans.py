@@ -5,22 +5,15 @@ from typing import Any
 
 from dashboard.data.connection import Snapshot
 from dashboard.data.segments import AMOUNTS_FROM, NEVER, Segment
+from dashboard.data.volume import outcomes
 from resources.postgres.management import MOST_DECISIONS
 
 
 def are_few(db: Snapshot, since: datetime, until: datetime | None = None) -> bool:
     """Whether a time has so few decisions that each loan can be counted once."""
-    row = db.one(
-        """
-        SELECT coalesce(sum(applications), 0) <= %(most)s AS few FROM risk_by_minute
-         WHERE minute >= date_trunc('minute', %(since)s::timestamptz) AND minute < %(until)s
-           AND risk_tier <> 'Rejected'
-        """,
-        since=since,
-        until=until or NEVER,
-        most=MOST_DECISIONS,
-    )
-    return bool(row["few"])
+    edges = [since.replace(second=0, microsecond=0), until or NEVER]
+    counts = (row["applications"] for row in outcomes(db, edges) if row["risk_tier"] != "Rejected")
+    return sum(counts) <= MOST_DECISIONS
 
 
 def loans_query(

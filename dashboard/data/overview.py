@@ -18,6 +18,7 @@ from dashboard.data.segments import (
     rollup_progress,
     segment_query,
 )
+from dashboard.data.volume import outcomes
 from dashboard.parts.periods import AGAINST, Buckets, Period, buckets, period_of
 
 OUTCOMES = (*TIERS, "Rejected")
@@ -360,21 +361,8 @@ def _settled_counts(_db: Snapshot, edges: list[datetime]) -> pd.DataFrame:
 def _counts(db: Snapshot, edges: list[datetime]) -> pd.DataFrame:
     if len(edges) < 2:
         return _no_counts(0)
-    rows = db.rows(
-        """
-        SELECT width_bucket(minute, %(edges)s::timestamptz[]) - 1 AS bucket,
-               risk_tier, sum(applications)::bigint AS applications,
-               sum(loan_amnt) AS loan_amnt
-          FROM risk_by_minute
-         WHERE minute >= %(first)s AND minute < %(last)s
-         GROUP BY bucket, risk_tier
-        """,
-        edges=edges,
-        first=edges[0],
-        last=edges[-1],
-    )
     counts = _no_counts(len(edges) - 1)
-    for row in rows:
+    for row in outcomes(db, edges):
         counts.loc[row["bucket"], row["risk_tier"]] = row["applications"]
         counts.loc[row["bucket"], "loan_amnt"] += row["loan_amnt"]
         if row["risk_tier"] == "Watchlist":
@@ -409,25 +397,7 @@ def _before(
             by="time",
         )
         return Totals(**db.one(query, **parameters))
-    row = db.one(
-        """
-        SELECT coalesce(sum(applications) FILTER (WHERE risk_tier <> 'Rejected'), 0)::bigint
-                   AS applications,
-               coalesce(sum(applications) FILTER (WHERE risk_tier = 'Elevated'), 0)::bigint
-                   AS elevated,
-               coalesce(sum(applications) FILTER (WHERE risk_tier = 'Watchlist'), 0)::bigint
-                   AS watchlist,
-               coalesce(sum(loan_amnt), 0) AS loan_amnt,
-               coalesce(sum(loan_amnt) FILTER (WHERE risk_tier = 'Watchlist'), 0)
-                   AS watchlist_amnt,
-               coalesce(sum(applications) FILTER (WHERE risk_tier = 'Rejected'), 0)::bigint
-                   AS rejected
-          FROM risk_by_minute WHERE minute >= %(since)s AND minute < %(until)s
-        """,
-        since=since,
-        until=until,
-    )
-    return Totals(**row)
+    return _totals(_counts(db, [since, until]), EVERYTHING)
 
 
 def _segment_volume(

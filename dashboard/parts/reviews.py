@@ -7,11 +7,13 @@ from functools import partial
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from credit_risk_dagster.domain.cases import AGE_WORDS, FEWEST, BadRate, Overridden, Precision
 from credit_risk_dagster.domain.intervals import Interval
 from credit_risk_dagster.pipelines.reviews import Reviews
 from dashboard.charts import reviews as charts
+from dashboard.charts.vocabulary import TIME_FORMAT
 from dashboard.data import reviews as queries
 from dashboard.parts import formats, tables
 from dashboard.parts.chart import show
@@ -49,15 +51,7 @@ def _body(period: str) -> None:
         left,
     ):
         _bars(charts.precision(), [_precision_row(one) for one in found.precisions])
-    with panel(
-        "Bad rate of overridden cases",
-        f"Loans whose newest case is closed and whose outcome is known; "
-        f"{formats.counted(found.without_outcome, 'has', 'have')} none. "
-        f"Below {FEWEST} loans the figures say little. Those not overridden are worse than "
-        f"those overridden down by {_change(found.difference)} (Newcombe).",
-        right,
-    ):
-        _bars(charts.bad_rates(), [_bad_row(one) for one in found.bad_rates])
+    _bad_rates(zone, right)
     left, right = st.columns(2)
     with panel("Waiting", "Cases that are not closed, by their age", left):
         rows = [
@@ -82,6 +76,21 @@ def _body(period: str) -> None:
         _overrides("Reviewer", found.by_reviewer)
     with panel("Overrides by rule", closed_in, right):
         _overrides("Rule", found.by_rule)
+
+
+def _bad_rates(zone: str, where: DeltaGenerator) -> None:
+    reported = queries.turned_out(zone)
+    said = "The report of reviews counts it: launch the job `report_reviews` to have it now."
+    if reported:
+        at, loans = reported
+        said = (
+            f"By the newest report of reviews, of {at:{TIME_FORMAT}} ({at.tz}): loans whose newest "
+            f"case was closed and whose outcome was known; {loans.without_outcome:,} had none. "
+            f"Below {FEWEST} loans the figures say little. Those not overridden are worse than "
+            f"those overridden down by {_change(loans.difference)} (Newcombe)."
+        )
+    with panel("Bad rate of overridden cases", said, where):
+        _bars(charts.bad_rates(), [_bad_row(one) for one in loans.bad_rates] if reported else [])
 
 
 def _change(of: Interval) -> str:

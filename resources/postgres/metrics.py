@@ -48,8 +48,8 @@ class Snapshot:
             measured of each, by name); None before the first.
         cases: those that are not closed: state, assigned, overdue (whether), how many, and
             opened_at of the oldest (Unix time).
-        closed: cases that were closed in 30 days, and how many: rule ("" is of all), reviewer,
-            disposition.
+        closed: cases that were closed in 30 days and today, and how many: rule ("" is of all),
+            reviewer, disposition.
         ages: cases that are not closed by band of age.
         acted: what was ever done to cases: action (open is what came in), and how often.
         reviews: of the newest report of reviews: created_at (Unix time) and bad_rates (by whether
@@ -91,7 +91,10 @@ class MetricsLedger:
         # One round trip for all of them.
         with self._connection.pipeline(), self._connection.transaction():
             totals, rejected, partitions, reconciliation, *reports = (
-                self._connection.cursor(row_factory=dict_row).execute(query, parameters)
+                # A plan for any moment would be one of every time partition.
+                self._connection.cursor(row_factory=dict_row).execute(
+                    query, parameters, prepare=False if query is _PARTITIONS else None
+                )
                 for query, parameters in (
                     (_TOTALS, None),
                     (_REJECTED, None),
@@ -102,7 +105,7 @@ class MetricsLedger:
                     (_BENCHMARK, None),
                     (_PORTFOLIO, None),
                     (_CASES, None),
-                    (CLOSED, {"since": datetime.now(UTC) - CLOSED_WITHIN}),
+                    (CLOSED, {"since": datetime.now(UTC).date() - CLOSED_WITHIN}),
                     (AGEING, {"edges": list(AGES)}),
                     (_ACTED, None),
                     (_REVIEWS, None),

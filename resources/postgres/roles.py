@@ -34,6 +34,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         # Opened and joined by the drain; everything else is act_on_case's.
         "cases": "SELECT, INSERT,"
         " UPDATE (decided_at, decisions, loan_amnt, pd, priority, policy_id, reasons)",
+        "closed_by_day": _READ,
         "dropped_rows": _READ,
         "drift_baseline_features": _RECORD,
         "drift_baselines": "SELECT, INSERT, UPDATE (stream_columns)",
@@ -64,6 +65,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "reject_totals": _READ,
         "rejected_events": "SELECT, INSERT, DELETE",  # what is scored after all
         "risk_reports": _RECORD,
+        "risk_by_hour": _READ,
         "risk_by_minute": _STATE,
         "scored_applications": _RECORD,
         "seen_events": "SELECT, INSERT, DELETE",
@@ -85,6 +87,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "case_events": _READ,
         "case_totals": _READ,
         "cases": _READ,
+        "closed_by_day": _READ,
         "drift_features": _READ,
         "drift_reports": _READ,
         "experiments": _READ,

@@ -9,7 +9,7 @@ import pytest
 
 from credit_risk_dagster.domain.model.outcome import load_outcome
 from credit_risk_dagster.domain.outcomes import Observation
-from credit_risk_dagster.pipelines.reviews import review_figures
+from credit_risk_dagster.pipelines.reviews import TurnedOut, review_figures, turned_out
 from resources.postgres.outcomes import Outcomes
 from tests.assets_src.test_drift import metadata, run_job
 from tests.pipelines.test_cases import act
@@ -51,8 +51,10 @@ def test_what_is_counted(pipeline: Pipeline) -> None:
     outcome = load_outcome("early_delinquency")
     now = datetime.now(UTC)
     with pipeline.warehouse.session() as connection:
-        found = review_figures(connection, outcome, since=now - timedelta(days=2), zone="UTC")
-        later = review_figures(connection, outcome, since=now, closed_since=now)
+        found = review_figures(connection, since=now - timedelta(days=2), zone="UTC")
+        today = review_figures(connection, since=now, closed_since=now.date())
+        later = review_figures(connection, since=now, closed_since=now.date() + timedelta(days=2))
+        loans = turned_out(connection, outcome)
     every, *rules = found.precisions
     assert (every.rule, every.right, every.wrong, every.undecided) == ("", 1, 2, 0)
     assert {(p.rule, p.right, p.wrong) for p in rules} == {
@@ -66,13 +68,13 @@ def test_what_is_counted(pipeline: Pipeline) -> None:
     assert [(day.opened, day.reopened, day.closed) for day in found.days][-1] == (7, 1, 4)
     assert len(found.days) == 3
     assert [(o.of, o.closed, o.down) for o in found.by_reviewer] == [("<ada>", 3, 1)]
-    assert [(r.of, r.loans, r.bads) for r in found.bad_rates[:2]] == [
+    assert today.precisions == found.precisions
+    assert later.precisions == []
+    assert [(r.of, r.loans, r.bads) for r in loans.bad_rates[:2]] == [
         ("not overridden", 2, 1),
         ("overridden", 1, 0),
     ]
-    assert found.without_outcome == 0
-    assert later.precisions == []
-    assert later.bad_rates == found.bad_rates
+    assert loans.without_outcome == 0
 
 
 def test_the_report_is_a_page_and_a_message(
@@ -95,6 +97,14 @@ def test_the_report_is_a_page_and_a_message(
     assert "33.3 % (95 %: 6.1 to 79.2)" in page
     assert "too few to tell" in page
     assert not re.search(r"(src|href)=.?http", page)
+    (report,) = pipeline.query(
+        "SELECT document FROM risk_reports WHERE kind = 'reviews' ORDER BY report_id DESC LIMIT 1"
+    )
+    with pipeline.warehouse.session() as connection:
+        loans = turned_out(connection, load_outcome("early_delinquency"))
+    assert repr(TurnedOut.of(report["document"])) == repr(loans)  # NaN is in it, too
+    of_before = TurnedOut.of({"bad_rates": report["document"]["bad_rates"]})
+    assert of_before.bad_rates[0] == loans.bad_rates[0]
     (told,) = hook.posts
     assert told["kind"] == "review_report"
     assert told["text"].endswith(f"Page: {key}")

@@ -10,10 +10,14 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from credit_risk_dagster.domain.cases import BadRate
+from credit_risk_dagster.domain.intervals import NOTHING, Interval
+from credit_risk_dagster.pipelines.reviews import TurnedOut
 from dashboard.data import cases as queries
 from dashboard.data.application import Population
 from dashboard.data.connection import Snapshot
 from resources.postgres.cases import Wanted
+from resources.postgres.risk_reports import add_report
 from tests.dashboard.conftest import ELEVATED, LOW, WATCHLIST, Commit, figures, open_view, words
 
 DTI_AND_MORE = WATCHLIST | {
@@ -356,7 +360,7 @@ def test_ranks_are_shares_of_the_population() -> None:
     assert flat.rank("term_months", 36.0) == pytest.approx(0.295)
 
 
-def test_the_figures_tell_how_often_the_watchlist_was_right(commit: Commit) -> None:
+def test_the_figures_tell_how_often_the_watchlist_was_right(commit: Commit, warehouse: Db) -> None:
     page = open_view("watchlist", show="Figures")
     assert not page.exception
     assert figures(page)["Precision"] == "–"
@@ -372,5 +376,13 @@ def test_the_figures_tell_how_often_the_watchlist_was_right(commit: Commit) -> N
         "Precision": "66.7 %",
         "Overridden": "33.3 %",
     }
+    assert "launch the job `report_reviews`" in words(page)
     assert page.dataframe[0].value["down"].tolist() == [1]
     assert set(page.dataframe[1].value["of"]) == {"DTI ≥ 30 %", "Delinquencies > 0"}
+    rates = [BadRate("overridden", 40, 4, Interval(0.04, 0.1, 0.23))]
+    document = TurnedOut(rates, NOTHING, 1_234).document()
+    add_report(warehouse, "reviews", "early_delinquency", document, "run")
+    st.cache_data.clear()
+    said = words(open_view("watchlist", show="Figures"))
+    assert "1,234 had none" in said
+    assert "report_reviews" not in said

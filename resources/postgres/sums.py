@@ -1,0 +1,44 @@
+"""Whether the sums that triggers keep are those of their rows, by reading all of them."""
+
+from typing import Any, LiteralString
+
+import psycopg
+
+
+def wrong_sums(connection: psycopg.Connection[Any]) -> list[str]:
+    """What is wrong, in words: tables of sums (migrations 0034, 0035), and how many of their rows.
+    Each is one statement, so that nothing changes meanwhile."""
+    found = []
+    for table, of, query in (
+        ("closed_by_day", "cases", _CLOSED),
+        ("risk_by_hour", "risk_by_minute", _HOURS),
+    ):
+        row = connection.execute(query).fetchone()
+        if row and row[0]:
+            found.append(
+                f"{row[0]:,} sums of {table} are not those of {of}, which somebody changed with "
+                "its triggers off: sum it up again (docs/runbook.md#wrong-sums)"
+            )
+    return found
+
+
+_CLOSED: LiteralString = """
+SELECT count(*) FROM closed_by_day FULL JOIN (
+    SELECT (closed_at AT TIME ZONE 'UTC')::date AS day, rule, closed_by AS reviewer, disposition,
+        count(*) AS counted
+    FROM cases, unnest(array_prepend('', reasons)) AS rule WHERE state = 'closed'
+    GROUP BY 1, 2, 3, 4
+) AS c USING (day, rule, reviewer, disposition)
+WHERE cases IS DISTINCT FROM counted
+"""
+
+# Amounts are added in another order.
+_HOURS: LiteralString = """
+SELECT count(*) FROM risk_by_hour h FULL JOIN (
+    SELECT date_trunc('hour', minute, 'UTC') AS hour, source_id, risk_tier,
+        sum(applications) AS applications, sum(loan_amnt) AS loan_amnt
+    FROM risk_by_minute GROUP BY 1, 2, 3
+) AS m USING (hour, source_id, risk_tier)
+WHERE coalesce(h.applications, 0) <> coalesce(m.applications, 0)
+    OR abs(coalesce(h.loan_amnt, 0) - coalesce(m.loan_amnt, 0)) > 0.01
+"""
