@@ -21,7 +21,7 @@ from assets_src.scoring import score_applications
 from credit_risk_dagster.domain.latency import percentile
 from credit_risk_dagster.pipelines import loans, producer
 from credit_risk_dagster.settings import KafkaSettings
-from infra.embedded.servers import free_port
+from infra.embedded.servers import Server, free_port
 from infra.embedded.stack import Stack
 from resources.kafka import topics
 from resources.kafka.broker import Broker
@@ -51,8 +51,8 @@ _TICK_SECONDS = 0.05
 @dataclass(frozen=True)
 class Size:
     """How much to measure: events a second to seconds, how often nothing comes and for how long,
-    for how long costs are watched, and how long a session is: shorter than by default, so that
-    there are handovers."""
+    for how long costs are watched, and how long a session is while events come at a rate: shorter
+    than by default, so that there are handovers."""
 
     seconds_by_rate: Mapping[int, int]
     idle_spells: int
@@ -99,7 +99,6 @@ SELECT (SELECT count(*) FROM runs),
 
 def measure(_: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
     """Start Dagster as `credit-risk demo` does, and stream at each of the rates."""
-    settings = drain_settings().model_copy(update={"session_seconds": size.session_seconds})
     with ExitStack() as exit_stack:
         folder = exit_stack.enter_context(TemporaryDirectory(prefix="credit-risk-bench-"))
         say("latency: starting Dagster")
@@ -109,32 +108,20 @@ def measure(_: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
         warehouse = warehouse_settings(environment["DATABASE_URL"])
         migrate(warehouse)
         topics.ensure_topic(kafka)
-        dagster = stack.start_dagster(free_port(3000), environment | drain_variables(settings))
+        settings = drain_settings()
+        port = free_port(3000)
+        dagster = stack.start_dagster(port, environment | drain_variables(settings))
         connection = exit_stack.enter_context(Warehouse(warehouse).session())
         os.environ |= {name: environment[name] for name in ("DAGSTER_HOME", "DAGSTER_POSTGRES_URL")}
         instance = exit_stack.enter_context(dg.DagsterInstance.get())
         stream = _Stream(kafka, connection, instance)
         try:
-            say("latency: first event of a fresh platform")
-            fresh = stream.first_event()
-            idle = []
-            for number in range(1, size.idle_spells + 1):
-                say(f"latency: first event after an idle spell, {number} of {size.idle_spells}")
-                time.sleep(size.idle_seconds)  # what is measured comes after a time of nothing
-                idle.append(stream.first_event())
-            starts = []
-            for number in range(1, size.idle_spells + 1):
-                say(f"latency: start of a run, {number} of {size.idle_spells}")
-                starts.append(stream.start_of_a_run())
-            say("latency: what an idle lane costs")
-            # The last of these runs has only begun: it lives longer than that.
-            its_time = min(size.cost_seconds, size.session_seconds / 2)
-            lane = cost(lambda: runs_of(dagster), its_time)
-            say("latency: what Dagster costs at one event a second")
-            with ThreadPoolExecutor(1) as sending:
-                sent = sending.submit(stream.phase, 1, size.cost_seconds)
-                platform = cost(lambda: whole(dagster), size.cost_seconds)
-                sent.result()
+            fresh, idle, starts, costs = _with_sessions_as_by_default(dagster, stream, size, say)
+            say("latency: starting Dagster, with sessions that are shorter")
+            dagster.stop()
+            settings = settings.model_copy(update={"session_seconds": size.session_seconds})
+            stack.start_dagster(port, environment | drain_variables(settings))
+            stream.first_event()
             rates = []
             for rate, seconds in size.seconds_by_rate.items():
                 say(f"latency: {rate:,} events/s for {seconds} s")
@@ -145,8 +132,34 @@ def measure(_: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
             raise BenchmarkFailed("\n".join([str(error), *last_words])) from error
         say("latency: what the runs left in Dagster's storage, before and after pruning")
         history = _history(environment["DAGSTER_POSTGRES_URL"], instance)
-    costs = {IDLE_LANE: lane, ONE_A_SECOND: platform}
     return _section(rates, idle, starts, fresh, history, costs)
+
+
+def _with_sessions_as_by_default(
+    dagster: Server, stream: "_Stream", size: Size, say: Callable[[str], None]
+) -> tuple[float, list[float], list[float], dict[str, Cost]]:
+    """Seconds to the first event's commit, to those after idle spells, and of runs' starts; and
+    what a lane and Dagster cost, with no handover in it."""
+    say("latency: first event of a fresh platform")
+    fresh = stream.first_event()
+    idle = []
+    for number in range(1, size.idle_spells + 1):
+        say(f"latency: first event after an idle spell, {number} of {size.idle_spells}")
+        time.sleep(size.idle_seconds)  # what is measured comes after a time of nothing
+        idle.append(stream.first_event())
+    starts = []
+    for number in range(1, size.idle_spells + 1):
+        say(f"latency: start of a run, {number} of {size.idle_spells}")
+        starts.append(stream.start_of_a_run())
+    time.sleep(size.idle_seconds)  # what follows a start is over
+    say("latency: what an idle lane costs")
+    lane = cost(lambda: runs_of(dagster), size.cost_seconds)
+    say("latency: what Dagster costs at one event a second")
+    with ThreadPoolExecutor(1) as sending:
+        sent = sending.submit(stream.phase, 1, size.cost_seconds)
+        platform = cost(lambda: whole(dagster), size.cost_seconds)
+        sent.result()
+    return fresh, idle, starts, {IDLE_LANE: lane, ONE_A_SECOND: platform}
 
 
 def _history(storage_url: str, instance: dg.DagsterInstance) -> dict[str, Any]:
