@@ -35,6 +35,7 @@ from resources.kafka.broker import Broker
 from resources.postgres.cases import Cases, Wanted
 from resources.postgres.connection import Warehouse
 from resources.postgres.policies import decide_policy, submit_policy
+from resources.postgres.sums import sum_up
 
 EVENTS: Final = 7_000
 SPAN: Final = timedelta(weeks=6)
@@ -62,7 +63,7 @@ _BROKEN: tuple[Row, ...] = (
 )
 _log = logging.getLogger(__name__)
 
-_ROLLUPS = ("risk_by_minute", "segments_by_hour", "segments_progress")
+_ROLLUPS = ("risk_by_minute", "risk_by_hour", "segments_by_hour", "segments_progress")
 # When each batch was committed, and when it stands for: the batches of a session share its slice.
 _MOMENTS = """
 WITH numbered AS (
@@ -203,6 +204,7 @@ def _move_apart(connection: psycopg.Connection[Any]) -> None:
         " SELECT date_trunc('minute', rejected_at), source_id, 'Rejected', count(*), 0"
         " FROM rejected_events GROUP BY 1, 2"
     )
+    sum_up(connection)
     connection.execute("UPDATE segments_progress SET rolled_up_to = '-infinity'")
 
 

@@ -10,6 +10,7 @@ from infra.embedded import history
 from infra.embedded.history import SLICES, SPAN, backfill, is_empty
 from resources.kafka.topics import ensure_topic
 from resources.postgres.reconciliation import reconcile
+from resources.postgres.sums import wrong_sums
 from tests.platform.pipeline import Pipeline
 
 
@@ -26,6 +27,7 @@ def test_six_weeks_of_history(
     with pipeline.warehouse.session() as connection:
         (source,) = pipeline.query("SELECT source_id FROM sources")
         partitions = reconcile(connection, source["source_id"])
+        assert wrong_sums(connection) == []
     assert sum(p["scored"] + p["rejected"] for p in partitions) == sent
     assert not any(p["difference"] for p in partitions)
     (found,) = pipeline.query("""
