@@ -6,8 +6,8 @@ import psycopg
 
 
 def wrong_sums(connection: psycopg.Connection[Any]) -> list[str]:
-    """What is wrong, in words: tables of sums, and how many of their rows. Each is one statement, so
-    that nothing changes meanwhile."""
+    """What is wrong, in words: tables of sums, and how many of their rows. Each is one statement,
+    so that nothing changes meanwhile."""
     found = []
     for table, of, query in (
         ("closed_by_day", "cases", _CLOSED),
