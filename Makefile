@@ -24,7 +24,7 @@ unexport VIRTUAL_ENV UV_PROJECT
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test interop lint format bench bench-dashboard screenshots benchmark-model grafana lock clean
+.PHONY: help install demo check test test-servers test-platform interop lint format bench bench-dashboard screenshots benchmark-model grafana lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,17 +66,26 @@ demo: $(DEMO_INSTALLED)  ## run the whole platform on this machine; ARGS="--help
 NONE_IS_FINE := || test $$? -eq 5
 
 check: $(INSTALLED)  ## style, types, and the fast tests, which need no server: a minute
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . && $(BIN)/mypy
-	@$(BIN)/python -m pytest --numprocesses 4 --dist loadgroup -q -m "not server and not slow" $(ARGS)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy & types=$$!; \
+	  $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup -q -m "not server and not slow" $(ARGS); \
+	  tests=$$?; wait $$types && exit $$tests
 
-# What runs a daemon, and a browser, runs alone and last.
-test: $(COMPILED)  ## run the tests
+# What runs a daemon runs alone and last.
+test:  ## run the tests
+	@$(MAKE) --no-print-directory test-servers
+	@$(MAKE) --no-print-directory test-platform
+
+test-servers: $(COMPILED)
 	@$(BIN)/python -m pytest --numprocesses 4 --dist loadgroup -m "not platform and not interop" $(ARGS) $(NONE_IS_FINE)
+
+test-platform: $(COMPILED)
 	@$(BIN)/python -m pytest -m platform $(ARGS) $(NONE_IS_FINE)
 
 # Needs Java and Maven, or the jars where an earlier call put them (~/.cache/credit-risk).
-interop: $(INSTALLED)  ## run the end-to-end tests on Apache Kafka; ARGS='-m "interop and not long"' as CI does
-	@$(BIN)/python -m pytest -m interop tests/interop $(ARGS)
+INTEROP := interop
+interop: $(INSTALLED)  ## run the end-to-end tests on Apache Kafka; INTEROP="interop and not long" as CI does
+	@$(BIN)/python -m pytest -m "$(INTEROP)" tests/interop $(ARGS)
 
 lint: $(INSTALLED)  ## check style, format, types, layers and Dagster's definitions
 	$(BIN)/ruff check .

@@ -125,8 +125,9 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 FAILED = pytest.StashKey[bool]()
-# Whose tests need servers, and whose a platform: in the order in which those are taken.
-_PLATFORMS = ("live", "platform", "composed", "slot")
+# Whose tests need servers, and whose a platform, in the order in which those are taken: what waits
+# most is first, while CI has other work beside. All of them have the slot.
+_PLATFORMS = ("slot", "composed", "live", "platform")
 _SERVERS = {"postgres", "broker", "s3", "own_servers", *_PLATFORMS}
 
 
@@ -150,7 +151,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def turn(item: pytest.Item) -> tuple[int, bool, bool]:
         uses = set(getattr(item, "fixturenames", ()))
-        rank = next((at for at, name in enumerate(_PLATFORMS) if name in uses), -1)
+        rank = max((at for at, name in enumerate(_PLATFORMS) if name in uses), default=-1)
         # Faults end the servers of a platform; those without one mostly wait, beside others.
         is_fault = "faults" in item.path.parts
         return rank, is_fault == (rank >= 0), item.get_closest_marker("slow") is None

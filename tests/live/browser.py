@@ -30,7 +30,27 @@ _PHONE = (
     "Mozilla/5.0 (Linux; Android 16) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 "
     "Mobile Safari/537.36"
 )
-_QUIET_MS = 700
+_QUIET_MS = 300  # on a machine that does nothing else; from a click to what comes of it is less
+# Nothing is being computed, drawn or moved, and for so long nothing was.
+_QUIET = """
+quiet => new Promise(settled => {
+  let since = performance.now();
+  const stir = () => { since = performance.now(); };
+  const seen = new MutationObserver(stir);
+  const everything = {subtree: true, childList: true, attributes: true, characterData: true};
+  seen.observe(document.documentElement, everything);
+  const busy =
+    '[data-testid=stSkeleton], [data-testid=stSpinner], [data-test-script-state=running]';
+  const moves = animation => animation.effect.getComputedTiming().endTime < Infinity;
+  const look = () => {
+    if (document.querySelector(busy) || document.getAnimations().some(moves)) stir();
+    if (performance.now() - since < quiet) return requestAnimationFrame(look);
+    seen.disconnect();
+    settled();
+  };
+  look();
+})
+"""
 _PICTURE_MS = 3_000
 # Streamlit's own, and minor: the corner of `st.table`, and where files are dropped.
 _OF_STREAMLIT = {
@@ -43,9 +63,11 @@ _PROBES = ("/_stcore/health", "/_stcore/host-config")
 
 @dataclass
 class Visit:
-    """A page in the browser, and what went wrong in it."""
+    """A page in the browser, and what went wrong in it; for how long it is quiet when all of it is
+    drawn."""
 
     page: Page
+    quiet_ms: float = _QUIET_MS
     problems: list[str] = field(default_factory=list)
 
     def open(self, address: str, title: str) -> None:
@@ -56,10 +78,7 @@ class Visit:
 
     def settle(self) -> None:
         """Wait until nothing is being drawn."""
-        self.page.wait_for_function(
-            "() => !document.querySelector('[data-testid=stSkeleton], [data-testid=stSpinner]')"
-        )
-        self.page.wait_for_timeout(_QUIET_MS)  # charts have no sign of being ready
+        self.page.evaluate(_QUIET, self.quiet_ms)
 
     def show_all(self) -> None:
         """Make the window as high as the page, which scrolls inside of it."""
@@ -78,7 +97,7 @@ class Visit:
         """See the page in a theme and a width."""
         self.page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
         self.page.set_viewport_size({"width": width, "height": 1_000})
-        self.page.wait_for_timeout(_QUIET_MS)
+        self.settle()
 
     def figure(self, label: str) -> str:
         """The value of a key figure."""
@@ -132,10 +151,11 @@ def visit(
         locale="en-US",
         accept_downloads=True,
     )
-    patience = PATIENCE_MS * slowness()
+    slow = slowness()
+    patience = PATIENCE_MS * slow
     context.set_default_timeout(patience)
     expect.set_options(timeout=patience)
-    seen = Visit(context.new_page())
+    seen = Visit(context.new_page(), _QUIET_MS * slow)
 
     def on_console(message: ConsoleMessage) -> None:
         where = message.location.get("url", "")

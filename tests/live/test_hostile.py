@@ -1,12 +1,13 @@
 """Text from outside, on every page in a real browser and in what the pages hand out: it is shown
 as it is. Rows that are older than the rules at the door may have any."""
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, LiteralString
 
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
+from pydantic import SecretStr
 
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines import modelling
@@ -14,14 +15,15 @@ from credit_risk_dagster.pipelines.modelling import Modelling
 from credit_risk_dagster.pipelines.portfolio import report_portfolio
 from credit_risk_dagster.settings import DEFAULT_POLICY, WarehouseSettings
 from dashboard.data.policy_lab import OUTCOME_DEFINITIONS
-from infra.embedded.servers import HOST, Server, free_port
+from infra.embedded.servers import HOST, Postgres, Server, free_port
 from infra.embedded.stack import DASHBOARD_READY, dashboard_command
 from resources.postgres.cases import Cases
 from resources.postgres.connection import Warehouse
 from tests.benchmarks import dashboard
 from tests.live.browser import PAGES, Visit
 
-pytestmark = pytest.mark.platform
+# One process makes the dashboard that both look at.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hostile")]
 
 HOSTILE = (
     "</script><script>window.owned = 1</script><img src=x onerror='window.owned = 1'>"
@@ -56,19 +58,21 @@ _WRONG = """
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def address(
-    warehouse_settings: WarehouseSettings,
+    postgres: Postgres,
+    _template: str,
     activatable: Modelling,
-    own_servers: None,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> Any:
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[str]:
     """A dashboard on a database in which every text is hostile."""
-    monkeypatch.setattr(dashboard, "REPORTS", 3)
-    warehouse = Warehouse(warehouse_settings)
-    with warehouse.connect() as connection:
-        dashboard.fill(connection, warehouse_settings, 1_000)
+    name = "hostile"
+    postgres.create_database(name, _template)
+    settings = WarehouseSettings(DATABASE_URL=SecretStr(postgres.uri(name)))
+    warehouse = Warehouse(settings)
+    with pytest.MonkeyPatch.context() as patch, warehouse.connect() as connection:
+        patch.setattr(dashboard, "REPORTS", 3)
+        dashboard.fill(connection, settings, 1_000)
     with warehouse.session() as connection:
         (version,) = connection.execute("SELECT version FROM cases WHERE case_id = 1").fetchall()[0]
         Cases(connection).act(1, version, "note", "Ada", note="mine")
@@ -84,14 +88,15 @@ def address(
         port,
         ready_path=DASHBOARD_READY,
         environment={
-            "DATABASE_URL": warehouse_settings.database_url.get_secret_value(),
+            "DATABASE_URL": settings.database_url.get_secret_value(),
             "KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:1",
             "CREDIT_RISK_DAGSTER_URL": f"http://{HOST}:1",
         },
-        log=tmp_path / "dashboard.log",
+        log=tmp_path_factory.mktemp("hostile") / "dashboard.log",
     )
     with server:
         yield f"http://{HOST}:{port}"
+    postgres.drop_database(name)
 
 
 def _poison(connection: psycopg.Connection[Any]) -> None:
@@ -137,7 +142,7 @@ def test_hostile_text_is_shown_as_it_is(address: str, desk: Visit) -> None:
     assert {"Drift", "Model", "Portfolio", "Inventory", "Watchlist, a case"} <= shown
 
 
-def test_nor_is_it_more_in_what_is_handed_out(address: str, desk: Visit, tmp_path: Path) -> None:
+def test_nor_is_it_more_in_what_is_handed_out(address: str, desk: Visit) -> None:
     for path, title, button in (
         ("/", "Credit risk overview", "Report"),
         ("/inventory", "Inventory", "Save as HTML"),

@@ -180,6 +180,7 @@ class Platform:
         if self._living:
             return
         self.before_life = self.runs()
+        self.send(ENOUGH_EVENTS)
         with ExitStack() as started:
             started.enter_context(self.streaming(RATE))
             started.enter_context(self._malformed())
