@@ -147,12 +147,14 @@ def segment_query(
           FROM (SELECT scored_at AS at, * FROM application_segments) AS _
          WHERE {where}
     """  # noqa: S608
+    kept = "segments_by_hour WHERE hour >= %(first)s AND hour < %(last)s"
+    if by == "segment" and (pieces["first"], pieces["last"]) == (_EVER, NEVER):
+        kept = "segments_total WHERE true"
     # Summed up by the number of the segment, before its texts are looked up and compared.
     cells = f"""
         WITH counted AS MATERIALIZED (
             SELECT {key}, {SUMS}
-              FROM segments_by_hour
-             WHERE hour >= %(first)s AND hour < %(last)s
+              FROM {kept}
                AND segment_id IN (SELECT segment_id FROM segments WHERE {where})
              GROUP BY 1
         ), cells AS (

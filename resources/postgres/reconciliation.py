@@ -137,6 +137,10 @@ class Reconciliation:
         At most `most` offsets of each partition. A partition of which retention dropped rows
         meanwhile is left to `check_everything`, which knows how many. Of two at once, the second
         waits for the first, and goes on where that ended.
+
+        It looks into the time partitions since a day before the last count, and into all of them
+        where that is not each offset once. So a second row of an offset that says that it is older
+        is found by `check_everything` alone.
         """
         counted = []
         for behind in fetch_all(self._connection, _BEHIND):
@@ -148,6 +152,7 @@ class Reconciliation:
                 count = _count(
                     self._connection,
                     *(behind["source_id"], behind["partition"], row["reconciled"], until),
+                    row["since"],
                 )
                 self._keep(behind["source_id"], count, run_id)
                 self._connection.execute(_MOVE, {**behind, "until": until, "everything": False})
@@ -257,12 +262,22 @@ def _count_whole(
 
 
 def _count(
-    connection: psycopg.Connection[Any], source_id: int, partition: int, first: int, following: int
+    connection: psycopg.Connection[Any],
+    source_id: int,
+    partition: int,
+    first: int,
+    following: int,
+    since: datetime | None = None,
 ) -> Counted:
+    """Count a range, with rows since a moment alone where these are all."""
     total = Counted(partition, first, following)
     for start, end in _slices(first, following):
-        which = {"source_id": source_id, "partition": partition, "first": start, "next": end}
+        which: dict[str, Any] = {"source_id": source_id, "partition": partition, "since": since}
+        which |= {"first": start, "next": end}
         (found,) = fetch_all(connection, _COUNT, which)
+        if since and not found["places"] == found["offsets"] == end - start:
+            which["since"] = None
+            (found,) = fetch_all(connection, _COUNT, which)
         total.scored += found["scored"]
         total.rejected += found["rejected"]
         total.gaps += found["gaps"]
@@ -300,6 +315,7 @@ WHERE coalesce(r.next_offset, o.first_offset) < o.next_offset ORDER BY source_id
 # count, unless that is days ago itself.
 _TAKE: LiteralString = """
 SELECT r.next_offset AS reconciled, o.next_offset AS committed,
+    r.checked_at - interval '1 day' AS since,
     r.checked_at < now() - interval '12 hours' AND EXISTS (
         SELECT FROM dropped_rows d WHERE d.source_id = r.source_id AND d.partition = r.partition
             AND d.dropped_at > r.checked_at
@@ -348,10 +364,12 @@ WITH gaps AS MATERIALIZED (
     SELECT "offset" AS at, 'scored' AS place FROM scored_applications
     WHERE source_id = %(source_id)s AND partition = %(partition)s
         AND "offset" >= %(first)s AND "offset" < %(next)s
+        AND scored_at >= coalesce(%(since)s::timestamptz, '-infinity')
     UNION ALL
     SELECT "offset", 'rejected' FROM rejected_events
     WHERE source_id = %(source_id)s AND partition = %(partition)s
         AND "offset" >= %(first)s AND "offset" < %(next)s
+        AND rejected_at >= coalesce(%(since)s::timestamptz, '-infinity')
     UNION ALL
     SELECT "offset", 'forgotten' FROM forgotten_offsets
     WHERE source_id = %(source_id)s AND partition = %(partition)s

@@ -72,6 +72,7 @@ RIGHTS: dict[str, dict[str, LiteralString]] = {
         "segments": _RECORD,
         "segments_by_hour": "SELECT, INSERT, UPDATE, DELETE",
         "segments_progress": "SELECT, UPDATE",
+        "segments_total": _READ,
         "shadow_by_minute": "SELECT, INSERT, UPDATE, DELETE",
         "shadow_differences": "SELECT, INSERT, DELETE",
         "sources": "SELECT, INSERT, UPDATE (archive_folder, epoch)",

@@ -1,4 +1,4 @@
-"""The sums that triggers keep (migrations 0034, 0035): are they those of their rows, and anew."""
+"""The sums that triggers keep (migrations 0034 to 0036): are they those of their rows, and anew."""
 
 from typing import Any, LiteralString
 
@@ -12,6 +12,7 @@ def wrong_sums(connection: psycopg.Connection[Any]) -> list[str]:
     for table, of, query in (
         ("closed_by_day", "cases", _CLOSED),
         ("risk_by_hour", "risk_by_minute", _HOURS),
+        ("segments_total", "segments_by_hour", _SEGMENTS),
     ):
         row = connection.execute(query).fetchone()
         if row and row[0]:
@@ -36,6 +37,11 @@ def sum_up(connection: psycopg.Connection[Any]) -> None:
         "INSERT INTO risk_by_hour SELECT date_trunc('hour', minute, 'UTC'), source_id, risk_tier,"
         " sum(applications), sum(loan_amnt) FROM risk_by_minute GROUP BY 1, 2, 3"
     )
+    connection.execute("DELETE FROM segments_total")
+    connection.execute(
+        "INSERT INTO segments_total SELECT segment_id, sum(applications), sum(elevated),"
+        " sum(watchlist), sum(loan_amnt), sum(watchlist_amnt) FROM segments_by_hour GROUP BY 1"
+    )
 
 
 _CLOSED: LiteralString = """
@@ -57,4 +63,16 @@ SELECT count(*) FROM risk_by_hour h FULL JOIN (
 ) AS m USING (hour, source_id, risk_tier)
 WHERE coalesce(h.applications, 0) <> coalesce(m.applications, 0)
     OR abs(coalesce(h.loan_amnt, 0) - coalesce(m.loan_amnt, 0)) > 0.01
+"""
+
+_SEGMENTS: LiteralString = """
+SELECT count(*) FROM segments_total t FULL JOIN (
+    SELECT segment_id, sum(applications) AS applications, sum(elevated) AS elevated,
+        sum(watchlist) AS watchlist, sum(loan_amnt) AS loan_amnt,
+        sum(watchlist_amnt) AS watchlist_amnt
+    FROM segments_by_hour GROUP BY segment_id
+) AS h USING (segment_id)
+WHERE (t.applications, t.elevated, t.watchlist) IS DISTINCT FROM
+        (h.applications, h.elevated, h.watchlist)
+    OR abs(t.loan_amnt - h.loan_amnt) > 0.01 OR abs(t.watchlist_amnt - h.watchlist_amnt) > 0.01
 """

@@ -19,6 +19,7 @@ from dashboard.data import overview as queries
 from dashboard.data.segments import EVERYTHING, SEGMENT_COLUMNS, Segment
 from dashboard.parts.periods import PERIODS
 from resources.postgres.connection import Warehouse
+from resources.postgres.sums import wrong_sums
 from tests.dashboard.conftest import ELEVATED, LOW, WATCHLIST, Commit
 
 SMALL = Segment(purpose=("small_business",))
@@ -253,6 +254,7 @@ def test_rollup_and_applications_add_up(filled: psycopg.Connection[Any], segment
         since = None if PERIODS[period].length is None else whole_days(filled, parts_since, SMALL)
         for column, value in (("applications", 0), ("watchlist", 2), ("watchlist_amnt", 4)):
             assert set(sums[column]) <= {counted(filled, since, segment)[value]}, rolled_up
+        assert wrong_sums(filled) == []
     assert compared == (3 * (len(PERIODS) - 1) if segment else 0)
 
 

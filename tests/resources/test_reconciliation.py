@@ -107,6 +107,18 @@ def test_a_check_counts_what_is_new_once_and_in_bounds(
     assert found(checks.check_everything()) == [("missing", 0, 1, 1)]  # found once
 
 
+def test_a_row_may_be_of_long_before_the_last_count(
+    pipeline: Pipeline, connection: psycopg.Connection[Any]
+) -> None:
+    checks = Reconciliation(connection)
+    checks.check_new("a")
+    pipeline.send_and_drain([good_event(1), good_event(2), b"junk"])
+    for table, at in (("scored_applications", "scored_at"), ("rejected_events", "rejected_at")):
+        connection.execute(f"UPDATE {table} SET {at} = {at} - interval '5 days'")
+    connection.execute(LOSE, [0])
+    assert found(checks.check_new("b")) == [("missing", 0, 0, 1)]
+
+
 def test_a_finding_is_cleared_by_name_and_not_by_being_right(
     pipeline: Pipeline, connection: psycopg.Connection[Any]
 ) -> None:
@@ -214,7 +226,7 @@ def test_it_reads_by_the_primary_keys(
     pipeline: Pipeline, connection: psycopg.Connection[Any], tmp_path: Path
 ) -> None:
     connection.execute("SET enable_seqscan = off")
-    which = {"source_id": 1, "partition": 0, "first": 100, "next": 200}
+    which = {"source_id": 1, "partition": 0, "first": 100, "next": 200, "since": None}
     plan = "\n".join(
         str(row[0])
         for row in connection.execute(b"EXPLAIN " + reconciliation._COUNT.encode(), which)

@@ -240,12 +240,14 @@ def test_what_the_runbook_says_mends_them(warehouse_settings: WarehouseSettings)
         connection.execute("SET session_replication_role = replica")
         connection.execute("UPDATE cases SET closed_by = 'bo'")
         connection.execute("UPDATE risk_by_minute SET applications = 4")
+        connection.execute("INSERT INTO segments_by_hour VALUES (%s, 7, 3, 1, 1, 30, 10)", (START,))
         connection.execute("SET session_replication_role = origin")
-        closed, hours = wrong_sums(connection)
+        closed, hours, segments = wrong_sums(connection)
         assert closed.startswith("8 sums of closed_by_day are not those of cases")
         assert hours.startswith("1 sums of risk_by_hour are not those of risk_by_minute")
+        assert segments.startswith("1 sums of segments_total are not those of segments_by_hour")
         with connection.transaction():
             connection.execute(mend)
         assert wrong_sums(connection) == []
-        connection.execute("TRUNCATE cases, risk_by_minute CASCADE")
+        connection.execute("TRUNCATE cases, risk_by_minute, segments_by_hour CASCADE")
         assert wrong_sums(connection) == []
