@@ -24,7 +24,7 @@ unexport VIRTUAL_ENV UV_PROJECT
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test test-servers test-platform interop lint format bench bench-dashboard screenshots benchmark-model grafana lock clean
+.PHONY: help install demo check test test-fast test-servers test-platform interop lint format bench bench-dashboard screenshots benchmark-model grafana lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,10 +65,12 @@ demo: $(DEMO_INSTALLED)  ## run the whole platform on this machine; ARGS="--help
 # 5: a selection by ARGS that only one of the two has.
 NONE_IS_FINE := || test $$? -eq 5
 
+FAST := not server and not slow
+
 check: $(INSTALLED)  ## style, types, and the fast tests, which need no server: a minute
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy & types=$$!; \
-	  $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup -q -m "not server and not slow" $(ARGS); \
+	  $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup -q -m "$(FAST)" $(ARGS); \
 	  tests=$$?; wait $$types && exit $$tests
 
 # What runs a daemon runs alone and last.
@@ -81,6 +83,10 @@ test-servers: $(COMPILED)
 
 test-platform: $(COMPILED)
 	@$(BIN)/python -m pytest -m platform $(ARGS) $(NONE_IS_FINE)
+
+# On one core.
+test-fast: $(COMPILED)
+	@$(BIN)/python -m pytest -q -m "$(FAST)" $(ARGS)
 
 # Needs Java and Maven, or the jars where an earlier call put them (~/.cache/credit-risk).
 INTEROP := interop
