@@ -308,7 +308,7 @@ class DrainSettings(DecisionSettings):
     idle_seconds: float | None = Field(
         None, ge=0, description="a run without events ends after this; unset: it stays and waits"
     )
-    max_batch_events: int = Field(20_000, ge=1, description="most events in one transaction")
+    max_batch_events: int = Field(15_000, ge=1, description="most events in one transaction")
     max_batch_bytes: int = Field(
         16 * 2**20, ge=2**16, description="bytes of events after which a batch is closed"
     )

@@ -386,8 +386,10 @@ class _Session:
         if self.in_flight is None:
             return True
         pending, fetch, seconds = self.in_flight
+        began = time.monotonic()
         wait([pending])  # an interrupt here leaves it in flight, for a later call
         self.in_flight = None
+        self.reader.collect_for(time.monotonic() - began)
         try:
             committed = pending.result()
         except OffsetsMoved:

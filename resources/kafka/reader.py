@@ -28,6 +28,9 @@ from resources.kafka.watch import Identity, TopicState
 _WAIT_MS, _QUIET_WAIT_MS = 20, 200
 _OF_THE_QUIET_MS = 200  # for a second
 
+# For so many seconds at most a batch is collected while the one before it is taken.
+_MOST_COLLECTED = 0.1
+
 Worked = TypeVar("Worked")
 
 
@@ -128,7 +131,7 @@ class Reader:
         self._inspect = inspect
         self._until: Mapping[int, int] = {}
         self.clock = UNKNOWN_CLOCK  # whose the newest record's time is of
-        self._next_fetch = self._last_record = 0.0
+        self._next_fetch = self._last_record = self._collect = 0.0
 
     def inspect(self, committed: Mapping[int, int]) -> TopicState:
         """As `Broker.inspect`, of the topic that the reader is bound to: what is recorded of its
@@ -150,6 +153,11 @@ class Reader:
         for tp, at in tps.items():
             self._consumer.seek(tp, at)
             self._stop_at_bound(tp, at)
+
+    def collect_for(self, waited: float) -> None:
+        """Whoever takes the batches had to be waited for, for so many seconds: collect longer from
+        now on, and so larger batches, until that is as slow. It settles where little is waited."""
+        self._collect = min(0.9 * self._collect + 0.5 * waited, _MOST_COLLECTED)
 
     def fetch(self, patience: float | None = None) -> Fetch:
         """As `fetch_and`, and nothing is done with it yet."""
@@ -203,7 +211,7 @@ class Reader:
         limits = self._limits
         interval = limits.poll_interval_ms / 1000
         started = time.monotonic()
-        deadline = max(self._next_fetch, started)
+        deadline = max(self._next_fetch, started + self._collect)
         columns: dict[TopicPartition, list[ConsumerRecord]] = {}
         count = size = 0
         while count < limits.max_batch_events and size < limits.max_batch_bytes:

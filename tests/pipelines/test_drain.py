@@ -584,3 +584,15 @@ def test_a_fetch_leaves_nothing_to_the_garbage_collector(pipeline: Pipeline) -> 
             assert gc.collect() == 0
         finally:
             gc.enable()
+
+
+def test_a_batch_is_collected_for_as_long_as_the_one_before_is_waited_for(
+    pipeline: Pipeline,
+) -> None:
+    with pipeline.broker.reader(DrainSettings(poll_interval_ms=1)) as reader:
+        reader.seek({0: 0})
+        pipeline.send([good_event(1)])
+        reader.collect_for(0.2)
+        started = time.monotonic()
+        assert len(reader.fetch(5.0).values) == 1
+        assert time.monotonic() - started >= 0.1  # half of it
