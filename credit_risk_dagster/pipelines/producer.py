@@ -120,8 +120,9 @@ def _producer(settings: KafkaSettings, rate: float) -> Iterator[KafkaProducer]:
             **settings.client_options(),
             acks="all",
             enable_idempotence=True,  # a retry never doubles an event
-            # At a low rate an event leaves at once; at a high one it waits for company.
-            linger_ms=0 if 0 < rate < 200 else 20,
+            # At a low rate an event leaves at once; at a high one it waits for company, and longest
+            # when all there are are to be sent.
+            linger_ms=20 if not rate else 10 if rate >= 200 else 0,
             batch_size=_BATCH_BYTES,
             max_request_size=8 * _BATCH_BYTES,
             request_timeout_ms=settings.timeout_ms,
