@@ -124,12 +124,12 @@ def run_demo(
         before = _prepare(kafka, loans if history else None, console)
         _tour(stack, _start_services(stack, console), console)
         with (
-            Warehouse(WarehouseSettings()).session("demo") as connection,
+            (warehouse := Warehouse(WarehouseSettings())).session("demo") as connection,
             ThreadPoolExecutor(1, "produce") as pool,
         ):
             source = Sources(connection).register(Broker(kafka).inspect())
             view = _View(console, connection, source, patient=stay)
-            outcomes = OutcomesLater(change(loans), Warehouse(WarehouseSettings()))
+            outcomes = OutcomesLater(change(loans), warehouse)
             stream = _Stream(pool, kafka, outcomes, iter(outcomes), rate, stop, view)
             try:
                 summary = _measured(stream, events)
@@ -142,7 +142,7 @@ def run_demo(
                 stream.end()
                 if reconciled is None:
                     console.print(f"\nEnded before the summary of {events:,} events.")
-                view.say_farewell(stack, before)
+                view.say_farewell(warehouse, stack, before)
             finally:
                 stop.set()
     return reconciled
@@ -307,9 +307,9 @@ class _View:
                     return
                 pause.wait(_REFRESH_SECONDS)
 
-    def say_farewell(self, stack: Stack, history: int) -> None:
+    def say_farewell(self, warehouse: Warehouse, stack: Stack, history: int) -> None:
         """What became of what was sent, and what is kept where."""
-        with Warehouse(WarehouseSettings()).session("demo") as fresh:  # the other was in a query
+        with warehouse.session("demo") as fresh:  # the other was in a query
             totals = _totals(fresh, self.source) - self.before
         sent = max(self.sent, totals.accounted)
         waiting = sent - totals.accounted

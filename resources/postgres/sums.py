@@ -54,7 +54,8 @@ SELECT count(*) FROM closed_by_day FULL JOIN (
 WHERE cases IS DISTINCT FROM counted
 """
 
-# Amounts are added in another order.
+# Amounts are added in another order, and taken away again: of a sum of billions of dollars that is
+# not exact to the cent.
 _HOURS: LiteralString = """
 SELECT count(*) FROM risk_by_hour h FULL JOIN (
     SELECT date_trunc('hour', minute, 'UTC') AS hour, source_id, risk_tier,
@@ -62,7 +63,8 @@ SELECT count(*) FROM risk_by_hour h FULL JOIN (
     FROM risk_by_minute GROUP BY 1, 2, 3
 ) AS m USING (hour, source_id, risk_tier)
 WHERE coalesce(h.applications, 0) <> coalesce(m.applications, 0)
-    OR abs(coalesce(h.loan_amnt, 0) - coalesce(m.loan_amnt, 0)) > 0.01
+    OR abs(coalesce(h.loan_amnt, 0) - coalesce(m.loan_amnt, 0))
+        > 0.01 + 1e-9 * abs(coalesce(m.loan_amnt, 0))
 """
 
 _SEGMENTS: LiteralString = """
@@ -74,5 +76,6 @@ SELECT count(*) FROM segments_total t FULL JOIN (
 ) AS h USING (segment_id)
 WHERE (t.applications, t.elevated, t.watchlist) IS DISTINCT FROM
         (h.applications, h.elevated, h.watchlist)
-    OR abs(t.loan_amnt - h.loan_amnt) > 0.01 OR abs(t.watchlist_amnt - h.watchlist_amnt) > 0.01
+    OR abs(t.loan_amnt - h.loan_amnt) > 0.01 + 1e-9 * abs(h.loan_amnt)
+    OR abs(t.watchlist_amnt - h.watchlist_amnt) > 0.01 + 1e-9 * abs(h.watchlist_amnt)
 """

@@ -38,6 +38,6 @@ def test_events_that_nobody_scores_are_told_and_end_only_who_does_not_wait(
         wait_until(lambda: "warning: 1 event was sent" in said.getvalue(), 20, "a warning")
         pipeline.drain()
         following.result(20)
-        patient.say_farewell(Stack(tmp_path), 7_000)
+        patient.say_farewell(pipeline.warehouse, Stack(tmp_path), 7_000)
     assert "sent 1   scored 1   rejected 0   waiting 0" in said.getvalue()
     assert "7,001 applications of this demo" in said.getvalue()

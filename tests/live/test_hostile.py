@@ -22,8 +22,8 @@ from resources.postgres.connection import Warehouse
 from tests.benchmarks import dashboard
 from tests.live.browser import PAGES, Visit
 
-# One process makes the dashboard that both look at.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("hostile")]
+# Needs no daemon, but a browser: beside one no test of the process can run a loop of its own.
+pytestmark = pytest.mark.platform
 
 HOSTILE = (
     "</script><script>window.owned = 1</script><img src=x onerror='window.owned = 1'>"
