@@ -73,13 +73,9 @@ check: $(INSTALLED)  ## style, types, and the fast tests, which need no server: 
 	  $(BIN)/python -m pytest --numprocesses 4 --dist loadgroup -q -m "$(FAST)" $(ARGS); \
 	  tests=$$?; wait $$types && exit $$tests
 
-# What runs a daemon comes last, and alone: it mostly waits. CI has other targets beside it.
-BESIDE :=
+# What runs a daemon, and a browser, runs alone and last.
 test: $(COMPILED)  ## run the tests
 	@$(BIN)/python -m pytest --numprocesses 4 --dist loadgroup -m "not platform and not interop" $(ARGS) $(NONE_IS_FINE)
-	@$(MAKE) --no-print-directory $(if $(BESIDE),--jobs=2 --output-sync) test-platform $(BESIDE)
-
-test-platform: $(COMPILED)
 	@$(BIN)/python -m pytest -m platform $(ARGS) $(NONE_IS_FINE)
 
 # Needs Java and Maven, or the jars where an earlier call put them (~/.cache/credit-risk).
