@@ -125,8 +125,8 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
 
 
 FAILED = pytest.StashKey[bool]()
-# Whose tests need servers, and whose a platform, in the order in which those are taken: what waits
-# most is first, while CI has other work beside. All of them have the slot.
+# Whose tests need servers, and whose a platform, in the order in which those are taken. All of them
+# have the slot.
 _PLATFORMS = ("slot", "composed", "live", "platform")
 _SERVERS = {"postgres", "broker", "s3", "own_servers", *_PLATFORMS}
 
