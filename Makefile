@@ -24,7 +24,7 @@ unexport VIRTUAL_ENV UV_PROJECT
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test test-fast test-servers test-platform interop lint format bench bench-dashboard screenshots benchmark-model grafana lock clean
+.PHONY: help install demo check test interop lint format bench bench-dashboard screenshots benchmark-model grafana lock clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
