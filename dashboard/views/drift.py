@@ -1,6 +1,6 @@
 """Drift: do the applicants still look like those of the baseline?"""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from io import BytesIO
 
@@ -25,6 +25,7 @@ DEFAULT_PERIOD = "7 d"
 LINES = 3
 _WANTED = "html_wanted"
 REFRESH_EVERY = timedelta(seconds=30)
+_HTML_TAKES = timedelta(minutes=2)  # at most; mostly ten seconds
 _PERIODS = [name for name in PERIODS if name in ("24 h", "7 d", "All")]
 
 _BADGES = {"stable": "green", "moderate": "orange", "significant": "red", "too_few_rows": "gray"}
@@ -241,7 +242,7 @@ def _report(history: queries.DriftHistory, as_of: str) -> None:
         st.caption(f"{_window(report)}, {as_of}")
         st.markdown("**All features of this report**")
         _features_table(features)
-        _html(report)
+        _html(report, history.as_of)
 
 
 def _feature(feature: pd.Series) -> None:
@@ -315,11 +316,17 @@ def _features_table(features: pd.DataFrame) -> None:
     )
 
 
-def _html(report: pd.Series) -> None:
+def _html(report: pd.Series, as_of: datetime) -> None:
     """The HTML report: read from S3 when it is asked for, as it has megabytes."""
     key = report["html_key"]
     if not key:
-        st.caption("This report has no HTML: its run in Dagster says why.")
+        under_way = as_of - report["created_at"] < _HTML_TAKES
+        st.caption(
+            "The HTML of this report is being made, after its numbers; it is offered here when it "
+            "is there."
+            if under_way
+            else "This report has no HTML: its run in Dagster says why."
+        )
         return
     st.button(
         "Get the HTML report from S3",

@@ -160,7 +160,9 @@ def test_the_html_report_comes_from_s3(
 ) -> None:
     commit(*BASELINE)
     made = report(100)
-    assert "no HTML" in words(open_view("drift"))
+    assert "being made" in words(open_view("drift"))
+    warehouse.execute("UPDATE drift_reports SET created_at = created_at - interval '3 minutes'")
+    assert "no HTML" in words(open_view_again())
     Lake(lake_settings).put("reports/one.html", b"<html>drift</html>", "text/html")
     warehouse.execute(
         "UPDATE drift_reports SET html_key = 'reports/one.html' WHERE report_id = %s",
