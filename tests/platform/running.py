@@ -67,6 +67,15 @@ _MALFORMED: tuple[bytes, ...] = (b"not JSON", b"[1, 2]", without("dti"), event(i
 _MALFORMED_EVERY_SECONDS = 1.0
 _MALFORMED_KEY = b"key"  # a loan's is its id
 _JOBS_OF_EVENTS = (("archive_raw_events", "freeze_baseline"), ("report_drift",))
+_SCHEDULES = """
+{ repositoriesOrError { ... on RepositoryConnection {
+  nodes { schedules { scheduleState { id } } } } } }
+"""
+_STOP = """
+mutation Stop($id: String!) {
+  stopRunningSchedule(id: $id) { ... on ScheduleStateResult { scheduleState { status } } }
+}
+"""
 
 
 @contextmanager
@@ -148,6 +157,7 @@ class Platform:
             # At once: Dagster would wait for its runs, and those for events.
             started.callback(self.stack.end_processes)
             self.start()
+            self._stop_schedules()
             started.callback(self.rest)
             self._exit = started.pop_all()
         return self
@@ -162,6 +172,21 @@ class Platform:
         if self._history:
             self._history(self.kafka, self.warehouse, {**os.environ, **self.environment})
         self.services = self.stack.start_services(self.environment)
+
+    def _stop_schedules(self) -> None:
+        """Stop every schedule, as somebody in the UI does: what a test finds is not to depend on
+        the time of day."""
+
+        def schedules() -> list[dict[str, str]]:
+            try:
+                nodes = self.graphql(_SCHEDULES)["repositoriesOrError"]["nodes"]
+            except OSError:  # not yet
+                return []
+            return [schedule["scheduleState"] for node in nodes for schedule in node["schedules"]]
+
+        for found in wait_until(schedules, PATIENCE_SECONDS, f"Dagster's UI is up; see {self.log}"):
+            stopped = self.graphql(_STOP, id=found["id"])["stopRunningSchedule"]
+            assert stopped["scheduleState"]["status"] == "STOPPED", stopped
 
     @property
     def dagster(self) -> Server:
@@ -197,6 +222,8 @@ class Platform:
                     if left := [job for job in jobs if not self._runs_of(job)]:
                         self.run_jobs(left)  # a sensor was not sooner
                 benchmark.result()
+                if not self._runs_of("report_portfolio"):
+                    self.run_jobs(["report_portfolio"])  # nor was a sensor
             wait_until(
                 lambda: not self._runs_of("report_drift", UNFINISHED),
                 PATIENCE_SECONDS,
