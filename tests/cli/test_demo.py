@@ -108,11 +108,13 @@ def program(state: Path, *arguments: object, terminal: bool = False) -> Iterator
     try:
         yield started
     finally:
-        if started.process.poll() is None:
-            started.end(signal.SIGTERM)
-        left = processes_of(state)
-        for process in left:
-            process.kill()
+        try:
+            if started.process.poll() is None:
+                started.end(signal.SIGTERM)
+        finally:
+            left = processes_of(state)
+            for process in left:
+                process.kill()
     assert left == []
     assert "Traceback" not in started.output
 
@@ -128,7 +130,7 @@ def test_up_serves_one_at_a_time_until_a_signal(number: signal.Signals, state: P
             ["sh", "-c", f"{exports}\nenv"], capture_output=True, text=True, check=True, env={}
         )
         variables = dict(line.split("=", 1) for line in shell.stdout.splitlines() if "=" in line)
-        assert Path(variables["DAGSTER_HOME"]) == state / "dagster_home"
+        assert Path(variables["DAGSTER_HOME"]).resolve() == state / "dagster_home"
         with psycopg.connect(variables["DATABASE_URL"]) as connection:
             assert connection.info.dbname == "credit_risk"
         settings = KafkaSettings(bootstrap_servers=variables["KAFKA_BOOTSTRAP_SERVERS"])

@@ -37,8 +37,9 @@ pytestmark = pytest.mark.usefixtures("own_servers")
 
 @pytest.fixture
 def state() -> Iterator[Path]:
-    """A state directory with a space in its name, as the project's own may have."""
-    with TemporaryDirectory(prefix="credit risk ") as folder:
+    """A state directory with a space in its name, and with what is a pattern of other names, as the
+    project's own may have."""
+    with TemporaryDirectory(prefix="[credit] risk ") as folder:
         yield Path(folder) / "state"
 
 
@@ -312,6 +313,27 @@ def test_children_that_ignore_the_signal_end_with_their_server() -> None:
         assert len(processes) == 2
     _, alive = psutil.wait_procs(processes, timeout=5)
     assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+INTERRUPTED_WHILE_IT_FORKS = """
+import os, signal
+from infra.embedded.servers import Server
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.register_at_fork(after_in_parent=lambda: signal.raise_signal(signal.SIGINT))
+server = Server("A server", ["sleep", "60"], 0)
+try:
+    server.start()
+except KeyboardInterrupt:
+    server.stop()
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_while_a_server_is_started_is_not_lost() -> None:
+    command = [sys.executable, "-c", INTERRUPTED_WHILE_IT_FORKS]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT_ROOT, timeout=50)
+    assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
 def test_a_server_that_ends_is_reported_with_its_log(tmp_path: Path) -> None:

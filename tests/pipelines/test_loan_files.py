@@ -124,6 +124,7 @@ def test_a_truncated_gz(tmp_path: Path) -> None:
     assert f"line {len(read) + 2:,}: " in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["", ".gz", " without an end of line"])
 def test_a_csv_is_never_loaded_whole(tmp_path: Path, kind: str) -> None:
     """Reading 200 MB takes no more memory than reading 1 MB."""
