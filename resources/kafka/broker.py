@@ -15,10 +15,9 @@ from resources.kafka.watch import Identity, TopicState, Watch
 
 # A batch is closed after `max_batch_bytes`; one fetch response more may be in memory beside it.
 _PARTITION_FETCH_BYTES = 4 * 2**20
-# A watch looks at single records, and does not wait for those to come. In a fetch session, a broker
-# leaves out what has not changed since the last answer, the high watermark too.
+# A watch looks at single records. In a fetch session, a broker leaves out what has not changed
+# since the last answer, the high watermark too.
 _WATCH = {
-    "fetch_max_wait_ms": 1,
     "fetch_max_bytes": 2**16,
     "max_partition_fetch_bytes": 2**14,
     "enable_incremental_fetch_sessions": False,

@@ -19,7 +19,13 @@ from kafka.errors import (
 
 from credit_risk_dagster.domain.record_time import CLOCKS, UNKNOWN_CLOCK, record_times
 from credit_risk_dagster.domain.words import counted
-from resources.kafka.client import ConsumerRecord, ask_for, last_stable_offsets, poll
+from resources.kafka.client import (
+    ConsumerRecord,
+    answer_within,
+    ask_for,
+    last_stable_offsets,
+    poll,
+)
 from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, changed, truncated
 
 _NOTHING: Mapping[int, int] = {}
@@ -27,6 +33,9 @@ _NOTHING: Mapping[int, int] = {}
 _SUSPICION_SECONDS = 2.0
 _NEWEST = 10  # records of a partition, among which one is that can be read
 _ASKED_AGAIN_SECONDS = 0.1
+# How long the broker may keep a question: at first not at all, as what is looked for is there. But
+# Tansu answers without what it takes longer to find, and that takes longer the more batches it has.
+_POLL_MS, _MOST_WAIT_MS = 20, 500
 
 
 @dataclass(frozen=True)
@@ -317,11 +326,14 @@ class Watch:
         look: Callable[[Mapping[TopicPartition, list[ConsumerRecord]]], None] = lambda _: None,
     ) -> None:
         deadline = time.monotonic() + self._timeout_ms / 1000
+        question = 1
         while not done():
             if time.monotonic() > deadline:
                 raise KafkaError(f"{otherwise} of {self._topic} within {self._timeout_ms} ms")
+            answer_within(self._consumer, question)
+            question = min(2 * question, _MOST_WAIT_MS)
             try:
-                look(poll(self._consumer, timeout_ms=20))
+                look(poll(self._consumer, timeout_ms=_POLL_MS))
             except UnreadableBatch as error:  # whoever reads it will say so
                 tp = TopicPartition(self._topic, error.partition)
                 self._unreadable.add(tp)
