@@ -117,14 +117,18 @@ def measure(_: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
         stream = _Stream(kafka, connection, instance)
         try:
             fresh, idle, starts, costs = _with_sessions_as_by_default(dagster, stream, size, say)
-            say("latency: starting Dagster, with sessions that are shorter")
-            dagster.stop()
             settings = settings.model_copy(update={"session_seconds": size.session_seconds})
-            stack.start_dagster(port, environment | drain_variables(settings))
-            stream.first_event()
             rates = []
             for rate, seconds in size.seconds_by_rate.items():
-                say(f"latency: {rate:,} events/s for {seconds} s")
+                say(f"latency: {rate:,} events/s for {seconds} s, with sessions that are shorter")
+                dagster.stop()
+                # The broker reads through all batches of a partition, a millisecond for a thousand.
+                kafka = kafka.model_copy(update={"topic": f"loans_at_{rate}"})
+                topics.ensure_topic(kafka)
+                variables = environment | drain_variables(settings) | {"KAFKA_TOPIC": kafka.topic}
+                dagster = stack.start_dagster(port, variables)
+                stream = _Stream(kafka, connection, instance)
+                stream.first_event()
                 rates.append(stream.phase(rate, seconds))
             stream.wait_for_a_successor()
         except BenchmarkFailed as error:
