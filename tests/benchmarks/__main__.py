@@ -212,7 +212,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 app.command()(main)
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)
+    # What a shell starts in the background ignores Ctrl-C, by which Dagster ends its servers.
+    for asked in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(asked, _interrupt)
     _forget_other_servers()
     try:
         app()
