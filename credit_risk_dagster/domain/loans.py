@@ -5,27 +5,18 @@ from collections.abc import Sequence
 
 from credit_risk_dagster.domain.cleaning import clean
 from credit_risk_dagster.domain.decoding import ACCEPTED, decode
+from credit_risk_dagster.domain.texts import loan_id_of_key
 
 
 def loan_of(value: bytes | None, key: bytes | None) -> str | None:
     """The loan of an event, as the platform stores it; None of one that names none."""
-    return _ids([value], [key])[0]
+    found: str | None = clean(decode([value], [key])).texts["loan_id"][0].as_py()
+    return found
 
 
 def normal_id(text: str) -> str | None:
     """A loan's id as the platform stores it: "68407277" of " 68407277.0 "; None of what is none."""
-    return normal_ids([text])[0]
-
-
-def normal_ids(texts: Sequence[str]) -> list[str | None]:
-    """`normal_id` of each."""
-    keys = [text.encode("utf-8", "surrogateescape") for text in texts]
-    return _ids([None] * len(keys), keys)
-
-
-def _ids(values: Sequence[bytes | None], keys: Sequence[bytes | None]) -> list[str | None]:
-    found: list[str | None] = clean(decode(values, keys)).texts["loan_id"].to_pylist()
-    return found
+    return loan_id_of_key(text.encode("utf-8", "surrogateescape"))
 
 
 def names(loan_id: str, text: str | bytes) -> bool:
@@ -44,7 +35,7 @@ def events_of(
     the id anywhere: rather too much of what nobody can use is the loan's than too little.
     """
     cleaned = clean(decode(values))
-    own, by_key = cleaned.texts["loan_id"].to_pylist(), _ids([None] * len(keys), keys)
+    own, by_key = cleaned.texts["loan_id"].to_pylist(), [loan_id_of_key(key) for key in keys]
 
     def carries(at: int) -> bool:
         if own[at] is not None:

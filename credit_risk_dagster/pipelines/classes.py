@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from credit_risk_dagster.domain.loans import normal_ids
+from credit_risk_dagster.domain.loans import normal_id
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.text_files import Unreadable, open_text, reading
 
@@ -79,7 +79,7 @@ def read_classes(path: Path) -> Classes:
     if wrong is not None:
         raise ClassesUnreadable(f"{path}: line {wrong} does not have {len(header)} columns")
     names = [row[at].strip() for _, row in rows]
-    values = [name or "" for name in normal_ids(names)] if keys[0] == "loan_id" else names
+    values = [normal_id(name) or "" for name in names] if keys[0] == "loan_id" else names
     others = {name: place for place, name in enumerate(header) if place != at}
     found: dict[str, dict[str, float]] = {}
     for value, (line, row) in zip(values, rows, strict=True):

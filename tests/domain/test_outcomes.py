@@ -1,5 +1,6 @@
 """What one row tells of how a loan went."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -82,3 +83,12 @@ def test_an_application_knows_nothing_of_what_came_later() -> None:
     assert not LATE_COLUMNS & set(sent)
     assert sent["issue_d"] == "Mar-2018"
     assert set(loan) - set(sent) <= LATE_COLUMNS
+
+
+def test_a_file_of_a_million_rows_is_read_in_seconds() -> None:
+    """An id takes no batch of its own, as it did: 1 ms a row, which were 17 minutes."""
+    row = {"loan_id": "68407277", "observed_at": "2019-03-31", "days_past_due": "63"}
+    started = time.process_time()
+    for _ in range(2_000):
+        observation(row, source="file")
+    assert time.process_time() - started < 0.2
