@@ -81,7 +81,7 @@ test: $(COMPILED)  ## run the tests
 # Needs Java and Maven, or the jars where an earlier call put them (~/.cache/credit-risk).
 INTEROP := interop
 interop: $(INSTALLED)  ## run the end-to-end tests on Apache Kafka; INTEROP="interop and not long" as CI does
-	@$(BIN)/python -m pytest -m "$(INTEROP)" tests/interop $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "$(INTEROP)" tests/interop $(ARGS)
 
 lint: $(INSTALLED)  ## check style, format, types, layers and Dagster's definitions
 	$(BIN)/ruff check .

@@ -131,6 +131,13 @@ _PLATFORMS = ("slot", "composed", "live", "platform")
 _SERVERS = {"postgres", "broker", "s3", "own_servers", *_PLATFORMS}
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """For tests of Kafka, each of whose processes has a broker of its own: as many as there are
+    cores for the suite, two at most."""
+    own = getattr(os, "sched_getaffinity", None)  # Linux has it, macOS does not
+    return min(2, len(own(0)) if own else os.cpu_count() or 1)
+
+
 @pytest.hookimpl(tryfirst=True)  # a worker of pytest-xdist, which is registered later, reads groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test by what it uses, and let those that share a platform follow each other.

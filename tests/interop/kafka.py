@@ -1,5 +1,6 @@
 """Apache Kafka in KRaft mode, from Maven Central's jars: what other brokers are measured by."""
 
+import fcntl
 import os
 import shutil
 import signal
@@ -39,8 +40,15 @@ def jars() -> Path:
     folder = _CACHE / f"kafka-{VERSION}"
     if shutil.which("java") is None:
         raise NoKafka("no Java: Debian has it in default-jre-headless")
-    if folder.exists():
-        return folder
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    with (_CACHE / "lock").open("w") as lock:  # another process waits for what the first fetches
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            _fetch(folder)
+    return folder
+
+
+def _fetch(folder: Path) -> None:
     if shutil.which("mvn") is None:
         raise NoKafka(f"no jars in {folder}, and no Maven (Debian's maven) to fetch them")
     fresh = folder.with_name(f"{folder.name}.{os.getpid()}")  # whole or not at all
@@ -56,7 +64,6 @@ def jars() -> Path:
     if fetched.returncode:
         raise NoKafka(f"Maven cannot fetch Kafka {VERSION}: {fetched.stdout.strip()[-500:]}")
     fresh.rename(folder)
-    return folder
 
 
 def _java(folder: Path, memory: str, *program: str) -> list[str]:
