@@ -202,7 +202,7 @@ def _drain_until_over(
             report.ended = "the bounds are reached"
         elif settings.session_seconds == 0:
             report.ended = "one batch a run (session_seconds is 0)"
-        elif now - last_event >= idle_seconds:
+        elif now - last_event >= idle_seconds and session.is_told():
             report.ended = f"no event for {idle_seconds:g} s"
         elif is_awaited:
             who = "the session is over; the next run" if over else "another run, or a command,"
@@ -226,6 +226,7 @@ class _Session:
     report: DrainReport
     positions: dict[int, int] = field(default_factory=dict)
     left_alone: set[int] = field(default_factory=set)
+    told: set[int] = field(default_factory=set)
     last_commit_seconds: float | None = None
     in_flight: tuple[Future[Committed], Fetch, StageSeconds] | None = None
     collected: float = 0.0
@@ -348,6 +349,7 @@ class _Session:
     def fetch_and_score(self, patience: float) -> tuple[Fetch, Decided, StageSeconds] | None:
         """The next batch, and what is decided of it; None when no event came for so long."""
         fetch, decided = self.reader.fetch_and(self._decide, patience)
+        self.told |= fetch.ends.keys()
         if decided is None:
             return None
         self.report.clock = self.reader.clock
@@ -355,6 +357,11 @@ class _Session:
         self.report.model_error = found.assessment.model_error or self.report.model_error
         self.report.add_problems([found.problem] if found.problem else [])
         return fetch, found, seconds
+
+    def is_told(self) -> bool:
+        """Whether the broker has said of each partition where it ends, at least once: until then it
+        is slow, and not known to be quiet."""
+        return bool(self.bounds) or self.told >= self.positions.keys()
 
     def _decide(self, fetch: Fetch) -> tuple[Decided, StageSeconds] | None:
         if not fetch.ranges:

@@ -1,6 +1,8 @@
 """The exactly-once drain, against a real broker and a real Postgres."""
 
 import gc
+import os
+import signal
 import threading
 import time
 import uuid
@@ -343,6 +345,27 @@ def test_bounds_that_would_skip_offsets_are_refused(
     with pytest.raises(BoundsError, match=message):
         pipeline.drain(bounds=[bound])
     assert pipeline.stored()["scored_applications"] == []
+
+
+def test_a_broker_that_is_slower_than_the_quiet_is_not_taken_for_quiet(
+    warehouse_settings: WarehouseSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seek = Reader.seek
+    with BrokerServer() as server:
+        kafka = KafkaSettings(bootstrap_servers=server.bootstrap_servers, topic="loans")
+        pipeline = Pipeline(kafka, Warehouse(warehouse_settings))
+        create_topic(kafka)
+        pipeline.send([good_event(i) for i in range(12)])
+
+        def seek_and_hang(reader: Reader, *where: Any) -> None:
+            seek(reader, *where)
+            pid = server.pid or 0
+            os.kill(pid, signal.SIGSTOP)
+            threading.Timer(1.0, os.kill, (pid, signal.SIGCONT)).start()
+
+        monkeypatch.setattr(Reader, "seek", seek_and_hang)
+        report = pipeline.drain(idle_seconds=0.3)
+    assert (report.ranges, report.ended) == ({0: (0, 12)}, "no event for 0.3 s")
 
 
 def test_a_new_cluster_is_a_new_source(warehouse_settings: WarehouseSettings) -> None:
