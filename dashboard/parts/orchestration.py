@@ -31,7 +31,10 @@ query Dashboard($runs: Int!) {
 }
 fragment state on InstigationState {
   status
-  ticks(limit: 1) { timestamp status skipReason error { message } }
+  # Without `statuses` Dagster 1.13 leaves out ticks of another code server than the first one.
+  ticks(limit: 1, statuses: [SKIPPED, SUCCESS, FAILURE]) {
+    timestamp status skipReason error { message }
+  }
 }
 """
 
