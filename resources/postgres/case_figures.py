@@ -51,7 +51,7 @@ class CaseFigures:
     def ages(self) -> list[Age]:
         """The ageing, a row for each band."""
         with self._connection.cursor(row_factory=class_row(Age)) as cursor:
-            return cursor.execute(AGEING, {"edges": list(AGES)}).fetchall()
+            return cursor.execute(_AGEING, {"edges": list(AGES)}).fetchall()
 
     def days(self, since: datetime, zone: str) -> list[Day]:
         """Each day from then to now."""
@@ -77,15 +77,18 @@ SELECT rule, reviewer, disposition, sum(cases)::bigint AS cases FROM closed_by_d
 WHERE day >= coalesce(%(since)s::date, '-infinity') GROUP BY 1, 2, 3
 """
 
-AGEING: LiteralString = """
+# Of a case; `edges` are `AGES`.
+BAND: LiteralString = """width_bucket(
+        (extract(epoch FROM now() - opened_at) / 86400)::float8, %(edges)s::float8[])"""
+
+_AGEING: LiteralString = f"""
 SELECT band, count(case_id) AS cases, count(*) FILTER (WHERE due_at < now()) AS overdue,
     count(case_id) FILTER (WHERE assignee IS NULL) AS unassigned,
     coalesce(sum(loan_amnt), 0) AS loan_amnt
 FROM generate_series(0, cardinality(%(edges)s::float8[])) AS band LEFT JOIN cases
-    ON state <> 'closed' AND band = width_bucket(
-        (extract(epoch FROM now() - opened_at) / 86400)::float8, %(edges)s::float8[])
+    ON state <> 'closed' AND band = {BAND}
 GROUP BY band ORDER BY band
-"""
+"""  # noqa: S608 (of literals)
 
 _DAYS: LiteralString = """
 WITH counted AS (

@@ -9,7 +9,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from credit_risk_dagster.domain.cases import AGES
-from resources.postgres.case_figures import AGEING, CLOSED
+from resources.postgres.case_figures import BAND, CLOSED
 
 Row = dict[str, Any]
 
@@ -46,11 +46,10 @@ class Snapshot:
             gini, ks, brier.
         portfolio: of the newest report of the portfolio: created_at (Unix time) and limits (what it
             measured of each, by name); None before the first.
-        cases: those that are not closed: state, assigned, overdue (whether), how many, and
-            opened_at of the oldest (Unix time).
+        cases: those that are not closed: state, assigned, overdue (whether), band (of their age),
+            how many, and opened_at of the oldest (Unix time).
         closed: cases that were closed in 30 days and today, and how many: rule ("" is of all),
             reviewer, disposition.
-        ages: cases that are not closed by band of age.
         acted: what was ever done to cases: action (open is what came in), and how often.
         reviews: of the newest report of reviews: created_at (Unix time) and bad_rates (by whether
             cases were overridden: of, loans, bads and share); None before the first.
@@ -67,7 +66,6 @@ class Snapshot:
     portfolio: Row | None
     cases: list[Row]
     closed: list[Row]
-    ages: list[Row]
     acted: list[Row]
     reviews: Row | None
     table_bytes: dict[str, int]
@@ -104,14 +102,13 @@ class MetricsLedger:
                     (_FEATURES, None),
                     (_BENCHMARK, None),
                     (_PORTFOLIO, None),
-                    (_CASES, None),
+                    (_CASES, {"edges": list(AGES)}),
                     (CLOSED, {"since": datetime.now(UTC).date() - CLOSED_WITHIN}),
-                    (AGEING, {"edges": list(AGES)}),
                     (_ACTED, None),
                     (_REVIEWS, None),
                 )
             )
-            drift, features, benchmark, portfolio, cases, closed, ages, acted, reviews = reports
+            drift, features, benchmark, portfolio, cases, closed, acted, reviews = reports
             of_partitions = partitions.fetchall()
             if any(p["found"] != p["archived"] < p["next_offset"] for p in of_partitions):
                 # What is not archived may be older, or it is a gap.
@@ -129,7 +126,6 @@ class MetricsLedger:
                 portfolio.fetchone(),
                 cases.fetchall(),
                 closed.fetchall(),
-                ages.fetchall(),
                 acted.fetchall(),
                 reviews.fetchone(),
                 self._sizes,
@@ -227,14 +223,16 @@ WHERE report_id = (
 ORDER BY feature
 """
 
-_CASES: LiteralString = """
-SELECT state, assignee IS NOT NULL AS assigned, due_at < now() AS overdue, count(*) AS cases,
+# Each case lies on another page: they are read once.
+_CASES: LiteralString = f"""
+SELECT state, assignee IS NOT NULL AS assigned, due_at < now() AS overdue, {BAND} AS band,
+    count(*) AS cases,
     extract(epoch FROM min(coalesce(
         (SELECT max(at) FROM case_events e
          WHERE e.case_id = cases.case_id AND e.action IN ('assign', 'reopen')), opened_at
     )))::float8 AS opened_at
-FROM cases WHERE state <> 'closed' GROUP BY 1, 2, 3
-"""
+FROM cases WHERE state <> 'closed' GROUP BY 1, 2, 3, 4
+"""  # noqa: S608 (of literals)
 
 _ACTED: LiteralString = """
 SELECT action, sum(times)::bigint AS times FROM case_totals GROUP BY 1

@@ -140,6 +140,14 @@ def test_counters_are_what_the_tables_hold_and_never_fall(
     since = of(found, "cases_unassigned_since_timestamp_seconds")
     assert abs(since - time.time()) < 300
     assert of(found, "cases_by_age", age="up to 1 day") == loans["n"]
+    assert of(found, "cases_by_age", age="3 to 7 days") == 0
+    pipeline.query(
+        "UPDATE cases SET opened_at = opened_at - interval '5 days'"
+        " WHERE case_id = (SELECT min(case_id) FROM cases) RETURNING case_id"
+    )
+    older = check()
+    assert of(older, "cases_by_age", age="up to 1 day") == loans["n"] - 1
+    assert of(older, "cases_by_age", age="3 to 7 days") == 1
     pipeline.query(
         "SELECT act_on_case(min(case_id), 1, 'close', 'ada', NULL, 'confirmed', 'other', NULL)"
         " FROM cases"

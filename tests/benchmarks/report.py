@@ -49,11 +49,11 @@ class Section:
 
 
 def table(title: str, *columns: str) -> Table:
-    """A table with a column of names and columns of figures."""
+    """A table with a column of names and columns of figures; a narrow terminal cuts none off."""
     grid = Table(title=title, title_justify="left")
-    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
     for column in columns:
-        grid.add_column(column, justify="right")
+        grid.add_column(column, justify="right", overflow="fold")
     return grid
 
 

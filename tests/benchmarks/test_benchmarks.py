@@ -209,6 +209,17 @@ def text(*tables: Table) -> str:
     return printed
 
 
+def test_a_narrow_terminal_cuts_no_figure_off() -> None:
+    grid = table("A table", "events/s", "of poll and COPY, in the same run")
+    grid.add_row("a long name of what was measured, and how", "71,234", "65,400")
+    console = Console(file=io.StringIO(), width=40)
+    console.print(grid)
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "71,234" in printed
+    assert "65,400" in printed
+    assert "…" not in printed
+
+
 FAST = Bar("latency", 200, 200, "ms", at_most=True)
 SLOW = Bar("rate", 59, 60, "%", at_most=False)
 

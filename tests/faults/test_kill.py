@@ -5,11 +5,14 @@ import random
 import statistics
 import time
 from collections.abc import Container
+from datetime import UTC, datetime
 
 import psutil
 import pytest
 
+from dashboard.parts import orchestration
 from resources.postgres.lanes import connected_runs
+from sensors.offsets import loan_applications_offsets
 from tests.platform.running import PATIENCE_SECONDS, Platform
 from tests.platform.waiting import wait_until
 
@@ -20,7 +23,9 @@ KILLS = int(os.environ.get("KILLS", 2))
 TAKEOVER_SECONDS = 15.0
 
 
-def test_whatever_is_killed_nothing_is_lost_or_doubled(platform: Platform) -> None:
+def test_whatever_is_killed_nothing_is_lost_or_doubled(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
     moments = random.Random(KILLS)
     before, killed = platform.runs(), dict[str, float]()
 
@@ -51,9 +56,16 @@ def test_whatever_is_killed_nothing_is_lost_or_doubled(platform: Platform) -> No
         dagster_dev.wait(PATIENCE_SECONDS)
         platform.wait_for_commits(platform.committed() + 100)
         assert platform.working_run() == run_id
+        started_again = datetime.now(UTC)
         platform.start_dagster()
         next_run(platform, before | killed | {run_id: 0.0})
     platform.wait_for_everything()
+
+    # What the dashboard tells of Dagster is of the one that runs now.
+    monkeypatch.setenv("CREDIT_RISK_DAGSTER_URL", platform.services.dagster_url)
+    orchestration.state.clear()
+    told = orchestration.state("UTC").instigators.set_index("name")["tick"]
+    assert (told[[loan_applications_offsets.name]] > started_again).all()
 
     # From each kill to the first batch of the run after it.
     times = platform.run_times()

@@ -95,6 +95,14 @@ def _cases(found: list[Row]) -> Iterator[Metric]:
         ],
     )
     yield gauge(
+        "cases_by_age",
+        "Cases of the Watchlist that are not closed, by how long ago they were opened",
+        [
+            ({"age": age}, sum(row["cases"] for row in found if row["band"] == band))
+            for band, age in enumerate(AGE_WORDS)
+        ],
+    )
+    yield gauge(
         "cases_overdue",
         "Cases that are not closed, and should be",
         [({}, sum(row["cases"] for row in found if row["overdue"]))],
@@ -129,11 +137,6 @@ def _reviews(snapshot: Snapshot) -> Iterator[Metric]:
             for bound, value in vars(one.share).items()
             if not math.isnan(value)
         ],
-    )
-    yield gauge(
-        "cases_by_age",
-        "Cases of the Watchlist that are not closed, by how long ago they were opened",
-        [({"age": AGE_WORDS[row["band"]]}, row["cases"]) for row in snapshot.ages],
     )
     acted = {row["action"]: row["times"] for row in snapshot.acted}
     yield counter(
