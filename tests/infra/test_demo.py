@@ -1,4 +1,4 @@
-"""What the demo says when nothing is scored."""
+"""What the demo says when nothing is scored, and what it does about the demo before."""
 
 import io
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from credit_risk_dagster.pipelines.archive_check import check_archive
 from credit_risk_dagster.pipelines.producer import Produced
 from infra.embedded import demo
 from infra.embedded.stack import Stack
+from resources.postgres.abandoned import AbandonedOffsets
 from resources.postgres.sources import Sources
 from tests.platform.pipeline import Pipeline, good_event
 from tests.platform.waiting import wait_until
@@ -41,3 +43,20 @@ def test_events_that_nobody_scores_are_told_and_end_only_who_does_not_wait(
         patient.say_farewell(pipeline.warehouse, Stack(tmp_path), 7_000)
     assert "sent 1   scored 1   rejected 0   waiting 0" in said.getvalue()
     assert "7,001 applications of this demo" in said.getvalue()
+
+
+def test_the_archive_does_not_wait_for_the_topic_of_an_earlier_demo(pipeline: Pipeline) -> None:
+    """Each demo has a new broker, and on its second start `archive_complete` failed for the first
+    one's topic."""
+    pipeline.send_and_drain([good_event(i) for i in range(10)])
+    pipeline.query("UPDATE sources SET cluster_id = 'of an earlier demo' RETURNING 1")
+    with pipeline.warehouse.session("demo") as connection:
+        newest = Sources(connection).register(pipeline.broker.inspect())
+        (tail,) = AbandonedOffsets(connection).waiting()
+        assert tail.events == 10
+        demo.give_up_earlier(connection)
+        assert AbandonedOffsets(connection).waiting() == []
+        assert check_archive(pipeline.warehouse, pipeline.lake, newest).problems == []
+    (given_up,) = pipeline.query("SELECT source_id, abandoned_by, why FROM abandoned_offsets")
+    assert (given_up["source_id"], given_up["abandoned_by"]) == (tail.source_id, "demo")
+    assert "in memory" in given_up["why"]
