@@ -38,7 +38,7 @@ from tests.benchmarks import (
     throughput,
     wide,
 )
-from tests.benchmarks.lab import OpenLab, drain_settings, open_lab
+from tests.benchmarks.lab import OpenLab, broker_name, drain_settings, open_lab
 from tests.benchmarks.report import Section, bars_table, exit_code
 
 out = Console()
@@ -131,11 +131,15 @@ def main(
     LATENCY: from event to commit at 10, 100 and 1,000 events a second, through Dagster's daemon and
     the sensor, with handovers from run to run; and of the first event after an idle spell.
 
+    With BENCH_BROKER=kafka the broker is Apache Kafka, which needs Java and Maven, and not the
+    embedded one.
+
     Nothing else should run on the machine meanwhile. The drain has its default settings, and those
     that CREDIT_RISK_... variables change. Exits with 1 when a bar is missed.
     """
     if json_file:
         json_file.touch()  # better refused now than after a quarter of an hour
+    broker_name()  # and a name that is none
     started_at, started = datetime.now(UTC), time.monotonic()
     load = os.getloadavg()[0]
     sections = []
@@ -159,6 +163,7 @@ def main(
             "started_at": started_at.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - started, 1),
             "revision": _revision(),
+            "broker": broker_name(),
             "machine": {**_machine(), "load_average_before": load},
             "drain_settings": drain_settings().model_dump(mode="json"),
             "sections": {section.name: section.results for section in sections},

@@ -26,6 +26,7 @@ from credit_risk_dagster.settings import (
 from infra.embedded.servers import Broker, Postgres
 from resources.kafka import topics
 from resources.postgres.migrate import migrate
+from tests.interop.kafka import Kafka, NoKafka
 
 _TIMEOUT_SECONDS = 1800
 
@@ -34,10 +35,44 @@ class BenchmarkFailed(PlatformError):
     """Something could not be measured."""
 
 
+def broker_name() -> str:
+    """The broker that is measured on: BENCH_BROKER, embedded or kafka.
+
+    Raises:
+        BenchmarkFailed: it is neither.
+    """
+    name = os.environ.get("BENCH_BROKER") or "embedded"
+    if name not in ("embedded", "kafka"):
+        raise BenchmarkFailed(f"BENCH_BROKER is {name!r}: set it to embedded or kafka")
+    return name
+
+
+@contextmanager
+def open_broker(folder: Path, embedded: Broker | None = None) -> Iterator[Broker | Kafka]:
+    """The broker to measure on, with its files in the folder: the embedded one, which may run
+    already, or Apache Kafka.
+
+    Raises:
+        BenchmarkFailed: `broker_name`; or Kafka cannot be had here.
+    """
+    if broker_name() == "kafka":
+        try:
+            kafka = Kafka(folder / "kafka")
+        except NoKafka as error:
+            raise BenchmarkFailed(f"BENCH_BROKER=kafka: {error}") from error
+        with kafka:
+            yield kafka
+    elif embedded:
+        yield embedded
+    else:
+        with Broker() as broker:
+            yield broker
+
+
 class Lab:
     """A Postgres and a broker to measure on."""
 
-    def __init__(self, postgres: Postgres, broker: Broker) -> None:
+    def __init__(self, postgres: Postgres, broker: Broker | Kafka) -> None:
         self._postgres = postgres
         self._broker = broker
         self._template = f"template_{uuid.uuid4().hex}"
@@ -143,7 +178,7 @@ def open_lab() -> Iterator[Lab]:
     with (
         TemporaryDirectory(prefix="credit-risk-bench-") as folder,
         Postgres(Path(folder) / "postgres") as postgres,
-        Broker() as broker,
+        open_broker(Path(folder)) as broker,
     ):
         yield Lab(postgres, broker)
 
@@ -152,7 +187,7 @@ def open_lab() -> Iterator[Lab]:
 # setting in the environment is honoured: that is how one tries another value.
 
 
-def kafka_settings(broker: Broker, topic: str, partitions: int = 4) -> KafkaSettings:
+def kafka_settings(broker: Broker | Kafka, topic: str, partitions: int = 4) -> KafkaSettings:
     return KafkaSettings(
         _env_file=None,
         bootstrap_servers=broker.bootstrap_servers,

@@ -37,6 +37,7 @@ from tests.benchmarks.lab import (
     drain_settings,
     drain_variables,
     kafka_settings,
+    open_broker,
     warehouse_settings,
 )
 from tests.benchmarks.report import Bar, Section, table
@@ -104,8 +105,9 @@ def measure(_: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
         folder = exit_stack.enter_context(TemporaryDirectory(prefix="credit-risk-bench-"))
         say("latency: starting Dagster")
         stack = exit_stack.enter_context(Stack(Path(folder)))
-        environment = stack.environment()
-        kafka = kafka_settings(stack.broker, environment["KAFKA_TOPIC"])
+        broker = exit_stack.enter_context(open_broker(Path(folder), stack.broker))
+        environment = stack.environment() | {"KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers}
+        kafka = kafka_settings(broker, environment["KAFKA_TOPIC"])
         warehouse = warehouse_settings(environment["DATABASE_URL"])
         migrate(warehouse)
         topics.ensure_topic(kafka)
@@ -123,7 +125,7 @@ def measure(_: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
             for rate, seconds in size.seconds_by_rate.items():
                 say(f"latency: {rate:,} events/s for {seconds} s, with sessions that are shorter")
                 dagster.stop()
-                # The broker reads through all batches of a partition, a millisecond for a thousand.
+                # The embedded broker reads through a partition's batches, a millisecond for 1,000.
                 kafka = kafka.model_copy(update={"topic": f"loans_at_{rate}"})
                 topics.ensure_topic(kafka)
                 variables = environment | drain_variables(settings) | {"KAFKA_TOPIC": kafka.topic}

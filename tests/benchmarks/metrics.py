@@ -22,7 +22,7 @@ from infra.embedded.stack import Stack
 from resources.kafka.topics import ensure_topic
 from resources.postgres.connection import Warehouse
 from resources.postgres.migrate import migrate
-from tests.benchmarks.lab import OpenLab, kafka_settings, warehouse_settings
+from tests.benchmarks.lab import OpenLab, kafka_settings, open_broker, warehouse_settings
 from tests.benchmarks.report import Bar, Section, table
 from tests.platform.waiting import wait_until
 
@@ -48,9 +48,16 @@ def measure(_: OpenLab, size: Size, say: Callable[[str], object]) -> Section:
     """Scrape before and after history is filled in; alone, and many at once."""
     from tests.benchmarks.dashboard import fill
 
-    with TemporaryDirectory(prefix="credit-risk-bench-") as folder, Stack(Path(folder)) as stack:
-        variables = stack.environment() | {"KAFKA_TOPIC": TOPIC}
-        kafka = kafka_settings(stack.broker, TOPIC)
+    with (
+        TemporaryDirectory(prefix="credit-risk-bench-") as folder,
+        Stack(Path(folder)) as stack,
+        open_broker(Path(folder), stack.broker) as broker,
+    ):
+        kafka = kafka_settings(broker, TOPIC)
+        variables = stack.environment() | {
+            "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+            "KAFKA_TOPIC": TOPIC,
+        }
         warehouse = warehouse_settings(variables["DATABASE_URL"])
         migrate(warehouse)
         ensure_topic(kafka)

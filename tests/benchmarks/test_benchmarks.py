@@ -24,7 +24,7 @@ from infra.embedded.servers import Broker, Postgres
 from tests.benchmarks import __main__ as command
 from tests.benchmarks import lanes, row_at_a_time
 from tests.benchmarks.__main__ import Name, measure
-from tests.benchmarks.lab import Lab
+from tests.benchmarks.lab import BenchmarkFailed, Lab, open_broker
 from tests.benchmarks.report import Bar, Section, bars_table, exit_code, table
 
 # What a section has to tell: the rows of its table, and its bars.
@@ -207,6 +207,15 @@ def text(*tables: Table) -> str:
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert isinstance(printed, str)
     return printed
+
+
+def test_a_broker_that_there_is_not_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_BROKER", "redpanda")
+    wrong = "BENCH_BROKER is 'redpanda': set it to embedded or kafka"
+    with pytest.raises(BenchmarkFailed, match=wrong), open_broker(tmp_path):
+        pass
 
 
 def test_a_narrow_terminal_cuts_no_figure_off() -> None:
