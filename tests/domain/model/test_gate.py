@@ -4,10 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import statsmodels.api as sm
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
+from statsmodels.discrete.discrete_model import Logit
+from statsmodels.genmod.families import Binomial
+from statsmodels.genmod.generalized_linear_model import GLM
+from statsmodels.tools.tools import add_constant
 
 from credit_risk_dagster.domain.features import (
     CLASSIC_FEATURES,
@@ -83,13 +86,11 @@ def test_calibration_is_statsmodels(seed: int) -> None:
     bad = random.random(len(log_odds)) < 1 / (1 + np.exp(-log_odds))
     bad[:3] = (True, False, True)
     outcome = bad.astype(float)
-    fitted = sm.Logit(outcome, sm.add_constant(log_odds)).fit(
+    fitted = Logit(outcome, add_constant(log_odds)).fit(
         disp=0, method="newton", maxiter=200, tol=1e-12
     )
     assert recalibrate(bad, log_odds) == pytest.approx(tuple(fitted.params), abs=1e-6)
-    level = sm.GLM(outcome, np.ones(len(bad)), family=sm.families.Binomial(), offset=log_odds).fit(
-        tol=1e-12
-    )
+    level = GLM(outcome, np.ones(len(bad)), family=Binomial(), offset=log_odds).fit(tol=1e-12)
     assert calibration_in_the_large(bad, log_odds) == pytest.approx(level.params[0], abs=1e-6)
 
 
