@@ -31,20 +31,32 @@ _PHONE = (
     "Mobile Safari/537.36"
 )
 _QUIET_MS = 300  # on a machine that does nothing else; from a click to what comes of it is less
-# Nothing is being computed, drawn or moved, and for so long nothing was.
+# Nothing is being computed, drawn or moved, and for so long nothing was; or, where a slow machine
+# is never quiet because one refresh follows the other, the page was drawn three times, whole.
 _QUIET = """
 quiet => new Promise(settled => {
-  let since = performance.now();
-  const stir = () => { since = performance.now(); };
-  const seen = new MutationObserver(stir);
+  const begun = performance.now();
+  let since = begun, drawn = 0;
+  const seen = new MutationObserver(changes => {
+    since = performance.now();
+    const ended = change =>
+      change.attributeName === 'data-test-script-state' && change.oldValue === 'running';
+    drawn += changes.filter(ended).length;
+  });
   const everything = {subtree: true, childList: true, attributes: true, characterData: true};
-  seen.observe(document.documentElement, everything);
-  const busy =
-    '[data-testid=stSkeleton], [data-testid=stSpinner], [data-test-script-state=running]';
+  seen.observe(document.documentElement, {...everything, attributeOldValue: true});
+  const missing = '[data-testid=stSkeleton], [data-testid=stSpinner]';
+  const running = '[data-test-script-state=running]';
   const moves = animation => animation.effect.getComputedTiming().endTime < Infinity;
   const look = () => {
-    if (document.querySelector(busy) || document.getAnimations().some(moves)) stir();
-    if (performance.now() - since < quiet) return requestAnimationFrame(look);
+    const now = performance.now();
+    if (document.querySelector(missing) || document.getAnimations().some(moves)) {
+      since = now;
+      drawn = 0;
+    }
+    if (document.querySelector(running)) since = now;
+    const again = drawn >= 3 && now - begun > 10 * quiet;
+    if (now - since < quiet && !again) return requestAnimationFrame(look);
     seen.disconnect();
     settled();
   };

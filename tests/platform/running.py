@@ -61,7 +61,7 @@ SETTINGS = {
 History = Callable[[KafkaSettings, WarehouseSettings, dict[str, str]], None]
 # The life that is looked at: a stream, now and then a malformed event, and jobs that ran once, so
 # that everything that is shown has something to show.
-RATE = 20.0
+RATE = 5.0
 ENOUGH_EVENTS = 300  # as a rule each kind of decision is among them
 _MALFORMED: tuple[bytes, ...] = (b"not JSON", b"[1, 2]", without("dti"), event(int_rate="high"))
 _MALFORMED_EVERY_SECONDS = 1.0
