@@ -5,7 +5,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
+from typing import Any, ClassVar
 
 import psycopg
 import pytest
@@ -75,8 +75,12 @@ def test_minutes_without_events_are_there(commit: Commit) -> None:
 class _Elsewhere(BaseHTTPRequestHandler):
     """A web server that is not Dagster's."""
 
+    answer: ClassVar[dict[str, Any]] = {"errors": ["no such thing"]}
+    after_seconds: ClassVar[float] = 0.0
+
     def do_POST(self) -> None:
-        body = json.dumps({"errors": ["no such thing"]}).encode()
+        threading.Event().wait(self.after_seconds)
+        body = json.dumps(self.answer).encode()
         self.send_response(200)
         self.end_headers()
         self.wfile.write(body)
@@ -103,6 +107,14 @@ def test_another_server_in_dagsters_place_is_named(
         orchestration.state("UTC")
 
 
+def test_a_slow_dagster_is_waited_for(elsewhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On half a machine it took nearly three seconds, and the page said that it does not answer."""
+    monkeypatch.setenv("CREDIT_RISK_DAGSTER_URL", elsewhere)
+    monkeypatch.setattr(_Elsewhere, "answer", {"data": {"assetNodes": []}})
+    monkeypatch.setattr(_Elsewhere, "after_seconds", 3.0)
+    assert orchestration.checks("UTC").empty
+
+
 def test_dagster_that_does_not_answer_is_left_alone_for_a_while(
     warehouse: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,10 +122,10 @@ def test_dagster_that_does_not_answer_is_left_alone_for_a_while(
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes calls, and says nothing
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         monkeypatch.setenv("CREDIT_RISK_DAGSTER_URL", address)
-        monkeypatch.setattr(orchestration, "TIMEOUT_SECONDS", 0.2)
+        monkeypatch.setattr(orchestration, "ANSWER_SECONDS", 0.2)
         with pytest.raises(orchestration.DagsterUnavailable, match="Timeout"):
             orchestration.state("UTC")
-        monkeypatch.setattr(orchestration, "TIMEOUT_SECONDS", 60.0)
+        monkeypatch.setattr(orchestration, "ANSWER_SECONDS", 60.0)
         for ask in (orchestration.state, orchestration.checks):
             with pytest.raises(orchestration.DagsterUnavailable, match="again within 30 s"):
                 ask("UTC")
