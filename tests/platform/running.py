@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self
+from urllib.error import HTTPError
 
 import dagster as dg
 import psutil
@@ -38,7 +39,7 @@ from tests.malformed import event, without
 from tests.platform.memory import in_memory
 from tests.platform.pipeline import Pipeline, send
 from tests.platform.processes import processes_of
-from tests.platform.waiting import wait_until
+from tests.platform.waiting import slowness, wait_until
 from tests.platform.webhook import Webhook, webhook
 
 # How long a machine that does nothing else may take, from an event to its commit: a tick of the
@@ -46,7 +47,8 @@ from tests.platform.webhook import Webhook, webhook
 PATIENCE_SECONDS = 120.0
 USUAL_START_SECONDS = 2.5
 # Short sessions, because a run is checked, and hands over, when its session ends; small batches, so
-# that one is always in the middle of something; small samples.
+# that one is always in the middle of something; small samples. A successor is asked for as early as
+# a machine that is so slow needs it.
 SETTINGS = {
     "CREDIT_RISK_SESSION_SECONDS": "20",
     "CREDIT_RISK_IDLE_SECONDS": "3",
@@ -90,7 +92,13 @@ def open_platform(history: History | None = None) -> Iterator["Platform"]:
         Stack(Path(folder)) as stack,
         webhook() as hook,
         Platform(
-            stack, {**SETTINGS, "CREDIT_RISK_ALERT_WEBHOOK_URL": hook.url}, history
+            stack,
+            {
+                **SETTINGS,
+                "CREDIT_RISK_RUN_START_SECONDS": f"{min(8 * slowness(), 16):.0f}",
+                "CREDIT_RISK_ALERT_WEBHOOK_URL": hook.url,
+            },
+            history,
         ) as platform,
     ):
         platform.hook = hook
@@ -463,8 +471,12 @@ class Platform:
             json.dumps({"query": query, "variables": variables}).encode(),
             {"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as response:
-            answer = json.load(response)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                answer = json.load(response)
+        except HTTPError as error:
+            error.add_note(f"Dagster said: {error.read()[:2000]!r}")
+            raise
         assert "errors" not in answer, answer["errors"]
         return answer["data"]
 
