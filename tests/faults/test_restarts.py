@@ -1,6 +1,9 @@
 """The servers hang, crash and come back, while events flow."""
 
 import threading
+from contextlib import suppress
+from typing import Any
+from urllib.error import HTTPError
 
 import psutil
 import pytest
@@ -29,6 +32,13 @@ def test_postgres_crashes(platform: Platform) -> None:
         postgres.start()
         platform.wait_for_commits(platform.committed() + 500)
     platform.wait_for_everything()
+
+    def ticks() -> list[dict[str, Any]] | None:
+        with suppress(HTTPError):  # of a connection from before, of which the webserver keeps some
+            return platform.ticks()
+        return None
+
+    wait_until(ticks, PATIENCE_SECONDS, "Dagster's UI is back")
 
 
 def test_the_broker_hangs_and_is_replaced(platform: Platform, slot: Slot) -> None:

@@ -137,4 +137,12 @@ def test_sessions_hand_over_without_a_gap(live: Platform) -> None:
     )
     # Requesting and starting a run takes five seconds at least; a successor that waits, none.
     assert max(pauses) < 2 * live.slowness()
-    assert all(run.tags["credit_risk/why"].startswith("successor of run") for run in successors)
+    # One that takes longer to start than it is said to take comes after a pause.
+    known = float(live.environment["CREDIT_RISK_RUN_START_SECONDS"])
+    late = [run for run in times() if run.started - run.requested > known]
+    others = [
+        why
+        for run in successors
+        if not (why := run.tags["credit_risk/why"]).startswith("successor of run")
+    ]
+    assert len(others) <= len(late), others

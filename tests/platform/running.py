@@ -447,6 +447,7 @@ class Platform:
         """The sensor's newest ticks, newest first: status, skipReason, runIds, timestamp."""
         answer = self.graphql(
             """query ($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) {
+                ... on Error { message }
                 ... on Sensor { sensorState {
                     ticks(limit: 50) { status skipReason runIds timestamp } } } } }""",
             sensor=self.sensor,
