@@ -128,8 +128,7 @@ def run_demo(
             (warehouse := Warehouse(WarehouseSettings())).session("demo") as connection,
             ThreadPoolExecutor(1, "produce") as pool,
         ):
-            source = Sources(connection).register(Broker(kafka).inspect())
-            give_up_earlier(connection)
+            source = new_source(connection, kafka)
             view = _View(console, connection, source, patient=stay)
             outcomes = OutcomesLater(change(loans), warehouse)
             stream = _Stream(pool, kafka, outcomes, iter(outcomes), rate, stop, view)
@@ -174,12 +173,15 @@ def _prepare(kafka: KafkaSettings, loans: Iterator[Row] | None, console: Console
     return sent
 
 
-def give_up_earlier(connection: Connection) -> None:
-    """Give up what demos before left to archive: no check is to wait for a topic of theirs."""
+def new_source(connection: Connection, kafka: KafkaSettings) -> Source:
+    """The source that this demo's topic is. What those before left to archive is given up: no check
+    is to wait for a topic of theirs."""
+    source = Sources(connection).register(Broker(kafka).inspect())
     offsets = AbandonedOffsets(connection)
     why = "the demo's broker keeps its topics in memory"
     for tail in offsets.waiting():
         offsets.abandon(tail.source_id, [tail.range], "demo", why)
+    return source
 
 
 def _start_services(stack: Stack, console: Console) -> Services:

@@ -40,7 +40,7 @@ def back_up(postgres: Postgres, settings: WarehouseSettings, folder: Path) -> st
     for name in ("credit_risk-20200101T000000Z.dump", "credit_risk-20200102T000000Z.dump"):
         (folder / name).touch()
         os.utime(folder / name, (0, 0))
-    (programs,) = postgres.run_client("pg_config", "--bindir").split()
+    programs = postgres.run_client("pg_config", "--bindir").strip()
     subprocess.run(
         ["sh", INFRA / "postgres" / "backup.sh", "once"],
         env={

@@ -51,10 +51,10 @@ def test_the_archive_does_not_wait_for_the_topic_of_an_earlier_demo(pipeline: Pi
     pipeline.send_and_drain([good_event(i) for i in range(10)])
     pipeline.query("UPDATE sources SET cluster_id = 'of an earlier demo' RETURNING 1")
     with pipeline.warehouse.session("demo") as connection:
-        newest = Sources(connection).register(pipeline.broker.inspect())
+        Sources(connection).register(pipeline.broker.inspect())
         (tail,) = AbandonedOffsets(connection).waiting()
         assert tail.events == 10
-        demo.give_up_earlier(connection)
+        newest = demo.new_source(connection, pipeline.kafka)
         assert AbandonedOffsets(connection).waiting() == []
         assert check_archive(pipeline.warehouse, pipeline.lake, newest).problems == []
     (given_up,) = pipeline.query("SELECT source_id, abandoned_by, why FROM abandoned_offsets")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from credit_risk_dagster.domain.cases import AGES
 from credit_risk_dagster.domain.policy import load_policy
 from credit_risk_dagster.pipelines.redrive import redrive
 from credit_risk_dagster.settings import DEFAULT_POLICY
@@ -135,7 +136,7 @@ def test_a_case_and_its_history(pipeline: Pipeline) -> None:
     )
     assert waits == {"hours": 72}
     with pipeline.warehouse.session() as connection:
-        oldest = connection.execute(_CASES).fetchall()
+        oldest = connection.execute(_CASES, {"edges": list(AGES)}).fetchall()
     assert min(row[-1] for row in oldest if not row[1]) > time.time() - 3600
     assert {c.case_id for c in queue} == {1, 2}
     assert after == queue[1:]
