@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -213,6 +214,7 @@ class Platform:
         if self._living:
             return
         self.before_life = self.runs()
+        began = datetime.now(UTC)  # a schedule may have run before it was stopped, without events
         self.send(ENOUGH_EVENTS)
         with ExitStack() as started:
             started.enter_context(self.streaming(RATE))
@@ -227,10 +229,10 @@ class Platform:
                     every=0.2,
                 )
                 for jobs in _JOBS_OF_EVENTS if first else ():
-                    if left := [job for job in jobs if not self._runs_of(job)]:
+                    if left := [job for job in jobs if not self._runs_of(job, since=began)]:
                         self.run_jobs(left)  # a sensor was not sooner
                 benchmark.result()
-                if not self._runs_of("report_portfolio"):
+                if first and not self._runs_of("report_portfolio", since=began):
                     self.run_jobs(["report_portfolio"])  # nor was a sensor
             wait_until(
                 lambda: not self._runs_of("report_drift", UNFINISHED),
@@ -254,8 +256,14 @@ class Platform:
 
     _living = False
 
-    def _runs_of(self, job: str, statuses: Sequence[dg.DagsterRunStatus] = ()) -> int:
-        return self.instance.get_runs_count(dg.RunsFilter(job_name=job, statuses=statuses or None))
+    def _runs_of(
+        self,
+        job: str,
+        statuses: Sequence[dg.DagsterRunStatus] = (),
+        since: datetime | None = None,
+    ) -> int:
+        wanted = dg.RunsFilter(job_name=job, statuses=statuses or None, created_after=since)
+        return self.instance.get_runs_count(wanted)
 
     @contextmanager
     def _malformed(self) -> Iterator[None]:
