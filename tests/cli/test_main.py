@@ -32,7 +32,8 @@ def commands(found: Any, *path: str) -> Iterator[tuple[list[str], bool]]:
         yield from commands(command, *path, name)
 
 
-EVERY = list(commands(typer.main.get_command(cli.app)))
+APPLICATION = typer.main.get_command(cli.app)
+EVERY = list(commands(APPLICATION))
 COMMANDS = [command for command, _ in EVERY]
 GROUPS = [command for command, is_group in EVERY if is_group]
 
@@ -42,7 +43,7 @@ GROUPS = [command for command, is_group in EVERY if is_group]
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_tells_everything(command: list[str], run: Run) -> None:
-    found: Any = typer.main.get_command(cli.app)
+    found: Any = APPLICATION
     for name in command:
         found = found.commands[name]
     result = run(*command, "--help")

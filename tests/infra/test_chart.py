@@ -17,7 +17,6 @@ import pytest
 import yaml
 from dagster._core.instance.config import dagster_instance_config_schema
 from dagster_aws.s3 import S3ComputeLogManager
-from dagster_k8s import K8sRunLauncher
 
 from tests.infra.test_kubernetes import MANIFESTS, VALUES, VERSION, accepted, settings
 
@@ -171,6 +170,8 @@ def test_the_webserver_is_where_the_platform_looks_for_it() -> None:
 
 
 def test_the_instance_is_what_dagster_accepts() -> None:
+    from dagster_k8s import K8sRunLauncher
+
     instance = file("dagster.yaml")
     accepted(dagster_instance_config_schema(), instance)
     accepted(K8sRunLauncher.config_type(), instance["run_launcher"]["config"])

@@ -21,6 +21,7 @@ DOCUMENTS = [
 PICTURES = PROJECT_ROOT / "docs" / "images"
 # Files that the reader makes.
 READERS_OWN = ("infra/.env", "infra/settings.env", ".streamlit/secrets.toml")
+COMMANDS = get_command(app)
 every_document = pytest.mark.parametrize(
     "document", DOCUMENTS, ids=lambda path: str(path.relative_to(PROJECT_ROOT))
 )
@@ -119,7 +120,7 @@ def test_targets_of_make_exist(document: Path) -> None:
 
 def command_of(words: list[str]) -> tuple[Any, list[str]]:
     """The command that the words of a line name, and the words after its name."""
-    command: Any = get_command(app)
+    command: Any = COMMANDS
     while commands := getattr(command, "commands", None):
         if not words or not re.fullmatch(r"[a-z-]+", words[0]):
             break

@@ -1,4 +1,8 @@
-"""The manifests, by the schemas of Kubernetes, and the chart's values, by Dagster's own."""
+"""The manifests, by the schemas of Kubernetes, and the chart's values, by Dagster's own.
+
+Kubernetes' client has 800 modules: they are imported where they are needed, not where tests are
+collected.
+"""
 
 import re
 import subprocess
@@ -15,14 +19,6 @@ from dagster._config import process_config, resolve_to_config_type
 from dagster._core.run_coordinator import QueuedRunCoordinator
 from dagster._core.test_utils import instance_for_test
 from dagster_aws.s3 import S3ComputeLogManager
-from dagster_k8s import K8sRunLauncher
-from dagster_k8s.job import (
-    DagsterK8sJobConfig,
-    UserDefinedDagsterK8sConfig,
-    construct_dagster_k8s_job,
-)
-from kubernetes.client import ApiClient
-from kubernetes.utils import parse_quantity
 
 from credit_risk_dagster.api.app import create_app
 from credit_risk_dagster.settings import PROJECT_ROOT, Settings
@@ -91,6 +87,8 @@ def test_a_wrong_manifest_would_be_refused() -> None:
 
 
 def test_pods_can_do_no_more_than_they_must() -> None:
+    from kubernetes.utils import parse_quantity
+
     for name, pod, container in containers():
         assert pod["automountServiceAccountToken"] is False, name
         assert pod["securityContext"]["runAsNonRoot"] is True, name
@@ -205,6 +203,13 @@ def launcher_config() -> dict[str, Any]:
 
 
 def test_a_run_is_a_job_that_kubernetes_knows() -> None:
+    from dagster_k8s.job import (
+        DagsterK8sJobConfig,
+        UserDefinedDagsterK8sConfig,
+        construct_dagster_k8s_job,
+    )
+    from kubernetes.client import ApiClient
+
     config = launcher_config()
     run = UserDefinedDagsterK8sConfig.from_dict(config.pop("run_k8s_config"))
     del config["load_incluster_config"]
@@ -286,6 +291,8 @@ def test_only_what_asks_who_is_there_is_published() -> None:
 
 
 def test_the_charts_values_are_what_dagster_accepts() -> None:
+    from dagster_k8s import K8sRunLauncher
+
     accepted(K8sRunLauncher.config_type(), launcher_config())
     daemon = VALUES["dagsterDaemon"]
     queue = dict(daemon["runCoordinator"]["config"]["queuedRunCoordinator"])

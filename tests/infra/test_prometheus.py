@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,18 @@ def test_alerts_fire_and_are_silent_when_they_should(cases: Path) -> None:
     run(promtool(), "test", "rules", cases)
 
 
-@pytest.mark.parametrize("alert", ALERTS)
-def test_every_alert_has_both_cases(alert: str) -> None:
-    tested = [
+@cache
+def tested() -> list[dict[str, Any]]:
+    return [
         case["alert_rule_test"][0]
         for path in CASES
         for case in yaml.safe_load(path.read_text())["tests"]
     ]
-    outcomes = {bool(test["exp_alerts"]) for test in tested if test["alertname"] == alert}
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_every_alert_has_both_cases(alert: str) -> None:
+    outcomes = {bool(test["exp_alerts"]) for test in tested() if test["alertname"] == alert}
     assert outcomes == {True, False}
 
 

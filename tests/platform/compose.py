@@ -59,9 +59,14 @@ def document(variables: Mapping[str, str]) -> dict[str, Any]:
     Raises:
         LookupError: a variable that it insists on is missing, with what the file says about it.
     """
+    return {name: _interpolated(value, variables) for name, value in _file().items()}
+
+
+@cache
+def _file() -> dict[str, Any]:
     text = (INFRA / "docker-compose.yml").read_text(encoding="utf-8")
     loaded: dict[str, Any] = yaml.safe_load(text)
-    return {name: _interpolated(value, variables) for name, value in loaded.items()}
+    return loaded
 
 
 def services(variables: Mapping[str, str]) -> dict[str, Service]:
