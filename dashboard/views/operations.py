@@ -57,10 +57,7 @@ def _pipeline() -> None:
 def _figures(data: Operations, lag: Lag) -> None:
     last = data.batches["committed_at"].max()
     silence = (data.as_of - last).total_seconds() if pd.notna(last) else float("nan")
-    # What an earlier cluster or topic took with it can be archived no more.
-    now = data.partitions.groupby("topic")["source_id"].transform("max")
-    pending = _pending(data.partitions)
-    gone = int(pending[data.partitions["source_id"] != now].clip(lower=0).sum())
+    pending, gone = (events.sum() for events in _not_archived(data.partitions))
     with st.grid(5, min_column_width=170, gap="small"):
         figure(
             "Last commit",
@@ -86,16 +83,23 @@ def _figures(data: Operations, lag: Lag) -> None:
         )
         figure(
             "Not archived yet",
-            formats.count(pending[data.partitions["source_id"] == now].sum()),
+            formats.count(pending),
             delta_description="committed events"
             + (f"; {formats.count(gone)} went with earlier topics" if gone else ""),
         )
 
 
-def _pending(partitions: pd.DataFrame) -> "pd.Series[int]":
-    """Of each partition, the committed events that are not archived."""
-    done = partitions[["scored", "rejected", "gaps", "lost_events", "forgotten"]].sum(axis=1)
-    return done - partitions["archived"]
+def _committed(partitions: pd.DataFrame) -> "pd.Series[int]":
+    return partitions[["scored", "rejected", "gaps", "lost_events", "forgotten"]].sum(axis=1)
+
+
+def _not_archived(partitions: pd.DataFrame) -> "tuple[pd.Series[int], pd.Series[int]]":
+    """Of each partition, the committed events that are not archived: those that still can be, and
+    those that an earlier cluster or topic took with it."""
+    missing = _committed(partitions) - partitions["archived"]
+    now = partitions.groupby("topic")["source_id"].transform("max")
+    is_there = partitions["source_id"] == now
+    return missing.where(is_there, 0), missing.mask(is_there, 0).clip(lower=0)
 
 
 def _charts(data: Operations, as_of: str) -> None:
@@ -157,10 +161,12 @@ def _partitions(partitions: pd.DataFrame, lag: Lag) -> None:
 
 
 def _archive(partitions: pd.DataFrame) -> None:
-    done = partitions[["scored", "rejected", "gaps", "lost_events", "forgotten"]].sum(axis=1)
+    done = _committed(partitions)
+    pending, gone = _not_archived(partitions)
     tables.table(
         partitions.assign(
-            pending=_pending(partitions),
+            pending=pending,
+            gone=gone,
             share=100 * partitions["archived"] / done.where(done > 0),
             size=partitions["bytes"].map(formats.size),
         ),
@@ -169,6 +175,7 @@ def _archive(partitions: pd.DataFrame) -> None:
             "partition": "Partition",
             "share": tables.percent("Archived"),
             "pending": tables.count("Pending"),
+            "gone": tables.count("Went with its topic"),
             "objects": tables.count("Objects"),
             "verified": tables.count("Verified"),
             "size": "Size",

@@ -141,6 +141,9 @@ def test_what_an_earlier_topic_took_along_is_not_pending(
     (pending,) = (m for m in page.metric if m.label == "Not archived yet")
     assert pending.value == "1"
     assert pending.proto.delta_description == "committed events; 2 went with earlier topics"
+    (archive,) = (t.value for t in page.dataframe if "pending" in t.value)
+    assert archive["pending"].tolist() == [1, 0]
+    assert archive["gone"].tolist() == [0, 2]
 
 
 def test_grafana_is_linked_where_there_is_one(
