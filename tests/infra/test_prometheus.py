@@ -47,7 +47,7 @@ def test_alerts_fire_and_are_silent_when_they_should(cases: Path) -> None:
 
 
 @cache
-def tested() -> list[dict[str, Any]]:
+def _tested() -> list[dict[str, Any]]:
     return [
         case["alert_rule_test"][0]
         for path in CASES
@@ -57,7 +57,7 @@ def tested() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("alert", ALERTS)
 def test_every_alert_has_both_cases(alert: str) -> None:
-    outcomes = {bool(test["exp_alerts"]) for test in tested() if test["alertname"] == alert}
+    outcomes = {bool(test["exp_alerts"]) for test in _tested() if test["alertname"] == alert}
     assert outcomes == {True, False}
 
 
