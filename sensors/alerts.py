@@ -118,12 +118,13 @@ def failing_sensors(
     from then on, however long it is away."""
     told = _told(context.cursor)
     now = time.time()
+    since = (told.everything_at or now) - LOOK_BACK_SECONDS
     failing: dict[str, list[InstigatorTick]] = {}
     for state in context.instance.all_instigator_state():
         ticks = context.instance.get_ticks(
             state.instigator_origin_id,
             state.selector_id,
-            after=(told.everything_at or now) - LOOK_BACK_SECONDS,
+            after=since,
             statuses=[TickStatus.FAILURE],
         )
         if ticks and state.name != failing_sensors.name:
@@ -137,7 +138,9 @@ def failing_sensors(
     said, refused = _post_each(settings, news)
     ids = [t.tick_id for name, ticks in failing.items() if name not in refused for t in ticks]
     left = _Told(sorted(ids), told.everything_at if refused else now)
-    reason = f"failing: {', '.join(failing)}" if failing else "none fails"
+    # Those that are well again are among them, for as long as they are not to be told anew.
+    lately = f"failed in the last {(now - since) / 60:.0f} min"
+    reason = f"{lately}: {', '.join(sorted(failing))}" if failing else "none fails"
     return dg.SensorResult(
         skip_reason="; ".join([reason, *said]), cursor=msgspec.json.encode(left).decode()
     )
