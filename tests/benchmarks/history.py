@@ -2,14 +2,15 @@
 
 What was drained of the source before is copied, over and over under other loan ids, into the time
 before; offsets below those of the topic are theirs. Each partition is filled before it has indexes,
-which are then built at once.
+which are then built at once. Its segments are summed by the day, as the rollup leaves them of what
+is over eight days old: by the hour, nearly every application is a row of its own.
 """
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any, LiteralString
 
@@ -25,6 +26,8 @@ BATCH_EVENTS = 20  # of a stream that is never far behind
 # Of every 100 offsets of a partition, one is of a rejected event.
 GRAIN = 100 * PARTITIONS
 AT_ONCE = 2
+# Of segments: more than the eight days that the rollup keeps by the hour.
+BY_HOUR = timedelta(days=9)
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,19 @@ def fill(connect: Connect, events: int, span: Span, spans: int, recent: int) -> 
     with closing(connect()) as connection:
         parts = _parts(connection, events, span, spans, recent)
         total = sum(part.events for part in parts)
-        columns = _prepare(connection, total)
+        by_hour = (parts[-1].ends - BY_HOUR).astimezone(UTC)
+        by_hour = by_hour.replace(hour=0, minute=0, second=0, microsecond=0)
+        columns = _prepare(connection, by_hour)
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            for filled in [pool.submit(_fill, connect, part, total, columns) for part in parts]:
-                filled.result()
+            fillings = [
+                pool.submit(_fill, connect, part, total, columns, by_hour) for part in parts
+            ]
+            for filling in fillings:
+                filling.result()
         which = {"partitions": PARTITIONS, "each": total // PARTITIONS}
         for statement in (_COUNT, _COUNTED, "DROP TABLE history_loan", "ANALYZE"):
             connection.execute(statement, which)
-        for part in parts:
-            connection.execute("SELECT roll_up_segments_until(%s, '8 days')", (part.ends,))
+        connection.execute("SELECT roll_up_segments_until(%s, '8 days')", (parts[-1].ends,))
         connection.execute("VACUUM")
 
 
@@ -85,7 +92,7 @@ def _parts(
     ]
 
 
-def _prepare(connection: psycopg.Connection[Any], total: int) -> sql.Composed:
+def _prepare(connection: psycopg.Connection[Any], by_hour: datetime) -> sql.Composed:
     """Number the loans to be copied; returns the columns that are copied as they are."""
     connection.execute(
         "CREATE UNLOGGED TABLE history_loan AS"
@@ -94,7 +101,13 @@ def _prepare(connection: psycopg.Connection[Any], total: int) -> sql.Composed:
     connection.execute("CREATE UNIQUE INDEX ON history_loan (n)")
     connection.execute("ANALYZE history_loan")
     connection.execute(
-        "UPDATE segments_progress SET (rolled_up_to, merged_to) = ('-infinity', '-infinity')"
+        "INSERT INTO segments (purpose, grade, addr_state, term_months, amount_from)"
+        " SELECT DISTINCT purpose, grade, addr_state, term_months, amount_from"
+        " FROM application_segments ON CONFLICT DO NOTHING"
+    )
+    connection.execute(
+        "UPDATE segments_progress SET (rolled_up_to, merged_to) = (%(by_hour)s, %(by_hour)s)",
+        {"by_hour": by_hour},
     )
     rows = connection.execute(
         "SELECT attname FROM pg_attribute WHERE attrelid = 'scored_applications'::regclass"
@@ -104,7 +117,9 @@ def _prepare(connection: psycopg.Connection[Any], total: int) -> sql.Composed:
     return sql.SQL(", ").join(sql.Identifier(name) for (name,) in rows)
 
 
-def _fill(connect: Connect, part: _Part, total: int, columns: sql.Composed) -> None:
+def _fill(
+    connect: Connect, part: _Part, total: int, columns: sql.Composed, by_hour: datetime
+) -> None:
     """Make the rows of a part, in partitions of its own that are attached when they are full."""
     tables = ("scored_applications", "rejected_events", "batches")
     names = {
@@ -119,6 +134,7 @@ def _fill(connect: Connect, part: _Part, total: int, columns: sql.Composed) -> N
         "total": total,
         "partitions": PARTITIONS,
         "batch": BATCH_EVENTS,
+        "by_hour": by_hour,
     }
     with closing(connect()) as connection:
         if part.of_its_own:
@@ -136,10 +152,11 @@ def _fill(connect: Connect, part: _Part, total: int, columns: sql.Composed) -> N
         if part.of_its_own:
             for table in tables:
                 connection.execute(
-                    sql.SQL(
-                        "ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})"
-                    ).format(*(sql.Identifier(table), identifiers[table], part.starts, part.ends))
+                    sql.SQL(_ATTACH).format(
+                        sql.Identifier(table), identifiers[table], part.starts, part.ends
+                    )
                 )
+            connection.execute(_DAYS, which)
 
 
 _ATTACH: LiteralString = "ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})"
@@ -199,6 +216,18 @@ FROM {rejected_events} WHERE rejected_at >= %(starts)s AND rejected_at < %(ends)
 ON CONFLICT (minute, source_id, risk_tier) DO UPDATE
 SET applications = t.applications + excluded.applications,
     loan_amnt = t.loan_amnt + excluded.loan_amnt
+"""
+
+_DAYS: LiteralString = """
+INSERT INTO segments_by_hour
+    (hour, segment_id, applications, elevated, watchlist, loan_amnt, watchlist_amnt)
+SELECT date_trunc('day', scored_at, 'UTC'), segment_id, count(*),
+    count(*) FILTER (WHERE risk_tier = 'Elevated'),
+    count(*) FILTER (WHERE risk_tier = 'Watchlist'), sum(loan_amnt),
+    coalesce(sum(loan_amnt) FILTER (WHERE risk_tier = 'Watchlist'), 0)
+FROM application_segments
+    JOIN segments USING (purpose, grade, addr_state, term_months, amount_from)
+WHERE scored_at >= %(starts)s AND scored_at < least(%(ends)s, %(by_hour)s) GROUP BY 1, 2
 """
 
 # Of before, somebody looked at each within a day.
