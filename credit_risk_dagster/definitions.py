@@ -26,6 +26,7 @@ from credit_risk_dagster import logs
 from credit_risk_dagster.base_settings import misspelt, wrong
 from credit_risk_dagster.settings import GROUPS, ApiSettings, DashboardSettings
 from resources.configurable import resources
+from resources.dagster_internals import fork_runs
 from sensors import alerts, first_reports, observation, offsets, population
 
 # Dagster's processes that run this code (its code server, each run) begin here.
@@ -45,3 +46,5 @@ _SUBJECTS = (
 defs = dg.Definitions.merge(
     *(subject.defs for subject in _SUBJECTS), dg.Definitions(resources=resources())
 )
+# Each run imports besides: Dagster's storage, and pandas, for which pyarrow looks.
+fork_runs(__name__, "dagster_postgres", "upath.core", "pandas", "pyarrow.pandas_compat")

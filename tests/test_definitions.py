@@ -115,6 +115,30 @@ def test_the_code_location_imports_nothing_heavy() -> None:
     assert run.stdout.strip() == "[]"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="runs are forked on Linux alone")
+def test_a_run_is_forked_with_the_code_and_nothing_else() -> None:
+    """Dagster's code server starts its runs by multiprocessing's context of this name."""
+    program = """
+import multiprocessing
+import credit_risk_dagster.definitions
+
+RUN = '''
+import psutil, sys, threading
+loaded = "credit_risk_dagster.definitions" in sys.modules
+print(loaded, threading.enumerate() == [threading.main_thread()],
+      psutil.Process().net_connections(), "forkserver" in str(psutil.Process().parent().cmdline()))
+'''
+run = multiprocessing.get_context("spawn").Process(target=exec, args=(RUN,))
+run.start()
+run.join()
+raise SystemExit(run.exitcode)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == ["True", "True", "[]", "True"]
+
+
 def test_dagster_dev_finds_the_workspace() -> None:
     """A [tool.dagster] or [tool.dg] table in pyproject.toml would make it ignore the file."""
     (location,) = yaml.safe_load((PROJECT_ROOT / "workspace.yaml").read_text())["load_from"]

@@ -45,13 +45,18 @@ def whole(dagster: Server) -> list[psutil.Process]:
 
 
 def runs_of(dagster: Server) -> list[psutil.Process]:
-    """The runs of Dagster that are under way: processes that its code server spawned."""
+    """The runs of Dagster that are under way: what the fork server of its code server forked."""
     found = []
     for process in whole(dagster):
         with suppress(psutil.NoSuchProcess):
-            if any("spawn_main" in word for word in process.cmdline()):
+            parent = process.parent()
+            if parent and _forks(process) and _forks(parent):
                 found.append(process)
     return found
+
+
+def _forks(process: psutil.Process) -> bool:
+    return any("multiprocessing.forkserver" in word for word in process.cmdline())
 
 
 def _processor_seconds(processes: Iterable[psutil.Process]) -> float:

@@ -1,4 +1,4 @@
-"""kill -9 of the run, of the daemon and of the code server, while events flow."""
+"""kill -9 of runs, of what forks them, of the code server and of the daemon, while events flow."""
 
 import os
 import random
@@ -41,6 +41,16 @@ def test_whatever_is_killed_nothing_is_lost_or_doubled(
     with platform.streaming(rate=200):
         for number in range(KILLS):
             kill_next(in_a_transaction=number % 2 == 1)
+
+        # Without what it was forked from it goes on, and the next one is forked from another.
+        run_id = next_run(platform, before | killed)
+        fork_server = platform.run_process(run_id).parent()
+        assert fork_server
+        assert "multiprocessing.forkserver" in " ".join(fork_server.cmdline())
+        fork_server.kill()
+        platform.wait_for_commits(platform.committed() + 100)
+        kill_next(in_a_transaction=False)
+        assert run_id in killed
 
         # Without its code server the run goes on, and `dagster dev` starts another server.
         run_id = next_run(platform, before | killed)
