@@ -312,7 +312,7 @@ class DrainSettings(DecisionSettings):
     max_batch_bytes: int = Field(
         16 * 2**20, ge=2**16, description="bytes of events after which a batch is closed"
     )
-    poll_interval_ms: int = Field(50, ge=1, description="least time from a batch to the next")
+    poll_interval_ms: int = Field(40, ge=1, description="least time from a batch to the next")
     policy_file: Path = Field(
         DEFAULT_POLICY,
         description="credit policy (YAML): the first one, and one to try that was never activated",

@@ -104,7 +104,7 @@ def run_failure(
 
 
 @dg.sensor(
-    minimum_interval_seconds=5,
+    minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Posts sensors and schedules that begin to fail to CREDIT_RISK_ALERT_WEBHOOK_URL; "
     "also `run_failures`, when the webhook did not take an alert.",

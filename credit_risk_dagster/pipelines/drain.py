@@ -268,11 +268,11 @@ class _Session:
     def look_again(self, log: logging.Logger) -> None:
         """Let what was activated meanwhile decide from the next batch on. Nothing may be in flight:
         it asks over the same connection."""
-        before = self.deciders.policy.version
+        before = self.deciders.policy
         if not self.deciders.look_again():
             return
         policy = self.deciders.policy.version
-        if policy != before:
+        if policy != before.version:
             self.report.policy += f", {policy}"
         self._report_deciders()
         log.info("from now on %s", self.deciders.words)
@@ -444,7 +444,7 @@ class _Session:
             total + new
             for total, new in zip(report.latency_buckets, committed.latency_buckets, strict=True)
         ]
-        # At twenty a second it would fill disks, and the ledger has it anyway.
+        # At 25 a second it would fill disks, and the ledger has it anyway.
         _log.debug(
             "batch committed",
             extra={

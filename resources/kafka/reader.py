@@ -25,7 +25,7 @@ from resources.kafka.watch import Identity, TopicState
 # How long a broker may keep a question that it has no event for: a fifth of the time in which none
 # came, within these bounds. Kafka answers when one comes; Tansu looks again after half of the time,
 # and so is asked often while events come.
-_WAIT_MS, _QUIET_WAIT_MS = 20, 200
+_WAIT_MS, _QUIET_WAIT_MS = 20, 300
 _OF_THE_QUIET_MS = 200  # for a second
 
 # For so many seconds at most a batch is collected while the one before it is taken.
