@@ -5,7 +5,9 @@ So it does with what is known here of how Dagster starts runs.
 """
 
 import multiprocessing
+import os
 import sys
+from tempfile import gettempdir
 
 from dagster._core.errors import DagsterHomeNotSetError
 from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
@@ -25,6 +27,9 @@ __all__ = [
     "fork_runs",
 ]
 
+# What multiprocessing calls the fork server's, and the most that Linux takes: unix(7).
+_SOCKET, _LONGEST_SOCKET = b"/pymp-12345678/listener-12345678", 107
+
 
 def fork_runs(*modules: str) -> None:
     """Let the code server that imports this fork its runs from a process that has these modules.
@@ -34,9 +39,10 @@ def fork_runs(*modules: str) -> None:
     feels. Python's fork server imports it once, when the first run starts, and ends with the code
     server; it is the `forkserver` that Dagster's own multiprocess executor offers for steps. Runs
     have the code that the code server loaded, until it is loaded again. On Linux alone: elsewhere
-    system libraries do not bear a fork.
+    system libraries do not bear a fork. Where temporary files lie too deep for a socket, runs are
+    spawned as ever.
     """
-    if sys.platform == "linux":
+    if sys.platform == "linux" and len(os.fsencode(gettempdir()) + _SOCKET) <= _LONGEST_SOCKET:
         forking = multiprocessing.get_context("forkserver")
         forking.set_forkserver_preload([*modules])
         vars(multiprocessing.get_context("spawn"))["Process"] = forking.Process

@@ -3,12 +3,14 @@
 import importlib
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
 import tomllib
 from datetime import timedelta
 from pathlib import Path
+from tempfile import gettempdir
 
 import dagster as dg
 import pytest
@@ -116,8 +118,15 @@ def test_the_code_location_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="runs are forked on Linux alone")
-def test_a_run_is_forked_with_the_code_and_nothing_else() -> None:
+@pytest.mark.parametrize(
+    ("deep", "loaded"), [("", "True"), ("too/deep/for/a/socket/" * 4, "False")]
+)
+def test_a_run_is_forked_with_the_code_and_nothing_else(
+    deep: str, loaded: str, tmp_path: Path
+) -> None:
     """Dagster's code server starts its runs by multiprocessing's context of this name."""
+    temporary = tmp_path / deep if deep else Path(gettempdir())
+    temporary.mkdir(parents=True, exist_ok=True)
     program = """
 import multiprocessing
 import credit_risk_dagster.definitions
@@ -134,9 +143,13 @@ run.join()
 raise SystemExit(run.exitcode)
 """
     run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
     )
-    assert run.stdout.split() == ["True", "True", "[]", "True"]
+    assert run.stdout.split() == [loaded, "True", "[]", loaded]
 
 
 def test_dagster_dev_finds_the_workspace() -> None:
