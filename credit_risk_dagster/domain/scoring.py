@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -316,7 +316,12 @@ def _decided(decisions: Decisions) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _named(names: Sequence[str], codes: Codes) -> pa.Array:
+def _named(names: tuple[str, ...], codes: Codes) -> pa.Array:
     """The names of codes; -1, the last entry, has none."""
-    named = pa.array([*names, None], pa.string())
+    named = _and_none(names)
     return named.take(pa.array(codes % len(named)))
+
+
+@cache
+def _and_none(names: tuple[str, ...]) -> pa.Array:
+    return pa.array([*names, None], pa.string())

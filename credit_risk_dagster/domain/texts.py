@@ -13,6 +13,7 @@ import pyarrow as pa
 Texts: TypeAlias = pa.StringArray
 
 NULLS = frozenset({"", "n/a", "na", "nan", "null", "none", "nat", "-", "--"})
+_FEW = 24  # values, that cost less one by one than telling equal ones apart
 MAX_TEXT = 64  # characters; longer is no value of any of these columns
 
 T = TypeVar("T")
@@ -22,12 +23,14 @@ def convert(
     column: Sequence[Any], one: Callable[[Any], T]
 ) -> tuple[list[T], npt.NDArray[np.integer[Any]]]:
     """Convert a column, of strings each only once: results, and which of them each value has."""
-    try:
-        found = pa.array(column, pa.string()).dictionary_encode("encode")
-    except (TypeError, ValueError):
-        # With other types 1, 1.0 and True would be one, and are not; and some characters are none.
-        return [one(value) for value in column], np.arange(len(column))
-    return [one(text) for text in found.dictionary.to_pylist()], found.indices.to_numpy()
+    if len(column) > _FEW:
+        try:
+            found = pa.array(column, pa.string()).dictionary_encode("encode")
+        except (TypeError, ValueError):
+            pass  # with other types 1, 1.0 and True would be one; and some characters are none
+        else:
+            return [one(text) for text in found.dictionary.to_pylist()], found.indices.to_numpy()
+    return [one(value) for value in column], np.arange(len(column))
 
 
 def is_missing(value: object) -> bool:
@@ -62,7 +65,9 @@ def parse_texts(
     marks = (_IMPOSSIBLE_TEXT, _ROUNDED)
     texts = pa.array([None if text in marks else text for text in results], pa.string())
     impossible, rounded = (np.array([t == mark for t in results], np.bool_)[at] for mark in marks)
-    return texts.take(pa.array(at)), impossible, rounded
+    if len(texts) < len(at):  # otherwise each has its own, in order
+        texts = texts.take(pa.array(at))
+    return texts, impossible, rounded
 
 
 def _are_digits(column: Sequence[Any]) -> bool:

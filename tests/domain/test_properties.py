@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pgpq
 import pyarrow as pa
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -102,10 +103,11 @@ def rows(assessment: Assessment) -> list[dict[str, Any]]:
 # --- what holds ---------------------------------------------------------------------------------
 
 
-@given(_BATCHES | _ONE_COLUMN)
-def test_one_by_one_equals_batch(values: Batch) -> None:
-    batch = assess(decode(values), POLICY)
-    singles = [assess(decode([value]), POLICY) for value in values]
+@pytest.mark.parametrize("times", [1, 25])  # few values are converted without Arrow
+@given(values=_BATCHES | _ONE_COLUMN)
+def test_one_by_one_equals_batch(times: int, values: Batch) -> None:
+    batch = assess(decode(values * times), POLICY)
+    singles = times * [assess(decode([value]), POLICY) for value in values]
     assert exactly(rows(batch)) == exactly([row for single in singles for row in rows(single)])
     assert batch.loan_ids.to_pylist() == [single.loan_ids[0].as_py() for single in singles]
     assert batch.tiers.tolist() == [tier for single in singles for tier in single.tiers.tolist()]
