@@ -6,10 +6,12 @@ newest only must not become slower. What the dashboard shows of 30 days or more 
 and only the dashboard's own bar.
 """
 
+import shutil
 import statistics
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from tempfile import gettempdir
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,7 @@ NAMES = {
 # Pages that show or count what there is of more than a day; cases by a rule are those of all time.
 MORE = ("30 d", "all", "figures", "a rule")
 DAYS_A_MONTH = 365.25 / 12
+_BYTES_A_ROW = 450  # with what filling needs besides
 FLAT_PERCENT, DRAIN_PERCENT, FIRST_PAINT_MS = 120.0, 90.0, 1_500.0
 
 
@@ -57,7 +60,9 @@ class Size:
     rounds: int
 
 
-FULL = Size((10_000_000, 50_000_000), days=365, recent=40_000, events=200_000, seconds=20, rounds=3)
+FULL = Size(
+    (10_000_000, 100_000_000), days=365, recent=40_000, events=200_000, seconds=20, rounds=3
+)
 QUICK = Size((1_000_000,), days=90, recent=20_000, events=60_000, seconds=8, rounds=3)
 SMALLEST = Size((4_000,), days=31, recent=800, events=2_000, seconds=1, rounds=1)
 
@@ -75,6 +80,7 @@ class Level:
 
 def measure(open_lab: OpenLab, size: Size, say: Callable[[str], None]) -> Section:
     """Fill the databases, then measure them in turns."""
+    size = _that_fits(size, say)
     with ExitStack() as stack:
         lab, s3 = stack.enter_context(open_lab()), stack.enter_context(S3())
         lab.variables |= s3.variables()
@@ -83,6 +89,18 @@ def measure(open_lab: OpenLab, size: Size, say: Callable[[str], None]) -> Sectio
             say(f"growth: filling {history:,} applications of {size.days} days")
             levels.append(prepare(lab, stack.enter_context(lab.database()), history, size))
         return measured(lab, levels, size, say)
+
+
+def _that_fits(size: Size, say: Callable[[str], None]) -> Size:
+    """The size, with as much less of its longest history as the disk for temporary files needs."""
+    free = shutil.disk_usage(gettempdir()).free
+    *shorter, most = size.history
+    while _BYTES_A_ROW * (sum(shorter) + most) > free:
+        most //= 2
+    if most < max(size.history):
+        gigabytes = f"{free / 1e9:.0f} GB free in {gettempdir()}"
+        say(f"growth: {most:,} applications for {max(size.history):,}: {gigabytes}")
+    return replace(size, history=(*shorter, most))
 
 
 def prepare(lab: Lab, url: str, history: int, size: Size) -> Level:
