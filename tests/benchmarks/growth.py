@@ -95,7 +95,7 @@ def _that_fits(size: Size, say: Callable[[str], None]) -> Size:
     """The size, with as much less of its longest history as the disk for temporary files needs."""
     free = shutil.disk_usage(gettempdir()).free
     *shorter, most = size.history
-    while _BYTES_A_ROW * (sum(shorter) + most) > free:
+    while most and _BYTES_A_ROW * (sum(shorter) + most) > free:
         most //= 2
     if most < max(size.history):
         gigabytes = f"{free / 1e9:.0f} GB free in {gettempdir()}"
