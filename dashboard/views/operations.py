@@ -106,8 +106,11 @@ def _charts(data: Operations, as_of: str) -> None:
     minutes = data.minutes.iloc[:-1]  # the last one is not over
     if minutes["p50"].isna().all():
         st.info(
-            f"No event was committed in the last {queries.MINUTES} minutes; the courses of events "
-            "and latency appear with the next ones.",
+            f"The first events of {queries.MINUTES} minutes came in this one; their courses appear "
+            "when it is over."
+            if data.minutes["p50"].notna().any()
+            else f"No event was committed in the last {queries.MINUTES} minutes; the courses of "
+            "events and latency appear with the next ones.",
             icon=":material/hourglass_empty:",
         )
         return

@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ import pytest
 from dashboard.data import operations as queries
 from dashboard.parts import orchestration
 from tests.dashboard.conftest import LOW, REJECTED, WATCHLIST, Commit, figures, open_view, words
+from tests.platform.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +63,16 @@ def test_a_quiet_half_hour_says_so(warehouse: psycopg.Connection[Any], commit: C
     assert not page.exception
     assert "No event was committed in the last 30 minutes" in page.info[0].value
     assert not page.get("vega_lite_chart")
+
+
+def test_the_first_minute_of_a_stream_is_no_quiet_half_hour(
+    warehouse: psycopg.Connection[Any], commit: Commit
+) -> None:
+    wait_until(lambda: time.time() % 60 < 45, 20, "a minute that goes on for a while", every=0.2)
+    commit(LOW)
+    page = open_view("operations")
+    assert not page.exception
+    assert "The first events of 30 minutes came in this one" in page.info[0].value
 
 
 def test_minutes_without_events_are_there(commit: Commit) -> None:
