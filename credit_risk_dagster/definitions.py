@@ -46,5 +46,7 @@ _SUBJECTS = (
 defs = dg.Definitions.merge(
     *(subject.defs for subject in _SUBJECTS), dg.Definitions(resources=resources())
 )
+# Dagster asks for it in any case, each run anew unless it is there when the run is forked.
+defs.get_repository_def()
 # Each run imports besides: Dagster's storage, and pandas, for which pyarrow looks.
 fork_runs(__name__, "dagster_postgres", "upath.core", "pandas", "pyarrow.pandas_compat")

@@ -1,4 +1,5 @@
-"""Every name of Dagster's that is not its public API, so that an upgrade has one file to look at.
+"""Every name of Dagster's that is not its public API, so that an upgrade has one file to look at
+(and `dagster_instance.py`, which has those of dagster-postgres).
 
 Where one of them goes, pyproject.toml's upper bound on Dagster moves only together with this file.
 So it does with what is known here of how Dagster starts runs.
@@ -10,21 +11,34 @@ import sys
 from tempfile import gettempdir
 
 from dagster._core.errors import DagsterHomeNotSetError
+from dagster._core.execution.compute_logs import redirect_stream
 from dagster._core.scheduler.instigation import InstigatorTick, TickStatus
 from dagster._core.storage.asset_check_execution_record import (
     AssetCheckExecutionRecordStatus as CheckStatus,
 )
+from dagster._core.storage.compute_log_manager import CapturedLogContext, ComputeIOType
+from dagster._core.storage.local_compute_log_manager import (
+    IO_TYPE_EXTENSION,
+    LocalComputeLogManager,
+)
+from dagster._serdes import ConfigurableClassData
 from dagster._utils.error import SerializableErrorInfo
 from dagster._utils.schedules import cron_string_iterator
 
 __all__ = [
+    "IO_TYPE_EXTENSION",
+    "CapturedLogContext",
     "CheckStatus",
+    "ComputeIOType",
+    "ConfigurableClassData",
     "DagsterHomeNotSetError",
     "InstigatorTick",
+    "LocalComputeLogManager",
     "SerializableErrorInfo",
     "TickStatus",
     "cron_string_iterator",
     "fork_runs",
+    "redirect_stream",
 ]
 
 # What multiprocessing calls the fork server's, and the most that Linux takes: unix(7).

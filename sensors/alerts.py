@@ -47,7 +47,7 @@ def _when_set(tick: _Tick) -> _Tick:
 
 
 @dg.sensor(
-    minimum_interval_seconds=5,
+    minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Posts each failed run to CREDIT_RISK_ALERT_WEBHOOK_URL, in order. When the "
     "webhook does not take one, this tick fails and the next one tries again; nothing else waits.",

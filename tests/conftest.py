@@ -386,7 +386,10 @@ def _dagster_template(postgres: Postgres, tmp_path_factory: pytest.TempPathFacto
     name = "template_dagster"
     postgres.create_database(name)
     home = tmp_path_factory.mktemp("dagster_home")
-    shutil.copy(PROJECT_ROOT / "infra" / "dagster.yaml", home)
+    # Without the project's storage, which keeps its connections: one that has any is no template.
+    (home / "dagster.yaml").write_text(
+        "storage: {postgres: {postgres_url: {env: DAGSTER_POSTGRES_URL}}}"
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAGSTER_HOME", str(home))
         patch.setenv("DAGSTER_POSTGRES_URL", postgres.uri(name))
