@@ -132,11 +132,12 @@ import multiprocessing
 import credit_risk_dagster.definitions
 
 RUN = '''
-import multiprocessing, os, psutil, sys, threading
+import gc, multiprocessing, os, psutil, sys, threading
 forked = os.getppid() != multiprocessing.parent_process().pid
 loaded = "credit_risk_dagster.definitions" in sys.modules
+made = any(type(found).__name__ == "RepositoryDefinition" for found in gc.get_objects())
 alone = threading.enumerate() == [threading.main_thread()]
-print(forked, loaded, alone, psutil.Process().net_connections())
+print(forked, loaded, made, alone, psutil.Process().net_connections())
 '''
 run = multiprocessing.get_context("spawn").Process(target=exec, args=(RUN,))
 run.start()
@@ -150,7 +151,7 @@ raise SystemExit(run.exitcode)
         check=True,
         env=os.environ | {"TMPDIR": str(temporary)},
     )
-    assert run.stdout.split() == [forked, forked, "True", "[]"]
+    assert run.stdout.split() == [forked, forked, forked, "True", "[]"]
 
 
 def test_dagster_dev_finds_the_workspace() -> None:

@@ -30,9 +30,11 @@ ARMS: dict[str, tuple[int, int | None]] = {
     "2 lanes": (2, None),
     "4 lanes": (4, None),
     "1 lane, batches of 500": (1, 500),
+    "1 lane, batches of 500, without sums of hours": (1, 500),
     "4 lanes, batches of 500": (4, 500),
 }
 PARTITIONS = 8
+WITHOUT_SUMS = "without sums of hours"
 WHOSE = ("drain", "Postgres", "broker")
 # Postgres alone, into which rows are copied that were made before; and what is in the definition of
 # the indexes that it has not got then.
@@ -81,6 +83,8 @@ def measure(open_lab: OpenLab, size: Size, say: Callable[[str], None]) -> Sectio
                 say(f"lanes: round {number} of {size.rounds}, {arm}")
                 batches = {"max_batch_events": most} if most else {}
                 with lab.database() as url:
+                    if WITHOUT_SUMS in arm:
+                        _drop_sums(url)
                     runs[arm].append(_drain(lab, kafka, url, lanes, size.events, batches))
         copies: dict[str, list[dict[str, float]]] = {arm: [] for arm in INDEXES}
         with TemporaryDirectory(prefix="credit-risk-bench-") as folder:
@@ -90,6 +94,12 @@ def measure(open_lab: OpenLab, size: Size, say: Callable[[str], None]) -> Sectio
                 with lab.database() as url:
                     copies[arm].append(_copy(lab, kafka, url, arm, size.events, folder))
     return _section(size, runs, copies)
+
+
+def _drop_sums(url: str) -> None:
+    """The trigger that adds what a minute's row got to its hour's."""
+    with closing(Warehouse(warehouse_settings(url)).connect("benchmark")) as connection:
+        connection.execute("DROP TRIGGER risk_by_minute_sum_up ON risk_by_minute")
 
 
 def _copy(
