@@ -323,9 +323,16 @@ class _Session:
     def _committed(self) -> dict[int, int] | None:
         """The next offset of each partition, after recording what the broker no longer has; None
         when another run was first, and everything is to be looked at again."""
-        beginnings = self._beginnings()
-        committed = self.ledger.start_partitions(self.report.source.source_id, beginnings)
+        source_id = self.report.source.source_id
+        known = {p.partition: p.next_offset for p in self.ledger.progress(source_id)}
+        if known.keys() >= set(self.partitions):  # as a successor finds it, whom events wait for
+            committed = {partition: known[partition] for partition in self.partitions}
+        else:
+            committed = self.ledger.start_partitions(source_id, self._beginnings())
         topic = self.reader.inspect(committed)
+        while not topic.offsets.keys() >= committed.keys():
+            self._beginnings()  # says so, unless the broker hears of them late
+            topic = self.reader.inspect(committed)
         lost = []
         for partition, position in committed.items():
             beginning = topic.offsets.get(partition, (position, position))[0]

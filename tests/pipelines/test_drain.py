@@ -29,7 +29,7 @@ from resources.kafka.errors import (
 )
 from resources.kafka.reader import Fetch, Reader
 from resources.kafka.topics import reset_topic
-from resources.kafka.watch import Identity, Watch
+from resources.kafka.watch import Identity, TopicState, Watch
 from resources.postgres.connection import NotMigrated, Warehouse, WarehouseUnavailable
 from resources.postgres.lanes import LaneBusy, lock_partitions
 from resources.postgres.micro_batch import Ledger
@@ -101,6 +101,26 @@ def test_the_next_run_continues_where_the_last_one_committed(pipeline: Pipeline)
     assert second.ranges == {0: (10, 15)}
     assert (third.ranges, third.ended) == ({}, "no event for 0.3 s")
     assert pipeline.stored()["scored_applications"] == coordinates({0: 15})
+
+
+def test_a_successor_asks_the_broker_once_before_it_reads(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events wait for it meanwhile."""
+    asked = []
+    inspect = Reader.inspect
+
+    def counted(reader: Reader, committed: dict[int, int]) -> TopicState:
+        asked.append(len(committed))
+        return inspect(reader, committed)
+
+    monkeypatch.setattr(Reader, "inspect", counted)
+    pipeline.send([good_event(1)])
+    pipeline.drain()
+    assert asked == [0, 4]  # where new partitions begin, too
+    asked.clear()
+    pipeline.drain()
+    assert asked == [4]
 
 
 def test_batches_are_bounded_by_events_and_by_bytes(pipeline: Pipeline) -> None:
