@@ -115,11 +115,13 @@ def drain(
             return report
         # Before anybody gives way for them.
         check_bounds(bounds, next_offsets(topic, ledger.progress(source.source_id)))
+        deciders = Deciders(connection, policy)
         if not _take(connection, source, partitions, settings):
             report.ended = "a new epoch began while the run waited; the next run drains that"
             return report
+        deciders.look_again()  # it may have waited for long
         session = _Session(
-            *(reader, connection, writer, Deciders(connection, policy), ledger),
+            *(reader, connection, writer, deciders, ledger),
             *(run_id, partitions, bounds, report),
         )
         session.run(settings, interrupts, log, progress)

@@ -17,6 +17,8 @@ from credit_risk_dagster.pipelines import experiments, modelling, policies
 from credit_risk_dagster.pipelines.drain import DrainReport, drain
 from credit_risk_dagster.settings import DEFAULT_POLICY, DrainSettings
 from resources.postgres.approvals import Approvals, NotInOrder
+from resources.postgres.lanes import is_awaited, lock_partitions
+from resources.postgres.sources import Sources
 from tests.pipelines.approvals import DEFAULT, approved, named, started, stored_policy
 from tests.platform.pipeline import Pipeline, good_event
 from tests.platform.waiting import wait_until
@@ -120,6 +122,26 @@ def test_an_activation_takes_effect_in_a_running_session(pipeline: Pipeline, rea
     )
     assert late == [{"n": 0}]
     assert pipeline.unreconciled() == 0
+
+
+def test_what_is_activated_while_a_successor_waits_decides_its_first_event(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("credit_risk_dagster.pipelines.deciders.LOOK_AGAIN_SECONDS", 0.0)
+    pipeline.send([good_event(1)])
+    pipeline.drain()
+    with pipeline.warehouse.session("holder") as holder, ThreadPoolExecutor(1) as threads:
+        (source,) = Sources(holder).all()
+        lock_partitions(holder, source.source_id, [0], 1)
+        waiting = threads.submit(pipeline.drain)
+        wait_until(lambda: is_awaited(holder, source.source_id, [0]), 30, "it waits")
+        second = approved(holder, "policy", stored_policy(holder, "second"))
+        policies.activate(holder, second, "agreed")
+        pipeline.send([good_event(2)])
+        holder.execute("SELECT pg_advisory_unlock_all()")
+        report = waiting.result()
+    assert (used(pipeline), report.scored) == ("second", 1)
+    assert report.policy == named("second").version
 
 
 def test_a_policy_that_cannot_be_loaded_activates_nothing(
