@@ -119,12 +119,10 @@ def drain(
         if not _take(connection, source, partitions, settings):
             report.ended = "a new epoch began while the run waited; the next run drains that"
             return report
-        deciders.look_again()  # it may have waited for long
-        session = _Session(
+        _Session(
             *(reader, connection, writer, deciders, ledger),
             *(run_id, partitions, bounds, report),
-        )
-        session.run(settings, interrupts, log, progress)
+        ).run(settings, interrupts, log, progress)
     report.tell(log)
     return report
 
@@ -234,6 +232,7 @@ class _Session:
     collected: float = 0.0
 
     def __post_init__(self) -> None:
+        self.deciders.look_again()  # the run may have waited for long
         self.report.policy = self.deciders.policy.version
         self._report_deciders()
 

@@ -21,6 +21,7 @@ from resources.postgres.connection import Warehouse
 from tests.pipelines.test_archive_migration import drained, put
 from tests.pipelines.test_forget import LOAN, LOG, asked
 from tests.platform.pipeline import Pipeline, good_event
+from tests.platform.waiting import wait_until
 
 OTHERS = [(0, 0), (0, 2), (0, 4), (0, 5)]
 
@@ -143,7 +144,8 @@ def test_while_another_run_archives_that_one_does_it(
     beside = archived.warehouse._settings.model_copy(update={"db_schema": "beside"})
     uri = tables(archived.lake, archived.kafka.topic)["raw_events"].uri
     with Warehouse(beside).connect() as connection:
-        assert ArchiveLedger(connection).try_lock(uri)
+        # Postgres ends the connection of the run before a moment after the run has closed it.
+        wait_until(lambda: ArchiveLedger(connection).try_lock(uri), 10, "the run before lets go")
         assert archived.archive().busy
         done = asked(archived)
         assert done
