@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar, Self, TextIO
@@ -15,8 +15,9 @@ from dagster_postgres.utils import (
     create_pg_engine,
     get_token_provider_from_config,
     pg_url_from_config,
+    retry_pg_connection_fn,
 )
-from sqlalchemy import Engine, inspect
+from sqlalchemy import Engine, text
 
 from resources.dagster_internals import (
     IO_TYPE_EXTENSION,
@@ -29,8 +30,11 @@ from resources.dagster_internals import (
 
 # Kept by a process between statements, which more threads than so many seldom make at once.
 _CONNECTIONS = 4
+# Until what a step has written is in its file.
+_LAST_WORDS_SECONDS = 0.5
 # One of each of its storages: without them the tables are to be created.
-_TABLES = {"event_logs", "runs", "jobs"}
+_TABLES = ("event_logs", "runs", "jobs")
+_TABLE = text("SELECT to_regclass(:name)")
 
 
 class PostgresStorage(DagsterPostgresStorage):
@@ -67,12 +71,21 @@ class PostgresStorage(DagsterPostgresStorage):
                     max_overflow=-1,
                     pool_pre_ping=True,
                 )
-                if create and not _TABLES.issubset(inspect(engine).get_table_names()):
-                    DagsterPostgresStorage(url, True, token_provider=provider)
                 cls._engines[url] = engine
+        if create and not _has_tables(engine):
+            DagsterPostgresStorage(url, True, token_provider=provider)
         for part in (storage._run_storage, storage._event_log_storage, storage._schedule_storage):
             part._engine = engine
         return storage
+
+
+def _has_tables(engine: Engine) -> bool:
+    def look() -> bool:
+        with engine.connect() as connection:
+            found = [connection.scalar(_TABLE, {"name": name}) for name in _TABLES]
+        return None not in found
+
+    return retry_pg_connection_fn(look)
 
 
 class RunOutput(LocalComputeLogManager):
@@ -111,14 +124,18 @@ class RunOutput(LocalComputeLogManager):
 def _kept(stream: TextIO, path: str) -> Iterator[None]:
     """Write what is written to a stream to a file, too."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    # In a session of its own, Ctrl-C does not end it before the run has said its last.
-    with (
-        subprocess.Popen(  # noqa: S603
-            ["tee", "-a", path],  # noqa: S607 (from the PATH, as everywhere)
-            stdin=subprocess.PIPE,
-            stdout=stream,
-            start_new_session=True,
-        ) as tee,
-        redirect_stream(tee.stdin, stream),
-    ):
-        yield
+    tee = subprocess.Popen(  # noqa: S603
+        ["tee", "-a", path],  # noqa: S607 (from the PATH, as everywhere)
+        stdin=subprocess.PIPE,
+        stdout=stream,
+        start_new_session=True,  # Ctrl-C does not end it before the run has said its last
+    )
+    assert tee.stdin  # noqa: S101 (a pipe)
+    try:
+        with redirect_stream(tee.stdin, stream):
+            yield
+    finally:
+        tee.stdin.close()
+        # A process that the step has left behind may hold its end, too: it ends with that.
+        with suppress(subprocess.TimeoutExpired):
+            tee.wait(_LAST_WORDS_SECONDS)

@@ -1,5 +1,6 @@
 """Dagster's instance as infra/dagster.yaml has it: its storage, and where runs' output goes."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -19,14 +20,16 @@ _BACKENDS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()
 
 # What a run of Dagster does with its output, in a process that can be killed.
 _RUN = """
-import os, signal, sys
+import os, signal, subprocess, sys
 import dagster as dg
 KEY = ["run", "compute_logs", "key"]
 with dg.DagsterInstance.get() as instance, instance.compute_log_manager.capture_logs(KEY):
     print("said on stdout", flush=True)
     os.write(2, b"said on stderr")
-    if sys.argv[1:]:
+    if sys.argv[1:] == ["killed"]:
         os.kill(os.getpid(), signal.SIGKILL)
+    if sys.argv[1:] == ["outlived"]:
+        subprocess.Popen(["sleep", "20"])
 print("and said after it")
 """
 
@@ -72,16 +75,19 @@ def test_a_connection_that_broke_is_made_again(
 def test_an_empty_database_gets_its_tables(postgres: Postgres, creates: bool) -> None:
     name = f"dagster_empty_{creates}".lower()
     postgres.create_database(name)
-    storage = PostgresStorage.from_config_value(
+    PostgresStorage.from_config_value(
         None, {"postgres_url": postgres.uri(name), "should_autocreate_tables": creates}
     )
     with psycopg.connect(postgres.uri(name)) as connection:
         found = connection.execute("SELECT to_regclass('runs'), to_regclass('event_logs')")
         assert found.fetchone() == (("runs", "event_logs") if creates else (None, None))
-    if creates:
+    postgres.drop_database(name)
+    if creates:  # and one that comes after it
+        postgres.create_database(name)
+        storage = PostgresStorage.from_config_value(None, {"postgres_url": postgres.uri(name)})
         assert storage.run_storage.get_runs_count() == 0
         assert storage.schedule_storage.all_instigator_state() == []
-    postgres.drop_database(name)
+        postgres.drop_database(name)
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -89,7 +95,7 @@ def test_output_is_in_files_and_where_it_went_before(
     environment: dict[str, str], killed: bool
 ) -> None:
     run = subprocess.run(
-        [sys.executable, "-c", _RUN, *(["kill"] if killed else [])],
+        [sys.executable, "-c", _RUN, *(["killed"] if killed else [])],
         env=environment,
         capture_output=True,
         text=True,
@@ -104,6 +110,15 @@ def test_output_is_in_files_and_where_it_went_before(
     assert (logs / "key.complete").exists() is not killed
     # Whoever wrote the files saw the end of what they wrote.
     wait_until(lambda: not _writing(logs), 10, "nothing writes them any more")
+
+
+def test_a_step_does_not_wait_for_what_it_leaves_behind(environment: dict[str, str]) -> None:
+    """As libraries do that keep processes for the next time."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _RUN, "outlived"], env=environment, start_new_session=True
+    ) as run:
+        assert run.wait(15) == 0
+        os.killpg(run.pid, signal.SIGTERM)  # what was left
 
 
 def _writing(logs: Path) -> list[list[str]]:
