@@ -116,7 +116,8 @@ def state_map(title: str, axis_format: str, theme: str) -> alt.LayerChart:
             ("state:N", "State"), ("text:N", title), ("applications:Q", "Applications", ",")
         ),
     )
-    tiles = base.mark_rect(cornerRadius=3).encode(
+    # The letters are what is read aloud: of tiles, and of hatched ones, there may be none.
+    tiles = base.mark_rect(cornerRadius=3, aria=False).encode(
         color=alt.Color(
             "value:Q",
             scale=alt.Scale(range=TILE_COLOURS[theme], domainMin=0),
@@ -139,7 +140,9 @@ def state_map(title: str, axis_format: str, theme: str) -> alt.LayerChart:
         )
     ]
     hatch = alt.Gradient(gradient="linear", stops=stripes, x1=0, y1=0, x2=1, y2=1)
-    few = base.transform_filter("datum.few").mark_rect(cornerRadius=3, color=hatch, opacity=0.6)
+    few = base.transform_filter("datum.few").mark_rect(
+        cornerRadius=3, color=hatch, opacity=0.6, aria=False
+    )
     return (tiles + few + letters).resolve_scale(color="independent")
 
 

@@ -117,16 +117,7 @@ class Visit:
         return metric.get_by_test_id("stMetricValue").inner_text()
 
     def violations(self) -> list[str]:
-        """What axe-core finds, one line for each rule. What is wrong stays wrong: a chart that new
-        events draw anew has no marks for a moment, and so is looked at once more."""
-        found = self._violations()
-        if found:
-            self.settle()
-            again = {line.partition(":")[0] for line in self._violations()}
-            found = [line for line in found if line.partition(":")[0] in again]
-        return found
-
-    def _violations(self) -> list[str]:
+        """What axe-core finds, one line for each rule."""
         found: list[dict[str, Any]] = Axe().run(self.page).response["violations"]
         return [
             f"{violation['impact']} {violation['id']}: "
