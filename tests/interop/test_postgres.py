@@ -22,9 +22,9 @@ from tests.pipelines.test_rebuild import run as rebuild
 from tests.pipelines.test_rebuild import tables
 from tests.pipelines.test_unstorable import ODD_IDS, refuse
 from tests.platform.pipeline import Pipeline, good_event
-from tests.resources.test_roles import OWNER, as_app, settings_of, test_a_days_work
+from tests.resources.test_roles import OWNER, as_app, owner, settings_of, test_a_days_work
 
-__all__ = ["as_app", "test_a_days_work"]
+__all__ = ["as_app", "owner", "test_a_days_work"]
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("own_servers")]
 
