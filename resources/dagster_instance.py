@@ -33,8 +33,10 @@ _CONNECTIONS = 4
 # Until what a step has written is in its file.
 _LAST_WORDS_SECONDS = 0.5
 # One of each of its storages: without them the tables are to be created.
-_TABLES = ("event_logs", "runs", "jobs")
-_TABLE = text("SELECT to_regclass(:name)")
+_HAS_TABLES = text(
+    "SELECT to_regclass('event_logs') IS NOT NULL AND to_regclass('runs') IS NOT NULL"
+    " AND to_regclass('jobs') IS NOT NULL"
+)
 
 
 class PostgresStorage(DagsterPostgresStorage):
@@ -55,17 +57,16 @@ class PostgresStorage(DagsterPostgresStorage):
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> Self:
         """What Dagster makes the storage by, with the configuration in dagster.yaml."""
-        url, provider = (
-            pg_url_from_config(config_value),
-            get_token_provider_from_config(config_value),
-        )
+        url = pg_url_from_config(config_value)
+        provider = get_token_provider_from_config(config_value)
         create = config_value.get("should_autocreate_tables", True)
         storage = cls(url, False, inst_data, provider)
         with cls._lock:
             engine = cls._engines.get(url)
             if engine is None:
                 engine = create_pg_engine(
-                    *(url, provider),
+                    url,
+                    provider,
                     isolation_level="AUTOCOMMIT",
                     pool_size=_CONNECTIONS,
                     max_overflow=-1,
@@ -82,8 +83,7 @@ class PostgresStorage(DagsterPostgresStorage):
 def _has_tables(engine: Engine) -> bool:
     def look() -> bool:
         with engine.connect() as connection:
-            found = [connection.scalar(_TABLE, {"name": name}) for name in _TABLES]
-        return None not in found
+            return bool(connection.scalar(_HAS_TABLES))
 
     return retry_pg_connection_fn(look)
 

@@ -336,7 +336,7 @@ class _Session:
             topic = self.reader.inspect(committed)
         lost = []
         for partition, position in committed.items():
-            beginning = topic.offsets.get(partition, (position, position))[0]
+            beginning = topic.offsets[partition][0]
             if beginning > position:
                 lost.append(OffsetRange(partition, position, beginning))
                 committed[partition] = beginning
