@@ -129,7 +129,6 @@ def _producer(settings: KafkaSettings, rate: float) -> Iterator[KafkaProducer]:
             max_block_ms=settings.timeout_ms,
             delivery_timeout_ms=3 * settings.timeout_ms,
             reconnect_backoff_max_ms=settings.timeout_ms / 5,
-            allow_auto_create_topics=False,
             metrics_enabled=False,
         )
     # Events on their way are many objects: enough for full garbage collections, which need not walk

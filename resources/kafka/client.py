@@ -97,6 +97,8 @@ class _Manager(KafkaConnectionManager):
 
     def __init__(self, *args: Any, **configs: Any) -> None:
         super().__init__(*args, **configs)
+        # What somebody deleted stays deleted. The client loses its option of this name.
+        self.cluster.config["allow_auto_create_topics"] = False
         self.attempts: deque[Attempt] = deque(maxlen=8)
 
     def get_connection(self, node_id: Any, *args: Any, **options: Any) -> Any:

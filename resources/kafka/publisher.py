@@ -10,12 +10,13 @@ from threading import Lock
 from typing import Any
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import KafkaSettings
 from resources.kafka.client import leave_undelivered, open_client
 from resources.kafka.errors import BrokerUnavailable, refused
+from resources.kafka.topics import partitions_of
 
 # Those that stood in line behind a failure fail with it, instead of waiting for one more each.
 _FAILURE_LASTS_SECONDS = 1.0
@@ -64,6 +65,7 @@ class Publisher:
         Raises:
             PublisherBusy: too many wait already; nothing was sent.
             BrokerUnavailable: not confirmed in time. The event may be stored all the same.
+            TopicMissing: there is no such topic; nothing was sent.
         """
         if self._in_flight >= self._max_in_flight:
             raise PublisherBusy(
@@ -101,7 +103,7 @@ class Publisher:
         try:
             sent = producer.send(self._settings.topic, value, key, [*headers])
         except (KafkaError, OSError) as error:
-            raise self._fail(producer, error) from error
+            raise self._fail(producer, self._why(error)) from error
         sent.add_callback(done.set_result)
         sent.add_errback(done.set_exception)
         return producer, done
@@ -124,13 +126,21 @@ class Publisher:
                             max_block_ms=timeout_ms // 2,
                             delivery_timeout_ms=timeout_ms,
                             reconnect_backoff_max_ms=timeout_ms // 5,
-                            allow_auto_create_topics=False,
                             metrics_enabled=False,
                         )
                     )
                 except (KafkaError, OSError, PlatformError) as error:
                     raise self._remember(error) from error
             return self._producer
+
+    def _why(self, error: BaseException) -> BaseException:
+        """A client that waits for the topic in vain does not say that it is missing."""
+        if isinstance(error, KafkaTimeoutError):
+            try:
+                partitions_of(self._settings)
+            except PlatformError as reason:
+                return reason
+        return error
 
     def _fail(self, producer: KafkaProducer, error: BaseException) -> PlatformError:
         """Forget a producer that failed; whatever else it holds fails, too."""

@@ -53,11 +53,12 @@ def reset_topic(settings: KafkaSettings) -> int:
     """
     broker = Broker(settings)
     deadline = time.monotonic() + _TOPIC_CHANGE_SECONDS
-    # Brokers delete in the background, keep the name until they are done, and tell nobody.
+    # Brokers delete in the background, keep the name until they are done, and tell nobody. Then
+    # somebody's consumer may ask for the topic, and be answered by its creation.
     with _admin(settings) as admin:
-        with suppress(UnknownTopicOrPartitionError):
-            admin.delete_topics([settings.topic])
         while True:
+            with suppress(UnknownTopicOrPartitionError):
+                admin.delete_topics([settings.topic])
             try:
                 _create(admin, settings)
                 break

@@ -142,7 +142,7 @@ class Identity:
         if error is UnknownTopicOrPartitionError:
             raise TopicMissing(
                 f"topic {self._topic} does not exist on cluster {cluster_id}: "
-                "`credit-risk produce` or `credit-risk topic reset` creates it"
+                "`credit-risk topic create` creates it, and so does `credit-risk produce`"
             )
         if error is not NoError:
             raise error

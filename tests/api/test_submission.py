@@ -10,9 +10,9 @@ import pytest
 from credit_risk_dagster.api.bodies import EXAMPLE
 from credit_risk_dagster.settings import KafkaSettings
 from infra.embedded.servers import HOST, Broker
-from resources.kafka.errors import BrokerUnavailable
+from resources.kafka.errors import BrokerUnavailable, TopicMissing
 from resources.kafka.publisher import Publisher, PublisherBusy
-from resources.kafka.topics import ensure_topic
+from resources.kafka.topics import ensure_topic, partitions_of
 from tests.api.conftest import StartApi
 from tests.api.test_decisions import problem
 from tests.platform.pipeline import Pipeline
@@ -72,6 +72,21 @@ def test_backpressure_is_a_503_that_says_when_to_come_back(
         (503, "too many at once: nothing was sent"),
     ]
     assert all(int(answer.headers["retry-after"]) > 0 for answer in answers)
+
+
+def test_a_topic_that_is_missing_is_not_created(kafka_settings: KafkaSettings) -> None:
+    """Nor with the number of partitions that is the broker's default."""
+    missing = kafka_settings.model_copy(
+        update={"topic": kafka_settings.topic + "_missing", "timeout_ms": 1_000}
+    )
+    publisher = Publisher(missing, 10)
+    try:
+        with pytest.raises(TopicMissing, match="topic create"):
+            asyncio.run(publisher.publish(b"1", b"{}"))
+    finally:
+        publisher.close()
+    with pytest.raises(TopicMissing):
+        partitions_of(missing)
 
 
 @pytest.mark.usefixtures("own_servers")

@@ -312,7 +312,7 @@ def test_a_missing_topic_is_named(
     cluster_id = pipeline.broker.inspect().cluster_id
     assert run(*command) == error(
         f"topic nobody_made_it does not exist on cluster {cluster_id}: "
-        "`credit-risk produce` or `credit-risk topic reset` creates it"
+        "`credit-risk topic create` creates it, and so does `credit-risk produce`"
     )
 
 

