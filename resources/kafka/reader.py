@@ -219,12 +219,14 @@ class Reader:
             # what has already arrived.
             until = deadline if count else max(deadline, started + max(interval, patience))
             now = time.monotonic()
+            left = round(1000 * max(0.0, until - now))
             quiet = round(_OF_THE_QUIET_MS * (now - self._last_record))
             answer_within(self._consumer, question := min(max(quiet, _WAIT_MS), _QUIET_WAIT_MS))
             try:
                 polled = poll(
                     self._consumer,
-                    timeout_ms=min(round(1000 * max(0.0, until - now)), question),
+                    # Until the question is the longest: each call wakes the client's thread.
+                    timeout_ms=left if question == _QUIET_WAIT_MS else min(left, question),
                     max_records=limits.max_batch_events - count,
                 )
             except UnreadableBatch:
