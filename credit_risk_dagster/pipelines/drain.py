@@ -158,17 +158,18 @@ def _drain_until_over(
     """Fetch, score and commit until there is a reason to end, which goes into the report.
 
     A session that stays when it is quiet ends as soon as another run, or a command, is in line for
-    its lane; one that ends by itself, when its time is over.
+    its lane; one that ends by itself, when its time is over. That counts from when its run stood in
+    line, as the sensor counts it, or the line would get longer with each handover.
     """
     report = session.report
     started = last_event = looked = told = time.monotonic()
+    ends = settings.session_seconds + (started if session.bounds else report.began)
     told_batches = 0
     idle_seconds = math.inf if settings.idle_seconds is None else settings.idle_seconds
     gives_way = settings.idle_seconds is None and not session.bounds
     while not report.ended:
-        patience = min(_LOOK_SECONDS, last_event + idle_seconds - time.monotonic())
-        if session.bounds:  # what is under way may be all
-            patience = 0.0
+        quiet = last_event + idle_seconds - time.monotonic()
+        patience = 0.0 if session.bounds else min(_LOOK_SECONDS, quiet)  # what came may be all
         try:
             scored = session.fetch_and_score(patience)
         except OffsetOutOfRangeError:
@@ -182,8 +183,7 @@ def _drain_until_over(
             session.seek()
             continue
         session.look_again(log)
-        now = time.monotonic()
-        over = now - started >= settings.session_seconds
+        over = (now := time.monotonic()) >= ends
         is_awaited = False
         if over or (gives_way and now - looked >= _LOOK_SECONDS):
             looked = now
@@ -207,7 +207,7 @@ def _drain_until_over(
         elif is_awaited:
             who = "the session is over; the next run" if over else "another run, or a command,"
             report.ended = f"{who} takes the lane"
-        elif report.seconds >= settings.session_seconds + HANDOVER_SECONDS:
+        elif now >= ends + HANDOVER_SECONDS:
             report.ended = "the session is over"
 
 

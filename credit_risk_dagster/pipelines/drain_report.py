@@ -1,6 +1,7 @@
 """What a session of the drain did, and how it is told."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ class DrainReport:
         policy: version of the policy; of several, as they were activated, with commas.
         policy_note: what is to be said of the policy; empty of an active one.
         ended: why it ended.
+        began: when its run stood in line for the lane, by this process's clock.
+        seconds: how long it had the lane.
         model: version of the model that gave the PDs; None when none did.
         model_error: why the active model gave none, for some batch at least.
         experiments: the splits and shadows that ran last.
@@ -43,6 +46,7 @@ class DrainReport:
     model_error: str | None = None
     experiments: tuple[str, ...] = ()
     problems: list[str] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     batches: int = 0
     gaps: int = 0

@@ -103,16 +103,13 @@ def test_a_run_that_waited_while_an_epoch_began_commits_nothing_to_the_old_one(
             lock_partitions(holder, source.source_id, range(4), 1)
             pipeline.send([good_event(i) for i in range(5)])
             waiting = pool.submit(pipeline.drain)
-            wait_until(lambda: pipeline.query(_WAITS), 20, "a run that waits for the lane")
+            wait_until(pipeline.somebody_waits, 20, "a run that waits for the lane")
             sources.new_epoch(pipeline.broker.inspect())
         report = waiting.result(30)
     assert report.ended == "a new epoch began while the run waited; the next run drains that"
     assert report.ranges == {}
     assert pipeline.drain().ranges == {0: (0, 10)}
     assert pipeline.unreconciled() == 0
-
-
-_WAITS = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 
 def test_a_reset_says_what_goes_with_the_topic(pipeline: Pipeline, run: Run) -> None:

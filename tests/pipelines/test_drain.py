@@ -294,6 +294,25 @@ def test_a_waiting_run_takes_over_when_the_session_ends(
     assert pipeline.unreconciled() == 0
 
 
+def test_a_session_counts_from_when_its_run_stood_in_line(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the sensor does, which asks for its successor: the line gets no longer by handovers."""
+    monkeypatch.setattr("credit_risk_dagster.pipelines.drain.HANDOVER_SECONDS", 0.0)
+    pipeline.send([good_event(1)])
+    with ThreadPoolExecutor(1) as pool:
+        with pipeline.warehouse.session("holder") as holder:
+            source = Sources(holder).register(pipeline.broker.inspect()).source_id
+            lock_partitions(holder, source, range(4), 1)
+            began = time.monotonic()
+            waiting = pool.submit(pipeline.drain, session_seconds=4, idle_seconds=30)
+            wait_until(pipeline.somebody_waits, 20, "a run that waits for the lane")
+            time.sleep(max(0.0, began + 3 - time.monotonic()))  # the predecessor's work
+        report = waiting.result(30)
+    assert (report.ended, report.scored) == ("the session is over", 1)
+    assert report.seconds < 2.5
+
+
 def test_a_session_without_an_end_stays_until_somebody_waits_for_its_lane(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

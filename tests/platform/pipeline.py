@@ -150,6 +150,10 @@ class Pipeline:
             for table in ("scored_applications", "rejected_events")
         }
 
+    def somebody_waits(self) -> bool:
+        """Whether a run, or a command, stands in line for a lane."""
+        return bool(self.query("SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"))
+
     def unreconciled(self) -> int:
         """Offsets that are not stored exactly once, over all sources."""
         with self.warehouse.session() as connection:
