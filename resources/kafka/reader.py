@@ -22,11 +22,11 @@ from resources.kafka.client import ConsumerRecord, answer_within, poll
 from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, changed, diverged
 from resources.kafka.watch import Identity, TopicState
 
-# How long a broker may keep a question that it has no event for: a fifth of the time in which none
-# came, within these bounds. Kafka answers when one comes; Tansu looks again after half of the time,
-# and so is asked often while events come.
+# How long a broker may keep a question that it has no event for: three tenths of the time in which
+# none came, within these bounds. Kafka answers when one comes; Tansu looks again after half of the
+# time, and so is asked often while events come.
 _WAIT_MS, _QUIET_WAIT_MS = 20, 300
-_OF_THE_QUIET_MS = 200  # for a second
+_OF_THE_QUIET_MS = 300  # for a second
 
 # For so many seconds at most a batch is collected while the one before it is taken.
 _MOST_COLLECTED = 0.1
