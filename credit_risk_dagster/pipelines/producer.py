@@ -5,7 +5,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -23,7 +23,7 @@ from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.pipelines.loans import LoansUnavailable, Row, endless
 from credit_risk_dagster.settings import KafkaSettings
 from resources.kafka.broker import Broker
-from resources.kafka.client import leave_undelivered
+from resources.kafka.client import leave_undelivered, open_client
 from resources.kafka.topics import partitions_of
 
 # Events that may be on their way at once: the client itself takes any number into memory.
@@ -115,33 +115,35 @@ def produce(
 
 @contextmanager
 def _producer(settings: KafkaSettings, rate: float) -> Iterator[KafkaProducer]:
-    with Broker(settings).errors():
-        producer = KafkaProducer(
-            **settings.client_options(),
-            acks="all",
-            enable_idempotence=True,  # a retry never doubles an event
-            # At a low rate an event leaves at once; at a high one it waits for company, and longest
-            # when all there are are to be sent.
-            linger_ms=20 if not rate else 10 if rate >= 200 else 0,
-            batch_size=_BATCH_BYTES,
-            max_request_size=8 * _BATCH_BYTES,
-            request_timeout_ms=settings.timeout_ms,
-            max_block_ms=settings.timeout_ms,
-            delivery_timeout_ms=3 * settings.timeout_ms,
-            reconnect_backoff_max_ms=settings.timeout_ms / 5,
-            metrics_enabled=False,
-        )
-    # Events on their way are many objects: enough for full garbage collections, which need not walk
-    # through everything that was there before (a tenth of the rate).
-    gc.freeze()
-    try:
-        yield producer
-    except BaseException:
-        leave_undelivered(producer)
-        raise
-    finally:
-        gc.unfreeze()
-        producer.close()
+    with ExitStack() as stack:
+        with Broker(settings).errors():
+            producer = stack.enter_context(
+                open_client(
+                    KafkaProducer,
+                    settings,
+                    acks="all",
+                    enable_idempotence=True,  # a retry never doubles an event
+                    # At a low rate an event leaves at once; at a high one it waits for company, and
+                    # longest when all there are are to be sent.
+                    linger_ms=20 if not rate else 10 if rate >= 200 else 0,
+                    batch_size=_BATCH_BYTES,
+                    max_request_size=8 * _BATCH_BYTES,
+                    request_timeout_ms=settings.timeout_ms,
+                    max_block_ms=settings.timeout_ms,
+                    delivery_timeout_ms=3 * settings.timeout_ms,
+                    reconnect_backoff_max_ms=settings.timeout_ms / 5,
+                    metrics_enabled=False,
+                )
+            )
+        # Events on their way are many objects: enough for full garbage collections, which need not
+        # walk through everything that was there before (a tenth of the rate).
+        gc.freeze()
+        stack.callback(gc.unfreeze)
+        try:
+            yield producer
+        except BaseException:
+            leave_undelivered(producer)
+            raise
 
 
 class _Sending:

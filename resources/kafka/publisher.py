@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaError, KafkaTimeoutError, UnknownTopicOrPartitionError
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import KafkaSettings
@@ -103,7 +103,7 @@ class Publisher:
         try:
             sent = producer.send(self._settings.topic, value, key, [*headers])
         except (KafkaError, OSError) as error:
-            raise self._fail(producer, self._why(error)) from error
+            raise self._fail(producer, error) from error
         sent.add_callback(done.set_result)
         sent.add_errback(done.set_exception)
         return producer, done
@@ -133,17 +133,13 @@ class Publisher:
                     raise self._remember(error) from error
             return self._producer
 
-    def _why(self, error: BaseException) -> BaseException:
-        """A client that waits for the topic in vain does not say that it is missing."""
-        if isinstance(error, KafkaTimeoutError):
-            try:
-                partitions_of(self._settings)
-            except PlatformError as reason:
-                return reason
-        return error
-
     def _fail(self, producer: KafkaProducer, error: BaseException) -> PlatformError:
         """Forget a producer that failed; whatever else it holds fails, too."""
+        if isinstance(error, KafkaTimeoutError | UnknownTopicOrPartitionError):
+            try:  # the client does not say that it waits for a topic that is not there
+                partitions_of(self._settings)
+            except PlatformError as reason:
+                error = reason
         with self._lock:
             if producer is not self._producer:  # forgotten before, with another of its events
                 return self._told(error)

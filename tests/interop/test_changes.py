@@ -1,5 +1,6 @@
 """Topics and brokers that change while they are read."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -12,8 +13,12 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.errors import TopicAlreadyExistsError
 
 from credit_risk_dagster.pipelines.drain import DrainReport
+from credit_risk_dagster.pipelines.loans import Row
+from credit_risk_dagster.pipelines.producer import DeliveryFailed, produce
 from credit_risk_dagster.settings import KafkaSettings, Settings
 from resources.kafka.errors import TopicMissing, TopicReplaced
+from resources.kafka.publisher import Publisher
+from resources.kafka.topics import partitions_of
 from resources.postgres.lost import LostEvents
 from resources.postgres.metrics import MetricsLedger
 from tests.assets_src import test_scoring as scoring
@@ -83,6 +88,36 @@ def test_a_topic_that_is_deleted_and_created_again_under_a_session(pipeline: Pip
     assert scored(pipeline) == 1
     with pytest.raises(TopicReplaced, match="deleted and created again"):
         pipeline.drain()
+
+
+def test_a_topic_that_is_deleted_under_a_producer_stays_deleted(pipeline: Pipeline) -> None:
+    settings = pipeline.kafka.model_copy(update={"timeout_ms": 1_000})
+
+    def until_deleted() -> Iterator[Row]:
+        yield {"id": "1"}
+        with admin(settings) as client:
+            client.delete_topics([settings.topic])
+        yield from ({"id": f"{number}"} for number in range(2, 12))
+
+    with pytest.raises(DeliveryFailed):
+        produce(settings, until_deleted(), rate=10)
+    with pytest.raises(TopicMissing):
+        partitions_of(settings)
+
+
+def test_a_topic_that_is_deleted_under_the_api_is_missing(pipeline: Pipeline) -> None:
+    settings = pipeline.kafka.model_copy(update={"timeout_ms": 1_000})
+    publisher = Publisher(settings, 10)
+    try:
+        asyncio.run(publisher.publish(b"1", b"{}"))
+        with admin(settings) as client:
+            client.delete_topics([settings.topic])
+        with pytest.raises(TopicMissing):
+            asyncio.run(publisher.publish(b"2", b"{}"))
+        with pytest.raises(TopicMissing):
+            partitions_of(settings)
+    finally:
+        publisher.close()
 
 
 def test_a_topic_that_is_deleted_under_a_session(pipeline: Pipeline) -> None:
