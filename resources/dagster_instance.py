@@ -27,6 +27,7 @@ from resources.dagster_internals import (
     LocalComputeLogManager,
     redirect_stream,
 )
+from resources.postgres.client_options import CLIENT_OPTIONS
 
 # Kept by a process between statements, which more threads than so many seldom make at once.
 _CONNECTIONS = 4
@@ -71,6 +72,7 @@ class PostgresStorage(DagsterPostgresStorage):
                     pool_size=_CONNECTIONS,
                     max_overflow=-1,
                     pool_pre_ping=True,
+                    connect_args=CLIENT_OPTIONS,
                 )
                 cls._engines[url] = engine
         if create and not _has_tables(engine):

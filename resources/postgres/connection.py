@@ -17,9 +17,10 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from credit_risk_dagster.errors import PlatformError
 from credit_risk_dagster.settings import WarehouseSettings
+from resources.postgres.client_options import CLIENT_OPTIONS
 from resources.postgres.migrations import SCHEMA_VERSION
 from resources.postgres.partitions import ensure_partitions, make_partitions
-from resources.postgres.session_settings import CLIENT_OPTIONS, application_name, open_session, pin
+from resources.postgres.session_settings import application_name, open_session, pin
 
 # What goes wrong arrives as an exception; the pool also logs it, with each of its attempts.
 logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)

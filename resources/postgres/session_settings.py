@@ -11,24 +11,15 @@ from typing import Any, LiteralString
 import psycopg
 
 from credit_risk_dagster.errors import PlatformError
+from resources.postgres.client_options import (
+    CLIENT_OPTIONS,
+    KEEPALIVE_COUNT,
+    KEEPALIVE_IDLE,
+    KEEPALIVE_INTERVAL,
+    UNACKNOWLEDGED_MS,
+)
 
 _APPLICATION_NAME = "credit-risk"  # for people who look at the server; nothing reads it
-_CONNECT_SECONDS = 5
-
-# A host that vanished is noticed within half a minute, not in two hours: by the client, when it is
-# the server's; by the server, when it is the client's, whose locks are then free.
-_KEEPALIVE_IDLE, _KEEPALIVE_INTERVAL, _KEEPALIVE_COUNT = 10, 5, 3
-_UNACKNOWLEDGED_MS = 25_000
-
-CLIENT_OPTIONS: dict[str, Any] = {
-    "client_encoding": "UTF8",
-    "connect_timeout": _CONNECT_SECONDS,
-    "keepalives_idle": _KEEPALIVE_IDLE,
-    "keepalives_interval": _KEEPALIVE_INTERVAL,
-    "keepalives_count": _KEEPALIVE_COUNT,
-    "tcp_user_timeout": _UNACKNOWLEDGED_MS,
-}
-"""libpq's options of every connection; `application_name` is added to them."""
 
 _SETTINGS = {
     # how values are written and read
@@ -54,10 +45,10 @@ _SETTINGS = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
     # the server's side of the lost host
-    "tcp_keepalives_idle": f"{_KEEPALIVE_IDLE}",
-    "tcp_keepalives_interval": f"{_KEEPALIVE_INTERVAL}",
-    "tcp_keepalives_count": f"{_KEEPALIVE_COUNT}",
-    "tcp_user_timeout": f"{_UNACKNOWLEDGED_MS}",
+    "tcp_keepalives_idle": f"{KEEPALIVE_IDLE}",
+    "tcp_keepalives_interval": f"{KEEPALIVE_INTERVAL}",
+    "tcp_keepalives_count": f"{KEEPALIVE_COUNT}",
+    "tcp_user_timeout": f"{UNACKNOWLEDGED_MS}",
     "client_connection_check_interval": "2s",
 }
 

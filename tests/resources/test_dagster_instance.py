@@ -14,6 +14,7 @@ import pytest
 
 from infra.embedded.servers import Postgres
 from resources.dagster_instance import PostgresStorage, RunOutput
+from resources.postgres.client_options import CLIENT_OPTIONS
 from tests.platform.waiting import wait_until
 
 _BACKENDS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> %s"
@@ -69,6 +70,13 @@ def test_a_connection_that_broke_is_made_again(
         own = connection.info.backend_pid
         connection.execute(f"SELECT pg_terminate_backend(pid) FROM ({_BACKENDS}) AS others", [own])
     assert instance.get_runs_count() == 0
+
+
+def test_a_server_that_vanished_is_noticed(instance: dg.DagsterInstance) -> None:
+    """Which sends nothing any more: not after the quarter of an hour that TCP would try."""
+    with instance.run_storage.connect() as connection:  # type: ignore[attr-defined]
+        told = connection.connection.driver_connection.info.dsn_parameters
+    assert told.items() >= {name: str(value) for name, value in CLIENT_OPTIONS.items()}.items()
 
 
 @pytest.mark.parametrize("creates", [True, False])
