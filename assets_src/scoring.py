@@ -197,12 +197,19 @@ def _session(
             f"are 0 to {settings.lanes - 1}",
             allow_retries=False,
         )
+    return session_of(settings, tags, config.session_seconds)
+
+
+def session_of(
+    settings: DrainSettings, tags: Mapping[str, str], seconds: float | None
+) -> DrainSettings:
+    """The settings with how long a run with these tags stays: as its launch said, if it did."""
     changed: dict[str, float] = {}
     if LANE_TAG not in tags and settings.idle_seconds is None:
         changed["idle_seconds"] = _LAUNCH_IDLE_SECONDS
         changed["session_seconds"] = min(settings.session_seconds, _LAUNCH_SECONDS)
-    if config.session_seconds is not None:
-        changed["session_seconds"] = config.session_seconds
+    if seconds is not None:
+        changed["session_seconds"] = seconds
     return settings.model_copy(update=changed)
 
 

@@ -12,7 +12,13 @@ from typing import Any
 import dagster as dg
 import psycopg
 
-from assets_src.scoring import LANE_TAG, LANES_TAG, RECONCILIATION, score_applications
+from assets_src.scoring import (
+    LANE_TAG,
+    LANES_TAG,
+    RECONCILIATION,
+    score_applications,
+    session_of,
+)
 from credit_risk_dagster.domain.lanes import lane_of
 from credit_risk_dagster.domain.words import counted
 from credit_risk_dagster.errors import PlatformError
@@ -65,7 +71,7 @@ class LaneRun:
 
     Attributes:
         session_seconds: since it started; None before it is connected.
-        lasts: how long its session is to be, when its launch said so.
+        lasts: how long its session is to be; None for as long as the lane's.
     """
 
     run_id: str
@@ -252,7 +258,7 @@ def _plan_lanes(
             plan_lane(
                 backlog[lane],
                 [
-                    _lane_run(record, connected, worked, settings.run_start_seconds)
+                    _lane_run(record, connected, worked, settings)
                     for record, launch in zip(unfinished, launches, strict=True)
                     if any(launch.has(partition, settings.lanes) for partition in some)
                 ],
@@ -292,7 +298,10 @@ def is_drain(run: dg.DagsterRun) -> bool:
 
 
 def _lane_run(
-    record: dg.RunRecord, connected: Container[str], worked: dict[str, float], start_seconds: float
+    record: dg.RunRecord,
+    connected: Container[str],
+    worked: dict[str, float],
+    settings: DrainSettings,
 ) -> LaneRun:
     run = record.dagster_run
     session_seconds = worked.get(run.run_id)
@@ -300,7 +309,7 @@ def _lane_run(
         session_seconds = time.time() - record.start_time
     # Since it has that status: how long it was in the queue before says nothing.
     age = time.time() - record.update_timestamp.timestamp()
-    patience = START_PATIENCE * start_seconds
+    patience = START_PATIENCE * settings.run_start_seconds
     if run.status is dg.DagsterRunStatus.NOT_STARTED:
         patience = UNSUBMITTED_SECONDS
     if run.run_id in connected:
@@ -311,7 +320,8 @@ def _lane_run(
         state = RunState.QUEUED
     else:
         state = RunState.STARTING if age < patience else RunState.GONE
-    return LaneRun(run.run_id, state, session_seconds, launch_of(run).session_seconds)
+    session = session_of(settings, run.tags, launch_of(run).session_seconds)
+    return LaneRun(run.run_id, state, session_seconds, session.session_seconds)
 
 
 def _pause(instance: dg.DagsterInstance, ledger: Ledger, lane: int) -> float:

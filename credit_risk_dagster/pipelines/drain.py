@@ -30,7 +30,7 @@ from credit_risk_dagster.pipelines.drain_report import STAGES, DrainReport
 from credit_risk_dagster.pipelines.interpreter import tuned_interpreter
 from credit_risk_dagster.settings import DrainSettings
 from resources.kafka.broker import Broker
-from resources.kafka.errors import TopicReplaced
+from resources.kafka.errors import TopicReplaced, shrunk
 from resources.kafka.reader import Fetch, OffsetRange, Reader
 from resources.postgres.connection import Warehouse
 from resources.postgres.lanes import (
@@ -158,12 +158,11 @@ def _drain_until_over(
     """Fetch, score and commit until there is a reason to end, which goes into the report.
 
     A session that stays when it is quiet ends as soon as another run, or a command, is in line for
-    its lane; one that ends by itself, when its time is over. That counts from when its run stood in
-    line, as the sensor counts it, or the line would get longer with each handover.
+    its lane; one that ends by itself, when its time is over.
     """
     report = session.report
     started = last_event = looked = told = time.monotonic()
-    ends = settings.session_seconds + (started if session.bounds else report.began)
+    ends = _end_of_time(report.began, started, settings, session.bounds)
     told_batches = 0
     idle_seconds = math.inf if settings.idle_seconds is None else settings.idle_seconds
     gives_way = settings.idle_seconds is None and not session.bounds
@@ -209,6 +208,17 @@ def _drain_until_over(
             report.ended = f"{who} takes the lane"
         elif now >= ends + HANDOVER_SECONDS:
             report.ended = "the session is over"
+
+
+def _end_of_time(
+    began: float, started: float, settings: DrainSettings, bounds: Sequence[Bound]
+) -> float:
+    """When the time of a session is over that stood in line at `began` and has its lane since
+    `started`. It counts from the first, as the sensor counts it, or the line would get longer with
+    each handover; but one that waited for long has some seconds, and one with bounds its whole
+    time."""
+    seconds = settings.session_seconds
+    return max((started if bounds else began) + seconds, started + min(seconds, HANDOVER_SECONDS))
 
 
 @dataclass
@@ -315,10 +325,7 @@ class _Session:
             if not missing:
                 return {p: topic.offsets[p][0] for p in self.partitions}
             if time.monotonic() > deadline:
-                raise TopicReplaced(
-                    f"topic {topic.topic} has no partitions {missing} any more: it was recreated "
-                    "with fewer. When that is intended, `credit-risk topic new-epoch` starts over"
-                )
+                raise TopicReplaced(shrunk(topic.topic, missing))
             time.sleep(0.1)
 
     def _committed(self) -> dict[int, int] | None:

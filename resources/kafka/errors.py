@@ -1,6 +1,7 @@
 """What can be wrong with a broker or a topic, in words that say what to do."""
 
 import re
+from collections.abc import Sequence
 
 from kafka.errors import (
     AuthorizationError,
@@ -121,4 +122,12 @@ def truncated(topic: str, partition: int, committed: int, end: int) -> str:
         f"topic {topic} partition {partition} ends at offset {end}, before the committed offset "
         f"{committed}: it was recreated or truncated. Nothing was skipped. When that is intended, "
         "`credit-risk topic new-epoch` starts over with the topic as it is now"
+    )
+
+
+def shrunk(topic: str, missing: Sequence[int]) -> str:
+    """The message for a topic that has partitions no more of which something was committed."""
+    return (
+        f"topic {topic} has no partitions {[*missing]} any more: it was recreated with fewer. When "
+        "that is intended, `credit-risk topic new-epoch` starts over"
     )

@@ -26,7 +26,14 @@ from resources.kafka.client import (
     last_stable_offsets,
     poll,
 )
-from resources.kafka.errors import TopicMissing, TopicReplaced, UnreadableBatch, changed, truncated
+from resources.kafka.errors import (
+    TopicMissing,
+    TopicReplaced,
+    UnreadableBatch,
+    changed,
+    shrunk,
+    truncated,
+)
 
 _NOTHING: Mapping[int, int] = {}
 # A topic that ends too early is believed when it says so for this long.
@@ -210,7 +217,9 @@ class Watch:
                 return state
             if time.monotonic() > deadline:
                 partition, at = short[0]
+                missing = [p for p, _ in short if p not in state.offsets]
                 said = truncated(self._topic, partition, at, state.end(partition))
+                said = shrunk(self._topic, missing) if missing else said
                 raise TopicReplaced(said, state.identity)
             time.sleep(_ASKED_AGAIN_SECONDS)
 

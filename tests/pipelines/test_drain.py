@@ -20,6 +20,7 @@ from kafka.errors import KafkaError
 from pydantic import SecretStr
 
 from credit_risk_dagster.pipelines.bounds import Bound, BoundsError
+from credit_risk_dagster.pipelines.drain import _end_of_time
 from credit_risk_dagster.settings import DrainSettings, KafkaSettings, WarehouseSettings
 from infra.embedded.servers import Broker as BrokerServer
 from resources.kafka.errors import (
@@ -311,6 +312,17 @@ def test_a_session_counts_from_when_its_run_stood_in_line(
         report = waiting.result(30)
     assert (report.ended, report.scored) == ("the session is over", 1)
     assert report.seconds < 2.5
+
+
+@pytest.mark.parametrize(
+    ("waited", "bounds", "left"),
+    [(0, [], 600), (200, [], 400), (595, [], 10), (700, [], 10), (700, [Bound(0, 0, 9)], 600)],
+)
+def test_a_session_that_waited_for_long_has_some_seconds(
+    waited: float, bounds: list[Bound], left: float
+) -> None:
+    settings = DrainSettings(session_seconds=600)
+    assert _end_of_time(1_000 - waited, 1_000, settings, bounds) == 1_000 + left
 
 
 def test_a_session_without_an_end_stays_until_somebody_waits_for_its_lane(

@@ -130,6 +130,7 @@ def test_without_sessions_a_run_gets_no_successor() -> None:
 
 
 MINUTE, HOUR = 60.0, 3600.0
+SOON = DrainSettings(run_start_seconds=8)
 # Dagster wants to know where the code of a queued run is.
 ORIGIN = RemoteJobOrigin(
     RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("platform"), "__repository__"),
@@ -158,12 +159,30 @@ def test_a_run_that_waits_is_there_however_long_it_waits(
     record = dg.RunRecord(
         *(1, run, now - timedelta(seconds=created), now - timedelta(seconds=since))
     )
-    assert _lane_run(record, {}, {}, 8).state is state
-    assert _lane_run(record, {run.run_id: 1}, {}, 8).state is LIVE
+    assert _lane_run(record, {}, {}, SOON).state is state
+    assert _lane_run(record, {run.run_id: 1}, {}, SOON).state is LIVE
     # Its first event came late, so its session ends sooner than that event says.
     started = record._replace(start_time=time.time() - 50)
-    assert (_lane_run(started, {run.run_id: 1}, {run.run_id: 5.0}, 8).session_seconds or 0) > 49
-    assert _lane_run(record, {}, {run.run_id: 5.0}, 8).state is GONE  # it was connected
+    assert (_lane_run(started, {run.run_id: 1}, {run.run_id: 5.0}, SOON).session_seconds or 0) > 49
+    assert _lane_run(record, {}, {run.run_id: 5.0}, SOON).state is GONE  # it was connected
+
+
+@pytest.mark.parametrize(
+    ("tags", "config", "idle_seconds", "lasts"),
+    [
+        ({"credit_risk/lane": "0"}, {}, None, 600),
+        ({}, {}, None, 60),  # by hand: a minute
+        ({}, {"session_seconds": 300}, None, 300),
+        ({}, {}, 15, 600),
+    ],
+)
+def test_the_sensor_knows_how_long_a_run_stays(
+    tags: dict[str, str], config: dict[str, Any], idle_seconds: float | None, lasts: float
+) -> None:
+    run = dg.DagsterRun("score_applications", tags=tags, run_config=drain_config(**config))
+    now = datetime.now(UTC)
+    settings = DrainSettings(idle_seconds=idle_seconds)
+    assert _lane_run(dg.RunRecord(1, run, now, now), {}, {}, settings).lasts == lasts
 
 
 def drain_config(**config: Any) -> dict[str, Any]:
