@@ -1,13 +1,13 @@
 """The lake's tables in readers that the project does not need: run where they are installed
 (`pip install polars pyspark==4.0.*`, and Java)."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from credit_risk_dagster.pipelines.lake_history import copied, there
 from resources.lake import Lake
+from tests.interop.spark import local_spark
 from tests.pipelines.test_lake_history import TOPIC, lake
 
 __all__ = ["lake"]
@@ -34,30 +34,16 @@ def test_polars(lake: Lake, copy: str) -> None:
 
 @pytest.mark.long
 def test_spark(copy: str) -> None:
-    sql = pytest.importorskip("pyspark.sql")
-    if shutil.which("java") is None:
-        pytest.skip("no Java")
-    delta = "org.apache.spark.sql.delta.catalog.DeltaCatalog"
     options = {
         "spark.jars.packages": "io.delta:delta-spark_2.13:4.0.0",
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-        "spark.sql.catalog.spark_catalog": delta,
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.ui.enabled": "false",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.databricks.delta.snapshotPartitions": "1",
     }
-    spark = sql.SparkSession.builder.master("local[1]").config(map=options).getOrCreate()
-    try:
+    with local_spark(options) as spark:
         asked = f"SELECT count(*), sum(offset) FROM delta.`{copy}` WHERE partition = 0"
         assert [tuple(row) for row in spark.sql(asked).collect()] == [(16, 120)]
         then = spark.read.format("delta").option("versionAsOf", 1).load(copy)
         assert then.count() == 16
         typed = dict(then.dtypes)
         assert (typed["value"], typed["timestamp"], typed["day"]) == ("binary", "timestamp", "date")
-    finally:
-        gateway = spark.sparkContext._gateway
-        spark.stop()
-        gateway.shutdown()
-        gateway.proc.stdin.close()  # which ends the JVM
-        gateway.proc.wait(30)

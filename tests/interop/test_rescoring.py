@@ -2,7 +2,6 @@
 where Spark is installed (`pip install pyspark==4.0.*`, and Java)."""
 
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 
 from credit_risk_dagster.pipelines.lake_history import copied, there
 from credit_risk_dagster.settings import PROJECT_ROOT
+from tests.interop.spark import local_spark
 from tests.platform.pipeline import Pipeline
 
 SAMPLE = PROJECT_ROOT / "tests" / "data" / "lendingclub_raw_sample.jsonl"
@@ -31,9 +31,7 @@ def example() -> dict[str, Any]:
 def test_spark_scores_as_the_drain_does(
     pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sql = pytest.importorskip("pyspark.sql")
-    if shutil.which("java") is None:
-        pytest.skip("no Java")
+    pytest.importorskip("pyspark")
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     values = [*SAMPLE.read_bytes().splitlines(), b"not JSON", None]
     for partition in range(2):
@@ -44,21 +42,8 @@ def test_spark_scores_as_the_drain_does(
     pipeline.archive()
     ((_, table, snapshot),) = there(pipeline.lake, pipeline.kafka.topic)[:1]
     files = [str(file) for file in copied(table, snapshot, tmp_path) if file.suffix == ".parquet"]
-    options = {
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.ui.enabled": "false",
-        "spark.sql.session.timeZone": "UTC",
-    }
-    spark = sql.SparkSession.builder.master("local[1]").config(map=options).getOrCreate()
-    try:
+    with local_spark({"spark.sql.session.timeZone": "UTC"}) as spark:
         found: pa.Table = example()["rescore"](spark.read.parquet(*files)).toArrow()
-    finally:
-        gateway = spark.sparkContext._gateway
-        spark.stop()
-        gateway.shutdown()
-        gateway.proc.stdin.close()  # which ends the JVM
-        gateway.proc.wait(30)
     names = ", ".join(f'"{name}"' for name in found.column_names)
     stored = pipeline.query(f'SELECT {names} FROM scored_applications ORDER BY partition, "offset"')
     ordered = found.sort_by([("partition", "ascending"), ("offset", "ascending")])
