@@ -71,13 +71,13 @@ class LaneRun:
 
     Attributes:
         session_seconds: since it started; None before it is connected.
-        lasts: how long its session is to be; None for as long as the lane's.
+        lasts: how many seconds its session is to be.
     """
 
     run_id: str
     state: RunState
-    session_seconds: float | None = None
-    lasts: float | None = None
+    session_seconds: float | None
+    lasts: float
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,12 @@ class Plan:
 def plan_lane(
     backlog: int,
     runs: Iterable[LaneRun],
-    session_seconds: float,
     start_seconds: float,
     *,
     always_on: bool = False,
 ) -> Plan:
-    """Decide for one lane whose sessions last so long and whose runs take so long to start, and
-    which has a run without events, too, when it is always on.
+    """Decide for one lane whose runs take so long to start, and which has a run without events,
+    too, when it is always on.
 
     A run that is gone does not count: its connection, and with it its lock on the lane, ended,
     whatever Dagster knows of it yet.
@@ -135,12 +134,11 @@ def plan_lane(
     names = " and ".join(f"run {run.run_id[:8]}" for run in present)
     left = 0.0
     for run in present:
-        lasts = session_seconds if run.lasts is None else run.lasts
-        if run.session_seconds is None or lasts == 0:  # a successor, or one that ends by itself
+        if run.session_seconds is None or run.lasts == 0:  # a successor, or one that ends by itself
             return Plan(
                 False, f"{names} share it" if len(present) > 1 else f"{names} {run.state.value}"
             )
-        left = max(left, lasts - run.session_seconds)
+        left = max(left, run.lasts - run.session_seconds)
     if left <= start_seconds:
         have = "has" if len(present) == 1 else "have"
         return Plan(True, f"successor of {names}, which {have} {left:.0f} s left")
@@ -262,7 +260,7 @@ def _plan_lanes(
                     for record, launch in zip(unfinished, launches, strict=True)
                     if any(launch.has(partition, settings.lanes) for partition in some)
                 ],
-                *(settings.session_seconds, settings.run_start_seconds),
+                settings.run_start_seconds,
                 always_on=always_on,
             )
             for some in alike

@@ -42,61 +42,67 @@ QUEUED = RunState.QUEUED
 Status = dg.DagsterRunStatus
 
 
+def lane_run(
+    run_id: str, state: RunState, session_seconds: float | None = None, lasts: float = 60
+) -> LaneRun:
+    return LaneRun(run_id, state, session_seconds, lasts)
+
+
 @pytest.mark.parametrize(
     ("backlog", "runs", "plan"),
     [
         (0, [], Plan(False, "no new events")),
         (1200, [], Plan(True, "1,200 new events")),
-        (5, [LaneRun("a" * 36, GONE, 12.0)], Plan(True, "5 new events")),
-        (5, [LaneRun("a" * 36, STARTING)], Plan(False, "run aaaaaaaa is starting")),
-        (5, [LaneRun("a" * 36, LIVE)], Plan(False, "run aaaaaaaa drains")),
+        (5, [lane_run("a" * 36, GONE, 12.0)], Plan(True, "5 new events")),
+        (5, [lane_run("a" * 36, STARTING)], Plan(False, "run aaaaaaaa is starting")),
+        (5, [lane_run("a" * 36, LIVE)], Plan(False, "run aaaaaaaa drains")),
         (
-            *(5, [LaneRun("a" * 36, LIVE, 20.0)]),
+            *(5, [lane_run("a" * 36, LIVE, 20.0)]),
             Plan(False, "run aaaaaaaa drains, 40 s left, 5 events behind"),
         ),
         (
-            *(0, [LaneRun("a" * 36, LIVE, 53.0)]),
+            *(0, [lane_run("a" * 36, LIVE, 53.0)]),
             Plan(True, "successor of run aaaaaaaa, which has 7 s left"),
         ),
         (
-            *(9, [LaneRun("a" * 36, LIVE, 53.0), LaneRun("b" * 36, STARTING)]),
+            *(9, [lane_run("a" * 36, LIVE, 53.0), lane_run("b" * 36, STARTING)]),
             Plan(False, "run aaaaaaaa and run bbbbbbbb share it"),
         ),
-        (5, [LaneRun("a" * 36, QUEUED)], Plan(False, "run aaaaaaaa is queued")),
+        (5, [lane_run("a" * 36, QUEUED)], Plan(False, "run aaaaaaaa is queued")),
         # Two lanes became one: as long as one of them works for long, nobody stands in line.
         (
-            *(9, [LaneRun("a" * 36, LIVE, 53.0), LaneRun("b" * 36, LIVE, 20.0)]),
+            *(9, [lane_run("a" * 36, LIVE, 53.0), lane_run("b" * 36, LIVE, 20.0)]),
             Plan(False, "run aaaaaaaa and run bbbbbbbb share it"),
         ),
         (
-            *(9, [LaneRun("a" * 36, LIVE, 53.0), LaneRun("b" * 36, LIVE, 57.0)]),
+            *(9, [lane_run("a" * 36, LIVE, 53.0), lane_run("b" * 36, LIVE, 57.0)]),
             Plan(True, "successor of run aaaaaaaa and run bbbbbbbb, which have 7 s left"),
         ),
         # A launch by hand may say how long its session is.
         (
-            *(5, [LaneRun("a" * 36, LIVE, 65.0, lasts=600)]),
+            *(5, [lane_run("a" * 36, LIVE, 65.0, lasts=600)]),
             Plan(False, "run aaaaaaaa drains, 535 s left, 5 events behind"),
         ),
-        (5, [LaneRun("a" * 36, LIVE, 2.0, lasts=0)], Plan(False, "run aaaaaaaa drains")),
+        (5, [lane_run("a" * 36, LIVE, 2.0, lasts=0)], Plan(False, "run aaaaaaaa drains")),
         (
-            *(9, [LaneRun("a" * 36, LIVE, 65.0), LaneRun("b" * 36, LIVE)]),
+            *(9, [lane_run("a" * 36, LIVE, 65.0), lane_run("b" * 36, LIVE)]),
             Plan(False, "run aaaaaaaa and run bbbbbbbb share it"),
         ),
     ],
 )
 def test_plan_of_a_lane(backlog: int, runs: list[LaneRun], plan: Plan) -> None:
-    assert plan_lane(backlog, runs, session_seconds=60, start_seconds=8) == plan
+    assert plan_lane(backlog, runs, start_seconds=8) == plan
 
 
 def test_a_lane_that_is_always_on_has_a_run_without_events() -> None:
     def plan(*runs: LaneRun) -> Plan:
-        return plan_lane(0, runs, session_seconds=60, start_seconds=8, always_on=True)
+        return plan_lane(0, runs, start_seconds=8, always_on=True)
 
     assert plan() == Plan(True, "nobody drains it")
-    assert plan(LaneRun("a" * 36, GONE, 12.0)).request
-    assert not plan(LaneRun("a" * 36, STARTING)).request
-    assert not plan(LaneRun("a" * 36, LIVE, 20.0)).request
-    assert plan(LaneRun("a" * 36, LIVE, 53.0)).request
+    assert plan(lane_run("a" * 36, GONE, 12.0)).request
+    assert not plan(lane_run("a" * 36, STARTING)).request
+    assert not plan(lane_run("a" * 36, LIVE, 20.0)).request
+    assert plan(lane_run("a" * 36, LIVE, 53.0)).request
 
 
 def test_a_lane_without_partitions_has_no_run(
@@ -125,7 +131,7 @@ def test_no_partition_waits_for_the_end_of_a_run_that_has_it_not(
 
 
 def test_without_sessions_a_run_gets_no_successor() -> None:
-    plan = plan_lane(100, [LaneRun("a" * 36, LIVE, 1.0)], session_seconds=0, start_seconds=8)
+    plan = plan_lane(100, [lane_run("a" * 36, LIVE, 1.0, lasts=0)], start_seconds=8)
     assert plan == Plan(False, "run aaaaaaaa drains")
 
 
